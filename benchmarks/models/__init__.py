@@ -1,0 +1,73 @@
+"""The networks of the papers, built from a name, a data shape and a seeded generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import nn
+
+from benchmarks.config import Arch
+from benchmarks.models.conv import conv
+from benchmarks.models.fc import fc
+from benchmarks.models.initialise import initialise
+from benchmarks.models.vgg import load_features, vgg16, weights_have_batch_norm
+
+ARCHS: tuple[str, ...] = get_args(Arch)
+
+
+def default_init(arch: str) -> str:
+    """Initialisation of an architecture where the user names none.
+
+    Zhou et al. (2019), whose code the papers grew out of, draw fc and conv nets from a normalised
+    (Glorot) Gaussian; a plain VGG-16 of that variance does not start to learn, Kaiming's does.
+    """
+    return "kaiming_normal" if arch.startswith("vgg") else "glorot_normal"
+
+
+def build_model(
+    arch: str,
+    dataset_shape: tuple[int, int, int],
+    classes: int,
+    init: str | None = None,
+    generator: torch.Generator | None = None,
+    weights: str | Path | None = None,
+) -> nn.Module:
+    """Builds a network on the CPU, all of its randomness drawn from `generator`.
+
+    Args:
+        arch: One of `ARCHS`.
+        dataset_shape: Channels, height and width of an image.
+        classes: Number of outputs.
+        init: One of `benchmarks.config.Init`; `default_init(arch)` where it is not given.
+        generator: A CPU generator; the one with seed 0 where it is not given.
+        weights: For `vgg16_pretrained`, a state_dict file of torchvision's vgg16 or vgg16_bn.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: Unknown name, `weights` missing where needed or given where not.
+    """
+    if arch not in ARCHS:
+        raise ValueError(f"unknown architecture {arch!r}; known are {', '.join(ARCHS)}")
+    if (arch == "vgg16_pretrained") != (weights is not None):
+        raise ValueError("weights (--weights) and the architecture vgg16_pretrained go together")
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    channels, height, width = dataset_shape
+    model: nn.Module
+    if arch == "fc":
+        model = fc(channels * height * width, classes)
+    elif arch.startswith("conv"):
+        model = conv(int(arch.removeprefix("conv")), dataset_shape, classes)
+    else:
+        batch_norm = weights_have_batch_norm(weights) if weights else arch == "vgg16_bn"
+        model = vgg16(dataset_shape, classes, batch_norm=batch_norm)
+    initialise(model, init or default_init(arch), generator)
+    if weights is not None:
+        load_features(model, weights)
+    return model
+
+
+__all__ = ["ARCHS", "build_model", "conv", "default_init", "fc", "initialise", "vgg16"]

@@ -1,0 +1,190 @@
+"""Markdown reports from result files: tables beside the published numbers, provenance, plots."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.published import PAPERS, TITLES
+
+Result = dict[str, Any]
+
+_SETTINGS = {
+    "rounds": "rounds",
+    "prune_base": "prune base",
+    "epochs": "epochs per round",
+    "optimizer": "optimizer",
+    "lr": "learning rate",
+    "batch_size": "batch size",
+    "weight_decay": "weight decay",
+    "init": "initialisation",
+    "prune_scope": "pruning scope",
+    "sign_scope": "sign scope",
+    "mix": "gradual's share of trained signs",
+    "keep_rest": "biases and norms kept at a round",
+    "holdout": "held out",
+    "device": "device",
+}
+
+
+@dataclass
+class ReportOptions:
+    """Writes one Markdown report per paper from the result files of a folder."""
+
+    # Folder with result files; folders below it are read too.
+    results: Path = Path("runs")
+
+    # Folder of the reports and their plots.
+    out: Path = Path("runs/report")
+
+
+@dataclass
+class Section:
+    """A piece of Markdown and the plots that it shows."""
+
+    text: str
+    plots: list[Path] = field(default_factory=list)
+
+
+def main(options: ReportOptions) -> int:
+    """Writes the reports and gives the exit code."""
+    from benchmarks.results import load_results
+
+    results = load_results(options.results)
+    if not results:
+        print(f"error: no result files in {options.results.resolve()}", file=sys.stderr)
+        return 1
+    for path in write_reports(results, options.out):
+        print(path)
+    return 0
+
+
+def write_reports(results: Sequence[Result], out: Path) -> list[Path]:
+    """Writes `<paper>.md` for every paper that has results.
+
+    Args:
+        results: Result files' contents, of any papers and settings.
+        out: Folder of the reports and the plots they show.
+
+    Returns:
+        The reports.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for experiment in PAPERS:
+        mine = [result for result in results if result["experiment"] == experiment]
+        if not mine:
+            continue
+        paper = (import_module(f"benchmarks.papers.{experiment}").__doc__ or "").strip()
+        section = experiment_markdown(mine, out, details=True)
+        text = f"# {TITLES[experiment]}\n\n{paper}\n\n{section.text}\n"
+        path = out / f"{experiment}.md"
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def experiment_markdown(
+    results: Sequence[Result], plots: Path | None, *, details: bool = False
+) -> Section:
+    """Tables of one experiment, a section per group of runs with the same settings.
+
+    Args:
+        results: Results of one experiment.
+        plots: Folder to draw into; None draws nothing.
+        details: Show plots, sign statistics and provenance too: for files, not for terminals.
+
+    Returns:
+        The Markdown and the plots drawn.
+    """
+    from benchmarks.estimates import same_settings, sweeps
+    from benchmarks.published import best_over_grid
+    from benchmarks.tables import accuracy_table, sign_table, summary_table
+
+    parts: list[str] = []
+    drawn: list[Path] = []
+    for group in same_settings(results):
+        config = group[0]["config"]
+        parts.append(f"## {config['dataset']}, {config['arch']}")
+        parts.append(_provenance(group) if details else _scale(group))
+        for sweep in sweeps(group):
+            published = best_over_grid(
+                config["experiment"], config["dataset"], config["arch"], sweep.kind
+            )
+            figures = _draw(group, sweep, published, plots) if plots is not None else []
+            drawn += figures
+            parts.append(f"### {sweep.kind}: final test accuracy (%)")
+            parts.append(accuracy_table(sweep))
+            parts.append(summary_table(sweep, published))
+            if details:
+                parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
+                parts.append("Signs of the survivors at the last round, before training:")
+                parts.append(sign_table(sweep))
+    return Section("\n\n".join(parts), drawn)
+
+
+def _draw(group: list[Result], sweep: Any, published: Any, folder: Path) -> list[Path]:
+    # matplotlib is slow to import and only needed here.
+    from benchmarks.plots import plot_rounds, plot_sweep
+
+    config = group[0]["config"]
+    # Two groups of one network differ in settings that a file name has no room for.
+    shared = {k: v for k, v in config.items() if k not in ("seed", "strategy", "perturbation")}
+    digest = hashlib.sha256(repr(sorted(shared.items())).encode()).hexdigest()[:6]
+    names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
+    stem = "-".join((*names, digest))
+    seeds = {result["config"]["seed"] for result in group}
+    spread = "1 seed" if len(seeds) == 1 else f"mean ± std over {len(seeds)} seeds"
+    title = f"{config['dataset']}, {config['arch']}: {spread}"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = []
+    if sweep.kind in ("epsilon", "delta", "phi"):
+        figures.append(plot_sweep(sweep, folder / f"{stem}.png", title, published))
+    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title))
+    return figures
+
+
+def _scale(group: list[Result]) -> str:
+    seeds = sorted({result["config"]["seed"] for result in group})
+    captions = _distinct(result["caption"] for result in group)
+    density = group[0]["final"]["density"]
+    return (
+        f"{len(group)} runs, seeds {', '.join(map(str, seeds))}; final density {density:.4f}. "
+        f"Scale: {' / '.join(captions)}. ± is the standard deviation over seeds."
+    )
+
+
+def _provenance(group: list[Result]) -> str:
+    config = group[0]["config"]
+    settings = "; ".join(f"{label} {config[key]}" for key, label in _SETTINGS.items())
+    versions = _distinct(
+        ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        for result in group
+    )
+    machines = _distinct(
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads per run, "
+        f"device {machine['device']}"
+        for machine in (result["machine"] for result in group)
+    )
+    commits = _distinct(result["git_commit"] or "unknown" for result in group)
+    times = [result["seconds"] for result in group]
+    days = sorted(result["started"][:10] for result in group)
+    period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    lines = [
+        _scale(group),
+        "",
+        f"- Settings: {settings}",
+        f"- Versions: {' / '.join(versions)}; commit {' / '.join(commits)}",
+        f"- Machine: {' / '.join(machines)}",
+        f"- Time: {min(times):.0f} to {max(times):.0f} s per run, {period}",
+    ]
+    return "\n".join(lines)
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,205 @@
+"""Attach masks to the weights of any model, and take them off again."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
+
+from polarity.optimizer_state import zero_pruned_state
+from polarity.parametrizations.masked import MaskedWeight, as_mask
+from polarity.plain_checkpoint import accept_plain_checkpoints, forget_plain_checkpoints
+from polarity.selectors import Selector
+from polarity.targets import Target, Targets, all_targets, attached, find_targets
+
+__all__ = ["attach_masks", "dense_state_dict", "mask_weights", "merge"]
+
+
+def mask_weights(
+    model: nn.Module,
+    *,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    verbose: bool = False,
+) -> nn.Module:
+    """Put a :class:`MaskedWeight` on every prunable weight of a model, in place.
+
+    The masks start as all ones, so nothing changes until something is pruned. The parameters stay
+    the objects they are: an optimizer built earlier keeps training them. A weight that is masked
+    already is left as it is, so calling this twice does no harm. A weight pruned by
+    ``torch.nn.utils.prune`` is taken over with its mask.
+
+    Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
+
+    Args:
+        model: any module.
+        targets: which weights, see :func:`find_targets`; by default all it finds, or those that
+            ``masks`` names.
+        exclude: which weights to leave out, in the same forms.
+        masks: masks to start from, ``{name: mask}`` under plain names (a ``torch.nn.utils.prune``
+            buffer's name, ``layer.weight_mask``, is understood too); bool, or zeros and ones of any
+            dtype, in the shape of their weight.
+        verbose: print the table of what was masked and what was skipped, and why.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if there is nothing to prune (see :func:`find_targets`), or a mask has an
+            unknown name, another shape, or values besides zeros and ones; the model is unchanged.
+
+    Example:
+        >>> from torch import nn
+        >>> model = mask_weights(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+        >>> model[0].parametrizations.weight[0]
+        MaskedWeight((3, 4), density=1)
+    """
+    if masks is not None:
+        masks = _checked_masks(model, masks)
+        targets = tuple(masks) if targets is None else targets
+    found = find_targets(model, targets, exclude)
+    if masks is not None and (stray := [name for name in masks if name not in found]):
+        why = found.skipped.get(stray[0], "not among the selected weights")
+        raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
+    attach_masks(found)
+    for name, mask in (masks or {}).items():
+        set_mask(found[name], mask)
+    if verbose:
+        print(found)
+    return model
+
+
+def merge(
+    model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None, verbose: bool = False
+) -> nn.Module:
+    """Make every masked weight a plain parameter again, zeros baked in, in place.
+
+    The model computes exactly what it computed before, its ``state_dict`` has the keys (and the
+    order) it had before anything was attached, and the parameters are still the same objects. Do
+    this before exporting, deploying or handing the model on.
+
+    Args:
+        model: a model with masked weights.
+        optimizer: if given, what it remembers of pruned entries is zeroed, so that old momentum
+            does not wake them now that no mask holds them.
+        verbose: print the table of what was merged.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the model carries no mask.
+
+    Example:
+        >>> from torch import nn
+        >>> model = merge(mask_weights(nn.Linear(4, 3)))
+        >>> list(model.state_dict())
+        ['weight', 'bias']
+    """
+    found = attached(model)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no masked weights to merge")
+    if optimizer is not None:
+        zero_pruned_state(optimizer, masked_leaves(found.values()))
+    for target in found.values():
+        target.write(target.weight)
+        for use in target.owners:
+            parametrize.remove_parametrizations(
+                use.module, use.tensor_name, leave_parametrized=False
+            )
+            forget_plain_checkpoints(use.module)
+    if verbose:
+        print(Targets(found))
+    return model
+
+
+def dense_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
+
+    Effective weights under plain names; loads into the plain model, or into a masked one.
+
+    Example:
+        >>> from torch import nn
+        >>> list(dense_state_dict(mask_weights(nn.Linear(4, 3))))
+        ['bias', 'weight']
+    """
+    state: dict[str, Any] = dict(model.state_dict())
+    for target in attached(model).values():
+        weight = target.weight.clone()
+        for use in target.uses:
+            path = use.name.removesuffix(use.tensor_name)
+            inside = f"{path}parametrizations.{use.tensor_name}."
+            state = {key: value for key, value in state.items() if not key.startswith(inside)}
+            state[use.name] = weight
+    return state
+
+
+def attach_masks(found: Mapping[str, Target]) -> None:
+    """Register one MaskedWeight per target, shared by all its owners; masked ones are left."""
+    for target in found.values():
+        masking = target.masking
+        if masking is None:
+            mask = None
+            for use in target.owners:
+                mask = _take_over(use.module, use.tensor_name) if mask is None else mask
+            leaf = target.stored[0]
+            masking = MaskedWeight(
+                torch.ones_like(leaf, dtype=torch.bool) if mask is None else mask
+            )
+        for use in target.owners:
+            accept_plain_checkpoints(use.module)
+            if not parametrize.is_parametrized(use.module, use.tensor_name):
+                parametrize.register_parametrization(use.module, use.tensor_name, masking)
+
+
+@torch.no_grad()
+def set_mask(target: Target, mask: Tensor, *, park: bool = False) -> None:
+    """Install a mask and zero what is stored outside it; with ``park`` its values are remembered.
+
+    An entry that comes to life again starts at zero.
+    """
+    masking = cast(MaskedWeight, target.masking)
+    mask = mask.to(masking.mask.device)
+    masking.unpark()
+    if park:
+        masking.park(target.weight, ~mask if not masking.enforce else masking.mask & ~mask)
+    masking.mask.copy_(mask)
+    masking.enforce = True
+    for leaf in target.stored:
+        leaf.masked_fill_(~mask, 0)
+
+
+def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
+    """Return (trained leaf, mask) of every target, for its optimizer's state."""
+    return [(leaf, target.mask) for target in found for leaf in target.stored]
+
+
+def _take_over(module: nn.Module, tensor_name: str) -> Tensor | None:
+    """Remove the mask of ``torch.nn.utils.prune`` from a tensor and return it, or None."""
+    if f"{tensor_name}_orig" not in module._parameters:
+        return None
+    mask = cast(Tensor, getattr(module, f"{tensor_name}_mask"))
+    prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
+    return as_mask(mask)
+
+
+def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the masks under the targets' own names, as bool tensors of the right shape."""
+    by_name = {use.name: target for target in all_targets(model) for use in target.uses}
+    checked = {}
+    for given, mask in masks.items():
+        target = by_name.get(given) or by_name.get(given.removesuffix("_mask"))
+        if target is None:
+            raise ValueError(f"masks holds {given!r}, which the model lacks")
+        if mask.shape != target.shape:
+            raise ValueError(
+                f"mask of {given!r} has shape {tuple(mask.shape)}, "
+                f"expected the weight's {tuple(target.shape)}"
+            )
+        try:
+            checked[target.name] = as_mask(mask)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{given!r}: {error}") from None
+    return checked

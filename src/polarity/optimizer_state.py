@@ -1,0 +1,36 @@
+"""What an optimizer remembers of entries that were pruned."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["zero_pruned_state"]
+
+
+@torch.no_grad()
+def zero_pruned_state(
+    optimizer: torch.optim.Optimizer, leaves: Iterable[tuple[Tensor, Tensor]]
+) -> None:
+    """Zero the optimizer's state (momentum, Adam's moments) outside the masks, in place.
+
+    State of another shape than its parameter (step counts, factored moments) belongs to no single
+    entry and is left alone.
+
+    Args:
+        optimizer: any ``torch.optim`` optimizer.
+        leaves: (parameter, bool mask of its shape) pairs; a parameter without state is passed over.
+
+    Example:
+        >>> import torch
+        >>> w = torch.ones(3, requires_grad=True)
+        >>> sgd = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+        >>> w.sum().backward(); sgd.step()
+        >>> zero_pruned_state(sgd, [(w, torch.tensor([True, False, True]))])
+        >>> sgd.state[w]["momentum_buffer"]
+        tensor([1., 0., 1.])
+    """
+    for parameter, mask in leaves:
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
+                value.masked_fill_(~mask.to(value.device), 0)

@@ -1,0 +1,127 @@
+"""A weight of which only the entries under a boolean mask live."""
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MaskedWeight"]
+
+
+class MaskedWeight(nn.Module):
+    r"""Parametrization that keeps the masked entries of a weight and zeroes the rest.
+
+    With stored values :math:`s` and mask :math:`M` the layer computes with
+
+    .. math:: w = s \text{ where } M, \quad 0 \text{ elsewhere},
+
+    a clean ``+0.0`` whatever is stored there (a product would give ``-0.0``, and ``NaN`` for a
+    stored ``NaN``), and no gradient reaches an entry outside the mask.
+
+    The mask is a buffer of the same shape as the weight, so it is saved, moved and copied with the
+    model. It can be changed in place at any time.
+
+    Attributes:
+        mask: bool tensor of the weight's shape, True where the entry lives.
+        enforce: with False the mask is remembered but not applied: the weight is what is stored
+            (strategy ``standard``, dense phases). Part of the ``state_dict``.
+
+    Args:
+        mask: bool tensor, or a tensor of zeros and ones, of the weight's shape. It is copied.
+        enforce: initial value of the attribute.
+
+    Raises:
+        ValueError: if the mask holds anything but zeros and ones, or, when the parametrization is
+            registered, if its shape is not the weight's.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torch.nn.utils.parametrize import register_parametrization
+        >>> layer = nn.Linear(3, 1, bias=False)
+        >>> _ = nn.init.ones_(layer.weight)
+        >>> mask = torch.tensor([[True, False, True]])
+        >>> _ = register_parametrization(layer, "weight", MaskedWeight(mask))
+        >>> layer.weight
+        tensor([[1., 0., 1.]], grad_fn=<WhereBackward0>)
+    """
+
+    mask: Tensor
+    parked_where: Tensor | None
+    parked_values: Tensor | None
+
+    def __init__(self, mask: Tensor, *, enforce: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("mask", as_mask(mask).clone())
+        self.enforce = bool(enforce)
+        # What a pruned entry was worth when it was pruned, kept for a strategy that brings it back.
+        # Buffers, so that they follow the model to its device; never saved.
+        self.register_buffer("parked_where", None, persistent=False)
+        self.register_buffer("parked_values", None, persistent=False)
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """Return the effective weight, same shape and dtype as ``stored``."""
+        return torch.where(self.mask, stored, 0.0) if self.enforce else stored
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return what to store so that :meth:`forward` gives ``weight`` inside the mask.
+
+        Always a new tensor: ``module.weight = x`` must not tie the module to the storage of ``x``.
+
+        Raises:
+            ValueError: if the shape of ``weight`` is not the mask's.
+        """
+        if weight.shape != self.mask.shape:
+            raise ValueError(
+                f"mask has shape {tuple(self.mask.shape)}, "
+                f"expected the weight's {tuple(weight.shape)}"
+            )
+        return torch.where(self.mask, weight, 0.0) if self.enforce else weight.clone()
+
+    @torch.no_grad()
+    def park(self, stored: Tensor, pruned: Tensor) -> None:
+        """Remember the values of ``stored`` where the bool tensor ``pruned`` is True."""
+        self.parked_where = pruned
+        self.parked_values = stored[pruned]
+
+    def unpark(self) -> None:
+        """Forget the values of pruned entries."""
+        self.parked_where = None
+        self.parked_values = None
+
+    @torch.no_grad()
+    def with_parked(self, stored: Tensor) -> Tensor:
+        """Return a copy of ``stored`` with the parked values back in their places."""
+        values = stored.clone()
+        if self.parked_where is not None and self.parked_values is not None:
+            values[self.parked_where] = self.parked_values
+        return values
+
+    def get_extra_state(self) -> Tensor:
+        """Return ``enforce`` as a 0-dim bool tensor, the form every checkpoint format can hold."""
+        return torch.tensor(self.enforce)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take ``enforce`` from a checkpoint."""
+        self.enforce = bool(state)
+
+    def extra_repr(self) -> str:
+        """Return the shape, the real density, and whether the mask is applied."""
+        total = self.mask.numel()
+        density = int(self.mask.count_nonzero()) / total if total else 1.0
+        remembered = "" if self.enforce else ", enforce=False"
+        return f"{tuple(self.mask.shape)}, density={density:.4g}{remembered}"
+
+
+def as_mask(mask: Tensor) -> Tensor:
+    """Return ``mask`` as a bool tensor; zeros and ones of any dtype are accepted.
+
+    Raises:
+        TypeError: if ``mask`` is not a tensor.
+        ValueError: if it holds anything but zeros and ones.
+    """
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a tensor, got {type(mask).__name__}")
+    if mask.dtype == torch.bool:
+        return mask
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("mask must hold zeros and ones only, got other values")
+    return mask != 0

@@ -1,0 +1,145 @@
+"""What can happen to a field of signs: Epsilon, Delta and Phi.
+
+A field is one value per survivor, as 1-D tensors: a sign of ±1 and the magnitude it had trained to.
+Anything with the signature of :class:`Perturbation` can be given to :func:`polarity.reinit_signs`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from polarity._checks import check_fraction
+
+__all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
+
+
+class Perturbation(Protocol):
+    """Anything that turns the signs of some survivors into others."""
+
+    def __call__(
+        self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return new signs (int8, ±1) for 1-D ``signs`` with trained ``magnitudes``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    r"""Flip the signs of a random fraction of the survivors.
+
+    Exactly :math:`\operatorname{round}(\varepsilon n)` of :math:`n` signs flip, drawn without
+    replacement.
+
+    Args:
+        fraction: :math:`\varepsilon` in [0, 1].
+
+    Raises:
+        ValueError: if ``fraction`` is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> flipped = Epsilon(0.5)(torch.ones(10, dtype=torch.int8), torch.ones(10), draw)
+        >>> int((flipped == -1).sum())
+        5
+
+    Source: *Fragility of Polarity*, section 2.2.
+    """
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        check_fraction("epsilon", self.fraction)
+
+    def __call__(
+        self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the signs with exactly the fraction of them flipped."""
+        count = round(self.fraction * signs.numel())
+        order = torch.randperm(signs.numel(), generator=generator, device=_device(generator))
+        flips = order[:count].to(signs.device)
+        perturbed = signs.clone()
+        perturbed[flips] = -perturbed[flips]
+        return perturbed
+
+
+@dataclass(frozen=True)
+class Delta:
+    r"""Give the survivors of smallest trained magnitude a random sign.
+
+    The :math:`\operatorname{round}(\delta n)` smallest of :math:`n` get a fresh fair coin each, so
+    about half of them keep their sign; ties in magnitude go to the lower index.
+
+    Args:
+        fraction: :math:`\delta` in [0, 1].
+
+    Raises:
+        ValueError: if ``fraction`` is outside [0, 1], or, when applied, if nothing survives.
+
+    Example:
+        >>> import torch
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> magnitudes = torch.tensor([5.0, 0.1, 4.0, 0.2])
+        >>> Delta(0.5)(torch.ones(4, dtype=torch.int8), magnitudes, draw)[[0, 2]]
+        tensor([1, 1], dtype=torch.int8)
+
+    Source: *Fragility of Polarity*, section 2.2.
+    """
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        check_fraction("delta", self.fraction)
+
+    def __call__(
+        self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the signs with those of the smallest magnitudes drawn anew."""
+        if signs.numel() == 0:
+            raise ValueError(f"delta={self.fraction!r} of a layer with 0 survivors")
+        count = round(self.fraction * signs.numel())
+        smallest = magnitudes.argsort(stable=True)[:count]
+        coins = torch.randint(0, 2, (count,), generator=generator, device=_device(generator))
+        perturbed = signs.clone()
+        perturbed[smallest.to(signs.device)] = (2 * coins - 1).to(signs.device, signs.dtype)
+        return perturbed
+
+
+@dataclass(frozen=True)
+class Phi:
+    r"""Measure polarity against a centre :math:`\varphi` instead of zero.
+
+    The polarity of a reference :math:`w` is :math:`+1` if :math:`w \ge \varphi`, else :math:`-1`:
+    only references between 0 and :math:`\varphi` change, on one side of zero. (*Beyond the
+    Zero-Crossing* calls it a symmetric dead zone; its formula is this one.)
+
+    Args:
+        center: :math:`\varphi`, in the units of the weights.
+
+    Raises:
+        ValueError: if ``center`` is NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> Phi(0.1).polarity(torch.tensor([-0.2, 0.0, 0.1, 0.2]))
+        tensor([-1, -1,  1,  1], dtype=torch.int8)
+
+    Source: *Fragility of Polarity*, section 2.2; *Beyond the Zero-Crossing*, section 2.2.
+    """
+
+    center: float
+
+    def __post_init__(self) -> None:
+        if not abs(self.center) < float("inf"):
+            raise ValueError(f"phi={self.center!r}, expected a finite number")
+
+    def polarity(self, reference: Tensor) -> Tensor:
+        """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
+        return (reference >= self.center).to(torch.int8) * 2 - 1
+
+
+def _device(generator: torch.Generator | None) -> torch.device:
+    """Draw where the generator lives, on the CPU without one: the same on every device and rank."""
+    return generator.device if generator is not None else torch.device("cpu")
