@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize, prune
 from polarity.optimizer_state import zero_pruned_state
 from polarity.parametrizations.masked import MaskedWeight, as_mask
 from polarity.plain_checkpoint import accept_plain_checkpoints, forget_plain_checkpoints
+from polarity.recurrent import refresh_flat_weights, release_flat_weights
 from polarity.selectors import Selector
 from polarity.targets import Target, Targets, all_targets, attached, find_targets
 
@@ -106,10 +107,12 @@ def merge(
     for target in found.values():
         target.write(target.weight)
         for use in target.owners:
+            _own_class(use.module)
             parametrize.remove_parametrizations(
                 use.module, use.tensor_name, leave_parametrized=False
             )
             forget_plain_checkpoints(use.module)
+            refresh_flat_weights(use.module)
     if verbose:
         print(Targets(found))
     return model
@@ -150,7 +153,9 @@ def attach_masks(found: Mapping[str, Target]) -> None:
             )
         for use in target.owners:
             accept_plain_checkpoints(use.module)
+            release_flat_weights(use.module)
             if not parametrize.is_parametrized(use.module, use.tensor_name):
+                _own_class(use.module)
                 parametrize.register_parametrization(use.module, use.tensor_name, masking)
 
 
@@ -174,6 +179,18 @@ def set_mask(target: Target, mask: Tensor, *, park: bool = False) -> None:
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     """Return (trained leaf, mask) of every target, for its optimizer's state."""
     return [(leaf, target.mask) for target in found for leaf in target.stored]
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class that no other module has.
+
+    ``parametrize`` keeps a tensor as a property of a class made for the module. A deepcopy has
+    that class too: changing one of the two would break the other.
+    """
+    if parametrize.is_parametrized(module):
+        shared = type(module)
+        contents = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, contents)
 
 
 def _take_over(module: nn.Module, tensor_name: str) -> Tensor | None:

@@ -12,6 +12,7 @@ from polarity.prune_report import PruneReport
 from polarity.pruning import Optimizer, Scope, prune_targets
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.selection import all_finite
 from polarity.targets import Target, attached, find_targets
 
 __all__ = ["imp_prune", "lrr_step"]
@@ -171,8 +172,8 @@ def _score(
     scores = {}
     for name, target in found.items():
         weight = target.weight
-        bad = int((~weight.isfinite()).sum())
-        if bad:
+        if not all_finite(weight):
+            bad = int((~weight.isfinite()).count_nonzero())
             raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
         with torch.no_grad():
             drawn = {} if generator is None else {"generator": generator}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import check_fraction
+from polarity.selection import top_of_field
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
 
@@ -100,7 +101,7 @@ class Delta:
         if signs.numel() == 0:
             raise ValueError(f"delta={self.fraction!r} of a layer with 0 survivors")
         count = round(self.fraction * signs.numel())
-        smallest = magnitudes.argsort(stable=True)[:count]
+        smallest = top_of_field(-magnitudes, count).nonzero().squeeze(1)
         coins = torch.randint(0, 2, (count,), generator=generator, device=_device(generator))
         perturbed = signs.clone()
         perturbed[smallest.to(signs.device)] = (2 * coins - 1).to(signs.device, signs.dtype)

@@ -11,6 +11,7 @@ from polarity._checks import check_fraction, check_scope
 from polarity.parametrizations.masked import as_mask
 from polarity.perturb import Perturbation, Phi
 from polarity.rewind import RewindPoint, weights_of
+from polarity.selection import all_finite
 from polarity.sign_report import LayerSigns, SignReport
 from polarity.targets import Target, attached
 
@@ -165,8 +166,9 @@ def signed_constants(
     masks = {name: as_mask(mask) for name, mask in masks.items()}
     _check_tensors(trained, init, masks)
 
-    now = {name: trained[name][mask] for name, mask in masks.items()}
-    first = {name: init[name].to(now[name])[mask] for name, mask in masks.items()}
+    alive = {name: mask.flatten().nonzero().squeeze(1) for name, mask in masks.items()}
+    now = {name: trained[name].flatten()[index] for name, index in alive.items()}
+    first = {name: init[name].to(trained[name]).flatten()[index] for name, index in alive.items()}
     reference = _reference(strategy, now, first, mix, generator)
     signs = {name: phi.polarity(values) for name, values in reference.items()}
     signs = _perturbed(signs, now, perturbations, scope, generator)
@@ -224,8 +226,8 @@ def _check_tensors(
                     f"{role} holds {name!r} in shape {tuple(tensors[name].shape)}, "
                     f"expected its mask's {tuple(mask.shape)}"
                 )
-            bad = int((~tensors[name].isfinite()).sum())
-            if bad:
+            if not all_finite(tensors[name]):
+                bad = int((~tensors[name].isfinite()).count_nonzero())
                 raise ValueError(f"{role} weight {name!r} holds {bad} NaN or infinite entries")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["keep_top", "keep_top_each"]
+__all__ = ["all_finite", "keep_top", "keep_top_each", "top_of_field"]
 
 
 @torch.no_grad()
@@ -38,26 +38,23 @@ def keep_top(
         >>> keep_top(scores, 3, ones)
         {'a': tensor([ True, False,  True]), 'b': tensor([ True, False])}
     """
-    living = {name: _living(name, score, alive) for name, score in scores.items()}
-    total = sum(values.numel() for values in living.values())
+    fields = {name: _field(name, score, alive) for name, score in scores.items()}
+    total = sum(int(alive[name].count_nonzero()) for name in fields)
     if not 0 <= keep <= total:
         raise ValueError(f"keep={keep} is not between 0 and the {total} living entries")
-    if not living:
+    if not fields:
         return {}
     # One common dtype and device; widening a float never changes the order of two values.
-    dtype = (
-        torch.float64 if any(v.dtype == torch.float64 for v in living.values()) else torch.float32
+    double = any(field.dtype == torch.float64 for field in fields.values())
+    device = next(iter(fields.values())).device
+    field = torch.cat(
+        [each.to(device, torch.float64 if double else torch.float32) for each in fields.values()]
     )
-    device = next(iter(living.values())).device
-    field = torch.cat([values.to(device, dtype) for values in living.values()])
-    kept = torch.split(
-        _keep_top_of_field(field, keep), [values.numel() for values in living.values()]
-    )
-    masks = {}
-    for (name, score), mine in zip(scores.items(), kept, strict=True):
-        masks[name] = torch.zeros_like(score, dtype=torch.bool)
-        masks[name][alive[name].to(score.device)] = mine.to(score.device)
-    return masks
+    kept = torch.split(top_of_field(field, keep), [each.numel() for each in fields.values()])
+    return {
+        name: mine.view(score.shape).to(score.device)
+        for (name, score), mine in zip(scores.items(), kept, strict=True)
+    }
 
 
 def keep_top_each(
@@ -84,8 +81,26 @@ def keep_top_each(
     return masks
 
 
-def _living(name: str, score: Tensor, alive: Mapping[str, Tensor]) -> Tensor:
-    """Return the living scores of one tensor, flat and checked."""
+def top_of_field(field: Tensor, keep: int) -> Tensor:
+    """Bool tensor of the ``keep`` largest entries of a 1-D tensor, ties to the lower index."""
+    if keep == 0:
+        return torch.zeros_like(field, dtype=torch.bool)
+    threshold = field.kthvalue(field.numel() - keep + 1).values
+    kept = field > threshold
+    ties = (field == threshold).nonzero().squeeze(1)
+    kept[ties[: keep - int(kept.count_nonzero())]] = True
+    return kept
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, in one pass and without a temporary."""
+    if values.numel() == 0:
+        return True
+    return all(bool(extreme.isfinite()) for extreme in values.aminmax())
+
+
+def _field(name: str, score: Tensor, alive: Mapping[str, Tensor]) -> Tensor:
+    """Return the scores of one tensor, flat and checked, with -inf where nothing lives."""
     if name not in alive:
         raise ValueError(f"scores name {name!r}, which has no mask")
     if score.shape != alive[name].shape:
@@ -97,19 +112,9 @@ def _living(name: str, score: Tensor, alive: Mapping[str, Tensor]) -> Tensor:
         raise ValueError(
             f"score of {name!r} has dtype {score.dtype}, expected a floating-point one"
         )
-    values = score.detach()[alive[name].to(score.device)]
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        raise ValueError(f"{name!r} has {bad} NaN or infinite scores; nothing was pruned")
-    return values
-
-
-def _keep_top_of_field(field: Tensor, keep: int) -> Tensor:
-    """Bool tensor of the ``keep`` largest entries of a 1-D tensor, ties to the lower index."""
-    if keep == 0:
-        return torch.zeros_like(field, dtype=torch.bool)
-    threshold = field.kthvalue(field.numel() - keep + 1).values
-    kept = field > threshold
-    ties = (field == threshold).nonzero().squeeze(1)
-    kept[ties[: keep - int(kept.count_nonzero())]] = True
-    return kept
+    living = alive[name].to(score.device)
+    if not all_finite(score.detach()):
+        bad = int((~score.detach().isfinite() & living).count_nonzero())
+        if bad:
+            raise ValueError(f"{name!r} has {bad} NaN or infinite scores; nothing was pruned")
+    return torch.where(living, score.detach(), -torch.inf).flatten()

@@ -79,8 +79,8 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def park(self, stored: Tensor, pruned: Tensor) -> None:
         """Remember the values of ``stored`` where the bool tensor ``pruned`` is True."""
-        self.parked_where = pruned
-        self.parked_values = stored[pruned]
+        self.parked_where = pruned.flatten().nonzero().squeeze(1)
+        self.parked_values = stored.flatten()[self.parked_where]
 
     def unpark(self) -> None:
         """Forget the values of pruned entries."""
@@ -90,9 +90,9 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def with_parked(self, stored: Tensor) -> Tensor:
         """Return a copy of ``stored`` with the parked values back in their places."""
-        values = stored.clone()
+        values = stored.clone(memory_format=torch.contiguous_format)
         if self.parked_where is not None and self.parked_values is not None:
-            values[self.parked_where] = self.parked_values
+            values.view(-1)[self.parked_where] = self.parked_values
         return values
 
     def get_extra_state(self) -> Tensor:

@@ -1,0 +1,36 @@
+"""RNN, LSTM and GRU keep a list of their weights beside the weights; here it is kept honest."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+__all__ = ["refresh_flat_weights", "release_flat_weights"]
+
+_ATTRIBUTE = "_polarity_release"
+
+
+def release_flat_weights(module: nn.Module) -> None:
+    """Keep a recurrent module with computed weights copyable, and its graph collectable.
+
+    ``RNNBase.forward`` leaves the tensors it computed with in ``_flat_weights``; for parametrized
+    weights these hang on the autograd graph, which ``deepcopy`` refuses and which would live until
+    the next forward pass.
+    """
+    if isinstance(module, nn.RNNBase) and not hasattr(module, _ATTRIBUTE):
+        setattr(module, _ATTRIBUTE, module.register_forward_hook(_detach_flat_weights))
+
+
+def refresh_flat_weights(module: nn.Module) -> None:
+    """Undo :func:`release_flat_weights` once the weights are plain parameters again."""
+    if hasattr(module, _ATTRIBUTE) and not parametrize.is_parametrized(module):
+        getattr(module, _ATTRIBUTE).remove()
+        delattr(module, _ATTRIBUTE)
+        module._init_flat_weights()  # type: ignore[operator]
+
+
+def _detach_flat_weights(module: nn.Module, *_: Any) -> None:
+    weights: list[torch.Tensor | None] = module._flat_weights  # type: ignore[assignment]
+    # The next forward pass sees that these are not the weights and collects them again.
+    module._flat_weights = [None if each is None else each.detach() for each in weights]  # type: ignore[assignment]
