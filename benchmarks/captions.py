@@ -8,7 +8,7 @@ from benchmarks.config import RunConfig
 from benchmarks.published import epochs_per_round, setup
 
 _STAND_INS = {
-    "digits": "a proxy: scikit-learn's 8x8 digits stand in for MNIST, which the paper uses",
+    "digits": "scikit-learn's 8x8 digits, a proxy for the MNIST of the paper",
     "fashion_mnist": "Fashion-MNIST, which the paper does not use",
 }
 

@@ -58,10 +58,15 @@ class Sweep:
         return estimate(result["final"][key] for result in self.results(strategy, point))
 
     def best(self, strategy: str, key: str) -> Perturbation | None:
-        """The point with the highest mean; the first of equals, None where there is no value."""
+        """The point with the highest mean; of equals the smallest perturbation.
+
+        None where there is no value.
+        """
         estimates = {point: self.final(strategy, point, key) for point in self.points}
         known = {point: found.mean for point, found in estimates.items() if found is not None}
-        return max(known, key=lambda point: known[point]) if known else None
+        if not known:
+            return None
+        return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.config import Perturbation
-from benchmarks.estimates import Estimate, Sweep, estimate
+from benchmarks.estimates import Sweep
 from benchmarks.published import Best
 from benchmarks.tables import SYMBOLS, point_label
 
@@ -24,6 +26,7 @@ _LOOKS = {
     "mask1": ("#D55E00", "o"),
     "standard": ("#7F7F7F", "^"),
 }
+_ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 98.5, 99, 99.3, 99.5, 99.8)
 _AXIS = {
     "epsilon": "ε: fraction of surviving signs flipped",
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
@@ -60,17 +63,24 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
         axes = figure.subplots()
-        for strategy in sweep.strategies:
-            _strategy_line(axes, sweep, strategy)
+        _perturbation_axis(axes, sweep)
+        for place, strategy in enumerate(sweep.strategies):
+            # A little space between the strategies keeps their error bars apart.
+            shift = 0.006 * (place - (len(sweep.strategies) - 1) / 2)
+            _strategy_line(axes, sweep, strategy, shift)
         for strategy, best in published.items():
             if best.at is not None and strategy in sweep.strategies:
                 colour = _LOOKS[strategy][0]
                 axes.plot(best.at, best.accuracy, "*", ms=11, mfc="none", mec=colour, zorder=5)
         if any(best.at is not None for best in published.values()):
             axes.plot([], [], "*", ms=11, mfc="none", mec="#333333", label="published best")
-        _perturbation_axis(axes, sweep)
-        axes.set_ylabel("final test accuracy (%)")
-        axes.margins(y=0.08)
+        finals = [
+            found.mean
+            for strategy in sweep.strategies
+            for point in sweep.points
+            if (found := sweep.final(strategy, point, "test_accuracy")) is not None
+        ]
+        axes.set_ylabel("final test accuracy (%)" + _accuracy_axis(axes, finals))
         # Above the axes a legend can hide nothing.
         figure.legend(loc="outside upper center", ncols=5, title=title, title_fontsize=10)
         figure.savefig(path, dpi=_DPI)
@@ -105,7 +115,13 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
             axes.set_visible(False)
         _density_axis(panels[0, 0], sweep)
         figure.supxlabel("density: weights left alive (%), one mark per round", fontsize=9)
-        figure.supylabel("test accuracy (%)", fontsize=9)
+        accuracies = [
+            record["test_accuracy"]
+            for runs in sweep.cells.values()
+            for run in runs
+            for record in run["rounds"]
+        ]
+        figure.supylabel("test accuracy (%)" + _accuracy_axis(panels[0, 0], accuracies), fontsize=9)
         figure.suptitle(title, fontsize=10)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(
@@ -118,7 +134,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
     return path
 
 
-def _strategy_line(axes: Axes, sweep: Sweep, strategy: str) -> None:
+def _strategy_line(axes: Axes, sweep: Sweep, strategy: str, shift: float) -> None:
     known = [
         (sweep.value(point), found)
         for point in sweep.points
@@ -126,9 +142,9 @@ def _strategy_line(axes: Axes, sweep: Sweep, strategy: str) -> None:
     ]
     colour, marker = _LOOKS[strategy]
     axes.errorbar(
-        [x for x, _ in known],
+        _shifted(axes, [x for x, _ in known], shift),
         [found.mean for _, found in known],
-        yerr=_deviations(found for _, found in known),
+        yerr=[found.std or 0.0 for _, found in known],
         color=colour,
         marker=marker,
         capsize=2.5,
@@ -137,27 +153,54 @@ def _strategy_line(axes: Axes, sweep: Sweep, strategy: str) -> None:
     )
 
 
+def _shifted(axes: Axes, values: Sequence[float], shift: float) -> Any:
+    """Moves values by a fraction of the axis, whatever its scale."""
+    scale = axes.xaxis.get_transform()
+    places = scale.transform(np.asarray(values, dtype=float))
+    return scale.inverted().transform(places + shift * (places.max() - places.min()))
+
+
 def _round_line(axes: Axes, sweep: Sweep, strategy: str, point: Perturbation, colour: Any) -> None:
     runs = [result["rounds"] for result in sweep.results(strategy, point)]
     if not runs:
         return
     shared = min(map(len, runs))
-    density = [100 * runs[0][k]["density"] for k in range(shared)]
-    found = [estimate(run[k]["test_accuracy"] for run in runs) for k in range(shared)]
-    means = [e.mean for e in found if e is not None]
-    deviations = _deviations(e for e in found if e is not None)
+    unperturbed = not point
     axes.plot(
-        density, means, color=colour, marker="o", ms=2.8, label=point_label(sweep.kind, point)
+        [100 * runs[0][k]["density"] for k in range(shared)],
+        [fmean(run[k]["test_accuracy"] for run in runs) for k in range(shared)],
+        color="black" if unperturbed else colour,
+        linestyle="--" if unperturbed else "-",
+        zorder=3 if unperturbed else 2,
+        marker="o",
+        ms=2.8,
+        label=_short(point_label(sweep.kind, point)),
     )
-    if any(deviations):
-        low = [m - s for m, s in zip(means, deviations, strict=True)]
-        high = [m + s for m, s in zip(means, deviations, strict=True)]
-        axes.fill_between(density, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _deviations(found: Any) -> list[float]:
-    each: Sequence[Estimate] = list(found)
-    return [e.std or 0.0 for e in each]
+def _accuracy_axis(axes: Axes, accuracies: Sequence[float]) -> str:
+    """Spreads the upper end where some runs collapse; gives what the axis label has to add.
+
+    On a linear axis a few runs near chance would press all others into one line.
+    """
+    axes.margins(y=0.08)
+    top, bottom = max(accuracies), min(accuracies)
+    near_top = sum(value > top - 5 for value in accuracies)
+    if top - bottom < 20 or near_top < len(accuracies) / 2:
+        return ""
+    axes.set_yscale(
+        "function",
+        functions=(
+            # What is right, by the logarithm of what is wrong; 0.01 keeps 100 % on the paper.
+            lambda accuracy: -np.log10(np.maximum(100 - np.asarray(accuracy), 0.01)),
+            lambda place: 100 - 10.0 ** -np.asarray(place),
+        ),
+    )
+    axes.set_ylim(max(0.0, bottom - 12), top + (100 - top) * 0.3)
+    axes.yaxis.set_major_locator(FixedLocator(_ACCURACY_TICKS))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return ",\nerror on a logarithmic scale"
 
 
 def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
@@ -168,7 +211,7 @@ def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
         axes.set_xscale("symlog", linthresh=min(nonzero, default=1e-4), linscale=0.6)
         axes.xaxis.set_major_locator(FixedLocator(values))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(f"{value:g}")))
         axes.tick_params(axis="x", labelrotation=55)
     elif len(values) <= 12:
         axes.xaxis.set_major_locator(FixedLocator(values))
@@ -188,5 +231,5 @@ def _density_axis(axes: Axes, sweep: Sweep) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
 
 
-def _short(value: float) -> str:
-    return f"{value:g}".replace("e-0", "e-").replace("-", "−")
+def _short(label: str) -> str:
+    return label.replace("e-0", "e-").replace("-", "−")

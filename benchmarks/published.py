@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 PAPERS = {"fragility": "fragility_of_polarity", "zero_crossing": "beyond_zero_crossing"}
-TITLES = {
-    "fragility": "The Fragility of Polarity",
-    "zero_crossing": "Beyond the Zero-Crossing",
-}
 
 # Which table of a paper speaks of which data set and perturbation.
 _TABLES = {

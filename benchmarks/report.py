@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.published import PAPERS, TITLES
+from benchmarks.published import PAPERS
 
 Result = dict[str, Any]
 
@@ -20,6 +20,7 @@ _SETTINGS = {
     "epochs": "epochs per round",
     "optimizer": "optimizer",
     "lr": "learning rate",
+    "momentum": "momentum (sgd)",
     "batch_size": "batch size",
     "weight_decay": "weight decay",
     "init": "initialisation",
@@ -82,7 +83,7 @@ def write_reports(results: Sequence[Result], out: Path) -> list[Path]:
             continue
         paper = (import_module(f"benchmarks.papers.{experiment}").__doc__ or "").strip()
         section = experiment_markdown(mine, out, details=True)
-        text = f"# {TITLES[experiment]}\n\n{paper}\n\n{section.text}\n"
+        text = f"# {paper}\n\n{section.text}\n"
         path = out / f"{experiment}.md"
         path.write_text(text, encoding="utf-8")
         written.append(path)
@@ -139,13 +140,14 @@ def _draw(group: list[Result], sweep: Any, published: Any, folder: Path) -> list
     names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
     stem = "-".join((*names, digest))
     seeds = {result["config"]["seed"] for result in group}
-    spread = "1 seed" if len(seeds) == 1 else f"mean ± std over {len(seeds)} seeds"
-    title = f"{config['dataset']}, {config['arch']}: {spread}"
+    title = f"{config['dataset']}, {config['arch']}: "
+    mean = "1 seed" if len(seeds) == 1 else f"mean over {len(seeds)} seeds"
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
     if sweep.kind in ("epsilon", "delta", "phi"):
-        figures.append(plot_sweep(sweep, folder / f"{stem}.png", title, published))
-    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title))
+        spread = title + mean.replace("mean", "mean ± std")
+        figures.append(plot_sweep(sweep, folder / f"{stem}.png", spread, published))
+    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title + mean))
     return figures
 
 
@@ -167,7 +169,7 @@ def _provenance(group: list[Result]) -> str:
         for result in group
     )
     machines = _distinct(
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads per run, "
+        f"{machine['cpu']}, {machine['cores']} cores, threads per run {machine['threads']}, "
         f"device {machine['device']}"
         for machine in (result["machine"] for result in group)
     )

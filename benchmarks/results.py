@@ -135,6 +135,8 @@ def git_commit() -> str | None:
             text=True,
             timeout=10,
             check=True,
+            # Many runs end at once, and none of them shall hold the lock of the user's index.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.SubprocessError):
         return None

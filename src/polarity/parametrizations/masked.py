@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from polarity.parametrizations.keep_where import keep_where
+
 __all__ = ["MaskedWeight"]
 
 
@@ -40,8 +42,8 @@ class MaskedWeight(nn.Module):
         >>> _ = nn.init.ones_(layer.weight)
         >>> mask = torch.tensor([[True, False, True]])
         >>> _ = register_parametrization(layer, "weight", MaskedWeight(mask))
-        >>> layer.weight
-        tensor([[1., 0., 1.]], grad_fn=<WhereBackward0>)
+        >>> layer.weight.detach()
+        tensor([[1., 0., 1.]])
     """
 
     mask: Tensor
@@ -59,7 +61,7 @@ class MaskedWeight(nn.Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """Return the effective weight, same shape and dtype as ``stored``."""
-        return torch.where(self.mask, stored, 0.0) if self.enforce else stored
+        return keep_where(self.mask, stored) if self.enforce else stored
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return what to store so that :meth:`forward` gives ``weight`` inside the mask.
@@ -74,7 +76,7 @@ class MaskedWeight(nn.Module):
                 f"mask has shape {tuple(self.mask.shape)}, "
                 f"expected the weight's {tuple(weight.shape)}"
             )
-        return torch.where(self.mask, weight, 0.0) if self.enforce else weight.clone()
+        return keep_where(self.mask, weight) if self.enforce else weight.clone()
 
     @torch.no_grad()
     def park(self, stored: Tensor, pruned: Tensor) -> None:
