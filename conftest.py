@@ -1,5 +1,6 @@
 """Options and markers of the test run, and the code blocks of the documentation as tests."""
 
+from doctest import ELLIPSIS
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 collect_ignore = ["docs/conf.py"]
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), SkipParser()],
+    parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
     path=str(Path(__file__).parent),
-    patterns=["README.md", "docs/**/*.md"],
-    excludes=["docs/results/**"],
+    patterns=["*.md"],
+    excludes=["docs/results/*"],
 ).pytest()
 
 

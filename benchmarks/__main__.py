@@ -27,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Reproduce the experiments of the sign papers with polarity.",
         args=args,
     )
-    if isinstance(options, fragility.FragilityOptions):
-        return fragility.main(options)
-    if isinstance(options, zero_crossing.ZeroCrossingOptions):
-        return zero_crossing.main(options)
-    return report.main(options)
+    try:
+        if isinstance(options, fragility.FragilityOptions):
+            return fragility.main(options)
+        if isinstance(options, zero_crossing.ZeroCrossingOptions):
+            return zero_crossing.main(options)
+        return report.main(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

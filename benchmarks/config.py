@@ -37,7 +37,7 @@ class RunConfig:
     experiment: str
     dataset: str
     arch: str
-    strategy: str
+    strategy: Strategy
     perturbation: Perturbation
     seed: int
     rounds: int
@@ -51,7 +51,7 @@ class RunConfig:
     prune_scope: Scope
     sign_scope: Scope
     mix: float
-    init: str
+    init: Init
     keep_rest: bool
     holdout: float
     train_size: int | None = None

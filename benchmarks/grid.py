@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
-from benchmarks.config import Kind, Perturbation, RunConfig
+from benchmarks.config import Kind, Perturbation, RunConfig, Strategy
 
 
 def perturbation_grid(
@@ -43,7 +43,7 @@ def perturbation_grid(
 
 def expand(
     base: RunConfig,
-    strategies: Sequence[str],
+    strategies: Sequence[Strategy],
     perturbations: Sequence[Perturbation],
     seeds: Sequence[int],
 ) -> list[RunConfig]:

@@ -32,7 +32,7 @@ _AXIS = {
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
     "phi": "φ: threshold above which a reference weight counts as positive",
 }
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -66,7 +66,7 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
         _perturbation_axis(axes, sweep)
         for place, strategy in enumerate(sweep.strategies):
             # A little space between the strategies keeps their error bars apart.
-            shift = 0.006 * (place - (len(sweep.strategies) - 1) / 2)
+            shift = 0.008 * (place - (len(sweep.strategies) - 1) / 2)
             _strategy_line(axes, sweep, strategy, shift)
         for strategy, best in published.items():
             if best.at is not None and strategy in sweep.strategies:
@@ -218,7 +218,7 @@ def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
 
 
 def _density_axis(axes: Axes, sweep: Sweep) -> None:
-    rounds = max(
+    rounds: list[dict[str, Any]] = max(
         (run["rounds"] for runs in sweep.cells.values() for run in runs), key=len, default=[]
     )
     densities = [100 * record["density"] for record in rounds]

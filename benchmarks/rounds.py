@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +79,18 @@ def run(
             touched = _dense_layers(model)
         else:
             touched = _next_ticket(model, config, number, start, signs, generators["signs"])
+        optimizer = make_optimizer(
+            config.optimizer, model, config.lr, config.momentum, config.weight_decay
+        )
         loss = train_epochs(
             model,
             data,
-            make_optimizer(
-                config.optimizer, model, config.lr, config.momentum, config.weight_decay
-            ),
+            optimizer,
             config.epochs,
             config.batch_size,
             generators["batches"],
             bf16=config.bf16,
-            on_epoch=None if on_epoch is None else lambda done, k=number: on_epoch(k, done),
+            on_epoch=None if on_epoch is None else partial(on_epoch, number),
         )
         val_loss, val_accuracy = evaluate(model, data.val_x, data.val_y, bf16=config.bf16)
         test_loss, test_accuracy = evaluate(model, data.test_x, data.test_y, bf16=config.bf16)
@@ -105,8 +107,8 @@ def run(
         records.append(record)
         if checkpoint is not None:
             states = {name: generator.get_state() for name, generator in generators.items()}
-            state = Checkpoint(model.state_dict(), start.weights, states, records)
-            write_checkpoint(checkpoint, config, state)
+            reached = Checkpoint(model.state_dict(), start.weights, states, records)
+            write_checkpoint(checkpoint, config, reached)
         if on_round is not None:
             on_round(record)
     return records

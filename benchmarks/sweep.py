@@ -15,6 +15,7 @@ from joblib import Parallel, delayed
 from benchmarks.checkpoints import last_round
 from benchmarks.config import RunConfig
 from benchmarks.data import Dataset, load_dataset
+from benchmarks.models import build_model
 from benchmarks.progress import Progress
 from benchmarks.results import (
     checkpoint_path,
@@ -77,7 +78,9 @@ def sweep(
     if not pending:
         return []
     # Fails early where data is missing, and downloads once instead of in every process.
-    _dataset(pending[0], place)
+    data, first = _dataset(pending[0], place), pending[0]
+    # Fails early where the network does not fit the images or the weights.
+    build_model(first.arch, data.shape, data.classes, first.init, weights=first.weights)
     threads = max(1, joblib.cpu_count() // jobs)
     outcomes = []
     with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:

@@ -79,7 +79,7 @@ def train_epochs(
     for epoch in range(epochs):
         loss_sum = torch.zeros((), device=device)
         order = torch.randperm(count, generator=generator).to(device)
-        for index in order.split(batch_size):
+        for index in torch.split(order, batch_size):
             batch = images.index_select(0, index)
             target = labels.index_select(0, index)
             with precision:
@@ -108,7 +108,7 @@ def evaluate(
     loss_sum = torch.zeros((), dtype=torch.float64, device=y.device)
     correct = torch.zeros((), dtype=torch.int64, device=y.device)
     precision = torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext()
-    for images, target in zip(x.split(chunk), y.split(chunk), strict=True):
+    for images, target in zip(torch.split(x, chunk), torch.split(y, chunk), strict=True):
         with precision:
             logits = model(images)
         loss_sum += cross_entropy(logits.float(), target, reduction="sum")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import nn
 
-from benchmarks.config import Arch
+from benchmarks.config import Arch, Init
 from benchmarks.models.conv import conv
 from benchmarks.models.fc import fc
 from benchmarks.models.initialise import initialise
@@ -17,7 +18,7 @@ from benchmarks.models.vgg import load_features, vgg16, weights_have_batch_norm
 ARCHS: tuple[str, ...] = get_args(Arch)
 
 
-def default_init(arch: str) -> str:
+def default_init(arch: str) -> Init:
     """Initialisation of an architecture where the user names none.
 
     Zhou et al. (2019), whose code the papers grew out of, draw fc and conv nets from a normalised
@@ -55,19 +56,28 @@ def build_model(
     if (arch == "vgg16_pretrained") != (weights is not None):
         raise ValueError("weights (--weights) and the architecture vgg16_pretrained go together")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    channels, height, width = dataset_shape
-    model: nn.Module
-    if arch == "fc":
-        model = fc(channels * height * width, classes)
-    elif arch.startswith("conv"):
-        model = conv(int(arch.removeprefix("conv")), dataset_shape, classes)
-    else:
-        batch_norm = weights_have_batch_norm(weights) if weights else arch == "vgg16_bn"
-        model = vgg16(dataset_shape, classes, batch_norm=batch_norm)
+    # Layers draw weights as they are made, which are drawn anew below; the caller's stream of
+    # random numbers shall not notice.
+    with torch.random.fork_rng(devices=[]):
+        model = _layers(arch, dataset_shape, classes, weights)
     initialise(model, init or default_init(arch), generator)
     if weights is not None:
         load_features(model, weights)
     return model
+
+
+def _layers(
+    arch: str,
+    dataset_shape: tuple[int, int, int],
+    classes: int,
+    weights: str | Path | None,
+) -> nn.Module:
+    if arch == "fc":
+        return fc(math.prod(dataset_shape), classes)
+    if arch.startswith("conv"):
+        return conv(int(arch.removeprefix("conv")), dataset_shape, classes)
+    batch_norm = weights_have_batch_norm(weights) if weights else arch == "vgg16_bn"
+    return vgg16(dataset_shape, classes, batch_norm=batch_norm)
 
 
 __all__ = ["ARCHS", "build_model", "conv", "default_init", "fc", "initialise", "vgg16"]

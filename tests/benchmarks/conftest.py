@@ -1,0 +1,69 @@
+"""One tiny configuration and one data set, shared by the tests of the benchmarks."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.config import RunConfig
+from benchmarks.data import Dataset, load_dataset
+
+TINY = RunConfig(
+    experiment="fragility",
+    dataset="digits",
+    arch="fc",
+    strategy="gradual",
+    perturbation=(("epsilon", 0.3), ("delta", 0.5)),
+    seed=0,
+    rounds=3,
+    prune_base=0.8,
+    epochs=1,
+    optimizer="adam",
+    lr=1.2e-3,
+    momentum=0.9,
+    weight_decay=0.0,
+    batch_size=60,
+    prune_scope="global",
+    sign_scope="layer",
+    mix=0.7,
+    init="glorot_normal",
+    keep_rest=False,
+    holdout=0.1,
+    train_size=300,
+    test_size=100,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    # Sums depend on the number of threads in their last bits.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny():
+    """Makes a configuration that runs in a fraction of a second."""
+
+    def make(**changes) -> RunConfig:
+        return replace(TINY, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits", train_size=300, test_size=100)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with the real MNIST, where this machine has one."""
+    for root in (os.environ.get("POLARITY_DATA"), "/work/shared/data"):
+        if root and (Path(root) / "MNIST" / "raw").is_dir():
+            return Path(root)
+    pytest.skip("no MNIST: set POLARITY_DATA")

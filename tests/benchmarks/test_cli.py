@@ -1,0 +1,91 @@
+"""The command line as a user meets it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--rounds", "1", "--epochs", "1", "--train-size", "300", "--test-size", "100")
+
+
+def benchmarks(*arguments, expect=0):
+    # Works with an installed polarity and with a bare checkout.
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("command", ["fragility", "zero_crossing", "zero-crossing"])
+def test_help_shows_every_option_and_its_source(command):
+    shown = " ".join(benchmarks(command, "--help").stdout.split())
+    for option in (
+        "--epsilon",
+        "--delta",
+        "--phi",
+        "--seeds",
+        "--jobs",
+        "--keep-rest",
+        "--holdout",
+    ):
+        assert option in shown
+    assert "Zhou et al. 2019" in shown
+    assert "0.107" in shown
+
+
+def test_help_of_the_whole():
+    shown = benchmarks("--help").stdout
+    for command in ("fragility", "zero-crossing", "report"):
+        assert command in shown
+
+
+def test_a_sweep_and_its_report(tmp_path):
+    out = tmp_path / "runs"
+    options = (*TINY, "--epsilon", "0", "0.5", "--strategies", "mask1", "--out", out)
+    done = benchmarks("fragility", "--dataset", "digits", *options)
+    assert "| ε" in done.stdout
+    (plot, _) = (line.split()[1] for line in done.stdout.splitlines() if line.startswith("plot:"))
+    assert Path(plot).is_file()
+    assert "[2/2]" in done.stderr
+
+    benchmarks("report", "--results", out, "--out", tmp_path / "report")
+    assert "| ε" in (tmp_path / "report" / "fragility.md").read_text()
+
+
+def test_negative_thresholds_are_numbers_not_options(tmp_path):
+    options = (*TINY, "--phi", "-5e-05", "-0.1", "--strategies", "mask0", "--no-plot", "--quiet")
+    done = benchmarks("zero_crossing", *options, "--out", tmp_path)
+    assert "-5e-05" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epsilon", "1.5"), "epsilon"),
+        (("--dataset", "mnist", "--data-root", "nowhere"), "--data-root"),
+        (("--prune-base", "1.2"), "--prune-base"),
+        (("--arch", "vgg16_pretrained"), "--weights"),
+        (("--arch", "vgg16"), "vgg16 takes colour images"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options, message, tmp_path):
+    done = benchmarks("fragility", *options, "--out", tmp_path, expect=1)
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_report_without_results(tmp_path):
+    assert "no result files" in benchmarks("report", "--results", tmp_path, expect=1).stderr

@@ -1,0 +1,79 @@
+"""What several test files do with a model: run it, train it, and remember what it held."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import polarity as pol
+from tests.models_for_tests import Kind, seeded
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def build(kind: Kind, seed: int = 0) -> nn.Module:
+    return seeded(kind.build(), seed).eval()
+
+
+def feed(kind: Kind, seed: int = 2) -> tuple[Tensor, ...]:
+    return kind.inputs(torch.Generator().manual_seed(seed))
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the ``state_dict`` that training cannot reach."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def same_state(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...]
+) -> float:
+    """Take one step on the mean square of the outputs' distance from 1; every weight has a part."""
+    optimizer.zero_grad()
+    loss = (model(*inputs).float() - 1).square().mean()
+    loss.backward()
+    optimizer.step()
+    return float(loss)
+
+
+def train(
+    model: nn.Module, inputs: tuple[Tensor, ...], steps: int = 3, lr: float = 0.05
+) -> nn.Module:
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    for _ in range(steps):
+        train_step(model, optimizer, inputs)
+    return model
+
+
+def leaf_and_mask(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Return what is stored, and its mask, for every masked weight: by torch's own attributes."""
+    pairs = {}
+    for module in model.modules():
+        for chain in getattr(module, "parametrizations", {}).values():
+            if isinstance(chain[0], pol.MaskedWeight):
+                leaves = [p for name, p in chain.named_parameters(recurse=False)]
+                pairs |= {id(leaf): (leaf, chain[0].mask) for leaf in leaves}
+    return list(pairs.values())
+
+
+def tensor_at(model: nn.Module, name: str) -> Tensor:
+    """Return the tensor that ``model`` computes with under a plain dotted name."""
+    path, _, tensor_name = name.rpartition(".")
+    return getattr(model.get_submodule(path), tensor_name)
+
+
+def zeroed(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    """Zero a plain model's weights outside the masks: what masking has to be equal to."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            tensor_at(model, name).masked_fill_(~mask, 0.0)
+    return model
+
+
+def outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    with torch.no_grad():
+        return model(*inputs)

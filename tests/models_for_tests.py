@@ -1,0 +1,183 @@
+"""Small models with one kind of layer each, the models of the zoo, and forms a weight can take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import polarity as pol
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model, what to feed it, and whether ``torch.compile(fullgraph=True)`` can take it."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Callable[[torch.Generator], tuple[Tensor, ...]]
+    fullgraph: bool = True
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way of holding masked weights: how a plain model gets it, with half its weights masked.
+
+    ``enforced`` says whether the mask is applied, and ``same_parameters`` whether what is trained
+    are the plain model's own Parameter objects.
+    """
+
+    name: str
+    attach: Callable[[nn.Module], nn.Module]
+    enforced: bool = True
+    same_parameters: bool = True
+
+
+class Tied(nn.Module):
+    """Token scores from the embedding's own matrix."""
+
+    def __init__(self, tokens: int = 7, width: int = 5) -> None:
+        super().__init__()
+        self.encoder = nn.Embedding(tokens, width)
+        self.decoder = nn.Linear(width, tokens, bias=False)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.decoder(self.encoder(tokens).tanh())
+
+
+class SelfAttention(nn.MultiheadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x, x)[0]
+
+
+class Recurrent(nn.Module):
+    """An LSTM or GRU whose last output goes through a classifier."""
+
+    def __init__(self, cell: type[nn.RNNBase], width: int = 6, classes: int = 3, **how: int) -> None:
+        super().__init__()
+        self.cell = cell(4, width, batch_first=True, **how)
+        self.head = nn.Linear(width * (2 if how.get("bidirectional") else 1), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x)[0][:, -1])
+
+
+class TextEncoder(nn.Module):
+    """Embedding, ``nn.TransformerEncoder`` and a classifier on the mean."""
+
+    def __init__(self, width: int = 16, classes: int = 4) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+        return self.head(self.encoder(self.embed(tokens), src_key_padding_mask=padding).mean(1))
+
+
+def seeded(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Fill parameters and floating buffers from a generator of their own; no entry is ever 0."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            fan_in = max(1, parameter[0].numel()) if parameter.dim() > 1 else 16
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) / fan_in**0.5)
+            if parameter.dim() == 1:
+                parameter.add_(0.5)
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point():
+                fresh = torch.rand(buffer.shape, generator=draw)
+                buffer.copy_(fresh + 0.5 if name.endswith("var") else fresh - 0.5)
+    return model
+
+
+def noise(*shape: int) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
+    return lambda draw: (torch.randn(shape, generator=draw),)
+
+
+def tokens(*shape: int, below: int) -> Callable[[torch.Generator], tuple[Tensor, ...]]:
+    return lambda draw: (torch.randint(below, shape, generator=draw),)
+
+
+KINDS = [
+    Kind("linear", lambda: nn.Linear(6, 5), noise(4, 6)),
+    Kind("conv1d", lambda: nn.Conv1d(3, 4, 3), noise(2, 3, 8)),
+    Kind("conv2d", lambda: nn.Conv2d(3, 4, 3, padding=1), noise(2, 3, 5, 5)),
+    Kind("depthwise", lambda: nn.Conv2d(4, 8, 3, groups=4), noise(2, 4, 5, 5)),
+    Kind("transposed", lambda: nn.ConvTranspose2d(3, 4, 3, stride=2), noise(2, 3, 4, 4)),
+    Kind("attention", lambda: SelfAttention(8, 2, batch_first=True), noise(2, 5, 8)),
+    Kind("lstm", lambda: Recurrent(nn.LSTM, num_layers=2), noise(2, 5, 4), fullgraph=False),
+    Kind("gru", lambda: Recurrent(nn.GRU, bidirectional=True), noise(2, 5, 4), fullgraph=False),
+    Kind("tied", Tied, tokens(9, below=7)),
+    Kind(
+        "transformer",
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+        noise(2, 5, 8),
+    ),
+]
+
+
+def random_masks(model: nn.Module, density: float = 0.5, seed: int = 1) -> dict[str, Tensor]:
+    """Return masks under plain names with a fair share of zeros and ones in every one of them."""
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.rand(target.shape, generator=draw) < density
+        for name, target in pol.find_targets(model).items()
+    }
+
+
+def half_masked(model: nn.Module) -> nn.Module:
+    """Mask half of every prunable weight."""
+    return pol.mask_weights(model, masks=random_masks(model))
+
+
+def half_remembered(model: nn.Module) -> nn.Module:
+    """Mask half of every prunable weight, but keep every value and enforce no mask."""
+    values = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    half_masked(model)
+    for module in model.modules():
+        if isinstance(module, pol.MaskedWeight):
+            module.enforce = False
+    with torch.no_grad():
+        for parameter, value in values:
+            parameter.copy_(value)
+    return model
+
+
+# A parametrization that is added to the package is added here, and every invariant is tested.
+FORMS = [
+    Form("masked", half_masked),
+    Form("remembered", half_remembered, enforced=False),
+]
+
+
+def light_vgg() -> nn.Module:
+    """Build ``vgg11_bn`` with one linear layer for a classifier: no 4096-wide matrices."""
+    with torch.device("meta"):
+        model = torchvision.models.vgg11_bn(init_weights=False)
+        model.avgpool = nn.AdaptiveAvgPool2d(1)
+        model.classifier = nn.Linear(512, 10)
+    return model.to_empty(device="cpu")
+
+
+def light_vit() -> nn.Module:
+    return torchvision.models.VisionTransformer(
+        image_size=32, patch_size=16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64
+    )
+
+
+ZOO = [
+    Kind("resnet18", lambda: torchvision.models.resnet18(num_classes=10), noise(2, 3, 32, 32)),
+    Kind("mobilenet_v2", lambda: torchvision.models.mobilenet_v2(), noise(2, 3, 32, 32)),
+    Kind("light_vgg11_bn", light_vgg, noise(2, 3, 32, 32)),
+    Kind("light_vit", light_vit, noise(2, 3, 32, 32)),
+    Kind("lstm", lambda: Recurrent(nn.LSTM, num_layers=2), noise(4, 5, 4)),
+    Kind("transformer", TextEncoder, tokens(3, 6, below=11)),
+]
+LARGE_ZOO = [
+    Kind("vgg11_bn", lambda: torchvision.models.vgg11_bn(), noise(2, 3, 32, 32)),
+    Kind("vit_b_16", lambda: torchvision.models.vit_b_16(), noise(1, 3, 224, 224)),
+]
