@@ -35,26 +35,23 @@ def keep_where(mask: Tensor, values: Tensor) -> Tensor:
         >>> keep_where(torch.tensor([True, False, False]), torch.tensor([-1.0, -2.0, torch.nan]))
         tensor([-1.,  0.,  0.])
     """
-    if torch.compiler.is_compiling():  # fuses well, and dynamo does not trace a custom jvp
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        # A compiler fuses this well, and torch.func cannot look inside the function below.
         return torch.where(mask, values, 0.0)
     result: Tensor = _KeepWhere.apply(values, mask)
     return result
 
 
 class _KeepWhere(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(values: Tensor, mask: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, mask: Tensor) -> Tensor:
+        # One signature with ctx, not setup_context: that one inspects signatures at every call.
+        ctx.save_for_backward(mask)
+        ctx.save_for_forward(mask)
         bits = _BITS.get(values.dtype)
         if bits is None:
             return torch.where(mask, values, 0.0)
         return (values.view(bits) * mask.view(torch.uint8)).view(values.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-        ctx.save_for_forward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
