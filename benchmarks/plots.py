@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from benchmarks.config import Perturbation
 from benchmarks.estimates import Sweep
@@ -26,7 +28,6 @@ _LOOKS = {
     "mask1": ("#D55E00", "o"),
     "standard": ("#7F7F7F", "^"),
 }
-_ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 98.5, 99, 99.3, 99.5, 99.8)
 _AXIS = {
     "epsilon": "ε: fraction of surviving signs flipped",
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
@@ -60,29 +61,41 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
     Returns:
         The path.
     """
+    stars = {
+        strategy: (best.at, best.accuracy)
+        for strategy, best in published.items()
+        if best.at is not None and strategy in sweep.strategies
+    }
+    finals = [
+        found
+        for strategy in sweep.strategies
+        for point in sweep.points
+        if (found := sweep.final(strategy, point, "test_accuracy")) is not None
+    ]
+    reach = [found.mean + side * (found.std or 0.0) for found in finals for side in (-1, 1)]
+    reach += [accuracy for _, accuracy in stars.values()]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
-        axes = figure.subplots()
-        _perturbation_axis(axes, sweep)
-        for place, strategy in enumerate(sweep.strategies):
-            # A little space between the strategies keeps their error bars apart.
-            shift = 0.008 * (place - (len(sweep.strategies) - 1) / 2)
-            _strategy_line(axes, sweep, strategy, shift)
-        for strategy, best in published.items():
-            if best.at is not None and strategy in sweep.strategies:
+        ((*parts,),) = _panels(figure, 1, 1, reach)
+        for axes in parts:
+            _perturbation_axis(axes, sweep)
+            for place, strategy in enumerate(sweep.strategies):
+                # A little space between the strategies keeps their error bars apart.
+                shift = 0.008 * (place - (len(sweep.strategies) - 1) / 2)
+                _strategy_line(axes, sweep, strategy, shift)
+            for strategy, (at, accuracy) in stars.items():
                 colour = _LOOKS[strategy][0]
-                axes.plot(best.at, best.accuracy, "*", ms=11, mfc="none", mec=colour, zorder=5)
-        if any(best.at is not None for best in published.values()):
-            axes.plot([], [], "*", ms=11, mfc="none", mec="#333333", label="published best")
-        finals = [
-            found.mean
-            for strategy in sweep.strategies
-            for point in sweep.points
-            if (found := sweep.final(strategy, point, "test_accuracy")) is not None
-        ]
-        axes.set_ylabel("final test accuracy (%)" + _accuracy_axis(axes, finals))
+                axes.plot(at, accuracy, "*", ms=11, mfc="none", mec=colour, zorder=5)
+        parts[-1].set_xlabel(_AXIS[sweep.kind])
+        figure.supylabel("final test accuracy (%)", fontsize=9)
+        handles, labels = parts[0].get_legend_handles_labels()
+        if stars:
+            handles.append(Line2D([], [], ls="", marker="*", ms=11, mfc="none", mec="#333333"))
+            labels.append("published best")
         # Above the axes a legend can hide nothing.
-        figure.legend(loc="outside upper center", ncols=5, title=title, title_fontsize=10)
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=5, title=title, title_fontsize=10
+        )
         figure.savefig(path, dpi=_DPI)
     return path
 
@@ -100,38 +113,80 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
     """
     columns = min(2, len(sweep.strategies))
     rows = -(-len(sweep.strategies) // columns)
+    lines = {
+        (strategy, point): _round_means(sweep, strategy, point)
+        for strategy in sweep.strategies
+        for point in sweep.points
+    }
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.3 * columns + 1.2, 2.5 * rows + 0.7), layout="constrained")
-        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        figure = Figure(figsize=(3.3 * columns + 1.2, 2.6 * rows + 0.7), layout="constrained")
+        panels = _panels(figure, rows, columns, [y for _, ys in lines.values() for y in ys])
         # cividis without its lightest end, which is lost on white.
         colours = colormaps["cividis"].resampled(256)
         last = max(1, len(sweep.points) - 1)
         shades = {p: colours(0.92 * i / last) for i, p in enumerate(sweep.points)}
-        for axes, strategy in zip(panels.flat, sweep.strategies, strict=False):
-            for point in sweep.points:
-                _round_line(axes, sweep, strategy, point, shades[point])
-            axes.set_title(strategy, loc="left")
-        for axes in list(panels.flat)[len(sweep.strategies) :]:
+        for strategy, parts in zip(sweep.strategies, panels, strict=False):
+            parts[0].set_title(strategy, loc="left")
+            for axes in parts:
+                for point in sweep.points:
+                    label = point_label(sweep.kind, point)
+                    _round_line(axes, lines[strategy, point], label, shades[point], not point)
+        for axes in (axes for parts in panels[len(sweep.strategies) :] for axes in parts):
             axes.set_visible(False)
-        _density_axis(panels[0, 0], sweep)
+        _density_axis(panels[0][0], max((xs for xs, _ in lines.values()), key=len))
         figure.supxlabel("density: weights left alive (%), one mark per round", fontsize=9)
-        accuracies = [
-            record["test_accuracy"]
-            for runs in sweep.cells.values()
-            for run in runs
-            for record in run["rounds"]
-        ]
-        figure.supylabel("test accuracy (%)" + _accuracy_axis(panels[0, 0], accuracies), fontsize=9)
+        figure.supylabel("test accuracy (%)", fontsize=9)
         figure.suptitle(title, fontsize=10)
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            labels,
-            loc="outside right center",
-            title=SYMBOLS.get(sweep.kind, "perturbation"),
-        )
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        symbol = SYMBOLS.get(sweep.kind, "perturbation")
+        figure.legend(handles, labels, loc="outside right center", title=symbol)
         figure.savefig(path, dpi=_DPI)
     return path
+
+
+def _panels(
+    figure: Figure, rows: int, columns: int, accuracies: Sequence[float]
+) -> list[list[Axes]]:
+    """Equal panels; each is two, one above the other, where some runs lie far below the rest.
+
+    On one axis a few runs near chance would press all others into a line.
+    """
+    cut = _gap(accuracies)
+    if cut is None:
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        grid[0, 0].margins(y=0.08)
+        return [[axes] for axes in grid.flat]
+    ratios = [3, 1] * rows
+    grid = figure.subplots(2 * rows, columns, sharex=True, squeeze=False, height_ratios=ratios)
+    below = [value for value in accuracies if value < cut]
+    above = [value for value in accuracies if value > cut]
+    for place, axes in np.ndenumerate(grid):
+        upper = place[0] % 2 == 0
+        values = above if upper else below
+        margin = 0.08 * (max(values) - min(values)) + 0.1
+        axes.set_ylim(min(values) - margin, max(values) + margin)
+        axes.tick_params(labelleft=place[1] == 0)
+        # Slanted strokes where the axis is interrupted.
+        stroke = {"marker": [(-1, -0.6), (1, 0.6)], "ms": 7, "color": "black", "clip_on": False}
+        axes.plot(0, 0 if upper else 1, ls="", mew=0.8, transform=axes.transAxes, **stroke)
+        if upper:
+            axes.spines.bottom.set_visible(False)
+            axes.tick_params(axis="x", length=0)
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+    return [
+        [grid[2 * row, column], grid[2 * row + 1, column]]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def _gap(accuracies: Sequence[float]) -> float | None:
+    """Middle of the empty stretch that an axis can leave out, if there is a wide one."""
+    ordered = sorted(accuracies)
+    widest, low, high = max((b - a, a, b) for a, b in pairwise((*ordered, ordered[-1])))
+    wide = widest > 15 and widest > 0.4 * (ordered[-1] - ordered[0])
+    return (low + high) / 2 if wide else None
 
 
 def _strategy_line(axes: Axes, sweep: Sweep, strategy: str, shift: float) -> None:
@@ -160,51 +215,31 @@ def _shifted(axes: Axes, values: Sequence[float], shift: float) -> Any:
     return scale.inverted().transform(places + shift * (places.max() - places.min()))
 
 
-def _round_line(axes: Axes, sweep: Sweep, strategy: str, point: Perturbation, colour: Any) -> None:
+def _round_means(
+    sweep: Sweep, strategy: str, point: Perturbation
+) -> tuple[list[float], list[float]]:
+    """Densities in percent and mean test accuracies of the rounds that all seeds have."""
     runs = [result["rounds"] for result in sweep.results(strategy, point)]
-    if not runs:
-        return
-    shared = min(map(len, runs))
-    unperturbed = not point
+    shared = range(min(map(len, runs), default=0))
+    densities = [100 * runs[0][k]["density"] for k in shared]
+    return densities, [fmean(run[k]["test_accuracy"] for run in runs) for k in shared]
+
+
+def _round_line(
+    axes: Axes, line: tuple[list[float], list[float]], label: str, colour: Any, unperturbed: bool
+) -> None:
     axes.plot(
-        [100 * runs[0][k]["density"] for k in range(shared)],
-        [fmean(run[k]["test_accuracy"] for run in runs) for k in range(shared)],
+        *line,
         color="black" if unperturbed else colour,
         linestyle="--" if unperturbed else "-",
         zorder=3 if unperturbed else 2,
         marker="o",
         ms=2.8,
-        label=_short(point_label(sweep.kind, point)),
+        label=_short(label),
     )
-
-
-def _accuracy_axis(axes: Axes, accuracies: Sequence[float]) -> str:
-    """Spreads the upper end where some runs collapse; gives what the axis label has to add.
-
-    On a linear axis a few runs near chance would press all others into one line.
-    """
-    axes.margins(y=0.08)
-    top, bottom = max(accuracies), min(accuracies)
-    near_top = sum(value > top - 5 for value in accuracies)
-    if top - bottom < 20 or near_top < len(accuracies) / 2:
-        return ""
-    axes.set_yscale(
-        "function",
-        functions=(
-            # What is right, by the logarithm of what is wrong; 0.01 keeps 100 % on the paper.
-            lambda accuracy: -np.log10(np.maximum(100 - np.asarray(accuracy), 0.01)),
-            lambda place: 100 - 10.0 ** -np.asarray(place),
-        ),
-    )
-    axes.set_ylim(max(0.0, bottom - 12), top + (100 - top) * 0.3)
-    axes.yaxis.set_major_locator(FixedLocator(_ACCURACY_TICKS))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return ",\nerror on a logarithmic scale"
 
 
 def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
-    axes.set_xlabel(_AXIS.get(sweep.kind, "perturbation"))
     values = [sweep.value(point) for point in sweep.points]
     if sweep.kind == "phi":
         nonzero = [abs(value) for value in values if value]
@@ -217,11 +252,7 @@ def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
         axes.xaxis.set_major_locator(FixedLocator(values))
 
 
-def _density_axis(axes: Axes, sweep: Sweep) -> None:
-    rounds: list[dict[str, Any]] = max(
-        (run["rounds"] for runs in sweep.cells.values() for run in runs), key=len, default=[]
-    )
-    densities = [100 * record["density"] for record in rounds]
+def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.invert_xaxis()
     # Every second round where there are many, the last one in any case.

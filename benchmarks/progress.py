@@ -55,8 +55,7 @@ class Progress:
         """A round has `done` epochs behind it."""
         if self._nested:
             bar = self._bars["epochs"]
-            bar.n = done
-            bar.refresh()
+            bar.update(done - bar.n)
 
     def round(self, record: dict[str, Any]) -> None:
         """A round is finished."""

@@ -55,7 +55,9 @@ class SelfAttention(nn.MultiheadAttention):
 class Recurrent(nn.Module):
     """An LSTM or GRU whose last output goes through a classifier."""
 
-    def __init__(self, cell: type[nn.RNNBase], width: int = 6, classes: int = 3, **how: int) -> None:
+    def __init__(
+        self, cell: type[nn.RNNBase], width: int = 6, classes: int = 3, **how: int
+    ) -> None:
         super().__init__()
         self.cell = cell(4, width, batch_first=True, **how)
         self.head = nn.Linear(width * (2 if how.get("bidirectional") else 1), classes)

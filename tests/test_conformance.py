@@ -51,7 +51,8 @@ def test_a_layer_computes_with_its_masked_weights(kind: Kind, form: Form, traini
     plain = reference(kind, form).train(training)
     inputs = feed(kind)
     assert torch.equal(model(*inputs), plain(*inputs))
-    assert torch.equal(outputs(model, inputs), outputs(plain, inputs))
+    with torch.no_grad():
+        torch.testing.assert_close(model(*inputs), plain(*inputs))
 
 
 def test_no_gradient_reaches_a_pruned_entry_and_every_survivor_has_its_own(
@@ -187,12 +188,8 @@ def test_attaching_twice_changes_nothing(kind: Kind, form: Form) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_compiled_layer_follows_every_change_of_its_mask(
-    kind: Kind, form: Form, backend: str
-) -> None:
-    if backend == "aot_eager" and kind.name not in ("conv2d", "tied", "lstm"):
-        pytest.skip("three kinds stand for all behind the same graph")
+def test_a_compiled_layer_follows_every_change_of_its_mask(kind: Kind, form: Form) -> None:
+    backend = "aot_eager" if kind.name in ("conv2d", "tied", "lstm") else "eager"
     torch._dynamo.reset()
     model, inputs = converted(kind, form), feed(kind)
     compiled = torch.compile(model, backend=backend, fullgraph=kind.fullgraph)
@@ -234,17 +231,16 @@ def test_a_change_of_dtype_reaches_weights_and_spares_masks(
 
 def test_autocast_computes_in_bfloat16_and_trains_in_float32(kind: Kind, form: Form) -> None:
     model, plain, inputs = converted(kind, form), reference(kind, form), feed(kind)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output, expected = model(*inputs), plain(*inputs)
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output, expected = model(*inputs), plain(*inputs)
         assert output.dtype == expected.dtype
         assert torch.equal(output, expected)
-        # A second forward in the same region must see weights that have changed meanwhile.
+        output.float().square().sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
         with torch.no_grad():
-            for leaf, _ in leaf_and_mask(model):
-                leaf.neg_()
-        assert not torch.equal(model(*inputs), output)
-    model(*inputs).float().sum().backward()
-    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+            for parameter in (*model.parameters(), *plain.parameters()):
+                parameter.mul_(0.5)
 
 
 def test_functional_call_takes_other_parameters_for_one_call(kind: Kind, form: Form) -> None:
@@ -294,7 +290,9 @@ def test_a_model_on_the_gpu_prunes_as_on_the_cpu(kind: Kind, form: Form) -> None
     model, inputs = converted(kind, form), feed(kind)
     twin = copy.deepcopy(model).cuda()
     on_gpu = tuple(x.cuda() for x in inputs)
-    torch.testing.assert_close(outputs(twin, on_gpu).cpu(), outputs(model, inputs), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        outputs(twin, on_gpu).cpu(), outputs(model, inputs), rtol=1e-3, atol=1e-4
+    )
     assert all(mask.is_cuda for mask in pol.masks(twin).values())
     for each in (model, twin):
         pol.imp_prune(each, density=0.25)

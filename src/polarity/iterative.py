@@ -178,6 +178,10 @@ def _score(
         with torch.no_grad():
             drawn = {} if generator is None else {"generator": generator}
             scores[name] = score(name, weight, **drawn)
+        if not isinstance(scores[name], Tensor):
+            raise TypeError(
+                f"score returned a {type(scores[name]).__name__} for {name!r}, expected a tensor"
+            )
     return scores
 
 

@@ -77,9 +77,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_results(configs, tmp_path, mon
     assert resumed["resumed_after"] == 0
 
 
-def test_two_processes_give_what_one_gives(configs, tmp_path, monkeypatch):
-    # As many threads for the single process as each of the two gets.
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: 1)
+def test_two_processes_give_what_one_gives(configs, tmp_path):
     one, two = Place(tmp_path / "one"), Place(tmp_path / "two")
     sweep(configs, one, jobs=1, quiet=True)
     sweep(configs, two, jobs=2, quiet=True)

@@ -1,0 +1,210 @@
+"""Epsilon, Delta and Phi on fields of signs: exact counts, where they act, and fair coins."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from polarity import Delta, Epsilon, Phi
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
+fractions = st.floats(0, 1)
+quick = settings(deadline=None, max_examples=100)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_signs(n: int, seed: int = 1) -> Tensor:
+    return (torch.randint(0, 2, (n,), generator=seeded(seed)) * 2 - 1).to(torch.int8)
+
+
+def within_six_sigma(count: int, n: int, share: float) -> bool:
+    return abs(count - share * n) <= 6 * math.sqrt(n * share * (1 - share))
+
+
+@quick
+@given(st.integers(0, 60), fractions, st.integers(0, 10))
+def test_epsilon_flips_exactly_its_fraction(n, fraction, seed):
+    signs = random_signs(n)
+    perturbed = Epsilon(fraction)(signs, torch.ones(n), seeded(seed))
+    assert int((perturbed != signs).sum()) == round(fraction * n)
+    assert perturbed.dtype == torch.int8
+    assert torch.equal(perturbed.abs(), torch.ones_like(signs))
+    assert torch.equal(signs, random_signs(n))
+
+
+def test_epsilon_flips_every_place_equally_often_whatever_the_magnitude():
+    magnitudes = torch.tensor([0.0, 1e-9, 1.0, 2.0, 1e9])
+    signs, generator, draws = random_signs(5), seeded(), 3000
+    flips = sum((Epsilon(0.4)(signs, magnitudes, generator) != signs).int() for _ in range(draws))
+    assert [place for place in range(5) if not within_six_sigma(flips[place], draws, 0.4)] == []
+
+
+def test_epsilon_flips_both_signs_alike():
+    signs = torch.tensor([1, -1], dtype=torch.int8).repeat(10_000)
+    flipped = Epsilon(0.3)(signs, torch.ones(20_000), seeded()) != signs
+    assert within_six_sigma(int(flipped[signs > 0].sum()), 10_000, 0.3)
+
+
+@quick
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0]), min_size=1, max_size=40), fractions)
+def test_delta_touches_only_the_smallest_magnitudes_and_ties_go_to_the_lower_index(
+    numbers, fraction
+):
+    signs, magnitudes = random_signs(len(numbers)), torch.tensor(numbers)
+    smallest = np.argsort(numbers, kind="stable")[: round(fraction * len(numbers))]
+    changed = set()
+    for seed in range(12):
+        perturbed = Delta(fraction)(signs, magnitudes, seeded(seed))
+        assert torch.equal(perturbed.abs(), torch.ones_like(signs))
+        changed |= set((perturbed != signs).nonzero().flatten().tolist())
+    assert changed <= set(smallest.tolist())
+
+
+@each_dtype
+@pytest.mark.parametrize(("fraction", "count"), [(0, 0), (0.125, 1), (0.5, 4), (0.7, 6), (1, 8)])
+def test_delta_reaches_each_of_its_fraction_in_every_dtype(dtype, fraction, count):
+    magnitudes = torch.tensor([7.0, 0.0, 6.0, 1.0, 5.0, 2.0, 4.0, 3.0], dtype=dtype)
+    signs, changed = random_signs(8), torch.zeros(8, dtype=torch.bool)
+    for seed in range(40):
+        changed |= Delta(fraction)(signs, magnitudes, seeded(seed)) != signs
+    assert torch.equal(changed, magnitudes < count)
+
+
+@pytest.mark.parametrize("before", [1, -1])
+def test_delta_tosses_a_fair_coin_whatever_the_sign_was(before):
+    n = 20_000
+    signs = torch.full((n,), before, dtype=torch.int8)
+    perturbed = Delta(0.5)(signs, torch.arange(n).float(), seeded())
+    kept = int((perturbed[: n // 2] == before).sum())
+    assert within_six_sigma(kept, n // 2, 0.5)
+    assert (perturbed[n // 2 :] == before).all()
+
+
+def test_the_coins_of_delta_are_independent_of_each_other():
+    generator, magnitudes = seeded(), torch.tensor([1.0, 2.0])
+    signs = torch.ones(2, dtype=torch.int8)
+    tosses = [Delta(1)(signs, magnitudes, generator).prod().item() for _ in range(2000)]
+    assert within_six_sigma(tosses.count(1), 2000, 0.5)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.2, 1])
+def test_delta_of_nothing_is_an_error_with_both_numbers(fraction):
+    with pytest.raises(ValueError, match=rf"delta={fraction} .*\b0 survivors"):
+        Delta(fraction)(torch.ones(0, dtype=torch.int8), torch.ones(0))
+
+
+def test_epsilon_of_nothing_is_nothing():
+    assert Epsilon(0.5)(torch.ones(0, dtype=torch.int8), torch.ones(0)).numel() == 0
+
+
+@pytest.mark.parametrize("perturbation", [Epsilon(0.4), Delta(0.4)], ids=repr)
+def test_the_same_seed_gives_the_same_signs_and_another_seed_others(perturbation):
+    signs, magnitudes = random_signs(200), torch.rand(200, generator=seeded(2))
+    first, again, other = (perturbation(signs, magnitudes, seeded(s)) for s in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("perturbation", [Epsilon(0.4), Delta(0.4)], ids=repr)
+def test_the_global_generator_is_used_only_without_one(perturbation):
+    signs, magnitudes = random_signs(50), torch.ones(50)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        perturbation(signs, magnitudes, seeded())
+        assert torch.equal(torch.get_rng_state(), before)
+        first = perturbation(signs, magnitudes)
+        torch.manual_seed(0)
+        assert torch.equal(perturbation(signs, magnitudes), first)
+
+
+@each_dtype
+def test_the_draws_do_not_depend_on_the_dtype_of_the_magnitudes(dtype):
+    signs = random_signs(64)
+    magnitudes = torch.arange(64).flip(0).div(8)
+    for perturbation in (Epsilon(0.3), Delta(0.7)):
+        expected = perturbation(signs, magnitudes.double(), seeded())
+        assert torch.equal(perturbation(signs, magnitudes.to(dtype), seeded()), expected)
+
+
+@each_dtype
+@pytest.mark.parametrize("center", [0.0, -0.0, 0.1, -0.1, 5e-5, -1e-3, 0.7, 3])
+def test_a_reference_equal_to_phi_is_positive(dtype, center):
+    reference = torch.tensor([center], dtype=dtype)
+    assert Phi(center).polarity(reference).tolist() == [1]
+
+
+@each_dtype
+def test_phi_cuts_on_one_side_of_zero_only(dtype):
+    reference = torch.tensor([-9.0, -0.5, -0.25, -0.0, 0.0, 0.25, 0.5, 9.0], dtype=dtype)
+    assert Phi(0).polarity(reference).tolist() == [-1, -1, -1, 1, 1, 1, 1, 1]
+    assert Phi(0.5).polarity(reference).tolist() == [-1, -1, -1, -1, -1, -1, 1, 1]
+    assert Phi(-0.5).polarity(reference).tolist() == [-1, 1, 1, 1, 1, 1, 1, 1]
+
+
+@quick
+@given(st.lists(st.floats(-2, 2, width=16), max_size=30), st.floats(-1, 1, width=16))
+def test_phi_relabels_exactly_what_lies_between_zero_and_the_centre(numbers, center):
+    reference = torch.tensor(numbers, dtype=torch.float64)
+    plain, shifted = Phi(0).polarity(reference), Phi(center).polarity(reference)
+    low, high = sorted((0.0, center))
+    assert (plain != shifted).tolist() == [low <= number < high for number in numbers]
+    assert set(shifted.tolist()) <= {-1, 1}
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.0000001, 30, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("kind", "name"), [(Epsilon, "epsilon"), (Delta, "delta")])
+def test_a_fraction_out_of_range_is_refused_by_name_value_and_range(kind, name, bad):
+    with pytest.raises(ValueError, match=rf"^{name}={bad!r} .*\[0, 1\]"):
+        kind(bad)
+
+
+@pytest.mark.parametrize("bad", ["0.3", None, True, [0.3], torch.tensor(0.3)], ids=repr)
+@pytest.mark.parametrize(("kind", "name"), [(Epsilon, "epsilon"), (Delta, "delta")])
+def test_a_fraction_that_is_no_number_is_refused_by_name_and_type(kind, name, bad):
+    with pytest.raises(TypeError, match=rf"^{name}=.*{type(bad).__name__}"):
+        kind(bad)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_centre_that_is_not_finite_is_refused_by_name_and_value(bad):
+    with pytest.raises(ValueError, match=rf"^phi={bad!r}"):
+        Phi(bad)
+
+
+@pytest.mark.parametrize("bad", ["0.1", None, [0.1]], ids=repr)
+def test_a_centre_that_is_no_number_is_refused_by_name(bad):
+    with pytest.raises(TypeError, match="phi="):
+        Phi(bad)
+
+
+@pytest.mark.parametrize("fraction", [np.float64(0.5), np.float32(0.5), 1, 0])
+def test_numbers_of_numpy_and_whole_numbers_are_fractions_too(fraction):
+    signs = random_signs(10)
+    flipped = Epsilon(fraction)(signs, torch.ones(10), seeded()) != signs
+    assert int(flipped.sum()) == round(fraction * 10)
+
+
+def test_perturbations_are_values():
+    assert Epsilon(0.3) == Epsilon(0.3) != Epsilon(0.2)
+    assert len({Delta(0.3), Delta(0.3), Phi(0.3), Epsilon(0.3)}) == 3
+    assert repr(Delta(0.3)) == "Delta(fraction=0.3)"
+    with pytest.raises(AttributeError):
+        Epsilon(0.3).fraction = 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("perturbation", [Epsilon(0.4), Delta(0.4)], ids=repr)
+def test_the_draws_do_not_depend_on_the_device(perturbation):
+    signs, magnitudes = random_signs(300), torch.rand(300, generator=seeded(2))
+    on_gpu = perturbation(signs.cuda(), magnitudes.cuda(), seeded())
+    assert on_gpu.is_cuda
+    assert torch.equal(on_gpu.cpu(), perturbation(signs, magnitudes, seeded()))
