@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,17 @@ def _in_process(config: RunConfig, place: Place, threads: int) -> Outcome:
     return _attempt(config, place, None)
 
 
+class _Watch:
+    """Stops a worker whose sweep was killed: it would work on, unseen, beside the next sweep."""
+
+    def __init__(self) -> None:
+        self.parent = os.getppid()
+
+    def __call__(self, number: int, epochs_done: int) -> None:
+        if os.getppid() != self.parent:
+            os._exit(1)
+
+
 def _attempt(config: RunConfig, place: Place, bars: Progress | None) -> Outcome:
     """One run that cannot pull the others down with it."""
     try:
@@ -135,7 +147,7 @@ def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome
         config,
         data,
         checkpoint=checkpoint,
-        on_epoch=None if bars is None else bars.epoch,
+        on_epoch=_Watch() if bars is None else bars.epoch,
         on_round=None if bars is None else bars.round,
     )
     result = make_result(

@@ -1,6 +1,12 @@
 """Many runs: skipping, resuming, processes, and failures that stay alone."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +121,35 @@ def test_missing_data_surfaces_before_anything_trains(tiny, tmp_path):
 def test_checkpoints_are_kept_on_request(configs, tmp_path):
     sweep(configs[:1], Place(tmp_path, keep_checkpoints=True), quiet=True)
     assert checkpoint_path(tmp_path, configs[0]).is_file()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_workers_stop_when_their_sweep_is_killed(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "fragility", "--epsilon", "0.5", "--jobs", "2"]
+    sweep = subprocess.Popen(
+        [*command, "--epochs", "100000", "--out", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: len(at_work(sweep.pid)) == 2)
+        workers = at_work(sweep.pid)
+    finally:
+        os.kill(sweep.pid, signal.SIGKILL)
+        sweep.wait()
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def at_work(parent):
+    """Children that have used seconds of processor time: workers, not joblib's helpers."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    ticks = {child: Path(f"/proc/{child}/stat").read_text().split()[13] for child in children}
+    second = os.sysconf("SC_CLK_TCK")
+    return [child for child, used in ticks.items() if int(used) > 4 * second]
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
