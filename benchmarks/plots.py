@@ -126,7 +126,9 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         last = max(1, len(sweep.points) - 1)
         shades = {p: colours(0.92 * i / last) for i, p in enumerate(sweep.points)}
         for strategy, parts in zip(sweep.strategies, panels, strict=False):
-            parts[0].set_title(strategy, loc="left")
+            # `standard` only remembers its mask: the axis is the mask's density, not the network's.
+            note = " (mask not enforced: all weights alive)" if strategy == "standard" else ""
+            parts[0].set_title(strategy + note, loc="left")
             for axes in parts:
                 for point in sweep.points:
                     label = point_label(sweep.kind, point)
@@ -134,7 +136,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         for axes in (axes for parts in panels[len(sweep.strategies) :] for axes in parts):
             axes.set_visible(False)
         _density_axis(panels[0][0], max((xs for xs, _ in lines.values()), key=len))
-        figure.supxlabel("density: weights left alive (%), one mark per round", fontsize=9)
+        figure.supxlabel("density of the mask (%), one mark per round", fontsize=9)
         figure.supylabel("test accuracy (%)", fontsize=9)
         figure.suptitle(title, fontsize=10)
         handles, labels = panels[0][0].get_legend_handles_labels()

@@ -129,6 +129,7 @@ def test_workers_stop_when_their_sweep_is_killed(tmp_path):
     sweep = subprocess.Popen(
         [*command, "--epochs", "100000", "--out", str(tmp_path)],
         cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
