@@ -79,7 +79,7 @@ def test_masks_may_be_given_under_both_names_and_in_any_dtype(
     dtype: torch.dtype, suffix: str
 ) -> None:
     mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(4)) < 0.5
-    given = mask.to(dtype)
+    given = mask.to(dtype, copy=True)
     model = pol.mask_weights(small(), masks={f"2.weight{suffix}": given})
     assert list(pol.masks(model)) == ["2.weight"]
     assert torch.equal(pol.masks(model)["2.weight"], mask)

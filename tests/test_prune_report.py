@@ -40,6 +40,7 @@ def test_the_next_report_begins_where_the_last_one_ended(net):
     pol.imp_prune(net, density=0.25)
     report = pol.imp_prune(net, 0.5, scope="layer")
     assert [(each.before, each.after) for each in report] == [(5, 3), (1, 1)]
+    assert [each.density for each in report] == [3 / 18, 1 / 6]
     assert (report.before, report.survivors, report.density) == (6, 4, 4 / 24)
 
 

@@ -247,6 +247,10 @@ def test_frozen_lazy_and_integer_weights_are_skipped_with_the_reason(awkward):
     assert list(pol.masks(awkward)) == ["good.weight"]
 
 
+def test_a_predicate_is_not_shown_what_has_no_shape_yet(awkward):
+    assert list(pol.find_targets(awkward, lambda name, p: p.shape == (3, 2))) == ["good.weight"]
+
+
 def test_only_what_was_asked_for_is_reported_as_skipped(awkward):
     assert pol.find_targets(awkward, exclude="lazy").skipped.keys() == {"frozen.weight"}
 

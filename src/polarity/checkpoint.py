@@ -50,6 +50,16 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         ImportError: if safetensors is not installed.
         ValueError: if the file names a masked weight that the model lacks.
         RuntimeError: if the other names or shapes differ, as ``load_state_dict`` has it.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pol.save(pol.mask_weights(nn.Linear(2, 2)), f"{folder}/model.safetensors")
+        ...     model = pol.load(nn.Linear(2, 2), f"{folder}/model.safetensors")
+        >>> model.parametrizations.weight[0]
+        MaskedWeight((2, 2), density=1)
     """
     safetensors = _safetensors()
     with safetensors.safe_open(str(path), framework="pt") as file:

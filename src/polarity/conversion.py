@@ -210,7 +210,7 @@ def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, T
         target = by_name.get(given) or by_name.get(given.removesuffix("_mask"))
         if target is None:
             raise ValueError(f"masks holds {given!r}, which the model lacks")
-        if mask.shape != target.shape:
+        if isinstance(mask, Tensor) and mask.shape != target.shape:
             raise ValueError(
                 f"mask of {given!r} has shape {tuple(mask.shape)}, "
                 f"expected the weight's {tuple(target.shape)}"

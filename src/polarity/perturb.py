@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from polarity._checks import check_fraction
+from polarity._checks import check_finite, check_fraction
 from polarity.selection import top_of_field
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
@@ -120,7 +120,8 @@ class Phi:
         center: :math:`\varphi`, in the units of the weights.
 
     Raises:
-        ValueError: if ``center`` is NaN or infinite.
+        TypeError: if ``center`` is not a number.
+        ValueError: if it is NaN or infinite.
 
     Example:
         >>> import torch
@@ -133,8 +134,7 @@ class Phi:
     center: float
 
     def __post_init__(self) -> None:
-        if not abs(self.center) < float("inf"):
-            raise ValueError(f"phi={self.center!r}, expected a finite number")
+        check_finite("phi", self.center)
 
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""

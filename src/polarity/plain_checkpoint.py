@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from polarity.parametrizations.masked import MaskedWeight
 
-__all__ = ["accept_plain_checkpoints", "forget_plain_checkpoints"]
+__all__ = ["accept_plain_checkpoints", "forget_plain_checkpoints", "original_order"]
 
 _ATTRIBUTE = "_polarity_plain_checkpoints"
 
@@ -55,6 +55,11 @@ def accept_plain_checkpoints(module: nn.Module) -> None:
     """
     if not hasattr(module, _ATTRIBUTE):
         setattr(module, _ATTRIBUTE, _PlainCheckpoints(module))
+
+
+def original_order(module: nn.Module) -> tuple[str, ...]:
+    """Return the order of a module's parameters before masks were attached, or none if unknown."""
+    return getattr(module, _ATTRIBUTE).order if hasattr(module, _ATTRIBUTE) else ()
 
 
 def forget_plain_checkpoints(module: nn.Module) -> None:

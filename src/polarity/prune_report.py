@@ -44,6 +44,16 @@ class PruneReport:
     Attributes:
         layers: one :class:`LayerReport` per weight, in the model's order.
         notes: what else was done to the model, optimizer and scheduler, or left undone.
+
+    Example:
+        >>> report = PruneReport((LayerReport("fc.weight", (10, 4), before=40, after=32),))
+        >>> report.density
+        0.8
+        >>> print(report)
+        weight     shape  before  after  density
+        ----------------------------------------
+        fc.weight   10x4      40     32   0.8000
+        total         40      40     32   0.8000
     """
 
     layers: tuple[LayerReport, ...]

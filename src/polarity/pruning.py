@@ -118,18 +118,18 @@ def _plan(
         listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise ValueError(f"give exactly one of amount, density and densities, got {listed}")
     check_scope(scope)
-    for name in found:
-        if name not in scores:
-            raise ValueError(f"scores lacks {name!r}, which is masked")
+    _check_names("scores", scores, found)
+    if densities is not None:
+        _check_names("densities", densities, found)
+        for name, value in densities.items():
+            check_fraction(f"densities[{name!r}]", value)
     alive = {name: _alive(target, amount) for name, target in found.items()}
     ordered = {name: scores[name] for name in found}
     living = {name: int(mask.count_nonzero()) for name, mask in alive.items()}
 
     if densities is not None:
         keep = {
-            name: _keep(
-                living[name], target.shape.numel(), None, _density_of(densities, name), name
-            )
+            name: _keep(living[name], target.shape.numel(), None, densities[name], name)
             for name, target in found.items()
         }
         return keep_top_each(ordered, keep, alive)
@@ -157,10 +157,16 @@ def _alive(target: Target, amount: float | None) -> Tensor:
     return torch.ones_like(target.mask)
 
 
-def _density_of(densities: Mapping[str, float], name: str) -> float:
-    if name not in densities:
-        raise ValueError(f"densities lacks {name!r}, which is masked")
-    return densities[name]
+def _check_names(parameter: str, values: Mapping[str, object], found: Mapping[str, Target]) -> None:
+    """Raise unless ``values`` names exactly the weights that are masked."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{parameter} must be {{name: value}}, got {type(values).__name__}")
+    for name in found:
+        if name not in values:
+            raise ValueError(f"{parameter} lacks {name!r}, which is masked")
+    for name in values:
+        if name not in found:
+            raise ValueError(f"{parameter} holds {name!r}, which is not masked")
 
 
 def _keep(living: int, total: int, amount: float | None, density: float | None, what: str) -> int:

@@ -168,7 +168,7 @@ def signed_constants(
 
     alive = {name: mask.flatten().nonzero().squeeze(1) for name, mask in masks.items()}
     now = {name: trained[name].flatten()[index] for name, index in alive.items()}
-    first = {name: init[name].to(trained[name]).flatten()[index] for name, index in alive.items()}
+    first = {name: init[name].to(index.device).flatten()[index] for name, index in alive.items()}
     reference = _reference(strategy, now, first, mix, generator)
     signs = {name: phi.polarity(values) for name, values in reference.items()}
     signs = _perturbed(signs, now, perturbations, scope, generator)
@@ -221,6 +221,9 @@ def _check_tensors(
         for role, tensors in (("trained", trained), ("init", init)):
             if name not in tensors:
                 raise ValueError(f"{role} lacks {name!r}, which is masked")
+            if not isinstance(tensors[name], Tensor):
+                given = type(tensors[name]).__name__
+                raise TypeError(f"{role} holds a {given} for {name!r}, expected a tensor")
             if tensors[name].shape != mask.shape:
                 raise ValueError(
                     f"{role} holds {name!r} in shape {tuple(tensors[name].shape)}, "
@@ -286,8 +289,12 @@ def _bits(dtype: torch.dtype) -> int:
 
 def _sigma(name: str, init: Tensor) -> float:
     """Return the population standard deviation of a whole initial tensor, computed in float64."""
-    sigma = float(init.double().std(correction=0)) if init.numel() else 0.0
-    if sigma == 0.0 and init.numel():
+    if init.numel() == 0:
+        return 0.0
+    low, high = init.aminmax()
+    # Rounding would make the deviation of a constant tensor tiny instead of zero.
+    sigma = float(init.double().std(correction=0)) if low < high else 0.0
+    if sigma == 0.0:
         warnings.warn(
             f"init of {name!r} is constant, so its sigma is 0 and its survivors start at zero",
             stacklevel=5,

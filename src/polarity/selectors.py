@@ -22,7 +22,6 @@ _ONE_WEIGHT = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-_SEVERAL_WEIGHTS = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -34,12 +33,14 @@ class Use(NamedTuple):
         module: the module that holds it.
         tensor_name: its name there.
         leaf: the (first) tensor an optimizer trains for it.
+        path: the modules on the way to it, the model first and ``module`` last.
     """
 
     name: str
     module: nn.Module
     tensor_name: str
     leaf: Tensor
+    path: tuple[nn.Module, ...]
 
 
 def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str]:
@@ -57,7 +58,7 @@ def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str
     """
     if selector is None:
         return {use.name for use in uses if _is_default(use)}
-    one = isinstance(selector, (str, type, nn.Module)) or callable(selector)
+    one = isinstance(selector, (str, type, nn.Module)) or not isinstance(selector, Iterable)
     several = (selector,) if one else selector
     return set().union(*(_select_one(uses, each, role) for each in several))  # type: ignore[union-attr]
 
@@ -66,7 +67,7 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
     if isinstance(selector, str):
         return _select_by_name(uses, selector, role)
     if isinstance(selector, type) and issubclass(selector, nn.Module):
-        return {use.name for use in uses if _is_weight_of(use, selector)}
+        return _select_by_type(uses, selector, role)
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
         return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
     raise TypeError(f"{role} takes module types, names, globs and predicates, got {selector!r}")
@@ -83,6 +84,15 @@ def _select_by_name(uses: Sequence[Use], pattern: str, role: str) -> set[str]:
     return chosen
 
 
+def _select_by_type(uses: Sequence[Use], kind: type[nn.Module], role: str) -> set[str]:
+    below = [use for use in uses if any(isinstance(each, kind) for each in use.path)]
+    if role == "exclude":
+        return {use.name for use in below}
+    weights = {use.name for use in below if _is_default(use)}
+    own = {use.name for use in below if isinstance(use.module, kind)}
+    return weights or {name for name in own if "bias" not in name.rpartition(".")[2]}
+
+
 def _at_or_below(name: str, pattern: str) -> bool:
     parts = name.split(".")
     ends = range(1, len(parts) + 1)
@@ -97,12 +107,3 @@ def _is_default(use: Use) -> bool:
     if isinstance(use.module, (nn.RNNBase, nn.RNNCellBase)):
         return use.tensor_name.startswith("weight")
     return False
-
-
-def _is_weight_of(use: Use, kind: type[nn.Module]) -> bool:
-    """Whether it is a weight of a module of ``kind``, which the caller named on purpose."""
-    if not isinstance(use.module, kind):
-        return False
-    if isinstance(use.module, (*_ONE_WEIGHT, *_SEVERAL_WEIGHTS)):
-        return _is_default(use)
-    return "bias" not in use.tensor_name

@@ -43,6 +43,13 @@ class SignReport:
     Attributes:
         layers: one :class:`LayerSigns` per masked weight, in the model's order.
         strategy: the reference strategy, under the papers' name.
+
+    Example:
+        >>> one = LayerSigns("0.weight", 30, 0.1, 0.5, agree_init=1.0, agree_trained=0.9, flipped=0)
+        >>> two = LayerSigns("1.weight", 10, 0.2, 0.5, agree_init=0.6, agree_trained=1.0, flipped=4)
+        >>> report = SignReport((one, two), "mask1")
+        >>> report.survivors, report.agree_init, report.flipped
+        (40, 0.9, 4)
     """
 
     layers: tuple[LayerSigns, ...]

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from polarity._table import format_shape, format_table
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.plain_checkpoint import original_order
 from polarity.selectors import Selector, Use, select
 
 __all__ = ["Target", "Targets", "all_targets", "attached", "find_targets", "plain_buffers"]
@@ -109,7 +110,11 @@ class Targets(Mapping[str, Target]):
 
     def __str__(self) -> str:
         rows = [
-            (name, format_shape(target.shape), type(target.uses[0].module).__name__)
+            (
+                name,
+                format_shape(target.shape),
+                parametrize.type_before_parametrizations(target.uses[0].module).__name__,
+            )
             for name, target in self.found.items()
         ]
         rows += [(name, "skipped", why) for name, why in self.skipped.items()]
@@ -139,11 +144,11 @@ def find_targets(
 
     Args:
         model: any module, before or after something was attached.
-        targets: what to take instead of the default: a module type, a parameter name, a module name
-            (everything prunable below it), a glob over parameter names, a predicate
-            ``(name, parameter) -> bool``, or several of these. A glob looks among the default
-            weights first and among all parameters only where it finds none there.
-        exclude: what to leave out, in the same forms; a name or glob of a module excludes all
+        targets: what to take instead of the default: a module type or module name (the weights of
+            and below such modules), a parameter name, a glob over parameter names, a predicate
+            ``(name, parameter) -> bool``, or several of these. Types and globs look among the
+            default weights first, and among other parameters only where they find none there.
+        exclude: what to leave out, in the same forms; a module type, name or glob excludes all
             below it.
 
     Returns:
@@ -151,8 +156,8 @@ def find_targets(
 
     Raises:
         ValueError: if nothing is left to prune, if a name or glob matches nothing, if a tied
-            weight is both selected and excluded, or if a selected weight already carries a
-            parametrization of another kind.
+            weight is both selected and excluded, or if a selected weight is computed by a hook or
+            a parametrization of another kind.
         TypeError: if a selector is of another type, or a selected weight is sharded.
 
     Example:
@@ -165,7 +170,7 @@ def find_targets(
         >>> list(find_targets(model, nn.Linear))
         ['2.weight']
     """
-    everything = all_targets(model)
+    everything = all_targets(model) + _hooked(model)
     uses = [use for target in everything for use in target.uses]
     selected = select(uses, targets, "targets")
     excluded = select(uses, exclude, "exclude") if exclude is not None else set()
@@ -201,22 +206,18 @@ def find_targets(
 def all_targets(model: nn.Module) -> list[Target]:
     """Every direct parameter of every module as a target, tied ones together, in model order."""
     uses: dict[int, list[Use]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if "parametrizations" in path.split("."):
-            continue
+    for path, module, ancestors in _modules(model):
         for tensor_name in _tensor_names(module):
-            name = f"{path}.{tensor_name}" if path else tensor_name
             leaf = _stored(module, tensor_name)[0]
-            uses.setdefault(id(leaf), []).append(Use(name, module, tensor_name, leaf))
+            name = f"{path}.{tensor_name}" if path else tensor_name
+            uses.setdefault(id(leaf), []).append(Use(name, module, tensor_name, leaf, ancestors))
     return [Target(tuple(each)) for each in uses.values()]
 
 
 def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Return every buffer of the model itself by its plain name: no masks, no parametrizations."""
     buffers = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if "parametrizations" in path.split("."):
-            continue
+    for path, module, _ in _modules(model):
         for name, value in module._buffers.items():
             torch_mask = name.endswith("_mask") and f"{name[:-5]}_orig" in module._parameters
             if value is not None and not torch_mask:
@@ -224,8 +225,23 @@ def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
     return buffers
 
 
-def _tensor_names(module: nn.Module) -> Iterator[str]:
-    """Plain names of the parameters that ``module`` itself holds."""
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module, ...]]]:
+    """Every module but the parametrizations: its name, itself, and those on the way to it."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for path, module in modules.items():
+        parts = path.split(".") if path else []
+        if "parametrizations" not in parts:
+            prefixes = [".".join(parts[:end]) for end in range(len(parts) + 1)]
+            yield path, module, tuple(modules[prefix] for prefix in prefixes)
+
+
+def _tensor_names(module: nn.Module) -> list[str]:
+    """Plain names of the parameters that ``module`` itself holds, masked or not, in its order."""
+    order = {name: place for place, name in enumerate(original_order(module))}
+    return sorted(_held_names(module), key=lambda name: order.get(name, len(order)))
+
+
+def _held_names(module: nn.Module) -> Iterator[str]:
     for name, parameter in module._parameters.items():
         if parameter is None:
             continue
@@ -260,8 +276,23 @@ def _stored(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
     return (leaf,)
 
 
+def _hooked(model: nn.Module) -> list[Target]:
+    """Weights that a forward hook computes (``nn.utils.weight_norm`` and the like)."""
+    return [
+        Target((Use(f"{path}.weight" if path else "weight", module, "weight", weight, ancestors),))
+        for path, module, ancestors in _modules(model)
+        if isinstance(weight := getattr(module, "weight", None), Tensor)
+        and "weight" not in {*_held_names(module), *module._buffers}
+    ]
+
+
 def _why_not(target: Target) -> str | None:
     """Say why a selected weight cannot be pruned, or None if it can."""
+    if target.uses[0].tensor_name not in _held_names(target.uses[0].module):
+        raise ValueError(
+            f"{target.name} is computed by a hook (weight_norm, spectral_norm, …) and not a "
+            f"parameter; exclude={target.name!r} leaves it out"
+        )
     if target.masking is not None:
         return None
     stored = target.stored[0]

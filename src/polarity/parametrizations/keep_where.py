@@ -35,11 +35,20 @@ def keep_where(mask: Tensor, values: Tensor) -> Tensor:
         >>> keep_where(torch.tensor([True, False, False]), torch.tensor([-1.0, -2.0, torch.nan]))
         tensor([-1.,  0.,  0.])
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        # A compiler fuses this well, and torch.func cannot look inside the function below.
+    if _transformed(values):
+        # A compiler fuses this well, and vmap cannot look inside the function below.
         return torch.where(mask, values, 0.0)
     result: Tensor = _KeepWhere.apply(values, mask)
     return result
+
+
+def _transformed(values: Tensor) -> bool:
+    """Whether a compiler, torch.func, or autograd's own batching is at work."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_legacy_batchedtensor(values)
+    )
 
 
 class _KeepWhere(torch.autograd.Function):

@@ -1,0 +1,312 @@
+"""reinit_signs on models: what it writes and leaves, how `standard` goes on, what it reports."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import polarity as pol
+from polarity import Delta, Epsilon, Phi
+
+STRATEGIES = ["mask1", "mask0", "gradual", "standard"]
+each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def redraw(model: nn.Module, seed: int) -> None:
+    """Stand in for training: every parameter moves, and some change sign."""
+    draw = seeded(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw))
+
+
+@pytest.fixture
+def net() -> nn.Sequential:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5)
+    )
+    redraw(net, 1)
+    return net
+
+
+@pytest.fixture
+def start(net) -> pol.RewindPoint:
+    return pol.RewindPoint.capture(net)
+
+
+@pytest.fixture
+def trained(net, start) -> dict[str, Tensor]:
+    """What training left in the prunable weights; masks are on and nothing is pruned yet."""
+    redraw(net, 2)
+    pol.mask_weights(net)
+    return {name: target.weight.clone() for name, target in pol.find_targets(net).items()}
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: target.weight.clone() for name, target in pol.find_targets(model).items()}
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@each_strategy
+@pytest.mark.parametrize("as_mapping", [False, True])
+def test_the_model_gets_what_the_pure_function_returns(net, start, trained, strategy, as_mapping):
+    pol.imp_prune(net, density=0.4)
+    init = start.weights if as_mapping else start
+    perturb = [Phi(0.1), Epsilon(0.3), Delta(0.2)]
+    expected, said = pol.signed_constants(
+        trained, start.weights, pol.masks(net), strategy, perturb, generator=seeded()
+    )
+    report = pol.reinit_signs(net, strategy, perturb, init=init, generator=seeded())
+    assert differing(weights(net), expected) == []
+    assert report == said
+
+
+@each_strategy
+def test_nothing_but_masked_weights_is_touched(net, start, trained, strategy):
+    pol.imp_prune(net, 0.5)
+    masks, parameters = pol.masks(net), list(net.parameters())
+    rest = {name: v.clone() for name, v in net.state_dict().items() if "parametriz" not in name}
+    pol.reinit_signs(net, strategy, init=start, generator=seeded())
+    after = {name: v for name, v in net.state_dict().items() if "parametriz" not in name}
+    assert differing(rest, after) == []
+    assert differing(masks, pol.masks(net)) == []
+    assert [old is new for old, new in zip(parameters, net.parameters(), strict=True)] == [
+        True
+    ] * len(parameters)
+
+
+def test_the_point_is_not_tied_to_the_model(net, start, trained):
+    before = copy.deepcopy(start.weights)
+    pol.imp_prune(net, 0.5)
+    pol.reinit_signs(net, "mask1", init=start)
+    redraw(net, 5)
+    assert differing(before, start.weights) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[:3])
+def test_pruned_entries_stay_zero_and_hidden(net, start, trained, strategy):
+    pol.imp_prune(net, 0.5)
+    pol.reinit_signs(net, strategy, init=start, generator=seeded())
+    for name, mask in pol.masks(net).items():
+        target = pol.find_targets(net)[name]
+        assert target.stored[0][~mask].count_nonzero() == 0
+        assert torch.equal(target.weight != 0, mask)
+        assert target.masking.enforce
+
+
+@pytest.mark.parametrize("how", ["density", "amount", "layer", "lrr", "scores", "densities"])
+def test_standard_brings_pruned_entries_back_at_their_trained_value(net, start, trained, how):
+    calls = {
+        "density": lambda: pol.imp_prune(net, density=0.4),
+        "amount": lambda: pol.imp_prune(net, 0.6),
+        "layer": lambda: pol.imp_prune(net, 0.6, scope="layer"),
+        "lrr": lambda: pol.lrr_step(net, 0.6, rewind=start),
+        "scores": lambda: pol.prune(net, trained, density=0.4),
+        "densities": lambda: pol.prune(net, trained, densities=dict.fromkeys(trained, 0.4)),
+    }
+    calls[how]()
+    masks = pol.masks(net)
+    report = pol.reinit_signs(net, "standard", init=start)
+    for layer, (name, weight) in zip(report, weights(net).items(), strict=True):
+        mask, sigma = masks[name], float(np.std(start.weights[name].double().numpy()))
+        assert torch.equal(weight[~mask], trained[name][~mask])
+        assert torch.equal(weight[mask] > 0, trained[name][mask] > 0)
+        torch.testing.assert_close(weight[mask].abs(), torch.full((int(mask.sum()),), sigma))
+        assert layer.revived == int((~mask).sum())
+    assert differing(masks, pol.masks(net)) == []
+
+
+def test_standard_remembers_the_masks_without_enforcing_them(net, start, trained):
+    pol.imp_prune(net, density=0.4)
+    before = pol.density(net)
+    pol.reinit_signs(net, "standard", init=start)
+    assert pol.density(net) == before
+    net(torch.ones(2, 1, 4, 4)).square().sum().backward()
+    for target in pol.find_targets(net).values():
+        assert not target.masking.enforce
+        assert target.stored[0].grad[~target.mask].count_nonzero() > 0
+
+
+def test_after_standard_only_an_absolute_density_can_be_pruned_to(net, start, trained):
+    pol.imp_prune(net, density=0.4)
+    pol.reinit_signs(net, "standard", init=start)
+    for call in (pol.imp_prune, lambda model, amount: pol.lrr_step(model, amount, rewind=start)):
+        with pytest.raises(ValueError, match=r"amount=0\.2 .*'0\.weight'.*density="):
+            call(net, 0.2)
+    redraw(net, 3)
+    now, total = weights(net), 36 + 80
+    report = pol.imp_prune(net, density=0.55)
+    assert report.survivors == round(0.55 * total)
+    # every entry competed, those that had been pruned before too
+    magnitudes = torch.cat([each.abs().flatten() for each in now.values()])
+    kept = torch.cat([mask.flatten() for mask in pol.masks(net).values()])
+    assert magnitudes[kept].min() > magnitudes[~kept].max()
+    assert [target.masking.enforce for target in pol.find_targets(net).values()] == [True, True]
+    assert pol.imp_prune(net, 0.5).survivors == 32
+
+
+def test_standard_can_follow_standard(net, start, trained):
+    for round_, density in enumerate((0.6, 0.3)):
+        redraw(net, 10 + round_)
+        now = weights(net)
+        pol.imp_prune(net, density=density)
+        pol.reinit_signs(net, "standard", init=start)
+        for name, mask in pol.masks(net).items():
+            assert torch.equal(weights(net)[name][~mask], now[name][~mask])
+
+
+def test_standard_twice_keeps_what_was_trained_in_between(net, start, trained):
+    pol.imp_prune(net, density=0.4)
+    pol.reinit_signs(net, "standard", init=start)
+    redraw(net, 3)
+    now = weights(net)
+    pol.reinit_signs(net, "standard", init=start)
+    for name, mask in pol.masks(net).items():
+        assert torch.equal(weights(net)[name][~mask], now[name][~mask])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[:3])
+def test_the_other_strategies_after_standard_enforce_the_masks_again(net, start, trained, strategy):
+    pol.imp_prune(net, density=0.4)
+    pol.reinit_signs(net, "standard", init=start)
+    pol.reinit_signs(net, strategy, init=start, generator=seeded())
+    assert differing(pol.masks(net), {n: w != 0 for n, w in weights(net).items()}) == []
+    assert pol.imp_prune(net, 0.5).survivors == 23
+
+
+def test_values_set_aside_are_forgotten_by_the_next_pruning_call(net, start, trained):
+    pol.imp_prune(net, 0.5)
+    pol.imp_prune(net, 0.5, rewind=start)
+    assert pol.reinit_signs(net, "standard", init=start).revived == 0
+
+
+def test_values_set_aside_are_forgotten_by_the_next_signing_call(net, start, trained):
+    pol.imp_prune(net, 0.5)
+    pol.reinit_signs(net, "mask1", init=start)
+    assert pol.reinit_signs(net, "standard", init=start).revived == 0
+
+
+def test_standard_after_rewinding_has_no_trained_values_to_bring_back(net, start, trained):
+    pol.imp_prune(net, 0.5, rewind=start)
+    assert pol.reinit_signs(net, "standard", init=start).revived == 0
+
+
+def test_standard_brings_back_only_what_the_last_call_pruned(net, start, trained):
+    pol.imp_prune(net, 0.5)
+    early = pol.masks(net)
+    pol.imp_prune(net, 0.5)
+    assert pol.reinit_signs(net, "standard", init=start).revived == 29
+    for name, weight in weights(net).items():
+        assert torch.equal(weight[~early[name]], torch.zeros(int((~early[name]).sum())))
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda net, start: pol.reinit_signs(net, "mask2", init=start),
+        lambda net, start: pol.reinit_signs(net, "mask1", init={}),
+        lambda net, start: pol.imp_prune(net, density=0.9),
+        lambda net, start: pol.load_masks(net, {"3.weight": torch.ones(2)}),
+    ],
+)
+def test_a_call_that_fails_forgets_nothing_that_standard_needs(net, start, trained, fail):
+    pol.imp_prune(net, density=0.5)
+    with pytest.raises(ValueError, match=r"mask2|init|density|shape"):
+        fail(net, start)
+    assert pol.reinit_signs(net, "standard", init=start).revived == 58
+
+
+def test_a_tied_weight_is_signed_once_for_all_its_users():
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    net = nn.Sequential(first, second)
+    redraw(net, 4)
+    start = pol.RewindPoint.capture(net)
+    pol.imp_prune(net, 0.5)
+    report = pol.reinit_signs(net, "mask1", Epsilon(0.5), init=start, generator=seeded())
+    assert (len(report), report.flipped) == (1, 4)
+    assert torch.equal(first.weight, second.weight)
+
+
+@pytest.fixture
+def by_hand() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Trained, initial and masks. Of `a` four live and the signs agree in two; of `b` one lives."""
+    return (
+        {"a": torch.tensor([1.0, 1, -1, -1, 0.5]), "b": torch.tensor([[0.0, 2.0]])},
+        {"a": torch.tensor([1.0, -1, 1, -1, 5.0]), "b": torch.tensor([[-4.0, 4.0]])},
+        {"a": torch.tensor([1, 1, 1, 1, 0]).bool(), "b": torch.tensor([[1, 0]]).bool()},
+    )
+
+
+def turn_the_first(signs: Tensor, magnitudes: Tensor, generator: object) -> Tensor:
+    assert magnitudes.tolist() in ([1, 1, 1, 1], [0])
+    return torch.cat([-signs[:1], signs[1:]])
+
+
+def test_a_sign_report_counts_what_can_be_counted_by_hand(by_hand):
+    _, report = pol.signed_constants(*by_hand, "mask1", turn_the_first)
+    a, b = report
+    # + - + - becomes - - + -, and - becomes +; a zero counts as +
+    assert (a.name, a.survivors, a.positive, a.agree_init, a.agree_trained) == (
+        "a",
+        4,
+        0.25,
+        0.75,
+        0.25,
+    )
+    assert (b.name, b.survivors, b.positive, b.agree_init, b.agree_trained) == ("b", 1, 1, 0, 1)
+    assert (a.flipped, b.flipped, a.revived, b.revived) == (1, 1, 0, 0)
+    assert a.sigma == pytest.approx(np.std([1, -1, 1, -1, 5]))
+    assert b.sigma == 4
+    assert (len(report), report.strategy) == (2, "mask1")
+
+
+def test_the_whole_models_fractions_are_means_over_survivors(by_hand):
+    _, report = pol.signed_constants(*by_hand, "mask1", turn_the_first)
+    assert (report.survivors, report.flipped, report.revived) == (5, 2, 0)
+    assert report.positive == pytest.approx(2 / 5)
+    assert report.agree_init == pytest.approx(3 / 5)
+    assert report.agree_trained == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "flipped", "revived"),
+    [("mask1", [2, 0], [0, 0]), ("mask0", [2, 1], [0, 0]), ("standard", [2, 1], [1, 1])],
+)
+def test_flipped_counts_what_phi_relabels_against_the_zero_crossing(
+    by_hand, strategy, flipped, revived
+):
+    _, report = pol.signed_constants(*by_hand, strategy, Phi(3))
+    assert [layer.flipped for layer in report] == flipped
+    assert [layer.revived for layer in report] == revived
+
+
+def test_a_sign_report_prints_as_a_table(by_hand):
+    _, report = pol.signed_constants(*by_hand, "standard", turn_the_first)
+    assert str(report) == (
+        "strategy standard\n"
+        "weight  survivors  sigma      +  = init  = trained  flipped  revived\n"
+        "--------------------------------------------------------------------\n"
+        "a               4  2.191  0.250   0.250      0.750        1        1\n"
+        "b               1      4  0.000   1.000      0.000        1        1\n"
+        "total           5         0.200   0.400      0.600        2        2"
+    )
+
+
+def test_a_report_of_nothing_left_has_no_fractions():
+    field = {"w": torch.tensor([1.0, 2.0])}
+    new, report = pol.signed_constants(
+        field, field, {"w": torch.zeros(2).bool()}, perturb=Epsilon(1)
+    )
+    assert new["w"].tolist() == [0, 0]
+    assert (report.survivors, report.positive, report.agree_init, report.flipped) == (0, 0, 0, 0)
