@@ -164,6 +164,31 @@ def test_a_plain_model_is_masked_on_the_way_and_its_parameters_stay_the_same_obj
     assert set(model.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer: pol.imp_prune(layer, 0.5),
+        lambda layer: pol.imp_prune(layer, density=0.3),
+        lambda layer: pol.prune(layer, {"weight": torch.ones(1, 10)}, amount=0.5),
+        lambda layer: pol.imp_prune(layer, 0.5, score=lambda name, weight: -weight.abs()),
+    ],
+    ids=["amount", "density", "prune", "a score that likes zeros"],
+)
+def test_what_torch_pruned_stays_pruned_and_is_no_survivor(call):
+    layer = row(*range(1, 11))
+    torch_prune.l1_unstructured(layer, "weight", 4)
+    report = call(layer)
+    assert (report.before, report.survivors) == (6, 3)
+    assert set(alive(layer)[0]) <= {4, 5, 6, 7, 8, 9}
+
+
+def test_no_density_above_that_of_torchs_mask_can_be_asked_for():
+    layer = row(*range(1, 11))
+    torch_prune.l1_unstructured(layer, "weight", 4)
+    with pytest.raises(ValueError, match=r"density=0\.8 .*\b8\b.*\b6 live"):
+        pol.imp_prune(layer, density=0.8)
+
+
 def test_prune_masks_only_what_the_scores_name(two_rows):
     pol.prune(two_rows, {"1.weight": torch.tensor([[4.0, 3, 2, 1]])}, amount=0.5)
     assert list(pol.masks(two_rows)) == ["1.weight"]

@@ -306,13 +306,44 @@ def test_a_weight_with_another_parametrization_is_refused_and_can_be_excluded():
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("normalise", [weight_norm, spectral_norm])
-def test_a_weight_normed_by_the_old_hooks_is_not_left_out_in_silence(normalise):
-    net = nn.Sequential(normalise(nn.Linear(2, 2)), nn.Linear(2, 2))
-    try:
-        said = str(pol.find_targets(net))
-    except ValueError as error:
-        said = str(error)
-    assert "0.weight" in said
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: nn.Linear(2, 2), "weight"),
+        (lambda: nn.LSTM(2, 2), "weight_hh_l0"),
+        (lambda: nn.GRUCell(2, 2), "weight_hh"),
+        (lambda: nn.MultiheadAttention(4, 2), "in_proj_weight"),
+    ],
+    ids=["Linear", "LSTM", "GRUCell", "attention"],
+)
+def test_a_weight_that_an_old_hook_computes_is_refused_by_name_and_can_be_excluded(
+    normalise, make, name
+):
+    net = nn.Sequential(normalise(make(), name), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=rf"0\.{name} is computed by a hook"):
+        pol.find_targets(net)
+    assert list(pol.find_targets(net, exclude="0")) == ["1.weight"]
+
+
+class Facade(nn.Module):
+    """Shows the weight of a layer inside it as its own, as heads and adapters do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.inner.weight
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [None, "*", "*weight", nn.Module, lambda name, p: p.dim() == 2],
+    ids=["default", "star", "glob", "type", "predicate"],
+)
+def test_a_property_that_shows_another_modules_weight_is_no_second_weight(targets):
+    assert list(pol.find_targets(nn.Sequential(Facade()), targets)) == ["0.inner.weight"]
 
 
 def test_a_sharded_weight_is_refused_by_name():

@@ -1,9 +1,11 @@
 """A converted model in one safetensors file: loading never unpickles."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from polarity.conversion import mask_weights
 
@@ -21,6 +23,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         ImportError: if safetensors is not installed.
+        TypeError: if the model's ``state_dict`` holds something that is not a tensor.
 
     Example:
         >>> import tempfile
@@ -33,7 +36,18 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> pol.density(copy) == pol.density(model)
         True
     """
-    _safetensors().save_model(model, str(path))
+    safetensors = _safetensors()
+    first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
+    tensors, aliases = {}, {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}, safetensors hold tensors only")
+        same = first.setdefault((value.data_ptr(), value.shape, value.dtype), name)
+        if same == name or value.numel() == 0:
+            tensors[name] = value.contiguous()
+        else:  # a tied weight: one copy on disk, all its names
+            aliases[name] = same
+    safetensors.save_file(tensors, str(path), metadata={"aliases": json.dumps(aliases)})
 
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
@@ -63,11 +77,14 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     """
     safetensors = _safetensors()
     with safetensors.safe_open(str(path), framework="pt") as file:
-        names = [key.removesuffix(_MASK) for key in file.keys() if key.endswith(_MASK)]  # noqa: SIM118
-    masked = tuple(name.replace("parametrizations.", "", 1) for name in names)
+        aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    state = safetensors.load_file(str(path))
+    state |= {name: state[same] for name, same in aliases.items()}
+    masked = [key.removesuffix(_MASK) for key in state if key.endswith(_MASK)]
     if masked:
-        mask_weights(model, targets=masked)
-    safetensors.load_model(model, str(path))
+        names = tuple(name.replace("parametrizations.", "", 1) for name in masked)
+        mask_weights(model, targets=names)
+    model.load_state_dict(state)
     return model
 
 

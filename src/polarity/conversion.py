@@ -1,5 +1,6 @@
 """Attach masks to the weights of any model, and take them off again."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -128,14 +129,19 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
-    state: dict[str, Any] = dict(model.state_dict())
+    masked = model.state_dict()
+    state: OrderedDict[str, Any] = OrderedDict(masked)
     for target in attached(model).values():
         weight = target.weight.clone()
         for use in target.uses:
             path = use.name.removesuffix(use.tensor_name)
             inside = f"{path}parametrizations.{use.tensor_name}."
-            state = {key: value for key, value in state.items() if not key.startswith(inside)}
+            for key in [key for key in state if key.startswith(inside)]:
+                del state[key]
             state[use.name] = weight
+    # The versions by which modules read checkpoints of their older selves.
+    versions = {k: v for k, v in masked._metadata.items() if "parametrizations" not in k.split(".")}  # type: ignore[attr-defined]
+    state._metadata = versions  # type: ignore[attr-defined]
     return state
 
 
@@ -144,13 +150,10 @@ def attach_masks(found: Mapping[str, Target]) -> None:
     for target in found.values():
         masking = target.masking
         if masking is None:
-            mask = None
+            masking = MaskedWeight(target.mask)
             for use in target.owners:
-                mask = _take_over(use.module, use.tensor_name) if mask is None else mask
-            leaf = target.stored[0]
-            masking = MaskedWeight(
-                torch.ones_like(leaf, dtype=torch.bool) if mask is None else mask
-            )
+                if f"{use.tensor_name}_orig" in use.module._parameters:
+                    prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
         for use in target.owners:
             accept_plain_checkpoints(use.module)
             release_flat_weights(use.module)
@@ -191,15 +194,6 @@ def _own_class(module: nn.Module) -> None:
         shared = type(module)
         contents = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
         module.__class__ = type(shared.__name__, shared.__bases__, contents)
-
-
-def _take_over(module: nn.Module, tensor_name: str) -> Tensor | None:
-    """Remove the mask of ``torch.nn.utils.prune`` from a tensor and return it, or None."""
-    if f"{tensor_name}_orig" not in module._parameters:
-        return None
-    mask = cast(Tensor, getattr(module, f"{tensor_name}_mask"))
-    prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
-    return as_mask(mask)
 
 
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

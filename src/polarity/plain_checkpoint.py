@@ -1,6 +1,6 @@
 """Checkpoints with plain names load into a model whose weights carry masks."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -40,12 +40,14 @@ class _PlainCheckpoints:
                 weight = state_dict.pop(f"{plain}_orig", None)
             if weight is None:
                 continue
+            # A mask that comes with the checkpoint was enforced there; ours stays as it is.
+            enforce = masking.enforce or f"{plain}_mask" in state_dict
             mask = state_dict.pop(f"{plain}_mask", masking.mask).to(weight.device) != 0
-            if weight.shape == mask.shape and masking.enforce:
+            if weight.shape == mask.shape and enforce:
                 weight = torch.where(mask, weight, 0.0)
             state_dict[f"{inside}.original"] = weight
             state_dict[f"{inside}.0.mask"] = mask
-            state_dict[f"{inside}.0._extra_state"] = masking.get_extra_state()
+            state_dict[f"{inside}.0._extra_state"] = torch.tensor(enforce)
 
 
 def accept_plain_checkpoints(module: nn.Module) -> None:
@@ -64,7 +66,7 @@ def original_order(module: nn.Module) -> tuple[str, ...]:
 
 def forget_plain_checkpoints(module: nn.Module) -> None:
     """Undo :func:`accept_plain_checkpoints` when the last mask is gone, and restore the order."""
-    if parametrize.is_parametrized(module) or not hasattr(module, _ATTRIBUTE):
+    if _is_masked(module) or not hasattr(module, _ATTRIBUTE):
         return
     hook: _PlainCheckpoints = getattr(module, _ATTRIBUTE)
     hook.handle.remove()
@@ -73,3 +75,12 @@ def forget_plain_checkpoints(module: nn.Module) -> None:
     for name in hook.order:
         if name in module._parameters:
             module._parameters[name] = module._parameters.pop(name)
+
+
+def _is_masked(module: nn.Module) -> bool:
+    if not parametrize.is_parametrized(module):
+        return False
+    chains = cast(nn.ModuleDict, module.parametrizations).values()
+    return any(
+        isinstance(each, MaskedWeight) for chain in chains for each in cast(nn.ModuleList, chain)
+    )

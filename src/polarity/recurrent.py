@@ -32,5 +32,10 @@ def refresh_flat_weights(module: nn.Module) -> None:
 
 def _detach_flat_weights(module: nn.Module, *_: Any) -> None:
     weights: list[torch.Tensor | None] = module._flat_weights  # type: ignore[assignment]
-    # The next forward pass sees that these are not the weights and collects them again.
     module._flat_weights = [None if each is None else each.detach() for each in weights]  # type: ignore[assignment]
+    # The module compares these with its weights, and collects them again where one differs.
+    module._flat_weight_refs = [_nothing for _ in weights]  # type: ignore[assignment]
+
+
+def _nothing() -> None:
+    """A reference whose tensor is gone."""

@@ -65,10 +65,16 @@ class Target:
 
     @property
     def mask(self) -> Tensor:
-        """The mask itself, not a copy; all ones while the weight is a plain parameter."""
-        if self.masking is None:
-            return torch.ones_like(self.stored[0], dtype=torch.bool)
-        return self.masking.mask
+        """The mask itself, not a copy; that of ``torch.nn.utils.prune``, or all ones, without."""
+        if self.masking is not None:
+            return self.masking.mask
+        theirs = self.uses[0].module._buffers.get(f"{self.uses[0].tensor_name}_mask")
+        if (
+            theirs is not None
+            and f"{self.uses[0].tensor_name}_orig" in self.uses[0].module._parameters
+        ):
+            return theirs != 0
+        return torch.ones_like(self.stored[0], dtype=torch.bool)
 
     @property
     def shape(self) -> torch.Size:

@@ -102,8 +102,9 @@ class MaskedWeight(nn.Module):
         return torch.tensor(self.enforce)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take ``enforce`` from a checkpoint."""
+        """Take ``enforce`` from a checkpoint, whose values replace what was set aside here."""
         self.enforce = bool(state)
+        self.unpark()
 
     def extra_repr(self) -> str:
         """Return the shape, the real density, and whether the mask is applied."""
