@@ -6,7 +6,8 @@ import io
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune as torch_prune
 from torch.optim.swa_utils import AveragedModel
 
@@ -43,6 +44,10 @@ def reference(kind: Kind, form: Form, seed: int = 0) -> nn.Module:
 
 def same_masks(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def plain_name(name: str) -> str:
+    return name.replace("parametrizations.", "").removesuffix(".original")
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -249,6 +254,32 @@ def test_functional_call_takes_other_parameters_for_one_call(kind: Kind, form: F
     output = functional_call(model, dict(other.named_parameters()), inputs)
     torch.testing.assert_close(output, other(*inputs), rtol=0, atol=0)
     assert torch.equal(outputs(model, inputs), before)
+
+
+def test_torch_func_and_second_derivatives_go_through_the_mask(kind: Kind, form: Form) -> None:
+    if not form.same_parameters:
+        pytest.skip("gradients of a product are not those of the weight")
+    inputs, gradients, products = feed(kind), [], []
+    for model in (converted(kind, form), reference(kind, form)):
+        masks = dict(random_masks(model)) if form.enforced else {}
+        inside = {name: plain_name(name) for name, _ in model.named_parameters()}
+
+        def loss(values: dict[str, Tensor], model: nn.Module = model) -> Tensor:
+            return functional_call(model, values, inputs).square().sum()
+
+        values = {name: p.detach() for name, p in model.named_parameters()}
+        gradients.append({inside[name]: g for name, g in grad(loss)(values).items()})
+        leaves = {name: p.requires_grad_() for name, p in values.items()}
+        with sdpa_kernel(SDPBackend.MATH):
+            first = torch.autograd.grad(loss(leaves), [*leaves.values()], create_graph=True)
+            seen = [g * masks.get(inside[n], 1) for n, g in zip(leaves, first, strict=True)]
+            second = torch.autograd.grad(sum(g.sum() for g in seen), [*leaves.values()])
+        products.append({inside[name]: g for name, g in zip(leaves, second, strict=True)})
+    masks = random_masks(build(kind)) if form.enforced else {}
+    for ours, expected in (gradients, products):
+        assert ours.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(ours[name], value * masks.get(name, 1), msg=name)
 
 
 def test_an_averaged_model_is_a_mean_of_its_own(kind: Kind, form: Form) -> None:

@@ -220,7 +220,7 @@ def test_rounds_of_pruning_leave_nothing_behind_in_memory(kind: Kind) -> None:
     train_step(model, sgd, inputs)
     start = pol.RewindPoint.capture(model, sgd)
     sizes = []
-    for _ in range(5):
+    for _ in range(4):
         train_step(model, sgd, inputs)
         pol.imp_prune(model, 0.1, rewind=start, optimizer=sgd)
         train_step(model, sgd, inputs)

@@ -171,6 +171,13 @@ def test_negative_survivors_learn_like_positive_ones_and_pruned_entries_stay_zer
     assert bits(stored(layer)[~MASK]) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("hidden", [-2.0, math.nan, -math.inf])
+def test_zeros_are_as_clean_under_a_transform_of_torch_func(hidden):
+    values = torch.where(MASK, WEIGHT, hidden)
+    (seen,) = torch.func.vmap(MaskedWeight(MASK))(values[None])
+    assert bits(seen) == bits(torch.tensor(SEEN, dtype=torch.float32))
+
+
 def test_an_optimizer_built_before_registration_trains_the_masked_weight():
     layer = nn.Linear(3, 2, bias=False)
     weight = layer.weight

@@ -119,11 +119,21 @@ def test_the_generator_given_is_handed_to_the_score():
     assert [each is generator for each in seen] == [True]
 
 
-def test_a_generator_for_a_score_that_does_not_draw_is_refused_and_changes_nothing():
-    layer = row(TRAINED)
-    with pytest.raises(TypeError, match="generator"):
-        pol.imp_prune(layer, 0.5, generator=torch.Generator())
-    assert list(layer.state_dict()) == ["weight"]
+def test_a_score_that_does_not_draw_leaves_the_generator_alone():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    pol.imp_prune(layer := row(TRAINED), 0.5, generator=generator)
+    assert torch.equal(generator.get_state(), before)
+    pol.imp_prune(other := row(TRAINED), 0.5)
+    assert torch.equal(pol.masks(layer)["weight"], pol.masks(other)["weight"])
+
+
+@pytest.mark.parametrize("prepare", [lambda layer: layer, pol.mask_weights])
+def test_a_score_that_works_in_place_does_not_change_the_weights(prepare):
+    layer = prepare(row(TRAINED))
+    before = layer.weight.detach().clone()
+    pol.imp_prune(layer, amount=0, score=lambda name, weight: weight.neg_())
+    assert torch.equal(layer.weight, before)
 
 
 @each_dtype

@@ -89,6 +89,11 @@ def test_exclude_is_subtracted_from_targets(net):
     assert list(pol.find_targets(net, "body", exclude=["*.fc10"])) == ["body.fc1.weight"]
 
 
+@pytest.mark.parametrize("exclude", [nn.Linear, ["body", "head"], ["body.*", "h*"]], ids=str)
+def test_a_module_is_excluded_with_its_biases(net, exclude):
+    assert list(pol.find_targets(net, "*.bias", exclude)) == BIASES[:2]
+
+
 def test_exclude_of_nothing_leaves_the_default(net):
     assert list(pol.find_targets(net, exclude=())) == DEFAULT
 

@@ -58,13 +58,15 @@ def prune_three_rounds(model: nn.Module, kind: Kind, optimizer: str) -> pol.Rewi
     return start
 
 
-def re_sign(model: nn.Module, strategy: Any, start: pol.RewindPoint) -> None:
+def re_sign(model: nn.Module, strategy: Any, start: pol.RewindPoint, scope: Any = "layer") -> None:
     """Re-sign, and check every survivor's magnitude and every pruned entry."""
     masks, before = pol.masks(model), pol.dense_state_dict(model)
     draw = torch.Generator().manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ViT's real head starts at zero
-        pol.reinit_signs(model, strategy, PERTURBATIONS[strategy], init=start, generator=draw)
+        pol.reinit_signs(
+            model, strategy, PERTURBATIONS[strategy], init=start, scope=scope, generator=draw
+        )
     now = pol.dense_state_dict(model)
     for name, value in now.items():
         if name not in masks:
@@ -192,8 +194,7 @@ def test_networks_of_full_size_live_the_same_life(kind: Kind, tmp_path: Path) ->
     model = real(kind, 0)
     start = prune_three_rounds(model, kind, "momentum")
     for strategy in STRATEGIES:
-        re_sign(model, strategy, start)
-        pol.imp_prune(model, density=0.4)
+        re_sign(model, strategy, start, "global")
     save_load_and_merge(model, real(kind, 5), kind, tmp_path / "ticket.safetensors")
 
 

@@ -199,7 +199,7 @@ def _own_class(module: nn.Module) -> None:
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
-    checked = {}
+    checked: dict[str, Tensor] = {}
     for given, mask in masks.items():
         target = by_name.get(given) or by_name.get(given.removesuffix("_mask"))
         if target is None:
@@ -210,7 +210,9 @@ def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, T
                 f"expected the weight's {tuple(target.shape)}"
             )
         try:
-            checked[target.name] = as_mask(mask)
+            bools = as_mask(mask)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{given!r}: {error}") from None
+        if not torch.equal(checked.setdefault(target.name, bools), bools):
+            raise ValueError(f"masks holds {given!r} and another mask of the same tensor")
     return checked

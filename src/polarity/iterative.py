@@ -1,5 +1,6 @@
 """Rounds of iterative pruning: IMP, weight rewinding and learning-rate rewinding."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -51,8 +52,8 @@ def imp_prune(
         optimizer: its state is restored from ``rewind`` if that holds one, and zeroed at pruned
             entries.
         scheduler: its state is restored from ``rewind``.
-        generator: handed on as ``score(name, weight, generator=generator)``, for a score that
-            draws.
+        generator: handed on as ``score(name, weight, generator=generator)`` to a score that takes
+            one; magnitude draws nothing.
 
     Returns:
         The :class:`PruneReport`; its notes say what was rewound.
@@ -169,15 +170,21 @@ def _score(
     found: Mapping[str, Target], score: Score, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
     """Score every effective weight, after making sure that the weights are finite."""
+    draws = generator is not None and "generator" in inspect.signature(score).parameters
     scores = {}
     for name, target in found.items():
         weight = target.weight
+        if target.aliases_storage(weight):
+            weight = weight.clone()  # a score that works in place must not train the model
         if not all_finite(weight):
             bad = int((~weight.isfinite()).count_nonzero())
             raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
         with torch.no_grad():
-            drawn = {} if generator is None else {"generator": generator}
-            scores[name] = score(name, weight, **drawn)
+            scores[name] = (
+                score(name, weight, generator=generator)  # type: ignore[call-arg]
+                if draws
+                else score(name, weight)
+            )
         if not isinstance(scores[name], Tensor):
             raise TypeError(
                 f"score returned a {type(scores[name]).__name__} for {name!r}, expected a tensor"

@@ -85,7 +85,10 @@ def top_of_field(field: Tensor, keep: int) -> Tensor:
     """Bool tensor of the ``keep`` largest entries of a 1-D tensor, ties to the lower index."""
     if keep == 0:
         return torch.zeros_like(field, dtype=torch.bool)
-    threshold = field.kthvalue(field.numel() - keep + 1).values
+    if field.is_cuda:  # where kthvalue refuses to run under deterministic algorithms
+        threshold = field.sort(descending=True).values[keep - 1]
+    else:
+        threshold = field.kthvalue(field.numel() - keep + 1).values
     kept = field > threshold
     ties = (field == threshold).nonzero().squeeze(1)
     kept[ties[: keep - int(kept.count_nonzero())]] = True

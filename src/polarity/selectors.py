@@ -1,6 +1,7 @@
 """The language in which a caller says which weights are meant."""
 
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ _ONE_WEIGHT = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+_RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -105,5 +107,5 @@ def _is_default(use: Use) -> bool:
     if isinstance(use.module, nn.MultiheadAttention):
         return use.tensor_name in _ATTENTION
     if isinstance(use.module, (nn.RNNBase, nn.RNNCellBase)):
-        return use.tensor_name.startswith("weight")
+        return _RECURRENT.fullmatch(use.tensor_name) is not None
     return False

@@ -63,6 +63,10 @@ class Target:
             effective: Tensor = getattr(self.uses[0].module, self.uses[0].tensor_name)
         return effective.detach()
 
+    def aliases_storage(self, weight: Tensor) -> bool:
+        """Whether ``weight`` is the memory of a stored leaf: a plain or unenforced weight is."""
+        return any(weight.data_ptr() == leaf.data_ptr() for leaf in self.stored)
+
     @property
     def mask(self) -> Tensor:
         """The mask itself, not a copy; that of ``torch.nn.utils.prune``, or all ones, without."""
@@ -283,13 +287,17 @@ def _stored(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
 
 
 def _hooked(model: nn.Module) -> list[Target]:
-    """Weights that a forward hook computes (``nn.utils.weight_norm`` and the like)."""
-    return [
-        Target((Use(f"{path}.weight" if path else "weight", module, "weight", weight, ancestors),))
-        for path, module, ancestors in _modules(model)
-        if isinstance(weight := getattr(module, "weight", None), Tensor)
-        and "weight" not in {*_held_names(module), *module._buffers}
-    ]
+    """Weights that a forward hook computes, known by the parameters it computes them from."""
+    targets = []
+    for path, module, ancestors in _modules(model):
+        held = module._parameters
+        normed = [name[:-2] for name in held if name.endswith("_g") and f"{name[:-2]}_v" in held]
+        scaled = [name[:-5] for name in _held_names(module) if name.endswith("_orig")]
+        for name in normed + scaled:
+            if isinstance(value := getattr(module, name, None), Tensor):
+                plain = f"{path}.{name}" if path else name
+                targets.append(Target((Use(plain, module, name, value, ancestors),)))
+    return targets
 
 
 def _why_not(target: Target) -> str | None:
