@@ -28,6 +28,10 @@ images is held out, so that a grid point can also be chosen without the test set
 tested as it trains, with every weight alive, so its accuracy is that of a dense network. Flipping
 90 % of the signs is not the strongest disturbance: it is the negated reference with 10 % of its
 signs wrong; a field of signs says least about its reference at epsilon 0.5.
+
+On MNIST our undisturbed networks end up to a point above the published best, and random signs
+(epsilon 0.5) cost them about half a point, all above the 97 % of the paper's claim. With the
+training settings unknown only the shape can be compared, not the level.
 """
 
 from __future__ import annotations
