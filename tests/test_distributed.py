@@ -29,6 +29,7 @@ def small(seed: int) -> nn.Sequential:
 def one_rank(rank: int, folder: str) -> None:
     """Prune, re-sign and train on this rank's own data; write what the model holds at each step."""
     torch.set_num_threads(1)
+    torch.manual_seed(rank)  # a draw that passes by its generator would differ between the ranks
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD
     )

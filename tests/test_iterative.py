@@ -164,11 +164,12 @@ def test_bad_input_is_named_and_leaves_model_masks_and_optimizer_untouched(
     assert parametrize.is_parametrized(model[0]) == masked
 
 
-def test_weights_that_are_not_finite_are_refused_by_name() -> None:
+@pytest.mark.parametrize("score", [pol.scores.magnitude, lambda name, w: torch.ones_like(w)])
+def test_weights_that_are_not_finite_are_refused_by_name_whatever_the_score(score: Any) -> None:
     model = small()
     with_nan(model)
     with pytest.raises(ValueError, match=r"2\.weight.*1 NaN"):
-        pol.imp_prune(model, 0.2)
+        pol.imp_prune(model, 0.2, score=score)
     assert not parametrize.is_parametrized(model[0])
 
 
