@@ -72,11 +72,11 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
         for point in sweep.points
         if (found := sweep.final(strategy, point, "test_accuracy")) is not None
     ]
-    reach = [found.mean + side * (found.std or 0.0) for found in finals for side in (-1, 1)]
-    reach += [accuracy for _, accuracy in stars.values()]
+    bars = [(found.mean, found.std or 0.0) for found in finals]
+    bars += [(accuracy, 0.0) for _, accuracy in stars.values()]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
-        ((*parts,),) = _panels(figure, 1, 1, reach)
+        ((*parts,),) = _panels(figure, 1, 1, bars)
         for axes in parts:
             _perturbation_axis(axes, sweep)
             for place, strategy in enumerate(sweep.strategies):
@@ -120,14 +120,15 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
     }
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.3 * columns + 1.2, 2.6 * rows + 0.7), layout="constrained")
-        panels = _panels(figure, rows, columns, [y for _, ys in lines.values() for y in ys])
+        bars = [(y, 0.0) for _, ys in lines.values() for y in ys]
+        panels = _panels(figure, rows, columns, bars)
         # cividis without its lightest end, which is lost on white.
         colours = colormaps["cividis"].resampled(256)
         last = max(1, len(sweep.points) - 1)
         shades = {p: colours(0.92 * i / last) for i, p in enumerate(sweep.points)}
         for strategy, parts in zip(sweep.strategies, panels, strict=False):
             # `standard` only remembers its mask: the axis is the mask's density, not the network's.
-            note = " (mask not enforced: all weights alive)" if strategy == "standard" else ""
+            note = " (mask not enforced)" if strategy == "standard" else ""
             parts[0].set_title(strategy + note, loc="left")
             for axes in parts:
                 for point in sweep.points:
@@ -147,21 +148,22 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
 
 
 def _panels(
-    figure: Figure, rows: int, columns: int, accuracies: Sequence[float]
+    figure: Figure, rows: int, columns: int, bars: Sequence[tuple[float, float]]
 ) -> list[list[Axes]]:
     """Equal panels; each is two, one above the other, where some runs lie far below the rest.
 
-    On one axis a few runs near chance would press all others into a line.
+    On one axis a few runs near chance would press all others into a line. `bars` are the means and
+    half lengths of what will be drawn; a bar ends at the latest where the axis is interrupted.
     """
-    cut = _gap(accuracies)
+    cut = _gap([mean for mean, _ in bars])
     if cut is None:
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         grid[0, 0].margins(y=0.08)
         return [[axes] for axes in grid.flat]
     ratios = [3, 1] * rows
     grid = figure.subplots(2 * rows, columns, sharex=True, squeeze=False, height_ratios=ratios)
-    below = [value for value in accuracies if value < cut]
-    above = [value for value in accuracies if value > cut]
+    below = [y for mean, half in bars if mean < cut for y in (mean - half, min(mean + half, cut))]
+    above = [y for mean, half in bars if mean > cut for y in (max(mean - half, cut), mean + half)]
     for place, axes in np.ndenumerate(grid):
         upper = place[0] % 2 == 0
         values = above if upper else below
