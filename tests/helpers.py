@@ -1,6 +1,7 @@
 """What several test files do with a model: run it, train it, and remember what it held."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -81,3 +82,8 @@ def outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     lacks and a parameter has: a plain GRU with frozen parameters differs from itself by an ulp.
     """
     return model(*inputs).detach()
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Keep cuDNN from rounding float32 to TF32, so that a GPU can be compared with a CPU."""
+    return torch.backends.cudnn.flags(allow_tf32=False)

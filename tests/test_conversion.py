@@ -1,5 +1,6 @@
 """Attach masks to any model, whatever pruned it before, and take them off again."""
 
+import contextlib
 import copy
 from typing import Any
 
@@ -147,6 +148,31 @@ def test_pruning_goes_on_from_the_masks_of_live_torch_pruning() -> None:
     assert (report.before, report.survivors, report.total) == (12 + 6, 9, 45)
     for name, mask in pol.masks(model).items():
         assert not mask[dead[f"{name}_mask"]].any()
+
+
+def test_what_torch_pruning_computed_at_the_last_forward_pass_is_not_taken_for_the_weight() -> None:
+    """Its hook computes ``weight`` in the forward pass, so after a step that is a step behind."""
+    model = torch_pruned(seeded(nn.Linear(6, 5)))
+    model(*INPUTS)
+    with torch.no_grad():
+        model.weight_orig.copy_(torch.arange(30.0, 0.0, -1.0).view(5, 6))
+    expected = model.weight_orig.detach() * model.weight_mask
+    assert torch.equal(pol.RewindPoint.capture(model).weights["weight"], expected)
+    pol.imp_prune(model, 0.4)
+    threshold = expected[expected > 0].sort().values[6]
+    assert torch.equal(pol.masks(model)["weight"], expected >= threshold)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_one_side_of_a_tied_weight_pruned_by_torch_never_changes_the_model_silently(
+    side: str,
+) -> None:
+    model, tokens = seeded(Tied()), (torch.arange(7),)
+    torch_prune.l1_unstructured(model.get_submodule(side), "weight", 0.5)
+    output = outputs(model, tokens)
+    with contextlib.suppress(ValueError):  # one mask cannot say it, so a refusal is fine
+        pol.mask_weights(model)
+    assert torch.equal(outputs(model, tokens), output)
 
 
 def test_a_refused_mask_leaves_live_torch_pruning_in_place() -> None:

@@ -231,6 +231,20 @@ def test_restoring_keeps_parameter_objects_for_their_optimizer() -> None:
     assert {id(p) for p in model.parameters()} == parameters
 
 
+def test_a_layer_with_a_parametrization_of_its_own_is_rewound_beside_masked_ones() -> None:
+    model = small()
+    nn.utils.parametrizations.weight_norm(model[0])
+    pol.mask_weights(model, exclude="0")
+    start = pol.RewindPoint.capture(model)
+    before = model[0].weight.detach().clone()
+    train(model, INPUTS)
+    assert not torch.equal(model[0].weight, before)
+    pol.imp_prune(model, 0.5, rewind=start)
+    torch.testing.assert_close(model[0].weight, before)
+    mask = pol.masks(model)["4.weight"]
+    assert torch.equal(model[4].weight, start.weights["4.weight"].masked_fill(~mask, 0.0))
+
+
 SPOILS: dict[str, Any] = {
     "lacks": (lambda w: w.pop("4.bias"), r"lacks '4\.bias'"),
     "more": (lambda w: w.update({"9.weight": torch.ones(1)}), r"'9\.weight'.*model lacks"),
