@@ -1,7 +1,11 @@
 """Options and markers of the test run, and the code blocks of the documentation as tests."""
 
+import os
 from doctest import ELLIPSIS
 from pathlib import Path
+
+# Before torch: threads that wait for each other make small tensors slow, and busy cores slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -37,12 +37,15 @@ class Place:
         data_root: Folder of the data sets.
         download: Fetch data that is missing.
         keep_checkpoints: Leave the last checkpoint of a finished run on disk.
+        threads: Threads of one run; None takes one for fc, whose layers are too small to share,
+            and an equal share of the cores for the others.
     """
 
     out: Path
     data_root: Path | None = None
     download: bool = False
     keep_checkpoints: bool = False
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def sweep(
     Args:
         configs: The runs.
         place: Where results go and data comes from.
-        jobs: Processes that work at once; each takes an equal share of the cores.
+        jobs: Processes that work at once.
         quiet: Show no progress.
 
     Returns:
@@ -82,7 +85,8 @@ def sweep(
     data, first = _dataset(pending[0], place), pending[0]
     # Fails early where the network does not fit the images or the weights.
     build_model(first.arch, data.shape, data.classes, first.init, weights=first.weights)
-    threads = max(1, joblib.cpu_count() // jobs)
+    share = 1 if first.arch == "fc" else max(1, joblib.cpu_count() // jobs)
+    threads = place.threads or share
     outcomes = []
     with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:
         for outcome in _perform(pending, place, jobs, threads, bars):

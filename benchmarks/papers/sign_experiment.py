@@ -159,8 +159,12 @@ class SignOptions:
     # interrupted ones go on.
     out: Path = Path("runs")
 
-    # Processes that work at once; each takes its share of the cores.
+    # Processes that work at once.
     jobs: int = 1
+
+    # Threads of one run. Default: 1 for fc, whose layers are too small to share, else the cores
+    # divided by the jobs. It changes the last bits of a result, nothing else.
+    threads: int | None = None
 
     # Keep the last checkpoint of finished runs.
     keep_checkpoints: bool = False
@@ -229,7 +233,9 @@ def perform(options: SignOptions, experiment: str) -> int:
     # Not before here: torch is slow to import, and --help shall not wait for it.
     from benchmarks.sweep import Outcome, Place, sweep
 
-    place = Place(options.out, options.data_root, options.download, options.keep_checkpoints)
+    place = Place(
+        options.out, options.data_root, options.download, options.keep_checkpoints, options.threads
+    )
     try:
         configs = configurations(options, experiment)
         outcomes = sweep(configs, place, jobs=options.jobs, quiet=options.quiet)
@@ -266,8 +272,8 @@ def _problems(options: SignOptions) -> list[str]:
         problems.append("rounds must not be negative, and epochs must be at least 1")
     if not 0 < options.prune_base < 1:
         problems.append(f"--prune-base {options.prune_base} is not between 0 and 1")
-    if options.batch_size < 1 or options.jobs < 1:
-        problems.append("--batch-size and --jobs must be at least 1")
+    if min(options.batch_size, options.jobs, options.threads or 1) < 1:
+        problems.append("--batch-size, --jobs and --threads must be at least 1")
     if not 0 <= options.mix <= 1:
         problems.append(f"--mix {options.mix} is not a share between 0 and 1")
     return problems

@@ -59,6 +59,9 @@ class Target:
     @property
     def weight(self) -> Tensor:
         """The effective weight, detached: seen through the mask where there is one."""
+        theirs = _torch_mask(self.uses[0])
+        if theirs is not None:  # the attribute is as old as the last forward pass
+            return self.stored[0].detach() * theirs
         with torch.no_grad():
             effective: Tensor = getattr(self.uses[0].module, self.uses[0].tensor_name)
         return effective.detach()
@@ -72,18 +75,18 @@ class Target:
         """The mask itself, not a copy; that of ``torch.nn.utils.prune``, or all ones, without."""
         if self.masking is not None:
             return self.masking.mask
-        theirs = self.uses[0].module._buffers.get(f"{self.uses[0].tensor_name}_mask")
-        if (
-            theirs is not None
-            and f"{self.uses[0].tensor_name}_orig" in self.uses[0].module._parameters
-        ):
+        theirs = _torch_mask(self.uses[0])
+        if theirs is not None:
             return theirs != 0
         return torch.ones_like(self.stored[0], dtype=torch.bool)
 
     @property
     def shape(self) -> torch.Size:
         """The shape of the weight."""
-        return self.stored[0].shape
+        if self.masking is not None:
+            return self.masking.mask.shape
+        parametrized = _chain(self.uses[0].module, self.uses[0].tensor_name) is not None
+        return self.weight.shape if parametrized else self.stored[0].shape
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
@@ -286,6 +289,13 @@ def _stored(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
     return (leaf,)
 
 
+def _torch_mask(use: Use) -> Tensor | None:
+    """The mask that ``torch.nn.utils.prune`` holds on a tensor, if it does."""
+    if f"{use.tensor_name}_orig" not in use.module._parameters:
+        return None
+    return use.module._buffers.get(f"{use.tensor_name}_mask")
+
+
 def _hooked(model: nn.Module) -> list[Target]:
     """Weights that a forward hook computes, known by the parameters it computes them from."""
     targets = []
@@ -322,4 +332,19 @@ def _why_not(target: Target) -> str | None:
             f"{target.name} is already parametrized by {type(chain[0]).__name__}; "
             f"exclude={target.name!r} leaves it out"
         )
+    _refuse_uneven_torch_masks(target)
     return None if stored.requires_grad else "frozen (requires_grad=False)"
+
+
+def _refuse_uneven_torch_masks(target: Target) -> None:
+    """Refuse a tied weight that ``torch.nn.utils.prune`` masks for one of its users alone."""
+    first, *others = target.owners
+    theirs = _torch_mask(first)
+    for other in others:
+        its = _torch_mask(other)
+        same = its is None if theirs is None else its is not None and torch.equal(theirs, its)
+        if not same:
+            raise ValueError(
+                f"{first.name} and {other.name} are one tensor, but torch.nn.utils.prune does not "
+                "mask them alike; give both the same mask, or exclude both"
+            )
