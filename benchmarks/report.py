@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.published import PAPERS
+from benchmarks.published import PAPERS, setup
 
 Result = dict[str, Any]
 
@@ -120,6 +120,7 @@ def experiment_markdown(
             figures = _draw(group, sweep, published, plots) if plots is not None else []
             drawn += figures
             parts.append(f"### {sweep.kind}: final test accuracy (%)")
+            parts += _coverage(config["experiment"], sweep)
             parts.append(accuracy_table(sweep))
             parts.append(summary_table(sweep, published))
             if details:
@@ -149,6 +150,15 @@ def _draw(group: list[Result], sweep: Any, published: Any, folder: Path) -> list
         figures.append(plot_sweep(sweep, folder / f"{stem}.png", spread, published))
     figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title + mean))
     return figures
+
+
+def _coverage(experiment: str, sweep: Any) -> list[str]:
+    """Says where a sweep has fewer points than the paper's grid, where the paper gives one."""
+    grid = set(setup(experiment).get("phi_center", ()))
+    done = grid & {sweep.value(point) for point in sweep.points}
+    if sweep.kind != "phi" or len(done) == len(grid):
+        return []
+    return [f"{len(done)} of the paper's {len(grid)} values."]
 
 
 def _scale(group: list[Result]) -> str:

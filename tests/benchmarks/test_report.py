@@ -147,3 +147,9 @@ def test_printed_section_has_no_pictures(results):
     section = experiment_markdown(results, None)
     assert section.plots == []
     assert "![" not in section.text
+
+
+def test_a_sweep_of_part_of_the_papers_grid_says_so(make):
+    runs = [make("mask1", 0.0, 0, 96.0, 97.0, experiment="zero_crossing") for _ in range(2)]
+    runs[1]["config"]["perturbation"] = [["phi", 0.001]]
+    assert "2 of the paper's 11 values." in experiment_markdown(runs, None).text
