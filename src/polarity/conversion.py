@@ -14,6 +14,7 @@ from polarity.plain_checkpoint import accept_plain_checkpoints, forget_plain_che
 from polarity.recurrent import refresh_flat_weights, release_flat_weights
 from polarity.selectors import Selector
 from polarity.targets import Target, Targets, all_targets, attached, find_targets
+from polarity.torch_pruning import torch_mask
 
 __all__ = ["attach_masks", "dense_state_dict", "mask_weights", "merge"]
 
@@ -152,7 +153,7 @@ def attach_masks(found: Mapping[str, Target]) -> None:
         if masking is None:
             masking = MaskedWeight(target.mask)
             for use in target.owners:
-                if f"{use.tensor_name}_orig" in use.module._parameters:
+                if torch_mask(use.module, use.tensor_name) is not None:
                     prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
         for use in target.owners:
             accept_plain_checkpoints(use.module)

@@ -200,7 +200,7 @@ def _rewind_schedule(
 ) -> tuple[str, ...]:
     """Restore what is held of what is given, and say what was done."""
     rewind.restore_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
-    if optimizer is not None:
+    if optimizer is not None and rewind.optimizer is not None:
         # The state of the rewind point knows nothing of what was pruned since.
         zero_pruned_state(optimizer, masked_leaves(attached(model).values()))
     notes = []

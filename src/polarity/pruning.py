@@ -127,15 +127,10 @@ def _plan(
     ordered = {name: scores[name] for name in found}
     living = {name: int(mask.count_nonzero()) for name, mask in alive.items()}
 
-    if densities is not None:
+    if densities is not None or scope == "layer":
+        wanted = dict.fromkeys(found, density) if densities is None else densities
         keep = {
-            name: _keep(living[name], target.shape.numel(), None, densities[name], name)
-            for name, target in found.items()
-        }
-        return keep_top_each(ordered, keep, alive)
-    if scope == "layer":
-        keep = {
-            name: _keep(living[name], target.shape.numel(), amount, density, name)
+            name: _keep(living[name], target.shape.numel(), amount, wanted[name], name)
             for name, target in found.items()
         }
         return keep_top_each(ordered, keep, alive)

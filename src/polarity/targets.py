@@ -13,8 +13,17 @@ from polarity._table import format_shape, format_table
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.plain_checkpoint import original_order
 from polarity.selectors import Selector, Use, select
+from polarity.torch_pruning import refuse_uneven_masks, torch_mask
 
-__all__ = ["Target", "Targets", "all_targets", "attached", "find_targets", "plain_buffers"]
+__all__ = [
+    "Target",
+    "Targets",
+    "all_targets",
+    "attached",
+    "find_targets",
+    "plain_buffers",
+    "torch_mask",
+]
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Target:
     @property
     def weight(self) -> Tensor:
         """The effective weight, detached: seen through the mask where there is one."""
-        theirs = _torch_mask(self.uses[0])
+        theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
         if theirs is not None:  # the attribute is as old as the last forward pass
             return self.stored[0].detach() * theirs
         with torch.no_grad():
@@ -75,7 +84,7 @@ class Target:
         """The mask itself, not a copy; that of ``torch.nn.utils.prune``, or all ones, without."""
         if self.masking is not None:
             return self.masking.mask
-        theirs = _torch_mask(self.uses[0])
+        theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
         if theirs is not None:
             return theirs != 0
         return torch.ones_like(self.stored[0], dtype=torch.bool)
@@ -232,8 +241,8 @@ def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
     buffers = {}
     for path, module, _ in _modules(model):
         for name, value in module._buffers.items():
-            torch_mask = name.endswith("_mask") and f"{name[:-5]}_orig" in module._parameters
-            if value is not None and not torch_mask:
+            is_torch_mask = torch_mask(module, name.removesuffix("_mask")) is value
+            if value is not None and not is_torch_mask:
                 buffers[f"{path}.{name}" if path else name] = value
     return buffers
 
@@ -259,8 +268,7 @@ def _held_names(module: nn.Module) -> Iterator[str]:
         if parameter is None:
             continue
         plain = name.removesuffix("_orig")
-        pruned_by_torch = plain != name and f"{plain}_mask" in module._buffers
-        yield plain if pruned_by_torch else name
+        yield name if torch_mask(module, plain) is None else plain
     if parametrize.is_parametrized(module):
         yield from cast(nn.ModuleDict, module.parametrizations)
 
@@ -287,13 +295,6 @@ def _stored(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
     leaf = held[tensor_name if tensor_name in held else f"{tensor_name}_orig"]
     assert leaf is not None
     return (leaf,)
-
-
-def _torch_mask(use: Use) -> Tensor | None:
-    """The mask that ``torch.nn.utils.prune`` holds on a tensor, if it does."""
-    if f"{use.tensor_name}_orig" not in use.module._parameters:
-        return None
-    return use.module._buffers.get(f"{use.tensor_name}_mask")
 
 
 def _hooked(model: nn.Module) -> list[Target]:
@@ -332,19 +333,5 @@ def _why_not(target: Target) -> str | None:
             f"{target.name} is already parametrized by {type(chain[0]).__name__}; "
             f"exclude={target.name!r} leaves it out"
         )
-    _refuse_uneven_torch_masks(target)
+    refuse_uneven_masks(target.owners)
     return None if stored.requires_grad else "frozen (requires_grad=False)"
-
-
-def _refuse_uneven_torch_masks(target: Target) -> None:
-    """Refuse a tied weight that ``torch.nn.utils.prune`` masks for one of its users alone."""
-    first, *others = target.owners
-    theirs = _torch_mask(first)
-    for other in others:
-        its = _torch_mask(other)
-        same = its is None if theirs is None else its is not None and torch.equal(theirs, its)
-        if not same:
-            raise ValueError(
-                f"{first.name} and {other.name} are one tensor, but torch.nn.utils.prune does not "
-                "mask them alike; give both the same mask, or exclude both"
-            )
