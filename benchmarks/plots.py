@@ -33,7 +33,7 @@ _AXIS = {
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
     "phi": "φ: threshold above which a reference weight counts as positive",
 }
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -46,7 +46,7 @@ _STYLE: Any = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
 }
-_DPI = 200
+DPI = 200
 
 
 def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best]) -> Path:
@@ -74,7 +74,7 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
     ]
     bars = [(found.mean, found.std or 0.0) for found in finals]
     bars += [(accuracy, 0.0) for _, accuracy in stars.values()]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
         ((*parts,),) = _panels(figure, 1, 1, bars)
         for axes in parts:
@@ -96,7 +96,7 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
         figure.legend(
             handles, labels, loc="outside upper center", ncols=5, title=title, title_fontsize=10
         )
-        figure.savefig(path, dpi=_DPI)
+        figure.savefig(path, dpi=DPI)
     return path
 
 
@@ -118,7 +118,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         for strategy in sweep.strategies
         for point in sweep.points
     }
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.3 * columns + 1.2, 2.6 * rows + 0.7), layout="constrained")
         bars = [(y, 0.0) for _, ys in lines.values() for y in ys]
         panels = _panels(figure, rows, columns, bars)
@@ -143,7 +143,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         handles, labels = panels[0][0].get_legend_handles_labels()
         symbol = SYMBOLS.get(sweep.kind, "perturbation")
         figure.legend(handles, labels, loc="outside right center", title=symbol)
-        figure.savefig(path, dpi=_DPI)
+        figure.savefig(path, dpi=DPI)
     return path
 
 

@@ -36,6 +36,12 @@ def _values() -> dict[str, Any]:
     return loaded
 
 
+def transcript(paper: str) -> dict[str, Any]:
+    """All that was transcribed of a paper, under its key in `published_values.json`."""
+    stored: dict[str, Any] = _values()[paper]
+    return stored
+
+
 def setup(experiment: str) -> dict[str, Any]:
     """The settings that a paper gives, as transcribed."""
     stored: dict[str, Any] = _values()[PAPERS[experiment]]["setup"]

@@ -56,12 +56,18 @@ def main(options: ReportOptions) -> int:
     """Writes the reports and gives the exit code."""
     from benchmarks.results import load_results
 
-    results = load_results(options.results)
-    if not results:
+    from benchmarks.sign_in.sweep import load_results as load_sign_in
+
+    results, sign_in = load_results(options.results), load_sign_in(options.results)
+    if not results and not sign_in:
         print(f"error: no result files in {options.results.resolve()}", file=sys.stderr)
         return 1
     for path in write_reports(results, options.out):
         print(path)
+    if sign_in:
+        from benchmarks.sign_in.report import write_page
+
+        print(write_page(sign_in, options.out))
     return 0
 
 

@@ -25,7 +25,8 @@ class Form:
     """A way of holding masked weights: how a plain model gets it, with half its weights masked.
 
     ``enforced`` says whether the mask is applied, and ``same_parameters`` whether what is trained
-    are the plain model's own Parameter objects.
+    are the plain model's own Parameter objects. Where they are not the weight is computed, and
+    equal to the plain one up to rounding.
     """
 
     name: str
@@ -149,10 +150,16 @@ def half_remembered(model: nn.Module) -> nn.Module:
     return model
 
 
+def half_signed_in(model: nn.Module) -> nn.Module:
+    """Mask half of every prunable weight and make the rest a product."""
+    return pol.sign_in(half_masked(model), beta=0.5)
+
+
 # A parametrization that is added to the package is added here, and every invariant is tested.
 FORMS = [
     Form("masked", half_masked),
     Form("remembered", half_remembered, enforced=False),
+    Form("sign_in", half_signed_in, same_parameters=False),
 ]
 
 

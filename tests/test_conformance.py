@@ -44,6 +44,13 @@ def reference(kind: Kind, form: Form, seed: int = 0) -> nn.Module:
     return zeroed(model, random_masks(model)) if form.enforced else model
 
 
+def agree(form: Form, ours: Tensor, plain: Tensor) -> bool:
+    """Bit for bit, or up to the rounding of one product where the weight is one."""
+    if form.same_parameters:
+        return torch.equal(ours, plain)
+    return torch.allclose(ours, plain, rtol=1e-4, atol=1e-5)
+
+
 def same_masks(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -57,7 +64,7 @@ def test_a_layer_computes_with_its_masked_weights(kind: Kind, form: Form, traini
     model = converted(kind, form).train(training)
     plain = reference(kind, form).train(training)
     inputs = feed(kind)
-    assert torch.equal(model(*inputs), plain(*inputs))
+    assert agree(form, model(*inputs), plain(*inputs))
     with torch.no_grad():
         torch.testing.assert_close(model(*inputs), plain(*inputs))
 
@@ -66,15 +73,22 @@ def test_no_gradient_reaches_a_pruned_entry_and_every_survivor_has_its_own(
     kind: Kind, form: Form
 ) -> None:
     model, plain, inputs = converted(kind, form), reference(kind, form), feed(kind)
-    if not form.same_parameters:
-        pytest.skip("gradients of a product are not those of the weight")
     masks = pol.masks(model)
     model(*inputs).square().sum().backward()
     plain(*inputs).square().sum().backward()
     for name, mask in masks.items():
         expected = tensor_at(plain, name).grad
         path, _, tensor_name = name.rpartition(".")
-        stored = model.get_submodule(path).parametrizations[tensor_name].original
+        chain = model.get_submodule(path).parametrizations[tensor_name]
+        if not form.same_parameters:  # the chain rule of a product
+            m, v = chain.original0, chain.original1
+            close = {"rtol": 1e-3, "atol": 1e-4}
+            torch.testing.assert_close(m.grad, expected * mask * v, **close)
+            torch.testing.assert_close(v.grad, expected * mask * m, **close)
+            assert not m.grad[~mask].any()
+            assert not v.grad[~mask].any()
+            continue
+        stored = chain.original
         assert torch.equal(stored.grad, expected * mask if form.enforced else expected)
         assert bool(stored.grad[mask & (expected != 0)].all())
 
@@ -136,7 +150,7 @@ def test_a_dense_checkpoint_loads_under_the_masks(kind: Kind, form: Form) -> Non
     model.load_state_dict(dense)
     assert list(dense) == names, "the caller's checkpoint was changed"
     assert same_masks(pol.masks(model), masks)
-    assert torch.equal(outputs(model, inputs), outputs(reference(kind, form, seed=7), inputs))
+    assert agree(form, outputs(model, inputs), outputs(reference(kind, form, seed=7), inputs))
 
 
 def test_a_checkpoint_of_torch_pruning_loads_and_computes_the_same(kind: Kind, form: Form) -> None:
@@ -148,7 +162,7 @@ def test_a_checkpoint_of_torch_pruning_loads_and_computes_the_same(kind: Kind, f
     model = converted(kind, form)
     model.load_state_dict(pruned.state_dict())
     assert same_masks(pol.masks(model), masks)
-    assert torch.equal(outputs(model, inputs), outputs(pruned, inputs))
+    assert agree(form, outputs(model, inputs), outputs(pruned, inputs))
 
 
 def test_the_dense_state_dict_loads_into_the_plain_model(kind: Kind, form: Form) -> None:
@@ -194,7 +208,7 @@ def test_a_weight_that_is_assigned_is_copied_and_seen_through_the_mask(
         given[name] = tensor_at(build(kind, seed=7), name).detach().clone()
         setattr(model.get_submodule(path), tensor_name, given[name])
         expected = given[name].masked_fill(~masks[name], 0.0) if form.enforced else given[name]
-        assert torch.equal(tensor_at(model, name), expected)
+        assert agree(form, tensor_at(model, name), expected)
     kept = {name: value.clone() for name, value in given.items()}
     train(model, inputs)
     assert same_masks(given, kept)
@@ -203,7 +217,7 @@ def test_a_weight_that_is_assigned_is_copied_and_seen_through_the_mask(
 def test_a_merged_model_can_be_masked_again(kind: Kind, form: Form) -> None:
     model, inputs = pol.merge(converted(kind, form)), feed(kind)
     form.attach(model)
-    assert torch.equal(outputs(model, inputs), outputs(reference(kind, form), inputs))
+    assert agree(form, outputs(model, inputs), outputs(reference(kind, form), inputs))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -256,6 +270,8 @@ def test_a_change_of_dtype_reaches_weights_and_spares_masks(
 def test_autocast_computes_in_bfloat16_and_trains_in_float32(kind: Kind, form: Form) -> None:
     model, plain, inputs = converted(kind, form), reference(kind, form), feed(kind)
     for _ in range(2):
+        if not form.same_parameters:
+            plain.load_state_dict(pol.dense_state_dict(model))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output, expected = model(*inputs), plain(*inputs)
         assert output.dtype == expected.dtype

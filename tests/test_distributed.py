@@ -15,6 +15,7 @@ from tests.models_for_tests import random_masks, seeded
 
 WORLD = 2
 MOMENTS = ("pruned", "resigned", "trained", "revived", "pruned_again", "rewound", "drawn", "merged")
+MOMENTS += ("signed_in",)  # a new wrapping: what is converted is wrapped afterwards
 
 
 def small(seed: int) -> nn.Sequential:
@@ -74,6 +75,15 @@ def one_rank(rank: int, folder: str) -> None:
     note("drawn")
     pol.merge(model, optimizer=sgd)
     note("merged")
+
+    pol.sign_in(model)
+    parallel = DistributedDataParallel(model)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    schedule = pol.RescaleSchedule(model, every=2, optimizer=sgd, momentum="transform")
+    for _ in range(3):
+        schedule.step()
+        train()
+    note("signed_in")
     torch.save(moments, f"{folder}/rank{rank}.pt")
     distributed.destroy_process_group()
 
@@ -126,3 +136,9 @@ def test_the_ranks_really_trained_together(ranks: Any) -> None:
     before, after = ranks[0]["resigned"], ranks[0]["trained"]
     assert not torch.equal(before["4.bias"], after["4.bias"])
     assert not same_state(ranks[0]["pruned"], before)
+
+
+def test_factors_really_trained_together_after_conversion(ranks: Any) -> None:
+    before, after = ranks[0]["merged"], ranks[0]["signed_in"]
+    m, v = (after[f"4.parametrizations.weight.original{i}"] for i in (0, 1))
+    assert not torch.equal(before["4.weight"], m * v)

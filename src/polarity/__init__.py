@@ -3,44 +3,83 @@
 The public names are listed in ``__all__``; ``help(polarity.imp_prune)`` and the like explain each.
 """
 
-from polarity import scores
+from polarity import densities, scores
+from polarity.analysis import (
+    ErrorBarrier,
+    FlipReport,
+    SignTracker,
+    error_barrier,
+    init_noise_stability,
+    recalibrate_batch_norm,
+    sgd_noise_stability,
+    sharpness,
+    sign_flips,
+)
 from polarity.checkpoint import load, save
-from polarity.conversion import dense_state_dict, mask_weights, merge
+from polarity.conversion import mask_weights
 from polarity.iterative import imp_prune, lrr_step
 from polarity.masking import density, load_masks, masks, sparsity
-from polarity.parametrizations import MaskedWeight
+from polarity.merging import dense_state_dict, merge
+from polarity.norm_alpha import norm_alpha, set_norm_alpha
+from polarity.norm_interpolation import interpolate_norms
+from polarity.parametrizations import MaskedWeight, NormInterp, SignInMW
 from polarity.perturb import Delta, Epsilon, Phi
 from polarity.prune_report import PruneReport
 from polarity.pruning import prune
 from polarity.reinit import reinit_signs, signed_constants
+from polarity.reparametrize import sign_in
+from polarity.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
 from polarity.rewind import RewindPoint
 from polarity.sign_report import SignReport
 from polarity.targets import find_targets
+from polarity.tickets import SignedMask, signed_mask
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Delta",
     "Epsilon",
+    "ErrorBarrier",
+    "FlipReport",
     "MaskedWeight",
+    "NormInterp",
     "Phi",
     "PruneReport",
+    "RescaleSchedule",
     "RewindPoint",
+    "SignInMW",
     "SignReport",
+    "SignTracker",
+    "SignedMask",
     "dense_state_dict",
+    "densities",
     "density",
+    "error_barrier",
     "find_targets",
+    "frobenius_decay",
     "imp_prune",
+    "init_noise_stability",
+    "inner_scaling",
+    "interpolate_norms",
     "load",
     "load_masks",
     "lrr_step",
     "mask_weights",
     "masks",
     "merge",
+    "norm_alpha",
     "prune",
+    "recalibrate_batch_norm",
     "reinit_signs",
+    "rescale",
     "save",
     "scores",
+    "set_norm_alpha",
+    "sgd_noise_stability",
+    "sharpness",
+    "sign_flips",
+    "sign_in",
     "signed_constants",
+    "signed_mask",
     "sparsity",
 ]

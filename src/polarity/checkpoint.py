@@ -1,6 +1,7 @@
 """A converted model in one safetensors file: loading never unpickles."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -8,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from polarity.conversion import mask_weights
+from polarity.reparametrize import sign_in
 
 __all__ = ["load", "save"]
-
-_MASK = ".0.mask"
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -51,7 +51,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
-    """Read a file of :func:`save` into a model, in place, masking what was masked there.
+    """Read a file of :func:`save` into a model, in place, attaching what was attached there.
 
     Args:
         model: a model of the structure that was saved, plain or masked.
@@ -80,12 +80,18 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
     state = safetensors.load_file(str(path))
     state |= {name: state[same] for name, same in aliases.items()}
-    masked = [key.removesuffix(_MASK) for key in state if key.endswith(_MASK)]
-    if masked:
-        names = tuple(name.replace("parametrizations.", "", 1) for name in masked)
-        mask_weights(model, targets=names)
+    if masked := _plain_names(state, ".0.mask"):
+        mask_weights(model, targets=masked)
+    if products := _plain_names(state, ".0.beta"):
+        sign_in(model, targets=products)
     model.load_state_dict(state)
     return model
+
+
+def _plain_names(state: Mapping[str, Tensor], ending: str) -> tuple[str, ...]:
+    """Plain names of the weights whose parametrization has a buffer of this name."""
+    names = (key.removesuffix(ending) for key in state if key.endswith(ending))
+    return tuple(name.replace("parametrizations.", "", 1) for name in names)
 
 
 def _safetensors() -> ModuleType:

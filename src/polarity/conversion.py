@@ -1,22 +1,20 @@
-"""Attach masks to the weights of any model, and take them off again."""
+"""Attach masks to the weights of any model."""
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from polarity.optimizer_state import zero_pruned_state
 from polarity.parametrizations.masked import MaskedWeight, as_mask
-from polarity.plain_checkpoint import accept_plain_checkpoints, forget_plain_checkpoints
-from polarity.recurrent import refresh_flat_weights, release_flat_weights
+from polarity.plain_checkpoint import accept_plain_checkpoints
+from polarity.recurrent import release_flat_weights
 from polarity.selectors import Selector
-from polarity.targets import Target, Targets, all_targets, attached, find_targets
+from polarity.targets import Target, all_targets, find_targets
 from polarity.torch_pruning import torch_mask
 
-__all__ = ["attach_masks", "dense_state_dict", "mask_weights", "merge"]
+__all__ = ["attach_masks", "mask_weights", "masked_leaves", "own_class", "set_mask"]
 
 
 def mask_weights(
@@ -74,78 +72,6 @@ def mask_weights(
     return model
 
 
-def merge(
-    model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None, verbose: bool = False
-) -> nn.Module:
-    """Make every masked weight a plain parameter again, zeros baked in, in place.
-
-    The model computes exactly what it computed before, its ``state_dict`` has the keys (and the
-    order) it had before anything was attached, and the parameters are still the same objects. Do
-    this before exporting, deploying or handing the model on.
-
-    Args:
-        model: a model with masked weights.
-        optimizer: if given, what it remembers of pruned entries is zeroed, so that old momentum
-            does not wake them now that no mask holds them.
-        verbose: print the table of what was merged.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: if the model carries no mask.
-
-    Example:
-        >>> from torch import nn
-        >>> model = merge(mask_weights(nn.Linear(4, 3)))
-        >>> list(model.state_dict())
-        ['weight', 'bias']
-    """
-    found = attached(model)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no masked weights to merge")
-    if optimizer is not None:
-        zero_pruned_state(optimizer, masked_leaves(found.values()))
-    for target in found.values():
-        target.write(target.weight)
-        for use in target.owners:
-            _own_class(use.module)
-            parametrize.remove_parametrizations(
-                use.module, use.tensor_name, leave_parametrized=False
-            )
-            forget_plain_checkpoints(use.module)
-            refresh_flat_weights(use.module)
-    if verbose:
-        print(Targets(found))
-    return model
-
-
-def dense_state_dict(model: nn.Module) -> dict[str, Any]:
-    """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
-
-    Effective weights under plain names; loads into the plain model, or into a masked one.
-
-    Example:
-        >>> from torch import nn
-        >>> list(dense_state_dict(mask_weights(nn.Linear(4, 3))))
-        ['bias', 'weight']
-    """
-    masked = model.state_dict()
-    state: OrderedDict[str, Any] = OrderedDict(masked)
-    for target in attached(model).values():
-        weight = target.weight.clone()
-        for use in target.uses:
-            path = use.name.removesuffix(use.tensor_name)
-            inside = f"{path}parametrizations.{use.tensor_name}."
-            for key in [key for key in state if key.startswith(inside)]:
-                del state[key]
-            state[use.name] = weight
-    # The versions by which modules read checkpoints of their older selves.
-    versions = {k: v for k, v in masked._metadata.items() if "parametrizations" not in k.split(".")}  # type: ignore[attr-defined]
-    state._metadata = versions  # type: ignore[attr-defined]
-    return state
-
-
 def attach_masks(found: Mapping[str, Target]) -> None:
     """Register one MaskedWeight per target, shared by all its owners; masked ones are left."""
     for target in found.values():
@@ -159,7 +85,7 @@ def attach_masks(found: Mapping[str, Target]) -> None:
             accept_plain_checkpoints(use.module)
             release_flat_weights(use.module)
             if not parametrize.is_parametrized(use.module, use.tensor_name):
-                _own_class(use.module)
+                own_class(use.module)
                 parametrize.register_parametrization(use.module, use.tensor_name, masking)
 
 
@@ -174,10 +100,10 @@ def set_mask(target: Target, mask: Tensor, *, park: bool = False) -> None:
     masking.unpark()
     if park:
         masking.park(target.weight, ~mask if not masking.enforce else masking.mask & ~mask)
+    born = mask & ~masking.mask if masking.enforce else torch.zeros_like(mask)
     masking.mask.copy_(mask)
     masking.enforce = True
-    for leaf in target.stored:
-        leaf.masked_fill_(~mask, 0)
+    masking.clear(target.stored, born)
 
 
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
@@ -185,7 +111,7 @@ def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     return [(leaf, target.mask) for target in found for leaf in target.stored]
 
 
-def _own_class(module: nn.Module) -> None:
+def own_class(module: nn.Module) -> None:
     """Give a parametrized module a class that no other module has.
 
     ``parametrize`` keeps a tensor as a property of a class made for the module. A deepcopy has

@@ -1,11 +1,9 @@
 """Rounds of iterative pruning: IMP, weight rewinding and learning-rate rewinding."""
 
-import inspect
-from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from polarity.conversion import masked_leaves
 from polarity.optimizer_state import zero_pruned_state
@@ -13,8 +11,8 @@ from polarity.prune_report import PruneReport
 from polarity.pruning import Optimizer, Scope, prune_targets
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
-from polarity.selection import all_finite
-from polarity.targets import Target, attached, find_targets
+from polarity.scores.score import score_weights
+from polarity.targets import attached, find_targets
 
 __all__ = ["imp_prune", "lrr_step"]
 
@@ -162,34 +160,10 @@ def _prune(
     if amount is None and density is None:
         amount = 0.2
     found = attached(model) or dict(find_targets(model))
-    scores = _score(found, score or magnitude, generator)
+    scores = None
+    if score is not None and score is not magnitude:
+        scores = score_weights(found, score, generator)
     return prune_targets(found, scores, amount, density, None, scope, optimizer, park=park)
-
-
-def _score(
-    found: Mapping[str, Target], score: Score, generator: torch.Generator | None
-) -> dict[str, Tensor]:
-    """Score every effective weight, after making sure that the weights are finite."""
-    draws = generator is not None and "generator" in inspect.signature(score).parameters
-    scores = {}
-    for name, target in found.items():
-        weight = target.weight
-        if target.aliases_storage(weight):
-            weight = weight.clone()  # a score that works in place must not train the model
-        if not all_finite(weight):
-            bad = int((~weight.isfinite()).count_nonzero())
-            raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
-        with torch.no_grad():
-            scores[name] = (
-                score(name, weight, generator=generator)  # type: ignore[call-arg]
-                if draws
-                else score(name, weight)
-            )
-        if not isinstance(scores[name], Tensor):
-            raise TypeError(
-                f"score returned a {type(scores[name]).__name__} for {name!r}, expected a tensor"
-            )
-    return scores
 
 
 def _rewind_schedule(

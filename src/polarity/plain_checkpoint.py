@@ -1,13 +1,15 @@
 """Checkpoints with plain names load into a model whose weights carry masks."""
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 
 __all__ = ["accept_plain_checkpoints", "forget_plain_checkpoints", "original_order"]
 
@@ -30,24 +32,62 @@ class _PlainCheckpoints:
         if not parametrize.is_parametrized(module):
             return
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
-            masking = chain[0]
-            inside = f"{prefix}parametrizations.{tensor_name}"
-            plain = f"{prefix}{tensor_name}"
-            if not isinstance(masking, MaskedWeight) or f"{inside}.original" in state_dict:
-                continue
-            weight = state_dict.pop(plain, None)
-            if weight is None:
-                weight = state_dict.pop(f"{plain}_orig", None)
-            if weight is None:
-                continue
-            # A mask that comes with the checkpoint was enforced there; ours stays as it is.
-            enforce = masking.enforce or f"{plain}_mask" in state_dict
-            mask = state_dict.pop(f"{plain}_mask", masking.mask).to(weight.device) != 0
-            if weight.shape == mask.shape and enforce:
-                weight = torch.where(mask, weight, 0.0)
-            state_dict[f"{inside}.original"] = weight
-            state_dict[f"{inside}.0.mask"] = mask
-            state_dict[f"{inside}.0._extra_state"] = torch.tensor(enforce)
+            inside = f"{prefix}parametrizations.{tensor_name}."
+            ours = {f"{inside}{key}" for key in chain.state_dict() if "." not in key}
+            if not ours <= state_dict.keys():
+                given = _taken(state_dict, inside, f"{prefix}{tensor_name}")
+                if given is not None:
+                    for key, value in _converted(chain, *given):
+                        state_dict[f"{inside}{key}"] = value
+
+
+def _taken(
+    state_dict: dict[str, Any], inside: str, plain: str
+) -> tuple[Tensor, Tensor | None, bool] | None:
+    """Take a weight out of a checkpoint, whatever its form there: value, mask, enforced or not."""
+    factors = [state_dict.pop(f"{inside}original{i}", None) for i in (0, 1)]
+    if factors[0] is not None and factors[1] is not None:
+        weight = factors[0] * factors[1]
+    else:
+        keys = (f"{inside}original", plain, f"{plain}_orig")
+        found = [state_dict.pop(key) for key in keys if key in state_dict]
+        if not found:
+            return None
+        weight = found[0]
+    masks = [state_dict.pop(key, None) for key in (f"{inside}0.mask", f"{plain}_mask")]
+    mask = masks[0] if masks[0] is not None else masks[1]
+    enforced = bool(state_dict.pop(f"{inside}0._extra_state", True))
+    for key in [key for key in state_dict if key.startswith(inside)]:
+        del state_dict[key]
+    return weight, mask, enforced
+
+
+@torch.no_grad()
+def _converted(
+    chain: Any, weight: Tensor, mask: Tensor | None, enforced: bool
+) -> Iterator[tuple[str, Any]]:
+    """What the checkpoint of this chain would hold if it had this value, and this mask."""
+    first = chain[0]
+    for place, each in enumerate(chain):
+        for key, value in each.state_dict().items():
+            yield f"{place}.{key}", value
+    if not isinstance(first, MaskedWeight):
+        yield "original", weight
+        return
+    # A mask that comes with the checkpoint is enforced as it was there; ours stays as it is.
+    enforced = first.enforce if mask is None else enforced
+    mask = (first.mask if mask is None else mask != 0).to(weight.device)
+    yield "0.mask", mask
+    yield "0._extra_state", torch.tensor(enforced)
+    fits = weight.shape == mask.shape  # or else load_state_dict says so
+    if fits and enforced:
+        weight = torch.where(mask, weight, 0.0)
+    if isinstance(first, SignInMW):
+        m, v = balanced_factors(weight, first.beta.to(weight.device))
+        yield "original0", m.masked_fill_(~mask, 0) if fits and enforced else m
+        yield "original1", v
+    else:
+        yield "original", weight
 
 
 def accept_plain_checkpoints(module: nn.Module) -> None:

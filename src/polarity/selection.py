@@ -1,11 +1,14 @@
 """Exact selection: which entries of many tensors live, to the entry, whatever the ties."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["all_finite", "keep_top", "keep_top_each", "top_of_field"]
+from polarity.selecting import Chosen, Entries
+
+__all__ = ["all_finite", "choose_top", "keep_largest", "keep_top", "keep_top_each", "top_of_field"]
 
 
 @torch.no_grad()
@@ -38,23 +41,8 @@ def keep_top(
         >>> keep_top(scores, 3, ones)
         {'a': tensor([ True, False,  True]), 'b': tensor([ True, False])}
     """
-    fields = {name: _field(name, score, alive) for name, score in scores.items()}
-    total = sum(int(alive[name].count_nonzero()) for name in fields)
-    if not 0 <= keep <= total:
-        raise ValueError(f"keep={keep} is not between 0 and the {total} living entries")
-    if not fields:
-        return {}
-    # One common dtype and device; widening a float never changes the order of two values.
-    double = any(field.dtype == torch.float64 for field in fields.values())
-    device = next(iter(fields.values())).device
-    field = torch.cat(
-        [each.to(device, torch.float64 if double else torch.float32) for each in fields.values()]
-    )
-    kept = torch.split(top_of_field(field, keep), [each.numel() for each in fields.values()])
-    return {
-        name: mine.view(score.shape).to(score.device)
-        for (name, score), mine in zip(scores.items(), kept, strict=True)
-    }
+    chosen = choose_top(scores, keep, alive)
+    return {name: chosen.new_mask(name) for name in scores}
 
 
 def keep_top_each(
@@ -72,27 +60,71 @@ def keep_top_each(
         >>> keep_top_each(scores, {"a": 1, "b": 1}, ones)
         {'a': tensor([ True, False, False]), 'b': tensor([ True, False])}
     """
-    masks: dict[str, Tensor] = {}
-    for name, score in scores.items():
-        try:
-            masks |= keep_top({name: score}, keep[name], alive)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return masks
+    chosen = choose_top(scores, keep, alive)
+    return {name: chosen.new_mask(name) for name in scores}
+
+
+def choose_top(
+    scores: Mapping[str, Tensor], keep: int | Mapping[str, int], alive: Mapping[str, Tensor]
+) -> Chosen:
+    """Choose what :func:`keep_top`, or with a count for each :func:`keep_top_each`, would keep."""
+    entries = {name: _entries(name, score, alive) for name, score in scores.items()}
+    complaint = "{name!r} has {bad} NaN or infinite scores; nothing was pruned"
+    return Chosen(entries, keep, signed=True, complaint=complaint)
+
+
+def keep_largest(
+    weights: Mapping[str, Tensor], keep: int | Mapping[str, int], masks: Mapping[str, Tensor]
+) -> dict[str, int]:
+    r"""Leave only the living entries of largest magnitude, in place on the masks.
+
+    The same entries as ``keep_top({name: weight.abs()}, keep, masks)``, or where ``keep`` holds a
+    count for each tensor as :func:`keep_top_each`, without a copy of weights or masks: two passes
+    in cache-sized parts and some 0.1 bytes per weight.
+
+    Args:
+        weights: floating tensors of any shape, dtype and device.
+        keep: number of entries that live afterwards, of all tensors or ``{name: number}``.
+        masks: bool tensors of the same names, shapes and devices, changed in place.
+
+    Returns:
+        How many entries of each tensor live now.
+
+    Raises:
+        ValueError: as :func:`keep_top`; the masks are left as they were.
+
+    Example:
+        >>> import torch
+        >>> weights = {"a": torch.tensor([-3.0, 1.0, 2.0]), "b": torch.tensor([-2.0, 2.0])}
+        >>> masks = {name: torch.ones(each.shape).bool() for name, each in weights.items()}
+        >>> keep_largest(weights, 3, masks)
+        {'a': 2, 'b': 1}
+        >>> masks
+        {'a': tensor([ True, False,  True]), 'b': tensor([ True, False])}
+    """
+    entries = {name: _entries(name, weight, masks, "weight") for name, weight in weights.items()}
+    for name, weight in weights.items():
+        if masks[name].device != weight.device:
+            raise ValueError(
+                f"mask of {name!r} is on {masks[name].device}, expected the weight's {weight.device}"
+            )
+    complaint = "{name!r} has {bad} NaN or infinite weights; nothing was pruned"
+    chosen = Chosen(entries, keep, signed=False, complaint=complaint)
+    for name in weights:
+        if not chosen.in_place(name):
+            masks[name].copy_(chosen.new_mask(name))
+
+    def write(name: str, part: slice, kept: Any, alive: Any) -> None:
+        alive &= kept  # a view of the mask
+
+    chosen.visit([name for name in weights if chosen.in_place(name)], write)
+    return chosen.kept
 
 
 def top_of_field(field: Tensor, keep: int) -> Tensor:
     """Bool tensor of the ``keep`` largest entries of a 1-D tensor, ties to the lower index."""
-    if keep == 0:
-        return torch.zeros_like(field, dtype=torch.bool)
-    if field.is_cuda:  # where kthvalue refuses to run under deterministic algorithms
-        threshold = field.sort(descending=True).values[keep - 1]
-    else:
-        threshold = field.kthvalue(field.numel() - keep + 1).values
-    kept = field > threshold
-    ties = (field == threshold).nonzero().squeeze(1)
-    kept[ties[: keep - int(kept.count_nonzero())]] = True
-    return kept
+    entries = {"field": Entries.of(field, None)}
+    return Chosen(entries, keep, signed=True, complaint=None).new_mask("field")
 
 
 def all_finite(values: Tensor) -> bool:
@@ -102,22 +134,19 @@ def all_finite(values: Tensor) -> bool:
     return all(bool(extreme.isfinite()) for extreme in values.aminmax())
 
 
-def _field(name: str, score: Tensor, alive: Mapping[str, Tensor]) -> Tensor:
-    """Return the scores of one tensor, flat and checked, with -inf where nothing lives."""
+def _entries(name: str, score: Tensor, alive: Mapping[str, Tensor], what: str = "score") -> Entries:
+    """Return a checked score and its mask, on the device of the score."""
     if name not in alive:
-        raise ValueError(f"scores name {name!r}, which has no mask")
+        raise ValueError(f"{what}s name {name!r}, which has no mask")
     if score.shape != alive[name].shape:
         raise ValueError(
-            f"score of {name!r} has shape {tuple(score.shape)}, "
+            f"{what} of {name!r} has shape {tuple(score.shape)}, "
             f"expected its mask's {tuple(alive[name].shape)}"
         )
+    if alive[name].dtype != torch.bool:
+        raise ValueError(f"mask of {name!r} has dtype {alive[name].dtype}, expected torch.bool")
     if not score.is_floating_point():
         raise ValueError(
-            f"score of {name!r} has dtype {score.dtype}, expected a floating-point one"
+            f"{what} of {name!r} has dtype {score.dtype}, expected a floating-point one"
         )
-    living = alive[name].to(score.device)
-    if not all_finite(score.detach()):
-        bad = int((~score.detach().isfinite() & living).count_nonzero())
-        if bad:
-            raise ValueError(f"{name!r} has {bad} NaN or infinite scores; nothing was pruned")
-    return torch.where(living, score.detach(), -torch.inf).flatten()
+    return Entries.of(score, alive[name].to(score.device))

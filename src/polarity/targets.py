@@ -21,6 +21,7 @@ __all__ = [
     "all_targets",
     "attached",
     "find_targets",
+    "parametrizations_of",
     "plain_buffers",
     "torch_mask",
 ]
@@ -57,7 +58,7 @@ class Target:
     @property
     def masking(self) -> MaskedWeight | None:
         """The parametrization that owns its mask, or None while it is a plain parameter."""
-        chain = _chain(self.uses[0].module, self.uses[0].tensor_name) or ()
+        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) or ()
         return next((each for each in chain if isinstance(each, MaskedWeight)), None)
 
     @property
@@ -94,14 +95,15 @@ class Target:
         """The shape of the weight."""
         if self.masking is not None:
             return self.masking.mask.shape
-        parametrized = _chain(self.uses[0].module, self.uses[0].tensor_name) is not None
-        return self.weight.shape if parametrized else self.stored[0].shape
+        plain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) is None
+        return self.stored[0].shape if plain else self.weight.shape
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
         """Set the effective weight in place: the leaves stay the objects they are."""
         parts: Any = values
-        for each in reversed(_chain(self.uses[0].module, self.uses[0].tensor_name) or ()):
+        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) or ()
+        for each in reversed(chain):
             parts = cast(Any, each).right_inverse(parts)
         for leaf, part in zip(
             self.stored, parts if isinstance(parts, tuple) else (parts,), strict=True
@@ -273,8 +275,8 @@ def _held_names(module: nn.Module) -> Iterator[str]:
         yield from cast(nn.ModuleDict, module.parametrizations)
 
 
-def _chain(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...] | None:
-    """The parametrizations of a tensor, first applied first, or None if it is plain."""
+def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...] | None:
+    """Return the parametrizations of a tensor, first applied first, or None if it is plain."""
     if not parametrize.is_parametrized(module, tensor_name):
         return None
     return tuple(_parametrization_list(module, tensor_name))
@@ -327,7 +329,7 @@ def _why_not(target: Target) -> str | None:
         return f"of dtype {stored.dtype}, not floating point"
     if hasattr(stored, "placements"):
         raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 prunes whole tensors")
-    chain = _chain(target.uses[0].module, target.uses[0].tensor_name)
+    chain = parametrizations_of(target.uses[0].module, target.uses[0].tensor_name)
     if chain is not None:
         raise ValueError(
             f"{target.name} is already parametrized by {type(chain[0]).__name__}; "

@@ -6,5 +6,8 @@ Every class here is an ordinary parametrization and works by hand::
 """
 
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.norm_interp import NormInterp
+from polarity.parametrizations.shared_alpha import SharedAlpha
+from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 
-__all__ = ["MaskedWeight"]
+__all__ = ["MaskedWeight", "NormInterp", "SharedAlpha", "SignInMW", "balanced_factors"]

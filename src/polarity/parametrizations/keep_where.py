@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["keep_where"]
+__all__ = ["BITS", "is_transformed", "keep_where"]
 
-_BITS = {
+# The integer type as wide as a floating one: multiplying bits by 0 or 1 keeps or clears them.
+BITS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
     torch.float32: torch.int32,
@@ -35,14 +36,14 @@ def keep_where(mask: Tensor, values: Tensor) -> Tensor:
         >>> keep_where(torch.tensor([True, False, False]), torch.tensor([-1.0, -2.0, torch.nan]))
         tensor([-1.,  0.,  0.])
     """
-    if _transformed(values):
+    if is_transformed(values):
         # A compiler fuses this well, and vmap cannot look inside the function below.
         return torch.where(mask, values, 0.0)
     result: Tensor = _KeepWhere.apply(values, mask)
     return result
 
 
-def _transformed(values: Tensor) -> bool:
+def is_transformed(values: Tensor) -> bool:
     """Whether a compiler, torch.func, or autograd's own batching is at work."""
     return (
         torch.compiler.is_compiling()
@@ -57,7 +58,7 @@ class _KeepWhere(torch.autograd.Function):
         # One signature with ctx, not setup_context: that one inspects signatures at every call.
         ctx.save_for_backward(mask)
         ctx.save_for_forward(mask)
-        bits = _BITS.get(values.dtype)
+        bits = BITS.get(values.dtype)
         if bits is None:
             return torch.where(mask, values, 0.0)
         return (values.view(bits) * mask.view(torch.uint8)).view(values.dtype)

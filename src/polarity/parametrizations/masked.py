@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from polarity.bit_packing import pack_bits, unpack_bits
 from polarity.parametrizations.keep_where import keep_where
 
 __all__ = ["MaskedWeight"]
@@ -79,10 +80,20 @@ class MaskedWeight(nn.Module):
         return keep_where(self.mask, weight) if self.enforce else weight.clone()
 
     @torch.no_grad()
+    def clear(self, leaves: tuple[Tensor, ...], born: Tensor) -> None:
+        """Zero what is stored outside the mask; entries just ``born`` start at zero too."""
+        for leaf in leaves:
+            leaf.masked_fill_(~self.mask, 0)
+
+    @torch.no_grad()
     def park(self, stored: Tensor, pruned: Tensor) -> None:
         """Remember the values of ``stored`` where the bool tensor ``pruned`` is True."""
-        self.parked_where = pruned.flatten().nonzero().squeeze(1)
-        self.parked_values = stored.flatten()[self.parked_where]
+        flat = pruned.flatten()
+        self.park_packed(pack_bits(flat), stored.flatten()[flat])
+
+    def park_packed(self, where: Tensor, values: Tensor) -> None:
+        """Remember values whose places are the set bits of ``where``, see :func:`pack_bits`."""
+        self.parked_where, self.parked_values = where, values
 
     def unpark(self) -> None:
         """Forget the values of pruned entries."""
@@ -94,7 +105,7 @@ class MaskedWeight(nn.Module):
         """Return a copy of ``stored`` with the parked values back in their places."""
         values = stored.clone(memory_format=torch.contiguous_format)
         if self.parked_where is not None and self.parked_values is not None:
-            values.view(-1)[self.parked_where] = self.parked_values
+            values.view(-1)[unpack_bits(self.parked_where, values.numel())] = self.parked_values
         return values
 
     def get_extra_state(self) -> Tensor:

@@ -1,60 +1,16 @@
-"""How much every entry of a weight matters: functions ``(name, weight) -> score tensor``.
+"""Scores that compare a weight with its initial value."""
 
-Any function of that form can be given to :func:`polarity.imp_prune` as ``score=``; the entries with
-the highest scores survive. Those that look at the initial weights too are made from them::
-
-    imp_prune(model, 0.2, score=large_final_same_sign(start))
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from polarity.rewind import RewindPoint, weights_of
+from polarity.scores.score import Score
 
-__all__ = [
-    "Score",
-    "large_final_diff_sign",
-    "large_final_same_sign",
-    "magnitude",
-    "magnitude_increase",
-    "random",
-]
+__all__ = ["initial_like", "large_final_diff_sign", "large_final_same_sign", "magnitude_increase"]
 
-Score: TypeAlias = Callable[[str, Tensor], Tensor]
 Initial: TypeAlias = RewindPoint | Mapping[str, Tensor]
-
-
-def magnitude(name: str, weight: Tensor) -> Tensor:
-    r"""Score by :math:`|w|`, the criterion of iterative magnitude pruning.
-
-    Example:
-        >>> import torch
-        >>> magnitude("layer.weight", torch.tensor([-2.0, 1.0]))
-        tensor([2., 1.])
-
-    Source: Frankle & Carbin (2019); *large final* in Zhou et al. (2019), section 2.
-    """
-    return weight.abs()
-
-
-def random(name: str, weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Score by a uniform draw, the control that every criterion has to beat.
-
-    The draw is made on the generator's device (CPU without one) in float64, so that the same seed
-    gives the same mask whatever the model's device and dtype.
-
-    Example:
-        >>> import torch
-        >>> draw = torch.Generator().manual_seed(0)
-        >>> random("layer.weight", torch.zeros(2, 3), generator=draw).shape
-        torch.Size([2, 3])
-    """
-    device = generator.device if generator is not None else torch.device("cpu")
-    draw = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device=device)
-    return draw.to(weight.device)
 
 
 def large_final_same_sign(init: Initial) -> Score:

@@ -1,0 +1,160 @@
+"""ResNets for small images (He et al. 2016, section 4.2) and torchvision's with a small stem.
+
+Layers are named as torchvision names them. All randomness of a fresh network comes from one
+generator; convolutions are drawn as torchvision draws them (Kaiming, fan out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.functional import pad, relu
+
+Shortcut = Literal["projection", "pad"]
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            if shortcut == "projection":
+                self.downsample = nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                )
+            else:
+                self.downsample = _Pad(outputs - inputs, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(out)) + self.downsample(x))
+
+
+class _Pad(nn.Module):
+    """He et al.'s option A: every `stride`-th pixel, new channels zero, no parameters."""
+
+    def __init__(self, more: int, stride: int) -> None:
+        super().__init__()
+        self.more, self.stride = more, stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.more // 2
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before))
+
+
+class CifarResNet(nn.Module):
+    """Three stages of basic blocks with `width`, twice and four times `width` channels."""
+
+    def __init__(
+        self,
+        depth: int,
+        classes: int,
+        width: int,
+        channels: int,
+        shortcut: Shortcut,
+        stem_stride: int,
+    ) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(channels, width, 3, stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(blocks, width, width, 1, shortcut)
+        self.layer2 = _stage(blocks, width, 2 * width, 2, shortcut)
+        self.layer3 = _stage(blocks, 2 * width, 4 * width, 2, shortcut)
+        self.fc = nn.Linear(4 * width, classes)
+        _draw_convolutions(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = relu(self.bn1(self.conv1(x)))
+        out = self.layer3(self.layer2(self.layer1(out)))
+        return self.fc(out.mean(dim=(2, 3)))
+
+
+def cifar_resnet(
+    depth: int,
+    classes: int = 10,
+    *,
+    width: int = 16,
+    channels: int = 3,
+    shortcut: Shortcut = "projection",
+    stem_stride: int = 1,
+    generator: torch.Generator | None = None,
+) -> CifarResNet:
+    """ResNet-8, -14, -20, -32, … for images of about 32x32.
+
+    Args:
+        depth: 6n + 2.
+        classes: Number of outputs.
+        width: Channels of the first stage; the paper's networks have 16.
+        channels: Channels of an image.
+        shortcut: What joins stages of different shape: a 1x1 convolution with batch norm
+            (`projection`, option B; ResNet-20 has 272 474 parameters) or zero-padded channels
+            (`pad`, option A, that of the ResNet paper; 269 722 parameters).
+        stem_stride: Stride of the first convolution; 2 makes the network about four times cheaper
+            and is not what the papers train.
+        generator: A CPU generator; the one with seed 0 where it is not given.
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"depth is 6n + 2 (8, 14, 20, 32, …), not {depth}")
+    if width < 1:
+        raise ValueError(f"width is at least 1, not {width}")
+    if stem_stride < 1:
+        raise ValueError(f"stem_stride is at least 1, not {stem_stride}")
+    if shortcut not in ("projection", "pad"):
+        raise ValueError(f"shortcut is 'projection' or 'pad', not {shortcut!r}")
+    return seeded(
+        lambda: CifarResNet(depth, classes, width, channels, shortcut, stem_stride), generator
+    )
+
+
+def resnet18(
+    classes: int = 10, *, channels: int = 3, generator: torch.Generator | None = None
+) -> nn.Module:
+    """torchvision's ResNet-18 with the usual CIFAR stem: a 3x3 convolution, stride 1, no pool."""
+    from torchvision.models import resnet18 as build
+
+    def make() -> nn.Module:
+        model = build(weights=None, num_classes=classes)
+        model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+        _draw_convolutions(model)
+        return model
+
+    return seeded(make, generator)
+
+
+def resnet50(classes: int = 1000, *, generator: torch.Generator | None = None) -> nn.Module:
+    """torchvision's ResNet-50, untrained."""
+    from torchvision.models import resnet50 as build
+
+    return seeded(lambda: build(weights=None, num_classes=classes), generator)
+
+
+def seeded(make: Callable[[], _Model], generator: torch.Generator | None) -> _Model:
+    """Builds a model whose layers draw their own weights; the global generator stays as it was."""
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def _stage(blocks: int, inputs: int, outputs: int, stride: int, kind: Shortcut) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride, kind)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1, kind) for _ in range(blocks - 1)))
+
+
+def _draw_convolutions(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,1 @@
+"""The runs of "Sign-In to the Lottery": settings, masks, training, tables and figures."""

@@ -1,0 +1,197 @@
+"""Gradient descent of the single neuron, many runs in one array.
+
+The loss is quadratic in a·w as long as the same samples are active. With M = mean of z·zᵀ and
+q = mean of y·z over the active samples, and the vector G = a·M·w − q,
+
+    ∂L/∂a = wᵀG,    ∂L/∂w = a·G.
+
+Two things follow. For d = 1 the two derivatives are built from one number, so a = −w stays so to
+the last bit and a run on the stable manifold of the saddle stays there: rounding decides nothing.
+And M and q only change when a sample changes sides. They are kept until the direction of w has
+turned by more than the angle to the nearest sample's boundary, which makes a step independent of
+the number of samples.
+
+A run whose state is a fixed point of the step to the last bit stays there for ever: it is taken
+out of the batch, and its outcome is still that of all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.theory.neuron import Array, Task
+
+# How often runs that no longer move are looked for, in steps.
+_SETTLE_EVERY = 500
+
+
+def balance(theta: Array, beta: Array) -> tuple[Array, Array]:
+    """The (m, v) with m·v = θ and m² − v² = β that Sign-In starts from."""
+    alpha = 0.5 * beta
+    m = np.sqrt(alpha + np.hypot(theta, alpha))
+    return m, theta / m
+
+
+class ActiveMoments:
+    """M and q of the active samples of every run, brought up to date when they may have changed.
+
+    Args:
+        task: The data.
+        weights: (d, R), where the runs begin.
+    """
+
+    def __init__(self, task: Task, weights: Array) -> None:
+        dim, runs = weights.shape
+        self._task = task
+        self._inputs = np.ascontiguousarray(task.inputs)
+        self._outer = (task.inputs[:, :, None] * task.inputs[:, None, :]).reshape(-1, dim * dim)
+        self._lengths = np.linalg.norm(task.inputs, axis=1)[:, None]
+        self._second = np.empty((dim, dim, runs))
+        self._cross = np.empty((dim, runs))
+        self._direction = np.empty((dim, runs))
+        self._reach = np.empty(runs)
+        self._buffer = np.empty((dim, dim, runs))
+        self._dot = np.empty((dim, runs))
+        self._update(weights, np.arange(runs))
+
+    def pull(self, a: Array, weights: Array, out: Array) -> Array:
+        """Writes G = a·M·w − q, of shape (d, R), into `out`."""
+        self._refresh(weights)
+        np.multiply(self._second, weights, out=self._buffer)
+        np.add.reduce(self._buffer, axis=1, out=out)
+        out *= a
+        out -= self._cross
+        return out
+
+    def keep(self, runs: NDArray[np.intp]) -> None:
+        """Forgets all other runs."""
+        self._task = self._task.of_runs(runs)
+        for name in ("_second", "_cross", "_direction", "_reach", "_buffer", "_dot"):
+            setattr(self, name, np.ascontiguousarray(getattr(self, name)[..., runs]))
+
+    def _refresh(self, weights: Array) -> None:
+        if len(weights) == 1:
+            # On a line only the sign counts, and it does not underflow near the saddle.
+            stale = np.flatnonzero((weights[0] > 0) != (self._direction[0] > 0))
+            if stale.size:
+                self._update(weights[:, stale], stale)
+            return
+        np.multiply(weights, self._direction, out=self._dot)
+        along = np.add.reduce(self._dot, axis=0)
+        np.multiply(weights, weights, out=self._dot)
+        square = np.add.reduce(self._dot, axis=0)
+        # cos(angle to the direction of the last update) against cos(the angle that is safe).
+        square *= self._reach
+        along *= np.abs(along)
+        stale = np.flatnonzero(~(along > square))
+        if stale.size:
+            self._update(weights[:, stale], stale)
+
+    def _update(self, weights: Array, runs: NDArray[np.intp]) -> None:
+        dim = len(weights)
+        hidden = self._inputs @ weights
+        active = (hidden > 0).astype(np.float64)
+        scale = 1.0 / len(self._inputs)
+        self._second[..., runs] = (self._outer.T @ active).reshape(dim, dim, -1) * scale
+        active *= self._task.of_runs(runs).labels
+        self._cross[:, runs] = (self._inputs.T @ active) * scale
+        norms = np.linalg.norm(weights, axis=0)
+        # A weight of exactly zero has no direction: all products are 0, and it is stale again.
+        norms[norms == 0] = 1.0
+        self._direction[:, runs] = weights / norms
+        sine = np.min(np.abs(hidden) / self._lengths, axis=0) / norms
+        # Rounding of the cosine is far below 1e-12: what is nearer than that is always looked up.
+        self._reach[runs] = 1.0 - np.square(np.minimum(sine, 1.0)) + 1e-12
+
+
+def descend(
+    start: Array,
+    task: Task,
+    *,
+    lr: float,
+    steps: int,
+    beta: tuple[float, float] | None = None,
+    record: Sequence[int] = (),
+) -> Array:
+    """Full-batch gradient descent on (a, w), or on Sign-In's factors of them.
+
+    Args:
+        start: (1 + d, R), a in row 0.
+        task: The data.
+        lr: Step size.
+        steps: Number of steps.
+        beta: Sign-In's inner scaling of a and of w; None descends on a and w themselves.
+        record: Step numbers after which the state is wanted; the default is the last one.
+
+    Returns:
+        (len(record), 1 + d, R), the states a and w after these steps.
+    """
+    wanted = list(record) or [steps]
+    recorded = np.empty((len(wanted), *start.shape))
+    theta = np.array(start, dtype=np.float64)
+    final = theta.copy()
+    factors = None
+    if beta is not None:
+        column = np.full((len(start), 1), beta[1])
+        column[0] = beta[0]
+        factors = balance(theta, column)
+        theta = factors[0] * factors[1]
+    alive = np.arange(start.shape[1])
+    moments = ActiveMoments(task, theta[1:])
+    work = [np.empty_like(theta) for _ in range(3)]
+    for slot in (i for i, step in enumerate(wanted) if step == 0):
+        recorded[slot] = theta
+    for step in range(1, steps + 1):
+        look = step % _SETTLE_EVERY == 0
+        before = [array.copy() for array in (factors or (theta,))] if look else []
+        _step(theta, factors, moments, lr, work)
+        if step in wanted:
+            final[:, alive] = theta
+            recorded[wanted.index(step)] = final
+        if not look:
+            continue
+        after = factors or (theta,)
+        moved = np.any([np.any(b != c, axis=0) for b, c in zip(before, after, strict=True)], axis=0)
+        if moved.all():
+            continue
+        final[:, alive] = theta
+        kept = np.flatnonzero(moved)
+        alive = alive[kept]
+        if not alive.size:
+            for slot in (i for i, at in enumerate(wanted) if at > step):
+                recorded[slot] = final
+            break
+        theta = np.ascontiguousarray(theta[:, kept])
+        if factors is not None:
+            m, v = (np.ascontiguousarray(factor[:, kept]) for factor in factors)
+            factors = (m, v)
+        moments.keep(kept)
+        work = [np.empty_like(theta) for _ in range(3)]
+    return recorded
+
+
+def _step(
+    theta: Array,
+    factors: tuple[Array, Array] | None,
+    moments: ActiveMoments,
+    lr: float,
+    work: list[Array],
+) -> None:
+    gradient, product, other = work
+    pull = moments.pull(theta[0], theta[1:], other[1:])
+    np.multiply(pull, theta[1:], out=product[1:])
+    np.add.reduce(product[1:], axis=0, out=gradient[0])
+    np.multiply(pull, theta[0], out=gradient[1:])
+    gradient *= lr
+    if factors is None:
+        theta -= gradient
+        return
+    m, v = factors
+    np.multiply(gradient, v, out=product)
+    np.multiply(gradient, m, out=other)
+    m -= product
+    v -= other
+    np.multiply(m, v, out=theta)

@@ -1,0 +1,156 @@
+"""Every run of a comparison, seed by seed; finished ones are skipped."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+
+from benchmarks.data import Dataset, load_dataset
+from benchmarks.winning_sign.config import AwsConfig
+from benchmarks.winning_sign.contestants import CONTESTANTS, PARTS
+from benchmarks.winning_sign.networks import build_network
+from benchmarks.winning_sign.pipeline import Pipeline
+from benchmarks.winning_sign.store import Result, result_path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a sweep runs; none of it changes what a run computes.
+
+    Attributes:
+        out: Folder of the result files.
+        data_root: Folder of the data sets.
+        download: Fetch data that is missing.
+        threads: Threads of one process.
+        quiet: Say nothing about finished runs.
+    """
+
+    out: Path
+    data_root: Path | None = None
+    download: bool = False
+    threads: int = 1
+    quiet: bool = False
+
+
+def plan(
+    base: AwsConfig, parts: Sequence[str], at: Sequence[int], barrier_at: int
+) -> list[AwsConfig]:
+    """The runs of one seed, each once, in an order that gives whole tables early.
+
+    Args:
+        base: The setting and its seed.
+        parts: Names in `PARTS`.
+        at: Rounds whose tickets are finally trained.
+        barrier_at: Round whose networks the barriers are measured between.
+    """
+    chosen = [PARTS[part] for part in parts]
+    everywhere = dict.fromkeys(name for part in chosen for name in part.everywhere)
+    once = dict.fromkeys(name for part in chosen for name in part.once)
+    pairs = dict.fromkeys(name for part in chosen for name in part.pairs)
+    finders = {CONTESTANTS[name].finder for name in (*everywhere, *once)}
+    runs = [base.task("final", "dense")]
+    runs += [base.task("rounds", str(finder)) for finder in sorted(finders - {None}, key=str)]
+    for round in (barrier_at, *at):
+        runs += [base.task("final", name, round) for name in everywhere]
+    runs += [base.task("final", name, barrier_at) for name in once]
+    runs += [base.task("barrier", name, barrier_at) for name in pairs]
+    return list(dict.fromkeys(runs))
+
+
+def sweep(
+    bases: Sequence[AwsConfig],
+    place: Place,
+    *,
+    parts: Sequence[str],
+    at: Sequence[int],
+    barrier_at: int,
+    jobs: int = 1,
+) -> list[str]:
+    """Performs the runs whose result is not there yet, seeds side by side.
+
+    Args:
+        bases: One configuration per seed.
+        place: Where results go and data comes from.
+        parts: Names in `PARTS`.
+        at: Rounds whose tickets are finally trained.
+        barrier_at: Round of the barriers.
+        jobs: Processes that work at once; there is no use for more than there are seeds.
+
+    Returns:
+        Tracebacks of the seeds that failed.
+
+    Raises:
+        ValueError: A setting that the data set or the network refuses; nothing has been trained.
+        FileNotFoundError: The data set is not there; nothing has been trained.
+    """
+    chains = [plan(base, parts, at, barrier_at) for base in bases]
+    chains = [
+        chain
+        for chain in chains
+        if any(not result_path(place.out, config).is_file() for config in chain)
+    ]
+    if not chains:
+        return []
+    # Fails early where data is missing or the network does not fit it; downloads once.
+    data = _dataset(bases[0], place)
+    build_network(bases[0].recipe.arch, data.shape, data.classes, torch.Generator())
+    if jobs == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(place.threads)
+        try:
+            failures = [_chain(chain, place, data) for chain in chains]
+        finally:
+            torch.set_num_threads(before)
+    else:
+        failures = list(
+            Parallel(n_jobs=min(jobs, len(chains)))(
+                delayed(_in_process)(chain, place) for chain in chains
+            )
+        )
+    return [failure for failure in failures if failure is not None]
+
+
+def _in_process(chain: Sequence[AwsConfig], place: Place) -> str | None:
+    torch.set_num_threads(place.threads)
+    return _chain(chain, place, _dataset(chain[0], place))
+
+
+def _chain(chain: Sequence[AwsConfig], place: Place, data: Dataset) -> str | None:
+    """One seed, which cannot pull the others down with it."""
+    pipeline = Pipeline(data, place.out, None if place.quiet else _tell)
+    try:
+        for config in chain:
+            pipeline.result(config)
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+def _tell(path: Path, result: Result) -> None:
+    shown = {"final": "test_accuracy", "barrier": "barrier"}.get(result["config"]["kind"])
+    told = f": {shown} {result[shown]:.2f}" if shown else ""
+    print(f"{path.stem}{told} ({result['seconds']:.0f} s)", file=sys.stderr, flush=True)
+
+
+def _dataset(config: AwsConfig, place: Place) -> Dataset:
+    return load_dataset(
+        config.recipe.dataset,
+        place.data_root,
+        download=place.download,
+        device=config.device,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        # Nothing is selected, so nothing is held out.
+        holdout=0,
+    )
+
+
+def seeds_of(base: AwsConfig, seeds: Sequence[int]) -> list[AwsConfig]:
+    """The same setting with each of the seeds."""
+    return [replace(base, seed=seed) for seed in dict.fromkeys(seeds)]

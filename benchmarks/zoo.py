@@ -1,0 +1,219 @@
+"""Sign-In in one line on every classification model of torchvision: does it hold?
+
+Claim: `sign_in(model)` changes no output by more than 1e-4 relative (float32), a step of SGD
+reaches every converted weight, and `merge` gives back a plain model with the original keys and
+exactly the outputs of the converted one. Every constructor that torchvision lists is tried, with
+random weights (nothing is downloaded); one that cannot be converted is named with its reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results_zoo" / "sign_in.json"
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class ZooOptions:
+    """Convert every classification model of torchvision to Sign-In, and back.
+
+    Attributes:
+        models: names of constructors; all that torchvision lists if empty.
+        out: the result file; the page is written from it.
+        docs: folder of the page `zoo.md`.
+        seed: of weights and images.
+    """
+
+    models: tuple[str, ...] = ()
+    out: Path = RESULTS
+    docs: Path = Path("docs/results")
+    seed: int = 0
+
+
+def main(options: ZooOptions) -> int:
+    """Tries the models one after the other, prints a line each, and writes file and page."""
+    import torch
+    import torchvision
+    from tqdm import tqdm
+
+    from benchmarks.results import git_commit, machine, versions
+
+    names = options.models or tuple(torchvision.models.list_models(module=torchvision.models))
+    rows: list[dict[str, Any]] = []
+    for name in tqdm(names, desc="zoo"):
+        torch.manual_seed(options.seed)
+        try:
+            row = convert(name)
+        except Exception as error:  # the table is there to name what fails
+            row = {"model": name, "reason": f"{type(error).__name__}: {error}"}
+        rows.append(row)
+        tqdm.write(line(row))
+        gc.collect()
+    result = {
+        "rows": rows,
+        "seed": options.seed,
+        "tolerance": TOLERANCE,
+        "versions": versions(),
+        "machine": machine("cpu"),
+        "commit": git_commit(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(write_page(options.out, options.docs))
+    return 0 if all(holds(row) for row in rows) else 1
+
+
+def convert(name: str) -> dict[str, Any]:
+    """Takes one model through conversion, a step of training, and merging."""
+    import torch
+    import torchvision
+
+    import polarity as pol
+
+    model = _alive(torchvision.models.get_model(name, weights=None))
+    keys = list(model.state_dict())
+    parameters = sum(each.numel() for each in model.parameters())
+    images = _images(model)
+    with torch.no_grad():
+        model.train()(images)  # the batch's statistics become the running ones
+        plain = model.eval()(images)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    pol.sign_in(model, optimizer=optimizer)
+    with torch.no_grad():
+        change = float((model(images) - plain).norm() / plain.norm())
+    output = model.train()(images)
+    outputs = [output] if isinstance(output, torch.Tensor) else [o for o in output if o is not None]
+    sum((each - torch.randn_like(each)).square().mean() for each in outputs).backward()
+    reached = sum(
+        all(bool(leaf.grad is not None and leaf.grad.any()) for leaf in target.stored)
+        for target in pol.find_targets(model).values()
+    )
+    optimizer.step()
+    with torch.no_grad():
+        trained = model.eval()(images)
+        moved = bool((trained != plain).any() and trained.isfinite().all())
+        count = len(pol.masks(model))
+        pol.merge(model, optimizer=optimizer)
+        same = bool(torch.equal(model(images), trained))
+    return {
+        "model": name,
+        "parameters": parameters,
+        "weights": count,
+        "image": images.shape[-1],
+        "relative_change": change,
+        "reached": reached,
+        "moved": moved,
+        "keys_equal": list(model.state_dict()) == keys,
+        "merged_equal": same,
+    }
+
+
+def _alive(model: Any) -> Any:
+    """Nothing random in training, no layer that starts at zero, statistics from one batch."""
+    import torch
+    from torchvision.ops import StochasticDepth
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout | StochasticDepth):
+            module.p = 0.0
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # the heads of vision transformers, and biases
+                torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def _images(model: Any) -> Any:
+    """Two images of the smallest size that the model takes."""
+    import torch
+
+    for size in (64, 96, 224, 299):
+        images = torch.randn(2, 3, size, size)
+        try:
+            with torch.no_grad():
+                model.train()(images)
+        except (RuntimeError, ValueError, AssertionError):
+            continue
+        return images
+    raise ValueError("takes no image of 64, 96, 224 or 299 pixels")
+
+
+def holds(row: dict[str, Any]) -> bool:
+    """Whether everything that is claimed of a model was found."""
+    return (
+        "reason" not in row
+        and row["relative_change"] <= TOLERANCE
+        and row["reached"] == row["weights"]
+        and row["moved"]
+        and row["keys_equal"]
+        and row["merged_equal"]
+    )
+
+
+def line(row: dict[str, Any]) -> str:
+    """One line for the screen."""
+    if "reason" in row:
+        return f"{row['model']}: {row['reason']}"
+    verdict = "holds" if holds(row) else "DOES NOT HOLD"
+    return (
+        f"{row['model']}: {verdict}, relative change {row['relative_change']:.1e}, "
+        f"{row['reached']}/{row['weights']} weights reached"
+    )
+
+
+def write_page(results: Path, docs: Path) -> Path:
+    """Writes `zoo.md` from a result file and gives its path."""
+    from benchmarks.tables import markdown
+
+    result = json.loads(results.read_text())
+    rows: Sequence[dict[str, Any]] = result["rows"]
+    body = [
+        (row["model"], "", "", "", "", "", row["reason"])
+        if "reason" in row
+        else (
+            row["model"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            str(row["weights"]),
+            f"{row['relative_change']:.1e}",
+            str(row["reached"]),
+            "yes" if row["keys_equal"] and row["merged_equal"] else "no",
+            "" if holds(row) else "does not hold",
+        )
+        for row in rows
+    ]
+    head = ("model", "parameters", "converted", "relative change", "trained", "merged back", "note")
+    count = sum(holds(row) for row in rows)
+    packages = result["versions"]
+    text = f"""# Sign-In on torchvision's zoo
+
+`python -m benchmarks zoo` builds every classification model that torchvision lists, with random
+weights, and takes it through `sign_in(model, optimizer=sgd)`, one step of SGD and `merge`. The
+claim holds for {count} of {len(rows)}.
+
+*converted*: weights that became a product. *relative change*: of the output in evaluation mode at
+conversion, float32, norm of the difference over norm (at most {result["tolerance"]:g} is claimed).
+*trained*: weights whose two
+factors received a gradient in the step of SGD. *merged back*: the keys of the `state_dict` are the
+original ones in their order, and the outputs equal those of the converted model bit for bit.
+
+{markdown(head, body)}
+
+Dropout and stochastic depth are off, layers that torchvision starts at zero get small noise, and
+batch normalisation takes its statistics from the two images, so that every layer has a part.
+
+torch {packages.get("torch")}, torchvision {packages.get("torchvision")}, seed {result["seed"]},
+two images of the smallest size each model takes; commit {(result["commit"] or "unknown")[:7]}.
+"""
+    docs.mkdir(parents=True, exist_ok=True)
+    path = docs / "zoo.md"
+    path.write_text(text)
+    return path

@@ -1,0 +1,152 @@
+"""Running statistics of normalisation layers, computed anew."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
+
+__all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
+
+Forward: TypeAlias = Callable[[nn.Module, Any], object]
+
+
+def recalibrate_batch_norm(
+    model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None
+) -> tuple[str, ...]:
+    r"""Compute the running statistics of every BatchNorm layer anew, in place.
+
+    They are reset, and become the plain average over the batches,
+
+    .. math::
+        \mu = \frac1B \sum_{b=1}^{B} \mu_b, \qquad \sigma^2 = \frac1B \sum_{b=1}^{B} \sigma_b^2,
+
+    with :math:`\sigma_b^2` the unbiased variance inside batch :math:`b`, as PyTorch computes it
+    with ``momentum=None``. Each batch counts the same: give batches of one size. Every layer sees
+    what the layers before it make of the batch when they normalise by the batch's own statistics.
+
+    This covers ``BatchNorm1d/2d/3d``, ``SyncBatchNorm``, and ``InstanceNorm1d/2d/3d`` where they
+    track statistics. These layers alone work in training mode meanwhile: dropout is off, and
+    nothing random is drawn. Parameters, momenta and training flags are afterwards what they were.
+
+    Args:
+        model: any module.
+        batches: what to feed; un-augmented training data. A batch is the model's input, or a tuple
+            or list whose first entry is (a data loader's ``(input, target)``); it is moved to the
+            device of the model.
+        forward: ``(model, batch) -> anything``, to feed a model that takes something else.
+
+    Returns:
+        Plain names of the layers that were recalibrated; none, and nothing is fed, if the model
+        has no such layer.
+
+    Raises:
+        ValueError: if ``batches`` is empty, or a layer is lazy. Whatever is raised, also by the
+            model, the statistics are left as they were.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.BatchNorm1d(1), nn.Dropout(0.5))
+        >>> batches = [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [5.0]])]
+        >>> recalibrate_batch_norm(model, batches)
+        ('0',)
+        >>> model[0].running_mean, model[0].running_var
+        (tensor([3.5000]), tensor([1.]))
+
+    Source: the averages of Izmailov et al. (2018), *Averaging Weights Leads to Wider Optima*,
+    appendix; used along linear paths since Jordan et al. (2023), *REPAIR*.
+    """
+    layers = tracked_norms(model)
+    if not layers:
+        return ()
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    hooks = []
+    with fresh_statistics(model, layers):
+        model.eval()
+        try:
+            for layer in layers.values():
+                # Not .train(): what is attached to the layer stays in evaluation mode.
+                layer.training = True
+                layer.momentum = None
+                if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+                    # InstanceNorm takes momentum=None for "never", and does not count its calls.
+                    hooks.append(layer.register_forward_pre_hook(_average_next))
+            feed(model, batches, forward)
+        finally:
+            for name, layer in layers.items():
+                layer.momentum = momenta[name]
+            for hook in hooks:
+                hook.remove()
+    return tuple(layers)
+
+
+def tracked_norms(model: nn.Module) -> dict[str, _NormBase]:
+    """Return the layers that keep running statistics, by name.
+
+    Raises:
+        ValueError: if one is lazy.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.running_mean is not None:
+            if is_lazy(module.running_mean):
+                raise ValueError(f"{name} is lazy: run one batch through the model first")
+            found[name] = module
+    return found
+
+
+@contextmanager
+def fresh_statistics(model: nn.Module, layers: dict[str, _NormBase]) -> Iterator[None]:
+    """Reset the layers' statistics; modes are restored at exit, and upon an error statistics too.
+
+    The statistics are restored through ``copy_``: buffers stay the objects they are.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    before = [(value, value.clone()) for layer in layers.values() for value in _statistics(layer)]
+    try:
+        for layer in layers.values():
+            layer.reset_running_stats()
+        yield
+    except BaseException:
+        for value, old in before:
+            value.copy_(old)
+        raise
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def feed(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> None:
+    """Run every batch through the model, in whatever mode it is.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    device = next((each.device for each in (*model.parameters(), *model.buffers())), None)
+    empty = True
+    for batch in batches:
+        empty = False
+        if forward is not None:
+            forward(model, batch)
+            continue
+        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        model(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
+    if empty:
+        raise ValueError("batches is empty, expected at least one")
+
+
+def _statistics(layer: _NormBase) -> list[Tensor]:
+    held = (layer.running_mean, layer.running_var, layer.num_batches_tracked)
+    return [value for value in held if value is not None]
+
+
+def _average_next(layer: nn.Module, _: object) -> None:
+    assert isinstance(layer, _NormBase)
+    assert layer.num_batches_tracked is not None
+    layer.num_batches_tracked += 1
+    layer.momentum = 1 / int(layer.num_batches_tracked)

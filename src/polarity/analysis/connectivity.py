@@ -1,0 +1,250 @@
+"""The error along the straight path between two networks."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from polarity._table import format_table
+from polarity.analysis.batch_norm import (
+    Forward,
+    feed,
+    fresh_statistics,
+    recalibrate_batch_norm,
+    tracked_norms,
+)
+from polarity.analysis.plain_copy import plain_copy, plain_state
+from polarity.rewind import RewindPoint
+
+__all__ = ["BatchNormRule", "ErrorBarrier", "error_barrier"]
+
+BatchNormRule: TypeAlias = Literal["recalibrate", "keep", "aws"]
+State: TypeAlias = nn.Module | RewindPoint | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ErrorBarrier:
+    r"""The error :math:`\mathcal{E}` along the straight path from network a to network b.
+
+    Attributes:
+        alphas: the points, 0 (a itself) to 1 (b itself).
+        curve: :math:`\mathcal{E}((1-\alpha)\,\theta_a + \alpha\,\theta_b)` at each of them.
+
+    Example:
+        >>> path = ErrorBarrier((0.0, 0.5, 1.0), (0.25, 0.75, 0.5))
+        >>> path.endpoints, path.barrier, path.barrier_above_line
+        ((0.25, 0.5), 0.375, 0.375)
+        >>> path.excess
+        (-0.125, 0.375, 0.125)
+    """
+
+    alphas: tuple[float, ...]
+    curve: tuple[float, ...]
+
+    @property
+    def endpoints(self) -> tuple[float, float]:
+        """The errors of a and of b."""
+        return self.curve[0], self.curve[-1]
+
+    @property
+    def excess(self) -> tuple[float, ...]:
+        """The curve minus the mean of the endpoints, what the paper and its code plot."""
+        mean = sum(self.endpoints) / 2
+        return tuple(error - mean for error in self.curve)
+
+    @property
+    def barrier(self) -> float:
+        r"""The supremum of ``excess`` over the points, the paper's error barrier.
+
+        At least half the difference of the endpoints. NaN if any error is.
+        """
+        return _supremum(self.excess)
+
+    @property
+    def barrier_above_line(self) -> float:
+        """The supremum of the curve above the line through its endpoints; never negative.
+
+        The other common definition, which a difference of the endpoints does not raise.
+        """
+        first, last = self.endpoints
+        pairs = zip(self.alphas, self.curve, strict=True)
+        return _supremum(tuple(e - ((1 - a) * first + a * last) for a, e in pairs))
+
+    def __str__(self) -> str:
+        points = zip(self.alphas, self.curve, self.excess, strict=True)
+        rows = [(f"{a:.3g}", f"{error:.6g}", f"{above:.6g}") for a, error, above in points]
+        return f"barrier {self.barrier:.6g}\n{format_table(('alpha', 'error', 'excess'), rows)}"
+
+
+def error_barrier(
+    model: nn.Module,
+    state_a: State,
+    state_b: State,
+    evaluate: Callable[[nn.Module], float],
+    *,
+    points: int = 11,
+    bn: BatchNormRule = "recalibrate",
+    batches: Iterable[Any] | None = None,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+) -> ErrorBarrier:
+    r"""Evaluate the networks on the straight path between two sets of weights.
+
+    The paper's barrier of :math:`\theta` and :math:`\theta'` is
+
+    .. math::
+        \sup_\alpha\; \mathcal{E}(\alpha\theta + (1-\alpha)\theta')
+        - \tfrac12 \left(\mathcal{E}(\theta) + \mathcal{E}(\theta')\right),
+
+    here over ``points`` equidistant :math:`\alpha`, the endpoints included. Every floating-point
+    parameter is interpolated, whatever layer holds it, and every floating-point buffer; buffers of
+    other types are those of a. Masked and Sign-In weights are interpolated as effective weights, so
+    the masks of a and b may differ (a point in between then has the entries of both), and norms
+    that are interpolated in training have their trained values. The path from a network to itself
+    is that network at every point, bit for bit.
+
+    Each network is evaluated in evaluation mode and without gradients, as a plain copy of
+    ``model``; ``model`` and both states are left untouched.
+
+    Args:
+        model: says what the network is; its own weights play no part.
+        state_a: a ``state_dict``, plain or of a masked, Sign-In or norm-interpolating model; a
+            model; or a :class:`RewindPoint`.
+        state_b: the other end, in the same forms, not necessarily the same one.
+        evaluate: ``evaluate(network) -> float``: the test error, or whatever else shall be seen
+            along the path. It should not depend on chance.
+        points: number of points, at least 2.
+        bn: what to do about running statistics, which do not interpolate. ``"recalibrate"``: at
+            every point, endpoints included, average them over ``batches`` by
+            :func:`recalibrate_batch_norm`. ``"aws"``: as the official code of *Find a Winning
+            Sign*: at every point reset them and run ``batches`` once in training mode, with each
+            layer's own momentum and dropout active. ``"keep"``: interpolate them.
+        batches: training data for the statistics, to be read once per point: a list or a data
+            loader, un-augmented for ``"recalibrate"``. Needed unless the network keeps no running
+            statistics or ``bn="keep"``.
+        forward: ``(network, batch) -> anything``, see :func:`recalibrate_batch_norm`.
+        generator: for ``"aws"``: seeds the dropout of all points, and leaves the global random
+            state untouched; without, dropout draws from the global random state.
+
+    Returns:
+        The :class:`ErrorBarrier`.
+
+    Raises:
+        ValueError: if a state lacks a name of the model, holds another one or another shape, if
+            ``points`` or ``bn`` is out of range, or if ``batches`` is missing or can be read once
+            only.
+        TypeError: if a state is of another type, or ``evaluate`` cannot be called.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model, other = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.constant_(model.weight, 1.0), nn.init.constant_(other.weight, -1.0)
+        >>> def error(network):
+        ...     return 1 - float(network(torch.ones(1, 2)).abs()) / 2
+        >>> path = error_barrier(model, model, other, error, points=5)
+        >>> path.curve, path.barrier
+        ((0.0, 0.5, 1.0, 0.5, 0.0), 1.0)
+
+    Source: *Find a Winning Sign*, section 3.1, Equation 1. The official code interpolates
+    convolutions, linear layers and BatchNorm2d alone, demands equal masks, and takes no supremum.
+    """
+    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
+        raise ValueError(f"points={points!r}, expected an integer of at least 2")
+    if bn not in ("recalibrate", "keep", "aws"):
+        raise ValueError(f"bn={bn!r}, expected 'recalibrate', 'keep' or 'aws'")
+    if not callable(evaluate):
+        raise TypeError(f"evaluate must be callable, got {type(evaluate).__name__}")
+    network = plain_copy(model).eval()
+    a = _checked_state(network, plain_state(state_a, "state_a"), "state_a")
+    b = _checked_state(network, plain_state(state_b, "state_b"), "state_b")
+    recalibrates = bn != "keep" and bool(tracked_norms(network))
+    if recalibrates:
+        _check_batches(batches, bn)
+    seed = None
+    if generator is not None:
+        drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
+        seed = int(drawn)
+    alphas = tuple(point / (points - 1) for point in range(points))
+    curve = []
+    for alpha in alphas:
+        _set_between(network, a, b, alpha)
+        if recalibrates and batches is not None:
+            _refresh_statistics(network, bn, batches, forward, seed)
+        network.eval()
+        with torch.no_grad():
+            curve.append(float(evaluate(network)))
+    return ErrorBarrier(alphas, tuple(curve))
+
+
+@torch.no_grad()
+def _set_between(
+    network: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], alpha: float
+) -> None:
+    for name, value in _tensors(network).items():
+        one, other = a[name].to(value.device), b[name].to(value.device)
+        if one.is_floating_point() or one.is_complex():
+            # torch.lerp gives its ends exactly, and x between x and x.
+            kind = torch.promote_types(one.dtype, other.dtype)
+            one = torch.lerp(one.to(kind), other.to(kind), alpha)
+        value.copy_(one)
+
+
+def _refresh_statistics(
+    network: nn.Module,
+    bn: BatchNormRule,
+    batches: Iterable[Any],
+    forward: Forward | None,
+    seed: int | None,
+) -> None:
+    if bn == "recalibrate":
+        recalibrate_batch_norm(network, batches, forward=forward)
+        return
+    with fresh_statistics(network, tracked_norms(network)):
+        network.train()
+        devices = list({each.device for each in network.parameters() if each.is_cuda})
+        with torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            feed(network, batches, forward)
+
+
+def _check_batches(batches: Iterable[Any] | None, bn: BatchNormRule) -> None:
+    if batches is None:
+        raise ValueError(
+            f"bn={bn!r} computes running statistics at every point: give batches=, or bn='keep'"
+        )
+    if iter(batches) is batches:
+        raise ValueError(
+            "batches is an iterator, which can be read once only; expected a list or a data loader"
+        )
+
+
+def _checked_state(network: nn.Module, state: dict[str, Any], role: str) -> dict[str, Tensor]:
+    tensors = _tensors(network)
+    for name, value in tensors.items():
+        if not isinstance(state.get(name), Tensor):
+            raise ValueError(f"{role} lacks {name!r}, which the model has")
+        if state[name].shape != value.shape:
+            raise ValueError(
+                f"{role} holds {name!r} in shape {tuple(state[name].shape)}, "
+                f"expected the model's {tuple(value.shape)}"
+            )
+    known = {**tensors, **dict(network.named_buffers(remove_duplicate=False))}
+    for name, value in state.items():
+        if name not in known and isinstance(value, Tensor):
+            raise ValueError(f"{role} holds {name!r}, which the model lacks")
+    return {name: state[name] for name in tensors}
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of the ``state_dict``, detached but not copied."""
+    state = network.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _supremum(values: tuple[float, ...]) -> float:
+    return math.nan if any(math.isnan(value) for value in values) else max(values)

@@ -1,0 +1,145 @@
+"""Sign flips as they are reported: of one layer, of a model, and over many steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from polarity._table import format_table
+
+__all__ = ["FlipReport", "FlipSeries", "LayerFlips"]
+
+
+@dataclass(frozen=True)
+class LayerFlips:
+    """The signs of one weight at two moments.
+
+    Attributes:
+        name: plain name of the weight.
+        flipped: survivors that were positive and are negative, or the other way round.
+        counted: survivors that have a sign, + or −, at both moments.
+        survivors: entries that live, those that are exactly zero at one of the moments included.
+    """
+
+    name: str
+    flipped: int
+    counted: int
+    survivors: int
+
+    @property
+    def fraction(self) -> float:
+        """``flipped / counted``; 0 where nothing was counted."""
+        return self.flipped / self.counted if self.counted else 0.0
+
+
+@dataclass(frozen=True)
+class FlipReport:
+    """Sign flips between two moments; ``print`` shows them as a table.
+
+    Numbers of the whole model are sums over its layers, and its fraction is theirs: a mean over
+    entries, not over layers.
+
+    Attributes:
+        layers: one :class:`LayerFlips` per weight, in the model's order.
+
+    Example:
+        >>> one, two = LayerFlips("0.weight", 5, 30, 30), LayerFlips("1.weight", 5, 10, 12)
+        >>> report = FlipReport((one, two))
+        >>> report.flipped, report.counted, report.survivors, report.fraction
+        (10, 40, 42, 0.25)
+        >>> report["1.weight"].fraction
+        0.5
+    """
+
+    layers: tuple[LayerFlips, ...]
+
+    @property
+    def flipped(self) -> int:
+        """Signs that flipped, over all layers."""
+        return sum(layer.flipped for layer in self.layers)
+
+    @property
+    def counted(self) -> int:
+        """Survivors that have a sign at both moments, over all layers."""
+        return sum(layer.counted for layer in self.layers)
+
+    @property
+    def survivors(self) -> int:
+        """Entries that live, over all layers."""
+        return sum(layer.survivors for layer in self.layers)
+
+    @property
+    def fraction(self) -> float:
+        """``flipped / counted`` of the whole model; 0 where nothing was counted."""
+        return self.flipped / self.counted if self.counted else 0.0
+
+    def __getitem__(self, name: str) -> LayerFlips:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[LayerFlips]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __str__(self) -> str:
+        total = LayerFlips("total", self.flipped, self.counted, self.survivors)
+        rows = [
+            (each.name, *map(str, (each.survivors, each.counted, each.flipped)), share)
+            for each in (*self.layers, total)
+            for share in (f"{each.fraction:.4f}",)
+        ]
+        return format_table(("weight", "survivors", "counted", "flipped", "fraction"), rows)
+
+
+@dataclass(frozen=True)
+class FlipSeries:
+    """Sign flips step by step; ``print`` shows them as a table.
+
+    Attributes:
+        steps: one :class:`FlipReport` per recorded step: what flipped since the step before.
+
+    Example:
+        >>> steps = [FlipReport((LayerFlips("weight", n, 10, 10),)) for n in (4, 1, 2)]
+        >>> series = FlipSeries(tuple(steps))
+        >>> series.flipped, series.cumulative, series.per_survivor
+        ((4, 1, 2), (4, 5, 7), (0.4, 0.5, 0.7))
+    """
+
+    steps: tuple[FlipReport, ...]
+
+    @property
+    def flipped(self) -> tuple[int, ...]:
+        """Flips at each step, over the whole model."""
+        return tuple(step.flipped for step in self.steps)
+
+    @property
+    def cumulative(self) -> tuple[int, ...]:
+        """Flips up to and including each step."""
+        return tuple(sum(self.flipped[: end + 1]) for end in range(len(self.steps)))
+
+    @property
+    def per_survivor(self) -> tuple[float, ...]:
+        """``cumulative`` divided by the survivors of each step; it can exceed 1."""
+        pairs = zip(self.cumulative, self.steps, strict=True)
+        return tuple(total / step.survivors if step.survivors else 0.0 for total, step in pairs)
+
+    def layer(self, name: str) -> "FlipSeries":
+        """Return the series of one weight.
+
+        Raises:
+            KeyError: if it is not among those that were tracked.
+        """
+        return FlipSeries(tuple(FlipReport((step[name],)) for step in self.steps))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __str__(self) -> str:
+        numbers = zip(self.steps, self.cumulative, self.per_survivor, strict=True)
+        rows = [
+            (f"{place}", f"{step.survivors}", f"{step.flipped}", f"{total}", f"{share:.4f}")
+            for place, (step, total, share) in enumerate(numbers, 1)
+        ]
+        return format_table(("step", "survivors", "flipped", "cumulative", "per survivor"), rows)

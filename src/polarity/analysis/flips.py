@@ -1,0 +1,150 @@
+"""How many signs differ between two moments, layer by layer."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from polarity.analysis.flip_report import FlipReport, LayerFlips
+from polarity.parametrizations.masked import as_mask
+from polarity.rewind import RewindPoint
+from polarity.targets import Target, all_targets, attached, find_targets
+
+__all__ = ["count_flips", "living", "sign_flips", "signs_of", "tracked_targets"]
+
+Weights: TypeAlias = nn.Module | RewindPoint | Mapping[str, Tensor]
+
+
+def sign_flips(
+    before: Weights, after: Weights, masks: Mapping[str, Tensor] | None = None
+) -> FlipReport:
+    r"""Count the signs that differ between two moments, through the mask.
+
+    With weights :math:`w, w'` and mask :math:`M`, a layer has
+
+    .. math::
+        \text{flipped} = |\{i : M_i,\ w_i w'_i < 0\}|, \qquad
+        \text{counted} = |\{i : M_i,\ w_i w'_i \neq 0\}|,
+
+    computed from the signs, so no product can underflow. An entry that is exactly zero (or NaN) at
+    either moment has no sign there: it is neither counted nor flipped, but is still one of the
+    ``survivors``. A pruned entry is none of the three.
+
+    Args:
+        before: the earlier weights: a model (its effective weights), a :class:`RewindPoint`, or
+            ``{plain name: tensor}``. Tensors may be of any floating dtype, or int8 signs.
+        after: the later ones, in the same forms.
+        masks: ``{plain name: mask}``, bool, or zeros and ones; they say which weights are compared.
+            Without, a model given as ``after`` brings its own masks, enforced or only remembered
+            (else one given as ``before`` does), and a weight that carries none is taken to be
+            pruned where ``after`` is zero. Compared are then the model's masked weights, or its
+            prunable ones if it has no masks, or, where neither is a model, every floating or int8
+            tensor of ``after``.
+
+    Returns:
+        The :class:`FlipReport`.
+
+    Raises:
+        ValueError: if a name is missing on either side, shapes differ, a mask holds other values,
+            or nothing is left to compare.
+        TypeError: if ``before`` or ``after`` is of another type.
+
+    Example:
+        >>> import torch
+        >>> before = {"weight": torch.tensor([1.0, -1.0, 2.0, 0.0])}
+        >>> after = {"weight": torch.tensor([3.0, 1.0, 0.0, 1.0])}
+        >>> print(sign_flips(before, after))
+        weight  survivors  counted  flipped  fraction
+        ---------------------------------------------
+        weight          3        2        1    0.5000
+        total           3        2        1    0.5000
+
+    Source: *Sign-In to the Lottery*, section 3 (Figures 1, 5 and 8).
+    """
+    earlier, later = _tensors(before, "before"), _tensors(after, "after")
+    if masks is None:
+        masks = _masks_of(after, before, later)
+    if not masks:
+        raise ValueError("there is nothing to compare: masks and after hold no weights")
+    layers = []
+    for name, mask in masks.items():
+        one, other = _entry(earlier, name, "before"), _entry(later, name, "after")
+        for role, shape in (("before", one.shape), ("masks", mask.shape)):
+            if shape != other.shape:
+                raise ValueError(
+                    f"{role} holds {name!r} in shape {tuple(shape)}, "
+                    f"expected after's {tuple(other.shape)}"
+                )
+        try:
+            living = as_mask(mask)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name!r}: {error}") from None
+        layers.append(count_flips(name, signs_of(one), signs_of(other), living))
+    return FlipReport(tuple(layers))
+
+
+@torch.no_grad()
+def signs_of(weight: Tensor) -> Tensor:
+    """Return the signs as int8: +1, −1, and 0 for a zero of either sign or a NaN."""
+    return (weight > 0).to(torch.int8) - (weight < 0).to(torch.int8)
+
+
+@torch.no_grad()
+def count_flips(name: str, before: Tensor, after: Tensor, mask: Tensor) -> LayerFlips:
+    """Compare two int8 tensors of signs under a bool mask; they may be on different devices."""
+    before, mask = before.to(after.device), mask.to(after.device)
+    product = before * after
+    flipped = ((product < 0) & mask).count_nonzero()
+    counted = ((product != 0) & mask).count_nonzero()
+    # One transfer for the three numbers.
+    return LayerFlips(name, *torch.stack((flipped, counted, mask.count_nonzero())).tolist())
+
+
+def tracked_targets(model: nn.Module) -> Mapping[str, Target]:
+    """Return the masked weights of a model, or its prunable ones if it carries no masks."""
+    return attached(model) or find_targets(model)
+
+
+def living(target: Target) -> Tensor:
+    """Return which entries live: by the mask, or those that are not zero where there is none."""
+    return target.mask if target.masking is not None else target.weight != 0
+
+
+def _tensors(weights: Weights, role: str) -> Mapping[str, Tensor]:
+    if isinstance(weights, nn.Module):
+        return {use.name: each.weight for each in _present(weights) for use in each.uses}
+    if isinstance(weights, RewindPoint):
+        return weights.weights
+    if isinstance(weights, Mapping):
+        return weights
+    raise TypeError(
+        f"{role} must be a model, a RewindPoint or {{name: tensor}}, got {type(weights).__name__}"
+    )
+
+
+def _present(model: nn.Module) -> list[Target]:
+    return [target for target in all_targets(model) if not is_lazy(target.stored[0])]
+
+
+def _masks_of(after: Weights, before: Weights, later: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    model = next((each for each in (after, before) if isinstance(each, nn.Module)), None)
+    if model is None:
+        return {name: value != 0 for name, value in later.items() if _has_signs(value)}
+    return {
+        name: target.mask if target.masking is not None else _entry(later, name, "after") != 0
+        for name, target in tracked_targets(model).items()
+    }
+
+
+def _has_signs(value: Tensor) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.int8)
+
+
+def _entry(weights: Mapping[str, Tensor], name: str, role: str) -> Tensor:
+    if name not in weights:
+        raise ValueError(f"{role} lacks {name!r}")
+    if not _has_signs(weights[name]):
+        raise ValueError(f"{role} holds {name!r}, which is no floating-point or int8 tensor")
+    return weights[name]

@@ -1,0 +1,156 @@
+"""Whether training leads to one basin whatever chance does: two readings of SGD-noise stability."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from polarity.analysis.batch_norm import Forward
+from polarity.analysis.connectivity import BatchNormRule, ErrorBarrier, error_barrier
+
+__all__ = ["init_noise_stability", "sgd_noise_stability"]
+
+Train: TypeAlias = Callable[[nn.Module, int], nn.Module | None]
+
+
+def sgd_noise_stability(
+    model: nn.Module,
+    train: Train,
+    evaluate: Callable[[nn.Module], float],
+    *,
+    seeds: tuple[int, int] = (0, 1),
+    points: int = 11,
+    bn: BatchNormRule = "recalibrate",
+    batches: Iterable[Any] | None = None,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+) -> ErrorBarrier:
+    r"""Train two copies of one network on two orders of the data, and see what lies between.
+
+    The paper's reading: :math:`\theta` is stable against SGD noise if
+    :math:`\mathcal{A}(\theta, u)` and :math:`\mathcal{A}(\theta, u')` are linearly mode-connected,
+    that is, if the :attr:`~polarity.analysis.ErrorBarrier.barrier` returned is small. Both copies
+    start from the very weights, masks and buffers of ``model``. The official code does something
+    stronger: :func:`init_noise_stability`.
+
+    Args:
+        model: the network to start from; it is left untouched.
+        train: ``train(network, seed)`` trains in place, or returns the trained network. All the
+            randomness of training (order of the data, augmentation, dropout) must come from
+            ``seed``, and the initial weights must stay those of ``network``.
+        evaluate: as for :func:`error_barrier`, and so are ``points``, ``bn``, ``batches``,
+            ``forward`` and ``generator``.
+        seeds: the two seeds; they must differ.
+        points: see :func:`error_barrier`.
+        bn: see :func:`error_barrier`.
+        batches: see :func:`error_barrier`.
+        forward: see :func:`error_barrier`.
+        generator: see :func:`error_barrier`.
+
+    Returns:
+        The :class:`ErrorBarrier` of the two trained networks.
+
+    Raises:
+        ValueError: if the seeds are equal, and as :func:`error_barrier`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> def train(network, seed):
+        ...     with torch.no_grad():
+        ...         _ = network.weight.fill_(1.0)  # wherever it starts, whatever the seed
+        >>> sgd_noise_stability(nn.Linear(2, 1), train, lambda network: 0.25).barrier
+        0.0
+
+    Source: *Find a Winning Sign*, section 3.1; Frankle et al. (2020), *Linear Mode Connectivity and
+    the Lottery Ticket Hypothesis*.
+    """
+    return init_noise_stability(
+        lambda seed: copy.deepcopy(model),
+        train,
+        evaluate,
+        seeds=seeds,
+        points=points,
+        bn=bn,
+        batches=batches,
+        forward=forward,
+        generator=generator,
+    )
+
+
+def init_noise_stability(
+    build: Callable[[int], nn.Module],
+    train: Train,
+    evaluate: Callable[[nn.Module], float],
+    *,
+    seeds: tuple[int, int] = (0, 1),
+    points: int = 11,
+    bn: BatchNormRule = "recalibrate",
+    batches: Iterable[Any] | None = None,
+    forward: Forward | None = None,
+    generator: torch.Generator | None = None,
+) -> ErrorBarrier:
+    """Train two networks from two random initialisations, and see what lies between.
+
+    The official code's reading of stability against SGD noise: initial weights *and* the order of
+    the data differ, so it demands more than the paper's definition, :func:`sgd_noise_stability`.
+    Two unrelated networks fail it; two that were given one signed mask may pass.
+
+    Args:
+        build: ``build(seed)`` gives a fresh network, for instance with a ticket applied to it.
+        train: as for :func:`sgd_noise_stability`.
+        evaluate: as for :func:`error_barrier`, and so are ``points``, ``bn``, ``batches``,
+            ``forward`` and ``generator``.
+        seeds: the two seeds; they must differ.
+        points: see :func:`error_barrier`.
+        bn: see :func:`error_barrier`.
+        batches: see :func:`error_barrier`.
+        forward: see :func:`error_barrier`.
+        generator: see :func:`error_barrier`.
+
+    Returns:
+        The :class:`ErrorBarrier` of the two trained networks.
+
+    Raises:
+        ValueError: if the seeds are equal, or ``build`` gives one network twice, and as
+            :func:`error_barrier`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> def build(seed):
+        ...     network = nn.Linear(1, 1, bias=False)
+        ...     _ = nn.init.constant_(network.weight, (-1.0) ** seed)
+        ...     return network
+        >>> def error(network):
+        ...     return 1 - abs(float(network.weight))
+        >>> init_noise_stability(build, lambda network, seed: None, error, points=3).barrier
+        1.0
+
+    Source: the official code of *Find a Winning Sign*.
+    """
+    first_seed, second_seed = seeds
+    if first_seed == second_seed:
+        raise ValueError(f"seeds={seeds!r} are equal, expected two different ones")
+    first = _trained(build(first_seed), train, first_seed)
+    second = _trained(build(second_seed), train, second_seed)
+    if first is second:
+        raise ValueError("build or train gave the same network for both seeds")
+    return error_barrier(
+        first,
+        first,
+        second,
+        evaluate,
+        points=points,
+        bn=bn,
+        batches=batches,
+        forward=forward,
+        generator=generator,
+    )
+
+
+def _trained(network: nn.Module, train: Train, seed: int) -> nn.Module:
+    trained = train(network, seed)
+    return network if trained is None else trained

@@ -1,0 +1,165 @@
+"""The entries of a tensor in main memory, ranked in cache-sized parts by numpy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from polarity.key_fields import Bracket, Part, Space
+from polarity.ordered_keys import Integers, Keys
+
+__all__ = ["PART_BYTES", "HostField"]
+
+# The keys of a part and two bools for each fit in a second-level cache.
+PART_BYTES = 1 << 19
+
+Bools = npt.NDArray[np.bool_]
+
+
+class HostField:
+    """A :class:`~polarity.key_fields.KeyField` on the CPU.
+
+    Args:
+        name: what to call it in an error.
+        values: the entries, 1-D and contiguous, of any floating dtype; or a function that returns
+            them, the same at each call, of which the result is not kept.
+        alive: 1-D contiguous bool tensor of those that take part, or None for all.
+        size: number of entries.
+        keys: how entries become keys.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        values: Tensor | Callable[[], Tensor],
+        alive: Tensor | None,
+        size: int,
+        keys: Keys,
+    ) -> None:
+        self.name = name
+        self.device = torch.device("cpu")
+        self.keys = keys
+        self.size = size
+        self.alive: Bools | None = None if alive is None else alive.numpy()
+        self.living = size if self.alive is None else int(np.count_nonzero(self.alive))
+        length = PART_BYTES // keys.integer.itemsize
+        self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
+        self.lazy = not isinstance(values, Tensor)
+        self._values = values
+        self._held: Tensor | Integers | None = None
+        if isinstance(values, Tensor):
+            self._hold(values)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Compute the entries and keep them while the context lasts."""
+        if isinstance(self._values, Tensor):
+            yield
+            return
+        self._hold(self._values())
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def _hold(self, values: Tensor) -> None:
+        values = values.detach()
+        # Narrower entries are widened part by part.
+        ready = values.dtype == self.keys.dtype
+        self._held = self.keys.bits(values).numpy() if ready else values
+
+    def sample(self, start: int, stride: int) -> Integers:
+        """Return the keys of every ``stride``-th entry that lives."""
+        with self.held():
+            every = slice(start, None, stride)
+            bits = self._bits(every)
+        if self.alive is not None:
+            bits = bits[self.alive[every]]
+        return self.keys.of_array(bits, np.empty_like(bits))
+
+    def scan(self, part: slice, bracket: Bracket, space: Space) -> Part:
+        """Count a part, and collect what is inside the bracket."""
+        keys = self._keys(part, space)
+        alive = None if self.alive is None else self.alive[part]
+        bad = self._bad(keys, alive)
+        upto, inside = self._upto_and_inside(keys, alive, bracket, space)
+        below = int(np.count_nonzero(upto))
+        count = int(np.count_nonzero(inside))
+        below -= count
+        if bracket.low == bracket.high:
+            return Part((below, count, 0, 0, bad), None)
+        at_low = at_high = 0
+        if count > keys.size // 16:  # a sampled bracket holds less, unless entries are tied
+            at_edge = np.logical_and(inside, keys == bracket.low, out=upto)
+            at_low = int(np.count_nonzero(at_edge))
+            np.logical_xor(inside, at_edge, out=inside)
+            np.logical_and(inside, keys == bracket.high, out=at_edge)
+            at_high = int(np.count_nonzero(at_edge))
+            np.logical_xor(inside, at_edge, out=inside)
+            count -= at_low + at_high
+        between = None
+        # Threads may miscount the room in its favour only, so what fits is always collected.
+        if 0 < count <= bracket.room:
+            bracket.room -= count
+            between = torch.from_numpy(keys[inside])
+        return Part((below, at_low, at_high, count, bad), between)
+
+    def histogram(self, part: slice, bracket: Bracket, shift: int, space: Space) -> Integers:
+        """Count the living keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
+        keys = self._keys(part, space)
+        alive = None if self.alive is None else self.alive[part]
+        _, inside = self._upto_and_inside(keys, alive, bracket, space)
+        first, last = bracket.low >> shift, bracket.high >> shift
+        return np.bincount((keys[inside] >> shift) - first, minlength=last - first + 1)
+
+    def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Bools:
+        """Return which entries of a part stay, in the memory of ``space``.
+
+        Those above the threshold, and of the ``ties`` living entries at it the first ``kept_ties``.
+        What is not alive may be among them.
+        """
+        keys = self._keys(part, space)
+        kept = space.first[: keys.size]
+        if kept_ties == ties:
+            return np.greater_equal(keys, threshold, out=kept)
+        np.greater(keys, threshold, out=kept)
+        if kept_ties:
+            tied = np.equal(keys, threshold, out=space.second[: keys.size])
+            if self.alive is not None:
+                tied &= self.alive[part]
+            kept[np.flatnonzero(tied)[:kept_ties]] = True
+        return kept
+
+    def _bits(self, part: slice) -> Integers:
+        assert self._held is not None
+        here = self._held[part]
+        bits: Integers = self.keys.bits(here).numpy() if isinstance(here, Tensor) else here
+        return bits
+
+    def _keys(self, part: slice, space: Space) -> Integers:
+        bits = self._bits(part)
+        return self.keys.of_array(bits, space.keys[: bits.size])
+
+    def _bad(self, keys: Integers, alive: Bools | None) -> int:
+        """Count living NaNs and infinities; only what is dead holds some in the common case."""
+        infinity = self.keys.infinity
+        if keys.max() < infinity and (not self.keys.signed or keys.min() > -infinity):
+            return 0
+        bad = keys >= infinity
+        if self.keys.signed:
+            bad |= keys <= -infinity
+        return int(np.count_nonzero(bad if alive is None else bad & alive))
+
+    @staticmethod
+    def _upto_and_inside(
+        keys: Integers, alive: Bools | None, bracket: Bracket, space: Space
+    ) -> tuple[Bools, Bools]:
+        """Return which living entries are up to the high edge, and which of them are inside."""
+        upto = np.less_equal(keys, bracket.high, out=space.first[: keys.size])
+        if alive is not None:
+            np.logical_and(upto, alive, out=upto)
+        inside = np.greater_equal(keys, bracket.low, out=space.second[: keys.size])
+        return upto, np.logical_and(inside, upto, out=inside)

@@ -1,0 +1,154 @@
+"""A masked weight that is a product of two factors, so that its sign can change more easily."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.masked_product import masked_product
+
+__all__ = ["SignInMW", "balanced_factors"]
+
+
+class SignInMW(MaskedWeight):
+    r"""Parametrization of a weight as the masked product of two trained factors.
+
+    With factors :math:`m, v` and mask :math:`M` the layer computes with
+
+    .. math:: w = m \odot v \text{ where } M, \quad 0 \text{ elsewhere},
+
+    and :meth:`right_inverse` chooses, among all factors of a weight, those with the inner scaling
+    :math:`m^2 - v^2 = \beta`, see :func:`balanced_factors`. (The paper writes :math:`w` for what is
+    :math:`v` here.) Gradient descent on the factors moves a weight near zero, where signs change,
+    at :math:`\sqrt{4w^2+\beta^2}` times the speed of gradient descent on the weight.
+
+    It is a :class:`MaskedWeight`: it owns the mask, and all that is said there of masks holds.
+    Outside the mask both factors are zero, which every elementwise optimizer leaves so; an entry
+    that comes to life starts as a zero with :math:`m = \sqrt\beta`. Being made of two tensors it
+    must be the first parametrization of its weight. :func:`polarity.sign_in` attaches it to a whole
+    model, and to an optimizer that exists already.
+
+    Attributes:
+        mask: bool tensor of the weight's shape, True where the entry lives.
+        enforce: with False the mask is remembered but not applied.
+        beta: 0-dim buffer, the inner scaling; float64 whatever the model's dtype.
+
+    Args:
+        mask: bool tensor, or a tensor of zeros and ones, of the weight's shape. It is copied.
+        beta: the inner scaling, a positive number.
+        enforce: initial value of the attribute.
+
+    Raises:
+        ValueError: if ``beta`` is not positive and finite, or the mask holds anything but zeros and
+            ones; or, when the parametrization is registered, if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from torch.nn.utils.parametrize import register_parametrization
+        >>> layer = nn.Linear(3, 1, bias=False)
+        >>> _ = nn.init.constant_(layer.weight, -2.0)
+        >>> mask = torch.tensor([[True, False, True]])
+        >>> _ = register_parametrization(layer, "weight", SignInMW(mask, beta=3.0))
+        >>> layer.weight.detach()
+        tensor([[-2.,  0., -2.]])
+        >>> m, v = layer.parametrizations.weight.original0, layer.parametrizations.weight.original1
+        >>> m.detach(), v.detach()
+        (tensor([[2., 0., 2.]]), tensor([[-1.,  0., -1.]]))
+
+    Source: *Sign-In to the Lottery*, section 4, Algorithm 1 and appendix B.
+    """
+
+    beta: Tensor
+
+    def __init__(self, mask: Tensor, beta: float = 1.0, *, enforce: bool = True) -> None:
+        super().__init__(mask, enforce=enforce)
+        self.register_buffer("beta", checked_beta(beta).to(self.mask.device))
+
+    def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the effective weight, same shape and dtype as the factors."""
+        return masked_product(self.mask, m, v) if self.enforce else m * v
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return factors ``(m, v)`` of ``weight`` with the inner scaling ``beta``; zeros outside.
+
+        Always new tensors. Computed in float32 or better, and returned in the dtype of ``weight``.
+
+        Raises:
+            ValueError: if the shape of ``weight`` is not the mask's.
+        """
+        weight = super().right_inverse(weight)
+        m, v = balanced_factors(weight, self.beta)
+        return (m.masked_fill_(~self.mask, 0), v) if self.enforce else (m, v)
+
+    def clear(self, leaves: tuple[Tensor, ...], born: Tensor) -> None:
+        """Zero the factors outside the mask; newborn entries are zeros that can grow."""
+        super().clear(leaves, born)
+        m, _ = leaves
+        m.copy_(torch.where(born, self.beta.sqrt().to(m.dtype), m))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move ``beta`` with the model, but never to another dtype: it is a setting."""
+        beta = self.beta
+        del self.beta
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = fn(beta if beta.is_meta else beta.float())
+        exact = moved.device.type == "mps"  # which has no float64
+        self.register_buffer("beta", moved if beta.is_meta or exact else beta.to(moved.device))
+        return self
+
+    def extra_repr(self) -> str:
+        """Return what a masked weight says of itself, and the inner scaling."""
+        return f"{super().extra_repr()}, beta={float(self.beta):.4g}"
+
+
+def balanced_factors(
+    weight: Tensor, beta: Tensor | float, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    r"""Return the factors :math:`m > 0` and :math:`v` of a weight that have inner scaling beta.
+
+    .. math:: m = \sqrt{\alpha + \sqrt{w^2 + \alpha^2}}, \quad v = w / m, \quad \alpha = \beta / 2,
+
+    so that :math:`m v = w` and :math:`m^2 - v^2 = \beta`. Of the two forms in the paper's appendix
+    B, equal in exact arithmetic, this is the one without cancellation: no sign is lost, the other
+    one gets 10 % of a small layer's signs wrong in bfloat16.
+
+    Args:
+        weight: floating tensor. The arithmetic is done in float32 or better.
+        beta: the inner scaling, positive.
+        dtype: of the factors; that of ``weight`` if not given.
+
+    Returns:
+        ``(m, v)``, new tensors of the shape of ``weight``.
+
+    Example:
+        >>> import torch
+        >>> m, v = balanced_factors(torch.tensor([0.0, -2.0]), beta=3.0)
+        >>> m, v
+        (tensor([1.7321, 2.0000]), tensor([ 0., -1.]))
+
+    Source: *Sign-In to the Lottery*, appendix B, first form.
+    """
+    dtype = weight.dtype if dtype is None else dtype
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    alpha = torch.as_tensor(beta, dtype=torch.float64) / 2
+    alpha = alpha.to(wide.device, wide.dtype)
+    m = wide.abs().hypot(alpha).add_(alpha).sqrt_().to(dtype)
+    # Dividing by m as it was rounded leaves one rounding error in the product, not two.
+    return m, wide.div(m.to(wide.dtype)).to(dtype)
+
+
+def checked_beta(beta: float) -> Tensor:
+    """Return ``beta`` as a 0-dim float64 tensor.
+
+    Raises:
+        ValueError: if it is not a positive finite number.
+    """
+    try:
+        value = float(beta)
+    except (TypeError, ValueError):
+        raise TypeError(f"beta must be a number, got {type(beta).__name__}") from None
+    if not 0 < value < float("inf"):
+        raise ValueError(f"beta={beta!r}, expected a positive finite number")
+    return torch.tensor(value, dtype=torch.float64)

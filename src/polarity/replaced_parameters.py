@@ -1,0 +1,113 @@
+"""Parameters that gave way to others: optimizers follow, or are told at their next step."""
+
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+__all__ = ["Replacement", "check_replaceable", "replace_parameters"]
+
+_MARK = "_polarity_replaced_by"
+_generation = 0
+_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Parameters that leave a model together, and those that take their place.
+
+    Attributes:
+        old: the parameters that leave.
+        new: the parameters that come, with the names they have in the model.
+        states: what the optimizer is to remember of the new ones.
+        why: what to call, for the error of an optimizer that was not told.
+    """
+
+    old: tuple[Tensor, ...]
+    new: Mapping[str, nn.Parameter]
+    states: tuple[dict[str, Any], ...]
+    why: str
+
+
+def check_replaceable(
+    optimizer: torch.optim.Optimizer, leaves: Mapping[str, tuple[Tensor, ...]]
+) -> None:
+    """Raise ValueError unless the optimizer holds something of ``leaves``, whole and in one group.
+
+    Args:
+        optimizer: the optimizer that is to follow.
+        leaves: the parameters of each weight, by plain name.
+    """
+    group_of = {
+        id(each): number
+        for number, group in enumerate(optimizer.param_groups)
+        for each in group["params"]
+    }
+    held = 0
+    for name, parts in leaves.items():
+        groups = {group_of.get(id(part)) for part in parts}
+        if len(groups) > 1:
+            raise ValueError(
+                f"optimizer={type(optimizer).__name__} holds the {len(parts)} parameters of "
+                f"{name!r} in different groups, expected one"
+            )
+        held += groups != {None}
+    if not held:
+        raise ValueError(
+            f"optimizer={type(optimizer).__name__} holds none of the {len(leaves)} weights to "
+            f"convert (the first is {next(iter(leaves))!r}): was it built for another model?"
+        )
+
+
+def replace_parameters(
+    optimizer: torch.optim.Optimizer | None, replacements: Iterable[Replacement]
+) -> None:
+    """Put the new parameters into the optimizer where the old ones stood, and mark the old ones.
+
+    Groups, learning rates and options stay. The first step of any optimizer that still holds an old
+    parameter raises RuntimeError: it would go on without training anything.
+    """
+    global _generation
+    for each in replacements:
+        if optimizer is not None:
+            _replace(optimizer, each)
+        for leaf in each.old:
+            setattr(leaf, _MARK, each.why)
+    if _generation == 0:
+        register_optimizer_step_pre_hook(_refuse_replaced)
+    _generation += 1
+
+
+def _replace(optimizer: torch.optim.Optimizer, change: Replacement) -> None:
+    old = {id(leaf) for leaf in change.old}
+    for group in optimizer.param_groups:
+        places = [i for i, each in enumerate(group["params"]) if id(each) in old]
+        if not places:
+            continue
+        for key, values in (("params", change.new.values()), ("param_names", change.new)):
+            if key in group:
+                kept = [each for i, each in enumerate(group[key]) if i not in places]
+                group[key] = [*kept[: places[0]], *values, *kept[places[0] :]]
+        for leaf in change.old:
+            optimizer.state.pop(leaf, None)
+        for parameter, state in zip(change.new.values(), change.states, strict=True):
+            if state:
+                optimizer.state[parameter] = state
+
+
+def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Raise if the optimizer holds a replaced parameter; looks once per optimizer and change."""
+    if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if hasattr(parameter, _MARK):
+                raise RuntimeError(
+                    f"{type(optimizer).__name__} holds a parameter that the model no longer has "
+                    f"and would not train it: {getattr(parameter, _MARK)}"
+                )
+    _checked[optimizer] = _generation

@@ -1,0 +1,85 @@
+"""Losses of a model over batches, and their gradients."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from polarity.scores._calling import call, map_tensors
+from polarity.selection import all_finite
+
+Batches: TypeAlias = Iterable[tuple[Any, Any]]
+LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+
+
+def losses(model: nn.Module, loss_fn: LossFunction, batches: Batches) -> Iterator[Tensor]:
+    """Yield the loss of each batch, on the device of the model's first parameter.
+
+    Raises:
+        ValueError: if there is no batch, one is not a pair, or a loss is not a scalar tensor.
+    """
+    device = next(model.parameters()).device
+    empty = True
+    for batch in batches:
+        empty = False
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise ValueError(
+                f"batches yields {_describe(batch)}, expected pairs (input, target); several "
+                "inputs go into a tuple of their own"
+            )
+        inputs, target = (map_tensors(lambda each: each.to(device), part) for part in batch)
+        loss = loss_fn(call(model, inputs), target)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ValueError(f"loss_fn returned {_describe(loss)}, expected a tensor of one number")
+        if not loss.requires_grad:
+            raise ValueError("loss_fn returned a loss that does not depend on any scored weight")
+        yield loss.reshape(())
+    if empty:
+        raise ValueError("batches is empty, expected at least one pair (input, target)")
+
+
+def summed(terms: Iterable[tuple[Tensor, ...]], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sum gradients, in float32 or better.
+
+    Args:
+        terms: one gradient for each of ``weights``, in their order.
+        weights: the weights by plain name.
+
+    Raises:
+        ValueError: if a sum holds NaN or infinite entries.
+    """
+    sums = {
+        name: torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for name, weight in weights.items()
+    }
+    for term in terms:
+        for total, each in zip(sums.values(), term, strict=True):
+            total.add_(each.detach())
+    for name, total in sums.items():
+        if not all_finite(total):
+            bad = int((~total.isfinite()).count_nonzero())
+            raise ValueError(f"the gradient of {name!r} holds {bad} NaN or infinite entries")
+    return sums
+
+
+def gradients(
+    value: Tensor, weights: Mapping[str, Tensor], *, create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Return the gradient of a scalar by every weight, zeros where it does not depend on it."""
+    leaves = tuple(weights.values())
+    return torch.autograd.grad(value, leaves, create_graph=create_graph, materialize_grads=True)
+
+
+def drawn_seed(generator: torch.Generator | None) -> int | None:
+    """Draw a seed from a generator, or None without one."""
+    if generator is None:
+        return None
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    size = f" of length {len(value)}" if isinstance(value, (tuple, list)) else ""
+    return f"a {type(value).__name__}{size}"

@@ -1,0 +1,127 @@
+"""GraSP: how much the gradient of the loss owes to a connection."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polarity._checks import check_finite
+from polarity._prunable import living, masked_or_prunable
+from polarity.scores._loss_gradients import (
+    Batches,
+    LossFunction,
+    drawn_seed,
+    gradients,
+    losses,
+    summed,
+)
+from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
+from polarity.selectors import Selector
+
+__all__ = ["grasp"]
+
+
+def grasp(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    batches: Batches,
+    *,
+    temperature: float = 200.0,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    r"""Score by what removing an entry would cost the norm of the gradient.
+
+    With :math:`L = \sum_b L_b` the loss over all batches, computed from outputs divided by the
+    temperature, and :math:`g` and :math:`H` its gradient and Hessian by the weights,
+
+    .. math:: s = w \odot H g.
+
+    To first order, a step :math:`\delta` changes the squared norm of the gradient by
+    :math:`2\,\delta^\top H g`. Removing entry :math:`i` is the step :math:`\delta = -w_i e_i`, and
+    so changes it by :math:`-2 s_i`. The highest scores belong to the entries whose removal would
+    reduce the flow of gradient most, and these survive; an entry of negative score hampers it. (The
+    paper scores by :math:`-s` and removes the highest.)
+
+    It is computed on a copy in training mode, as :func:`snip` does it, with both passes over the
+    batches drawing the same dropout. Entries that are pruned take no part in :math:`g`, and score
+    0.
+
+    Args:
+        model: any module, plain or with something attached, whose output is a tensor.
+        loss_fn: ``(output / temperature, target) -> scalar tensor``.
+        batches: pairs ``(input, target)`` as for :func:`snip`; they are held in memory, because
+            they are gone through twice.
+        temperature: what the output is divided by, a positive number. 200 brings the probabilities
+            of a classifier close to uniform.
+        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
+            masked, or all prunable ones where none is.
+        exclude: which weights to leave out, in the same forms.
+        generator: what dropout is seeded from; without, it draws as the random state of torch is.
+
+    Returns:
+        ``{plain name: float32 (float64 for float64 weights) tensor of the weight's shape}``, of
+        either sign.
+
+    Raises:
+        ValueError: if nothing can be scored, ``temperature`` is not positive, ``batches`` is empty
+            or holds anything but pairs, the loss is not a scalar or depends on no weight, or
+            :math:`g` or :math:`Hg` is NaN or infinite.
+        TypeError: if the model's output is not a tensor.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, -2.0]]))
+        >>> batch = torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0]])
+        >>> def half_square(output, target):  # H is all ones, g = (-1, -1)
+        ...     return (output - target).square().sum() / 2
+        >>> grasp(layer, half_square, [batch], temperature=1)
+        {'weight': tensor([[-2.,  4.]])}
+
+    Source: Wang et al. (2020), *Picking winning tickets before training by preserving gradient
+    flow*, equations 6 to 8 and algorithm 2.
+    """
+    check_finite("temperature", temperature)
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature!r}, expected a positive number")
+    found = masked_or_prunable(model, targets, exclude)
+    seed = drawn_seed(generator)
+    with undisturbed(model, seed):
+        batches = list(batches)
+
+    def cooled(output: Any, target: Any) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"the model returns a {type(output).__name__}, expected a tensor to divide by "
+                "temperature"
+            )
+        return loss_fn(output / temperature, target)
+
+    with differentiable_kernels(model):
+        with undisturbed(model, seed):
+            twin, weights = merged_copy(model, found)
+            twin.train()
+            slopes = (gradients(loss, weights) for loss in losses(twin, cooled, batches))
+            gradient = summed(slopes, weights)
+        with undisturbed(model, seed):
+            flow = {name: gradient[name] * living(target) for name, target in found.items()}
+            products = summed(_hessian_times(flow, losses(twin, cooled, batches), weights), weights)
+    return {name: weights[name].detach() * product for name, product in products.items()}
+
+
+def _hessian_times(
+    flow: Mapping[str, Tensor], batch_losses: Iterator[Tensor], weights: Mapping[str, Tensor]
+) -> Iterator[tuple[Tensor, ...]]:
+    """Yield, for each batch, its Hessian times ``flow``: the gradient of a directional slope."""
+    for loss in batch_losses:
+        slopes = gradients(loss, weights, create_graph=True)
+        along = sum(
+            ((one * other).sum() for one, other in zip(flow.values(), slopes, strict=True)),
+            start=loss.new_zeros(()),
+        )
+        if along.requires_grad:  # a loss that is linear in the weights has no Hessian
+            yield gradients(along, weights)

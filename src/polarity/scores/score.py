@@ -1,0 +1,52 @@
+"""What a score of one weight is, and how a model's weights are scored by it."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from polarity.selection import all_finite
+from polarity.targets import Target
+
+__all__ = ["Score", "score_weights"]
+
+Score: TypeAlias = Callable[[str, Tensor], Tensor]
+
+
+def score_weights(
+    found: Mapping[str, Target], score: Score, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Score every effective weight, after making sure that the weights are finite.
+
+    Args:
+        found: the weights, by plain name.
+        score: called as ``score(name, weight)`` without gradients, on a tensor of its own.
+        generator: handed on as ``score(name, weight, generator=generator)`` to a score that takes
+            one.
+
+    Raises:
+        ValueError: if a weight holds NaN or infinite entries.
+        TypeError: if the score returns anything but a tensor.
+    """
+    draws = generator is not None and "generator" in inspect.signature(score).parameters
+    scores = {}
+    for name, target in found.items():
+        weight = target.weight
+        if target.aliases_storage(weight):
+            weight = weight.clone()  # a score that works in place must not train the model
+        if not all_finite(weight):
+            bad = int((~weight.isfinite()).count_nonzero())
+            raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
+        with torch.no_grad():
+            scores[name] = (
+                score(name, weight, generator=generator)  # type: ignore[call-arg]
+                if draws
+                else score(name, weight)
+            )
+        if not isinstance(scores[name], Tensor):
+            raise TypeError(
+                f"score returned a {type(scores[name]).__name__} for {name!r}, expected a tensor"
+            )
+    return scores

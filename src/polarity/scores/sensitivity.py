@@ -1,0 +1,88 @@
+"""SNIP: how much the loss depends on a connection being there."""
+
+import torch
+from torch import Tensor, nn
+
+from polarity._prunable import masked_or_prunable
+from polarity.scores._loss_gradients import (
+    Batches,
+    LossFunction,
+    drawn_seed,
+    gradients,
+    losses,
+    summed,
+)
+from polarity.scores._merged_copy import merged_copy, undisturbed
+from polarity.selectors import Selector
+
+__all__ = ["snip"]
+
+
+def snip(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    batches: Batches,
+    *,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    r"""Score by connection sensitivity: how the loss answers to a gate on each entry.
+
+    With a gate :math:`c` on every weight, :math:`w = c \odot w_0`, and the losses :math:`L_b` of
+    the batches, the score is the gradient by the gates where all are open, normalised to sum to 1
+    over the model:
+
+    .. math:: s_i = \frac{|g_i|}{\sum_j |g_j|}, \qquad
+        g = \sum_b \frac{\partial L_b}{\partial c}\Big|_{c=1}
+          = w \odot \sum_b \frac{\partial L_b}{\partial w}.
+
+    It is computed on a copy in training mode: batch normalisation uses the statistics of each
+    batch, and dropout is active. The model, its gradients and modes, and the random state of torch
+    are left as they are. The gradient is that of the effective weight, whatever it is made of, so
+    an entry that is pruned scores 0.
+
+    Args:
+        model: any module, plain or with something attached.
+        loss_fn: ``(output, target) -> scalar tensor``.
+        batches: pairs ``(input, target)``, moved to the model's device; several inputs in a tuple
+            or dict are given to the model as its arguments. Gone through once.
+        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
+            masked, or all prunable ones where none is.
+        exclude: which weights to leave out, in the same forms.
+        generator: what dropout is seeded from; without, it draws as the random state of torch is.
+
+    Returns:
+        ``{plain name: float32 (float64 for float64 weights) tensor of the weight's shape}``.
+
+    Raises:
+        ValueError: if nothing can be scored, ``batches`` is empty or holds anything but pairs, the
+            loss is not a scalar or depends on no weight, or a gradient is NaN, infinite, or zero
+            everywhere.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, -2.0]]))
+        >>> batch = torch.tensor([[3.0, 0.5]]), torch.tensor([[0.0]])
+        >>> snip(layer, nn.functional.mse_loss, [batch])  # w x = 3 and -1, so 3 : 1
+        {'weight': tensor([[0.7500, 0.2500]])}
+
+    Source: Lee et al. (2019), *SNIP: Single-shot network pruning based on connection sensitivity*,
+    equations 4 and 5.
+    """
+    found = masked_or_prunable(model, targets, exclude)
+    with undisturbed(model, drawn_seed(generator)):
+        twin, weights = merged_copy(model, found)
+        terms = (gradients(loss, weights) for loss in losses(twin.train(), loss_fn, batches))
+        slopes = summed(terms, weights)
+    with torch.no_grad():
+        scores = {name: (weights[name] * slope).abs() for name, slope in slopes.items()}
+        total = sum(score.sum(dtype=torch.float64).item() for score in scores.values())
+        if not 0 < total < float("inf"):
+            raise ValueError(
+                f"the scores sum to {total}, so they cannot be normalised: loss_fn's gradient by "
+                "the scored weights is zero, or too large for their dtype"
+            )
+        return {name: score / total for name, score in scores.items()}

@@ -1,0 +1,184 @@
+"""SynFlow: iterative pruning at initialisation, without data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polarity._checks import check_fraction
+from polarity._prunable import living, masked_or_prunable
+from polarity.scores._calling import call, map_tensors, tensors_in
+from polarity.scores._loss_gradients import gradients
+from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
+from polarity.selection import all_finite, keep_top
+from polarity.selectors import Selector
+
+__all__ = ["synflow"]
+
+
+def synflow(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    density: float,
+    steps: int = 100,
+    dtype: torch.dtype | None = torch.float64,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+) -> dict[str, Tensor]:
+    r"""Score by the step at which iterative synaptic flow pruning would remove an entry.
+
+    With :math:`R` the sum of the outputs for an input of ones, every parameter and buffer replaced
+    by its absolute value, step :math:`k = 1, \dots, K` scores the entries that are left by their
+    synaptic saliency and keeps the highest, over the whole model:
+
+    .. math:: \Big|w \odot \frac{\partial R}{\partial w}\Big|, \qquad
+        \operatorname{round}\!\big(d^{\,k/K} N\big) \text{ entries.}
+
+    What is returned is the place of each entry in the order of removal, as a fraction of all
+    :math:`N`: entries removed at a step lie below those removed later, by saliency within a step
+    (of equals the higher index goes first), and survivors are on top, by their last saliency. So
+    ``prune(model, scores, density=density)`` gives the mask of the algorithm, to the entry, and
+    density :math:`d^{k/K}` that of its step :math:`k`.
+
+    It is computed on a copy in evaluation mode. The model, its gradients and modes, and the random
+    state of torch are left as they are. The weights are the effective ones, whatever they are made
+    of; entries that are pruned already score 0, and steps whose count exceeds what lives prune
+    nothing. As in the authors' code, biases and running means take part in :math:`R`. The guarantee
+    that no layer is lost is one for networks in which they are zero, as at most initialisations.
+
+    Args:
+        model: any module, plain or with something attached.
+        example_inputs: a tensor of the shape of an input (one example is enough), or a tuple, list
+            or dict of arguments. Floating tensors are replaced by ones; others, as token indices
+            and padding masks, have no such value and are given to the model as they are.
+        density: fraction of all entries that live afterwards, in (0, 1].
+        steps: :math:`K`, at least 1.
+        dtype: what the copy computes in. The saliencies of deep networks leave the range of
+            float32; None keeps the model's own dtype.
+        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
+            masked, or all prunable ones where none is.
+        exclude: which weights to leave out, in the same forms.
+
+    Returns:
+        ``{plain name: float64 tensor of the weight's shape}``, in [0, 1].
+
+    Raises:
+        ValueError: if nothing can be scored, ``density``, ``steps`` or ``dtype`` is out of range,
+            the density exceeds the present one, or saliencies are NaN or infinite (too small a
+            dtype) or all zero.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+        >>> scores = synflow(model, torch.ones(1, 8), density=0.1)
+        >>> pol.prune(model, scores, density=0.1).survivors
+        19
+
+    Source: Tanaka et al. (2020), *Pruning neural networks without any data by iteratively
+    conserving synaptic flow*, algorithm 1.
+    """
+    _check(density, steps, dtype)
+    found = masked_or_prunable(model, targets, exclude)
+    total = sum(target.shape.numel() for target in found.values())
+    alive = {name: living(target) for name, target in found.items()}
+    left = sum(int(mask.count_nonzero()) for mask in alive.values())
+    if round(density * total) > left:
+        raise ValueError(
+            f"density={density!r} would keep {round(density * total)} of {total} entries, "
+            f"but only {left} live (density {left / total:.6g})"
+        )
+    places = {
+        name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
+        for name, target in found.items()
+    }
+    gone = total - left  # how many places are taken
+    with undisturbed(model), differentiable_kernels(model):
+        twin, weights = merged_copy(model, found, dtype)
+        twin.eval()
+        with torch.no_grad():
+            for each in (*twin.parameters(), *twin.buffers()):
+                if each.is_floating_point():
+                    each.abs_()
+        inputs = _ones(example_inputs, next(iter(weights.values())))
+        for step in range(1, steps + 1):
+            saliency = _saliency(twin, inputs, weights, alive)
+            kept = keep_top(saliency, min(left, round(density ** (step / steps) * total)), alive)
+            gone = _place(places, {n: alive[n] & ~kept[n] for n in kept}, saliency, gone)
+            alive, left = kept, total - gone
+            with torch.no_grad():
+                for name, weight in weights.items():
+                    weight.masked_fill_(~alive[name], 0)
+    _place(places, alive, saliency, gone)
+    return {name: place / total for name, place in places.items()}
+
+
+def _saliency(
+    twin: nn.Module, inputs: Any, weights: Mapping[str, Tensor], alive: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the saliency of every entry at the present weights."""
+    outputs = [each for each in tensors_in(call(twin, inputs)) if each.is_floating_point()]
+    flow = sum(each.sum() for each in outputs)
+    if not isinstance(flow, Tensor) or not flow.requires_grad:
+        raise ValueError("the model's outputs do not depend on any scored weight")
+    slopes = dict(zip(weights, gradients(flow, weights), strict=True))
+    saliency = {name: (weight.detach() * slopes[name]).abs() for name, weight in weights.items()}
+    for name, each in saliency.items():
+        if not all_finite(each):
+            raise ValueError(
+                f"the saliencies of {name!r} leave the range of {each.dtype}: give dtype a wider "
+                "one, or rescale the weights"
+            )
+    if not any(bool(each[alive[name]].any()) for name, each in saliency.items()):
+        raise ValueError(
+            "every saliency is zero: the sum of the outputs does not answer to any scored weight "
+            f"within the range of {next(iter(weights.values())).dtype}"
+        )
+    return saliency
+
+
+def _place(
+    places: Mapping[str, Tensor],
+    ending: Mapping[str, Tensor],
+    saliency: Mapping[str, Tensor],
+    taken: int,
+) -> int:
+    """Give the entries under ``ending`` the places after those taken, the lowest saliency first.
+
+    Of equal saliencies the higher index comes first, as selection would drop it. Returns how many
+    places are taken then.
+    """
+    device = next(iter(places.values())).device
+    values = torch.cat([saliency[name][where].to(device) for name, where in ending.items()])
+    count = values.numel()
+    best_first = values.argsort(descending=True, stable=True)
+    order = torch.empty(count, dtype=torch.float64, device=device)
+    order[best_first] = torch.arange(taken + count, taken, -1, dtype=torch.float64, device=device)
+    parts = torch.split(order, [int(where.count_nonzero()) for where in ending.values()])
+    for (name, where), part in zip(ending.items(), parts, strict=True):
+        places[name][where] = part.to(where.device)
+    return taken + count
+
+
+def _ones(example_inputs: Any, like: Tensor) -> Any:
+    def as_ones(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value.to(like.device)
+        return torch.ones(value.shape, dtype=like.dtype, device=like.device)
+
+    return map_tensors(as_ones, example_inputs)
+
+
+def _check(density: float, steps: int, dtype: torch.dtype | None) -> None:
+    check_fraction("density", density)
+    if density == 0:
+        raise ValueError(f"density={density!r} leaves nothing to rank, expected one in (0, 1]")
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"steps={steps!r} is a {type(steps).__name__}, expected an int")
+    if steps < 1:
+        raise ValueError(f"steps={steps!r}, expected at least 1")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype={dtype!r}, expected a floating-point torch.dtype or None")

@@ -1,0 +1,137 @@
+"""A field of signs under a mask as bits: never more than two per entry."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["check_signs", "pack_signs", "unpack_signs"]
+
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+
+
+def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
+    r"""Pack an entry's four states (pruned, +, −, survivor without a sign) into bits.
+
+    With :math:`N` entries of which :math:`n` have a sign, in row-major order, three planes of bits
+    follow each other, each beginning at a new byte:
+
+    1. for each of the :math:`N` entries, whether it has a sign;
+    2. for each of the :math:`n` that have one, whether it is negative;
+    3. for each of the :math:`N - n` others, whether it survives. Left out if none does.
+
+    That is :math:`N + n` bits (:math:`1 + \text{density}` per entry) where every survivor has a
+    sign, and :math:`2N` in every other case. Bit :math:`k` of a plane is bit :math:`k \bmod 8`,
+    counted from the least significant, of its byte :math:`\lfloor k / 8 \rfloor`; what is left of
+    the last byte is 0.
+
+    Args:
+        signs: int8 tensor of −1, 0 and +1, of any shape, on any device.
+        mask: bool tensor of that shape, True for survivors.
+
+    Returns:
+        A uint8 tensor of one dimension, on the CPU.
+
+    Raises:
+        TypeError: if ``signs`` is not int8 or ``mask`` not bool.
+        ValueError: if the shapes differ, ``signs`` holds another value, or a pruned entry has one.
+
+    Example:
+        >>> import torch
+        >>> signs = torch.tensor([0, 1, -1, 0, 1], dtype=torch.int8)
+        >>> [f"{byte:08b}" for byte in pack_signs(signs, signs != 0)]
+        ['00010110', '00000010']
+        >>> [f"{byte:08b}" for byte in pack_signs(signs, torch.tensor([1, 1, 1, 0, 1]) != 0)]
+        ['00010110', '00000010', '00000001']
+    """
+    check_signs(signs, mask)
+    flat = signs.cpu().numpy().reshape(-1)
+    signed: Bools = flat != 0
+    unsigned: Bools = mask.cpu().numpy().reshape(-1)[~signed]
+    planes = [_to_bytes(signed), _to_bytes(flat[signed] < 0)]
+    if unsigned.any():
+        planes.append(_to_bytes(unsigned))
+    return torch.from_numpy(np.concatenate(planes))
+
+
+def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Undo :func:`pack_signs`.
+
+    Args:
+        packed: uint8 tensor of one dimension.
+        shape: shape of the tensors that were packed.
+
+    Returns:
+        The signs (int8) and the mask (bool), on the CPU.
+
+    Raises:
+        TypeError: if ``packed`` is not uint8.
+        ValueError: if its length is not one that the shape can have, or a bit behind the end of a
+            plane is set.
+
+    Example:
+        >>> import torch
+        >>> signs, mask = unpack_signs(torch.tensor([0b10110, 0b10, 0b1], dtype=torch.uint8), (5,))
+        >>> signs.tolist(), mask.tolist()
+        ([0, 1, -1, 0, 1], [True, True, True, False, True])
+    """
+    if packed.dtype != torch.uint8:
+        raise TypeError(f"packed is of dtype {packed.dtype}, expected torch.uint8")
+    size = math.prod(shape)
+    data: Bytes = packed.cpu().numpy().reshape(-1)
+    first = _byte_count(size)
+    # Before anything is allocated: the shape comes from a file.
+    if len(data) < first or len(data) > 2 * _byte_count(size) + 1:
+        raise ValueError(f"packed holds {len(data)} bytes, which do not fit {size} entries")
+    signed = _to_bools(data[:first], size)
+    count = int(np.count_nonzero(signed))
+    second, third = first + _byte_count(count), _byte_count(size - count)
+    if len(data) not in (second, second + third):
+        raise ValueError(
+            f"packed holds {len(data)} bytes, expected {second} or {second + third} for {size} "
+            f"entries of which {count} have a sign"
+        )
+    signs = np.zeros(size, dtype=np.int8)
+    signs[signed] = 1 - 2 * _to_bools(data[first:second], count).view(np.int8)
+    mask = signed.copy()
+    if len(data) > second:
+        mask[~signed] = _to_bools(data[second:], size - count)
+    return torch.from_numpy(signs.reshape(shape)), torch.from_numpy(mask.reshape(shape))
+
+
+def check_signs(signs: Tensor, mask: Tensor) -> None:
+    """Raise unless ``signs`` are int8 in {−1, 0, +1} and 0 wherever the bool ``mask`` is False."""
+    if signs.dtype != torch.int8:
+        raise TypeError(f"signs are of dtype {signs.dtype}, expected torch.int8")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"the mask is of dtype {mask.dtype}, expected torch.bool")
+    if signs.shape != mask.shape:
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)}, expected the signs' {tuple(signs.shape)}"
+        )
+    if signs.numel() == 0:
+        return
+    low, high = (int(end) for end in signs.aminmax())
+    if low < -1 or high > 1:
+        raise ValueError(f"signs range from {low} to {high}, expected -1, 0 and +1")
+    if astray := int((~mask & (signs != 0)).count_nonzero()):
+        raise ValueError(f"{astray} entries outside the mask have a sign, expected 0 there")
+
+
+def _byte_count(bits: int) -> int:
+    return -(-bits // 8)
+
+
+def _to_bytes(bits: Bools) -> Bytes:
+    return np.packbits(bits, bitorder="little")
+
+
+def _to_bools(data: Bytes, count: int) -> Bools:
+    bits = np.unpackbits(data, bitorder="little")
+    if bits[count:].any():
+        raise ValueError(f"a bit behind the last of {count} is set, expected 0")
+    return bits[:count].view(np.bool_)
