@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import tyro
 
-from benchmarks import report, zoo
-from benchmarks.papers import fragility, sign_in, winning_sign, zero_crossing
-
-# What each word on the command line takes, and who does it.
-COMMANDS: dict[str, tuple[type, Callable[[Any], int]]] = {
-    "fragility": (fragility.FragilityOptions, fragility.main),
-    "zero-crossing": (zero_crossing.ZeroCrossingOptions, zero_crossing.main),
-    "winning-sign": (winning_sign.WinningSignOptions, winning_sign.main),
-    "sign-in": (sign_in.SignInOptions, sign_in.main),
-    "zoo": (zoo.ZooOptions, zoo.main),
-    "report": (report.ReportOptions, report.main),
+# Each word of the command line: the module whose `main` takes its options, and their class.
+COMMANDS = {
+    "fragility": ("benchmarks.papers.fragility", "FragilityOptions"),
+    "zero-crossing": ("benchmarks.papers.zero_crossing", "ZeroCrossingOptions"),
+    "winning-sign": ("benchmarks.papers.winning_sign", "WinningSignOptions"),
+    "sign-in": ("benchmarks.papers.sign_in", "SignInOptions"),
+    "sign-in-theory": ("benchmarks.theory.command", "TheoryOptions"),
+    "zoo": ("benchmarks.zoo", "ZooOptions"),
+    "report": ("benchmarks.report", "ReportOptions"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses the command line, runs the command and gives the exit code."""
     args = _spelled(list(sys.argv[1:] if arguments is None else arguments))
+    # One command does not wait for what another one imports.
+    wanted = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
+    modules = {name: import_module(COMMANDS[name][0]) for name in wanted}
     options: Any = tyro.extras.subcommand_cli_from_dict(
-        {name: kind for name, (kind, _) in COMMANDS.items()},
+        {name: getattr(module, COMMANDS[name][1]) for name, module in modules.items()},
         prog="python -m benchmarks",
         description="Reproduce the experiments of the sign papers with polarity.",
         args=args,
     )
-    run = next(run for kind, run in COMMANDS.values() if type(options) is kind)
+    run = next(
+        module.main
+        for name, module in modules.items()
+        if type(options) is getattr(module, COMMANDS[name][1])
+    )
     try:
-        return run(options)
+        code: int = run(options)
+        return code
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         return 130
@@ -46,7 +53,7 @@ def _spelled(args: list[str]) -> list[str]:
     """
     if args and args[0].replace("_", "-") in COMMANDS:
         args[0] = args[0].replace("_", "-")
-    if args[:2] == ["sign-in", "theory"] and "sign-in-theory" in COMMANDS:
+    if args[:2] == ["sign-in", "theory"]:
         args[:2] = ["sign-in-theory"]
     return args
 

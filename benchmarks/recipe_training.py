@@ -1,4 +1,4 @@
-"""Training by a recipe on resident tensors: per-step schedule, augmentation, one record an epoch."""
+"""Training by a recipe on resident tensors: per-step schedule, augmentation, a record per epoch."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def train(
                 batch = crop_and_flip(batch, generator)
             with precision:
                 logits = model(batch.contiguous(memory_format=layout))
-                loss = cross_entropy(
-                    logits.float(), target, label_smoothing=recipe.label_smoothing
-                )
+                loss = cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
             objective = loss if penalty is None else loss + penalty(model)
             optimizer.zero_grad(set_to_none=True)
             objective.backward()
@@ -108,9 +106,7 @@ def train(
 
 def recipe_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimizer, fused, over every trainable parameter."""
-    return make_optimizer(
-        recipe.optimizer, model, recipe.lr, recipe.momentum, recipe.weight_decay
-    )
+    return make_optimizer(recipe.optimizer, model, recipe.lr, recipe.momentum, recipe.weight_decay)
 
 
 def crop_and_flip(

@@ -84,9 +84,7 @@ class SignInRecipe:
     def scaled(self, epochs: int) -> SignInRecipe:
         """Over another number of epochs, T2 at the same fraction of them."""
         until = max(1, round(self.part.until * epochs / self.plain.epochs))
-        return replace(
-            self, plain=self.plain.scaled(epochs), part=replace(self.part, until=until)
-        )
+        return replace(self, plain=self.plain.scaled(epochs), part=replace(self.part, until=until))
 
 
 _CIFAR = Recipe(

@@ -55,7 +55,6 @@ class Section:
 def main(options: ReportOptions) -> int:
     """Writes the reports and gives the exit code."""
     from benchmarks.results import load_results
-
     from benchmarks.sign_in.sweep import load_results as load_sign_in
 
     results, sign_in = load_results(options.results), load_sign_in(options.results)

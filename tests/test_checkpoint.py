@@ -210,3 +210,22 @@ def test_a_model_saved_on_the_gpu_loads_on_the_cpu(tmp_path: Path) -> None:
     assert same_state(plain_state(fresh), {k: v.cpu() for k, v in plain_state(model).items()})
     again = pol.load(small(5).cuda(), tmp_path / "a.safetensors")
     assert all(mask.is_cuda for mask in pol.masks(again).values())
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_interpolated_norms_are_attached_again_with_their_initial_values(
+    tmp_path: Path, per_layer: bool
+) -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LayerNorm(4))
+
+    model = pol.interpolate_norms(network(), per_layer=per_layer)
+    with torch.no_grad():
+        model[1].parametrizations.weight.original.fill_(5.0)
+    pol.save(model, tmp_path / "model.safetensors")
+    copy = pol.load(network(), tmp_path / "model.safetensors")
+    assert list(copy.state_dict()) == list(model.state_dict())
+    assert copy[1].parametrizations.weight.original.tolist() == [5.0] * 4
+    assert copy[1].parametrizations.weight[0].initial.tolist() == [1.0] * 4
+    alphas = [copy[i].parametrizations.weight[0].alpha for i in (1, 2)]
+    assert (alphas[0] is alphas[1]) != per_layer

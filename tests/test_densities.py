@@ -221,6 +221,31 @@ def test_balanced_residual_networks_have_the_known_level(build, entries, level, 
     assert {counts[name] for name in sizes if name not in full} == {level, level + 1}
 
 
+@pytest.mark.parametrize(
+    ("density", "erk", "uniform"), [(0.2, 0.42, 0.23), (0.1, 0.24, 0.13), (0.05, 0.12, 0.08)]
+)
+def test_resnet50_costs_what_rigls_authors_report(density, erk, uniform):
+    """Their published inference FLOPs, relative to dense, of ERK and of uniform densities."""
+    with torch.device("meta"):
+        model, image = torchvision.models.resnet50().eval(), torch.empty(1, 3, 224, 224)
+    cost: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+
+            def count(module: nn.Module, _: object, out: torch.Tensor, name: str = name) -> None:
+                cost[f"{name}.weight"] = out.numel() * module.weight[0].numel()
+
+            module.register_forward_hook(count)
+    model(image)
+
+    def relative(wanted: dict[str, float]) -> float:
+        return sum(cost[name] * each for name, each in wanted.items()) / sum(cost.values())
+
+    assert relative(densities.erk(model, density)) == pytest.approx(erk, abs=0.01)
+    first_dense = densities.uniform(model, density, dense_first=True)
+    assert relative(first_dense) == pytest.approx(uniform, abs=0.01)
+
+
 @each_rule
 def test_a_depthwise_convolution_and_attention_go_by_the_shapes_they_store(rule):
     model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Linear(8, 30))

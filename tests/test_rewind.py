@@ -319,3 +319,17 @@ def test_a_point_captured_on_the_cpu_restores_a_model_on_the_gpu() -> None:
     mask = pol.masks(model)["0.weight"]
     assert mask.is_cuda
     assert torch.equal(tensor_at(model, "0.weight").cpu(), point.weights["0.weight"] * mask.cpu())
+
+
+def test_interpolated_norms_are_captured_and_restored_as_trained() -> None:
+    model = pol.interpolate_norms(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))).train()
+    stored = model[1].parametrizations.weight.original
+    with torch.no_grad():
+        stored.fill_(5.0)
+    model(torch.ones(2, 4))  # draws an interpolation weight
+    point = pol.RewindPoint.capture(model)
+    assert point.weights["1.weight"].tolist() == [5.0] * 4
+    with torch.no_grad():
+        stored.fill_(7.0)
+    point.restore_weights(model)
+    assert stored.tolist() == [5.0] * 4

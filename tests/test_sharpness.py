@@ -11,9 +11,9 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.norm_interpolation import interpolate_norms
-from tests.models_for_tests import Recurrent, SelfAttention, half_masked, random_masks, seeded
+from tests.models_for_tests import Recurrent, SelfAttention, Tied, half_masked, random_masks, seeded
 
-pytest.importorskip("curvlinops")
+pytest.importorskip("scipy")
 
 CLOSE = {"rel": 1e-7}
 
@@ -265,7 +265,7 @@ def test_bad_input_is_named():
         ({"bn": "train"}, "bn='train'"),
         ({"tolerance": 0}, "tolerance=0"),
         ({"loss_fn": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
-        ({"loss_fn": lambda output, _: output}, "expected a 0-dim"),
+        ({"loss_fn": lambda output, _: output}, "must give a 0-dim"),
         ({"parameters": "x"}, "parameters='x'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -282,20 +282,72 @@ def test_bad_input_is_named():
 
 def test_no_convergence_and_no_finite_hessian_are_said():
     model, batches = convnet(), data(1, 4, 4)
-    wide = seeded(nn.Sequential(nn.Linear(4, 60), nn.Tanh(), nn.Linear(60, 3))).double()
+    crowded = torch.linspace(1.0, 1.01, 200, dtype=torch.float64).diag(), torch.zeros(200, 1)
+    wide = nn.Linear(200, 1, bias=False).double()
     with pytest.raises(RuntimeError, match="max_iterations=1"):
-        sharp(wide, data(4, sizes=(90,)), tolerance=1e-15, max_iterations=1)
+        sharp(wide, [crowded], loss_fn=nn.MSELoss(), tolerance=1e-15, max_iterations=1)
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(RuntimeError, match="not finite"):
         sharp(model, batches)
 
 
-@pytest.mark.parametrize("missing", ["curvlinops", "scipy.sparse.linalg"])
-def test_without_the_extra_the_error_names_it(monkeypatch, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.sparse.linalg", None)
     with pytest.raises(ImportError, match=r"polarity\[analysis\]"):
         sharp(mlp(), data(4))
+
+
+def test_curvlinops_agrees_on_a_network_without_normalisation():
+    curvlinops = pytest.importorskip("curvlinops")
+    from scipy.sparse.linalg import eigsh
+
+    model, batches = mlp().eval(), data(4)
+    operator = curvlinops.HessianLinearOperator(
+        model, nn.CrossEntropyLoss(), list(model.parameters()), batches
+    )
+    expected = eigsh(operator.to_scipy(), k=1, which="LA", return_eigenvectors=False)[0]
+    assert sharp(mlp(), batches) == pytest.approx(float(expected), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.LayerNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6), nn.BatchNorm1d(6).eval()],
+    ids=["layer", "group", "batch", "running"],
+)
+def test_second_derivatives_of_norms_are_whole(norm):
+    batches = data(4, sizes=(9,))
+
+    def build() -> nn.Module:
+        return seeded(nn.Sequential(nn.Linear(4, 6), norm, nn.Tanh(), nn.Linear(6, 3))).double()
+
+    bn = "batch" if norm.training else "keep"
+    expected = largest(finite_difference_hessian(build(), batches[0], {}))
+    assert sharp(build(), batches, bn=bn) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_tied_weight_is_one_variable():
+    def loss_fn(output: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
+
+    draw = torch.Generator().manual_seed(0)
+    tokens, target = torch.randint(7, (2, 2, 9), generator=draw)
+    model = seeded(Tied()).double()
+    weight = model.encoder.weight.detach().clone()
+
+    def loss(values: Tensor) -> Tensor:
+        return loss_fn(functional_call(model, {"encoder.weight": values}, (tokens,)), target)
+
+    expected = largest(hessian(loss, weight).reshape(weight.numel(), weight.numel()))
+    for convert in (lambda same: same, pol.sign_in):
+        found = sharp(convert(model), [(tokens, target)], loss_fn=loss_fn)
+        assert found == pytest.approx(expected, **CLOSE)
+
+
+def test_a_loss_without_curvature_is_flat():
+    x = torch.ones(3, 2, dtype=torch.float64)
+    linear = nn.Linear(2, 1).double()
+    assert sharp(linear, [(x, x)], loss_fn=lambda output, _: output.mean()) == pytest.approx(0.0)
 
 
 @pytest.mark.gpu

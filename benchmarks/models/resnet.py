@@ -49,7 +49,9 @@ class _Pad(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         before = self.more // 2
-        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before))
+        return pad(
+            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before)
+        )
 
 
 class CifarResNet(nn.Module):
@@ -120,7 +122,7 @@ def cifar_resnet(
 def resnet18(
     classes: int = 10, *, channels: int = 3, generator: torch.Generator | None = None
 ) -> nn.Module:
-    """torchvision's ResNet-18 with the usual CIFAR stem: a 3x3 convolution, stride 1, no pool."""
+    """ResNet-18 of torchvision with a CIFAR stem: a 3x3 convolution, stride 1, no pool."""
     from torchvision.models import resnet18 as build
 
     def make() -> nn.Module:
@@ -134,7 +136,7 @@ def resnet18(
 
 
 def resnet50(classes: int = 1000, *, generator: torch.Generator | None = None) -> nn.Module:
-    """torchvision's ResNet-50, untrained."""
+    """ResNet-50 of torchvision, untrained."""
     from torchvision.models import resnet50 as build
 
     return seeded(lambda: build(weights=None, num_classes=classes), generator)

@@ -99,7 +99,9 @@ class SignInConfig:
 
     def with_recipe(self, recipe: Recipe) -> SignInConfig:
         """The run under another recipe."""
-        return replace(self, **{key: value for key, value in asdict(recipe).items() if key in _RECIPE})
+        return replace(
+            self, **{key: value for key, value in asdict(recipe).items() if key in _RECIPE}
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The settings as a result file states them."""

@@ -1,4 +1,4 @@
-"""The masks of Tables 3 and 9: random with chosen densities, or pruned at initialisation by score."""
+"""The masks of Tables 3 and 9: random with chosen densities, or by a score of the fresh network."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from benchmarks.sign_in.summary import Arm, Comparison, label, mean_over_seeds
 # Okabe and Ito's palette, told apart by colour-blind readers.
 _COLOURS = {"": "#7F7F7F", "mv": "#E69F00", "sign_in": "#0072B2"}
 _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}
+_LINES = {"random": "-", "snip": "--", "grasp": ":", "synflow": "-."}
 _STAGES = {
     "init_to_end": ("initialisation → end", "#0072B2"),
     "init_to_warmup": ("initialisation → warm-up", "#D55E00"),
@@ -47,7 +48,7 @@ def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
         ("densities", _layer_densities, (5.6, 3.2), f"Layerwise densities ({at}), as Figure 9."),
     ]
     if group.swept():
-        todo.append(("period", _period, (5.2, 3.4), "Test accuracy against the rescale period p."))
+        todo.append(("period", _period, (5.4, 3.4), "Test accuracy against the rescale period p."))
     drawn = []
     with matplotlib.rc_context(STYLE):
         for name, painter, size, caption in todo:
@@ -102,6 +103,7 @@ def _stages(figure: Figure, group: Comparison, density: float) -> None:
         )
     axes.set_xticks(range(len(arms)), [label(arm).replace(" + ", "\n+ ") for arm in arms])
     axes.grid(axis="x", visible=False)
+    axes.set_axisbelow(True)
     axes.set_ylabel("survivors whose sign differs (%)")
     _legend(figure, axes)
 
@@ -138,8 +140,8 @@ def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
             means = [100 * y for y in _by_layer(runs, lambda layer, s=stage: layer[s])]
             axes.plot(range(1, len(means) + 1), means, color=colour, marker="o", ms=3, label=name)
         axes.set_title(label(arm), loc="left")
-        axes.set_xlabel("layer, input to output")
         axes.set_ylim(bottom=0)
+    figure.supxlabel("layer, input to output", fontsize=9)
     panels[0].set_ylabel("survivors whose sign differs (%)")
     _legend(figure, panels[0])
 
@@ -162,8 +164,9 @@ def _layer_densities(figure: Figure, group: Comparison, density: float) -> None:
 
 
 def _period(figure: Figure, group: Comparison, density: float) -> None:
-    axes = figure.subplots()
-    for method, at in group.swept():
+    swept = group.swept()
+    panels = figure.subplots(1, len(swept), squeeze=False)[0]
+    for axes, (method, at) in zip(panels, swept, strict=True):
         arms = [arm for arm in group.arms if arm[0] == method and group.of(arm, at)]
         known = [(arm[1], found) for arm in arms if (found := group.final(arm, at, _ACCURACY))]
         axes.errorbar(
@@ -172,17 +175,19 @@ def _period(figure: Figure, group: Comparison, density: float) -> None:
             yerr=[found.std or 0.0 for _, found in known],
             capsize=2.5,
             elinewidth=1,
-            **{**_look((method, None)), "label": f"{label((method, None))}, density {at:g}"},
+            **_look((method, None)),
         )
         for other in (f"{method.split('+')[0]}+mv", method.split("+")[0]):
             if found := group.final((other, None), at, _ACCURACY):
                 look = _look((other, None))
-                axes.axhline(found.mean, color=look["color"], ls="--", label=look["label"])
+                name = f"{look['label']} (never)" if "+" in other else look["label"]
+                axes.axhline(found.mean, color=look["color"], ls="--", label=name)
+        axes.set_title(f"density {at:g}", loc="left")
         axes.set_xscale("log")
         _ticks(axes, [float(period or 0) for period, _ in known])
-    axes.set_xlabel("rescale period p (epochs)")
-    axes.set_ylabel("test accuracy (%)")
-    _legend(figure, axes)
+    figure.supxlabel("rescale period p (epochs)", fontsize=9)
+    panels[0].set_ylabel("test accuracy (%)")
+    _legend(figure, panels[0])
 
 
 _ACCURACY = "test_accuracy"
@@ -201,7 +206,12 @@ def _middle(densities: Sequence[float]) -> float:
 
 def _look(arm: Arm) -> dict[str, Any]:
     mask, _, way = arm[0].partition("+")
-    return {"color": _COLOURS[way], "marker": _MARKERS[mask], "label": label(arm)}
+    return {
+        "color": _COLOURS[way],
+        "marker": _MARKERS[mask],
+        "linestyle": _LINES[mask],
+        "label": label(arm),
+    }
 
 
 def _ticks(axes: Axes, values: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Tables of Sign-In results in the layouts of Tables 3, 9 and 11, the paper's numbers beside ours."""
+"""Tables of Sign-In results, laid out as Tables 3, 9 and 11, the paper's numbers beside ours."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _numbers(group: Comparison, arm: Arm, density: float) -> list[str]:
     row.append(_cell(group.final(arm, density, "sharpness")))
     scaling = [result["final"]["inner_scaling"] for result in group.of(arm, density)]
     found = estimate(each["mean"] if each else None for each in scaling)
-    return [*row, _NONE if found is None else f"{found.mean:.3f}"]
+    return [*row, _NONE if found is None else f"{found.mean:.4f}"]
 
 
 _SIGN_NOTE = (
@@ -195,7 +195,9 @@ def _provenance(group: Comparison) -> str:
     own = ("weight_decay", "beta", "rescale_until", "rescale_momentum", "frobenius_decay")
     for arm in group.main_arms:
         mine = group.of(arm)[0]["config"]
-        used = ", ".join(f"{key.replace('_', ' ')} {mine[key]}" for key in own if mine[key] is not None)
+        used = ", ".join(
+            f"{key.replace('_', ' ')} {mine[key]}" for key in own if mine[key] is not None
+        )
         settings.append(f"{label(arm)}: {used}")
     versions = _distinct(
         ", ".join(f"{name} {number}" for name, number in result["versions"].items())
@@ -226,7 +228,8 @@ def _draw(group: Comparison, folder: Path) -> list[tuple[Path, str]]:
 
     folder.mkdir(parents=True, exist_ok=True)
     config = group.config
-    digest = hashlib.sha256("".join(r["run_id"] for r in group.results).encode()).hexdigest()[:6]
+    # Two groups of one network differ in settings that a file name has no room for.
+    digest = hashlib.sha256(group.shared.encode()).hexdigest()[:6]
     return draw(group, folder, f"sign_in-{config['dataset']}-{config['arch']}-{digest}")
 
 

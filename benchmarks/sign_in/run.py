@@ -1,11 +1,11 @@
-"""One run of the Sign-In experiment: mask a fresh network, train it, and count what its signs did."""
+"""One run of the Sign-In experiment: mask a fresh network, train it, count what its signs did."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -171,6 +171,8 @@ class _Watch:
         layers = pol.inner_scaling(self.model)
         values = torch.cat([layer.flatten() for layer in layers.values()])
         mean, low, high = (float(x) for x in (values.mean(), values.min(), values.max()))
+        if not math.isfinite(mean):
+            return None  # a training that diverged
         return {
             "mean": mean,
             "min": low,

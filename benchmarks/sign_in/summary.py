@@ -49,6 +49,11 @@ class Comparison:
         return config
 
     @property
+    def shared(self) -> str:
+        """The settings that all runs share, as JSON."""
+        return _shared(self.results[0])
+
+    @property
     def densities(self) -> list[float]:
         """The densities, largest first."""
         return sorted({result["config"]["density"] for result in self.results}, reverse=True)
@@ -114,8 +119,7 @@ def comparisons(results: Iterable[Result]) -> list[Comparison]:
     """Groups results by all settings that do not belong to a method."""
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
-        shared = {key: value for key, value in result["config"].items() if key not in _VARIED}
-        groups[json.dumps(shared, sort_keys=True)].append(result)
+        groups[_shared(result)].append(result)
     return [Comparison(tuple(group)) for group in groups.values()]
 
 
@@ -152,3 +156,8 @@ def mean_over_seeds(series: Sequence[Sequence[float]]) -> list[float]:
 
 def _arm(result: Result) -> Arm:
     return result["config"]["method"], result["config"]["rescale_period"]
+
+
+def _shared(result: Result) -> str:
+    shared = {key: value for key, value in result["config"].items() if key not in _VARIED}
+    return json.dumps(shared, sort_keys=True)

@@ -11,8 +11,9 @@ And M and q only change when a sample changes sides. They are kept until the dir
 turned by more than the angle to the nearest sample's boundary, which makes a step independent of
 the number of samples.
 
-A run whose state is a fixed point of the step to the last bit stays there for ever: it is taken
-out of the batch, and its outcome is still that of all steps.
+A run whose state is a fixed point of the step to the last bit stays there for ever, and one that
+has left the range of numbers does not come back: they are taken out of the batch, and their
+outcomes are still those of all steps.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from benchmarks.theory.neuron import Array, Task
 
 # How often runs that no longer move are looked for, in steps.
 _SETTLE_EVERY = 500
+# How many boundaries are watched one by one.
+_NEAR = 9
 
 
 def balance(theta: Array, beta: Array) -> tuple[Array, Array]:
@@ -38,6 +41,10 @@ def balance(theta: Array, beta: Array) -> tuple[Array, Array]:
 class ActiveMoments:
     """M and q of the active samples of every run, brought up to date when they may have changed.
 
+    Three tests, each asked only where the one before it could not tell: w has turned by less than
+    the angle to the nearest boundary; it has turned by less than the angle to the tenth and is on
+    the old side of the nine nearer ones; all samples.
+
     Args:
         task: The data.
         weights: (d, R), where the runs begin.
@@ -45,14 +52,19 @@ class ActiveMoments:
 
     def __init__(self, task: Task, weights: Array) -> None:
         dim, runs = weights.shape
+        samples = len(task.inputs)
         self._task = task
         self._inputs = np.ascontiguousarray(task.inputs)
         self._outer = (task.inputs[:, :, None] * task.inputs[:, None, :]).reshape(-1, dim * dim)
         self._lengths = np.linalg.norm(task.inputs, axis=1)[:, None]
+        self._near = min(_NEAR, samples - 1)
         self._second = np.empty((dim, dim, runs))
         self._cross = np.empty((dim, runs))
         self._direction = np.empty((dim, runs))
-        self._reach = np.empty(runs)
+        self._inner = np.empty(runs)
+        self._outer_reach = np.empty(runs)
+        self._close = np.empty((self._near, dim, runs))
+        self._side = np.empty((self._near, runs), dtype=bool)
         self._buffer = np.empty((dim, dim, runs))
         self._dot = np.empty((dim, runs))
         self._update(weights, np.arange(runs))
@@ -69,7 +81,8 @@ class ActiveMoments:
     def keep(self, runs: NDArray[np.intp]) -> None:
         """Forgets all other runs."""
         self._task = self._task.of_runs(runs)
-        for name in ("_second", "_cross", "_direction", "_reach", "_buffer", "_dot"):
+        names = ("_second", "_cross", "_direction", "_inner", "_outer_reach", "_close", "_side")
+        for name in (*names, "_buffer", "_dot"):
             setattr(self, name, np.ascontiguousarray(getattr(self, name)[..., runs]))
 
     def _refresh(self, weights: Array) -> None:
@@ -83,30 +96,43 @@ class ActiveMoments:
         along = np.add.reduce(self._dot, axis=0)
         np.multiply(weights, weights, out=self._dot)
         square = np.add.reduce(self._dot, axis=0)
-        # cos(angle to the direction of the last update) against cos(the angle that is safe).
-        square *= self._reach
+        # cos² of the angle to the direction of the last update against cos² of the safe angle.
         along *= np.abs(along)
-        stale = np.flatnonzero(~(along > square))
-        if stale.size:
-            self._update(weights[:, stale], stale)
+        stale = np.flatnonzero(~(along > square * self._inner))
+        if not stale.size:
+            return
+        far = ~(along[stale] > square[stale] * self._outer_reach[stale])
+        turned = weights[:, stale]
+        sides = (self._close[:, :, stale] * turned).sum(axis=1) > 0
+        far |= np.any(sides != self._side[:, stale], axis=0)
+        if far.any():
+            self._update(turned[:, far], stale[far])
 
     def _update(self, weights: Array, runs: NDArray[np.intp]) -> None:
         dim = len(weights)
         hidden = self._inputs @ weights
-        active = (hidden > 0).astype(np.float64)
+        active = hidden > 0
+        counted = active.astype(np.float64)
         scale = 1.0 / len(self._inputs)
-        self._second[..., runs] = (self._outer.T @ active).reshape(dim, dim, -1) * scale
-        active *= self._task.of_runs(runs).labels
-        self._cross[:, runs] = (self._inputs.T @ active) * scale
+        self._second[..., runs] = (self._outer.T @ counted).reshape(dim, dim, -1) * scale
+        counted *= self._task.of_runs(runs).labels
+        self._cross[:, runs] = (self._inputs.T @ counted) * scale
         norms = np.linalg.norm(weights, axis=0)
         # A weight of exactly zero has no direction: all products are 0, and it is stale again.
         norms[norms == 0] = 1.0
         self._direction[:, runs] = weights / norms
-        sine = np.min(np.abs(hidden) / self._lengths, axis=0) / norms
-        # Rounding of the cosine is far below 1e-12: what is nearer than that is always looked up.
-        self._reach[runs] = 1.0 - np.square(np.minimum(sine, 1.0)) + 1e-12
+        sines = np.abs(hidden) / (self._lengths * norms)
+        order = np.argpartition(sines, self._near, axis=0)[: self._near + 1]
+        ranked = np.take_along_axis(sines, order, axis=0)
+        # Rounding of a cosine is far below 1e-12: what is nearer than that is always looked up.
+        for reach, sine in ((self._inner, ranked.min(axis=0)), (self._outer_reach, ranked[-1])):
+            reach[runs] = 1.0 - np.square(np.minimum(sine, 1.0)) + 1e-12
+        near = order[: self._near]
+        self._close[:, :, runs] = self._inputs[near].transpose(0, 2, 1)
+        self._side[:, runs] = np.take_along_axis(active, near, axis=0)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def descend(
     start: Array,
     task: Task,
@@ -124,45 +150,47 @@ def descend(
         lr: Step size.
         steps: Number of steps.
         beta: Sign-In's inner scaling of a and of w; None descends on a and w themselves.
-        record: Step numbers after which the state is wanted; the default is the last one.
+        record: Rising step numbers after which the state is wanted; the default is the last one.
 
     Returns:
-        (len(record), 1 + d, R), the states a and w after these steps.
+        (len(record), 1 + d, R), the states a and w after these steps; a run that diverged is not
+        finite.
     """
-    wanted = list(record) or [steps]
+    wanted = {step: slot for slot, step in enumerate(record or [steps])}
     recorded = np.empty((len(wanted), *start.shape))
     theta = np.array(start, dtype=np.float64)
-    final = theta.copy()
     factors = None
     if beta is not None:
         column = np.full((len(start), 1), beta[1])
         column[0] = beta[0]
         factors = balance(theta, column)
         theta = factors[0] * factors[1]
+    final = theta.copy()
+    if 0 in wanted:
+        recorded[wanted[0]] = theta
     alive = np.arange(start.shape[1])
     moments = ActiveMoments(task, theta[1:])
     work = [np.empty_like(theta) for _ in range(3)]
-    for slot in (i for i, step in enumerate(wanted) if step == 0):
-        recorded[slot] = theta
     for step in range(1, steps + 1):
         look = step % _SETTLE_EVERY == 0
         before = [array.copy() for array in (factors or (theta,))] if look else []
         _step(theta, factors, moments, lr, work)
         if step in wanted:
             final[:, alive] = theta
-            recorded[wanted.index(step)] = final
+            recorded[wanted[step]] = final
         if not look:
             continue
-        after = factors or (theta,)
-        moved = np.any([np.any(b != c, axis=0) for b, c in zip(before, after, strict=True)], axis=0)
+        pairs = zip(before, factors or (theta,), strict=True)
+        moved = np.any([np.any(old != new, axis=0) for old, new in pairs], axis=0)
+        moved &= np.isfinite(theta).all(axis=0)
         if moved.all():
             continue
         final[:, alive] = theta
         kept = np.flatnonzero(moved)
         alive = alive[kept]
         if not alive.size:
-            for slot in (i for i, at in enumerate(wanted) if at > step):
-                recorded[slot] = final
+            for later in (at for at in wanted if at > step):
+                recorded[wanted[later]] = final
             break
         theta = np.ascontiguousarray(theta[:, kept])
         if factors is not None:

@@ -81,14 +81,17 @@ def draw_case(case: str, dim: int, runs: int, seed: int, scale: float = 1.0) -> 
 
 
 def losses(state: Array, task: Task, block: int = 256) -> Array:
-    """Half the mean squared error of every run, (R,)."""
+    """Half the mean squared error of every run, (R,); infinity for a run that diverged."""
     found = []
     for begin in range(0, state.shape[1], block):
         part = slice(begin, begin + block)
         labels = task.labels if task.labels.shape[1] == 1 else task.labels[:, part]
-        hidden = np.maximum(task.inputs @ state[1:, part], 0.0)
-        found.append(0.5 * np.square(state[0, part] * hidden - labels).mean(axis=0))
-    return np.concatenate(found)
+        with np.errstate(over="ignore", invalid="ignore"):
+            hidden = np.maximum(task.inputs @ state[1:, part], 0.0)
+            found.append(0.5 * np.square(state[0, part] * hidden - labels).mean(axis=0))
+    loss = np.concatenate(found)
+    loss[~np.isfinite(loss)] = np.inf
+    return loss
 
 
 def beyond_teaching(state: Array, task: Task) -> NDArray[np.bool_]:
@@ -101,5 +104,6 @@ def beyond_teaching(state: Array, task: Task) -> NDArray[np.bool_]:
     Returns:
         (R,), True for runs in that cone.
     """
-    active = task.inputs @ state[1:] > 0
-    return ~np.any(active & (task.labels > 0), axis=0)
+    finite = np.isfinite(state).all(axis=0)
+    active = task.inputs @ np.where(finite, state[1:], 0.0) > 0
+    return finite & ~np.any(active & (task.labels > 0), axis=0)

@@ -1,7 +1,8 @@
-"""Two-layer networks of a few neurons, f(z) = Σᵢ aᵢ·relu(wᵢᵀz): many students in one array.
+"""Two-layer networks of k neurons, f(z) = c·Σᵢ aᵢ·relu(wᵢᵀz): many students in one array.
 
-Every student has a teacher of its own and all of them see the same samples. Arrays are (S, k) for
-the aᵢ and (S, k, d) for the wᵢ, for S students of k neurons each, in float64.
+The paper prints c = 1; c = 1/k is the mean-field scaling of Chizat et al., whose initialisation it
+uses. Every student has a teacher of its own and all of them see the same samples. Arrays are (S, k)
+for the aᵢ and (S, k, d) for the wᵢ, for S students, in float64.
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ class Networks:
         return np.abs(self.a)[..., None] * self.w
 
 
-def outputs(networks: Networks, inputs: Array) -> Array:
-    """Answers to inputs of shape (n, d): (S, n)."""
+def outputs(networks: Networks, inputs: Array, factor: float) -> Array:
+    """Answers c·Σᵢ aᵢ·relu(wᵢᵀz) to inputs of shape (n, d): (S, n)."""
     hidden = np.maximum(networks.w @ inputs.T, 0.0)
-    found: Array = (networks.a[:, None, :] @ hidden)[:, 0]
+    found: Array = (networks.a[:, None, :] @ hidden)[:, 0] * factor
     return found
 
 
-def gradients(networks: Networks, inputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+def gradients(
+    networks: Networks, inputs: Array, labels: Array, factor: float
+) -> tuple[Array, Array, Array]:
     """Half the mean squared error and its derivatives.
 
     Args:
         networks: The students.
         inputs: (n, d).
         labels: (S, n).
+        factor: c.
 
     Returns:
         Losses (S,), derivatives for a (S, k) and for w (S, k, d).
@@ -50,9 +54,9 @@ def gradients(networks: Networks, inputs: Array, labels: Array) -> tuple[Array, 
     hidden = (networks.w.reshape(-1, dim) @ inputs.T).reshape(students, neurons, samples)
     active = hidden > 0
     np.maximum(hidden, 0.0, out=hidden)
-    residual = (networks.a[:, None, :] @ hidden)[:, 0] - labels
+    residual = (networks.a[:, None, :] @ hidden)[:, 0] * factor - labels
     loss = 0.5 * np.square(residual).mean(axis=1)
-    residual /= samples
+    residual *= factor / samples
     for_a = (hidden @ residual[..., None])[..., 0]
     np.multiply(active, residual[:, None], out=hidden)
     for_w = (hidden.reshape(-1, samples) @ inputs).reshape(networks.w.shape)
@@ -64,6 +68,7 @@ def train(
     inputs: Array,
     labels: Array,
     *,
+    factor: float,
     lr: float,
     steps: int,
     beta: float | None = None,
@@ -75,6 +80,7 @@ def train(
         start: Where the students begin.
         inputs: (n, d).
         labels: (S, n).
+        factor: c.
         lr: Step size.
         steps: Number of steps.
         beta: Sign-In's inner scaling of all weights; None descends on the weights themselves.
@@ -83,7 +89,6 @@ def train(
     Returns:
         The students at the end, their losses there (S,), and the pictures, the start first.
     """
-    students, neurons, dim = start.w.shape
     theta = np.concatenate([start.a[..., None], start.w], axis=2)
     m = v = theta
     if beta is not None:
@@ -97,7 +102,8 @@ def train(
     for step in range(steps):
         if record and step % record == 0:
             pictures.append(current())
-        _, for_a, for_w = gradients(Networks(theta[..., 0], theta[..., 1:]), inputs, labels)
+        students = Networks(theta[..., 0], theta[..., 1:])
+        _, for_a, for_w = gradients(students, inputs, labels, factor)
         slope = np.concatenate([for_a[..., None], for_w], axis=2)
         slope *= lr
         if beta is None:
@@ -106,5 +112,5 @@ def train(
             m, v = m - slope * v, v - slope * m
             theta = m * v
     end = current()
-    loss, _, _ = gradients(end, inputs, labels)
+    loss, _, _ = gradients(end, inputs, labels, factor)
     return end, loss, [*pictures, end]

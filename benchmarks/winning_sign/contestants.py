@@ -80,6 +80,8 @@ def norm_bias_alone(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Mo
 
 CONTESTANTS: dict[str, Contestant] = {
     "dense": Contestant(None, "init", None, "dense"),
+    # Final training alone is shorter than what LRR and AWS networks have had by then.
+    "dense_longer": Contestant(None, "init", None, "dense, as many epochs as LRR and AWS"),
     "lrr": Contestant("lrr", None, None, "LRR"),
     "aws": Contestant("aws", None, None, "AWS"),
     "init+lrr_sign": Contestant("lrr", "fresh", signs, "init + LRR sign"),
@@ -131,7 +133,10 @@ PAIRS: dict[str, tuple[Endpoint, Endpoint]] = {
     },
     # As the official script measures it: two random initialisations too.
     **{
-        f"two-inits:{name}_sign": (("final", f"init+{name}_sign", 0), ("final", f"other+{name}_sign", 1))
+        f"two-inits:{name}_sign": (
+            ("final", f"init+{name}_sign", 0),
+            ("final", f"other+{name}_sign", 1),
+        )
         for name in ("lrr", "aws")
     },
     # Linear mode connectivity to the solution that the ticket came from.
@@ -163,6 +168,7 @@ PARTS: dict[str, Part] = {
             "norms:lrr",
             "norms:aws",
         ),
+        ("dense_longer",),
         source="Figure 3 and Table 2",
     ),
     "norms": Part(
@@ -200,10 +206,9 @@ def start(
     """
     contestant = CONTESTANTS[name]
     network = found if contestant.fresh is None else fresh
-    if network is None:
-        raise ValueError(f"{name} needs a {'found' if contestant.fresh is None else 'fresh'} network")
-    if contestant.give is None:
+    if network is None or (found is None and contestant.give is not None):
+        lacking = "found" if found is None else "fresh"
+        raise ValueError(f"{name} cannot begin without a {lacking} network")
+    if contestant.give is None or found is None:
         return network
-    if found is None:
-        raise ValueError(f"{name} needs a found network")
     return contestant.give(network, found, official)

@@ -83,7 +83,8 @@ def gem_miner(
 
     Yields:
         Round, the scored network as it computes, masks of the unfrozen weights under plain names,
-        and the fraction of these weights whose score rounds to 0. After round k their density is exactly that of k prunings.
+        and the fraction of these weights whose score rounds to 0. After round k their density is
+        exactly that of k prunings.
     """
     names = tuple(pol.masks(model))
     copied = pol.merge(copy.deepcopy(model))

@@ -129,7 +129,7 @@ def _small_resnet(channels: int, classes: int, generator: torch.Generator) -> nn
 
 
 def _resnet50(shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
-    """torchvision's ResNet-50; for small images a 3x3 stem of stride 1 without a pool."""
+    """The ResNet-50 of torchvision; for small images a 3x3 stem of stride 1 without a pool."""
     channels, height, width = shape
     model = resnet50(classes, generator=generator)
     if min(height, width) > _SMALL_SIDE and channels == 3:

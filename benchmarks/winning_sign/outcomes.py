@@ -82,7 +82,11 @@ class Outcomes:
     def density(self, round: int) -> float:
         """Remaining ratio of a round, as it was counted."""
         finals = (r for r in self.results if r["config"]["kind"] == "final")
-        densities = (r["density"] for r in finals if r["config"]["round"] == round)
+        densities = (
+            r["density"]
+            for r in finals
+            if r["config"]["round"] == round and r["config"]["subject"] != "dense_longer"
+        )
         return next(densities, (1 - self.config["recipe"]["amount"]) ** round)
 
     def barrier(self, pair: str) -> Estimate | None:

@@ -37,7 +37,7 @@ from benchmarks.winning_sign.store import (
     store_result,
     write_state,
 )
-from polarity.norm_interpolation import norm_interps
+from polarity.parametrizations.shared_alpha import SharedAlpha
 
 Record = dict[str, Any]
 # Images per batch where batch-norm statistics are computed at a point of a barrier.
@@ -109,8 +109,8 @@ class Pipeline:
                 }
             )
             state = State.of(network, generators, records)
-            for interp in norm_interps(network)[:1]:
-                state.generators["alpha"] = interp.shared.stream.clone()
+            for alpha in _interpolation_weights(network):
+                state.generators["alpha"] = alpha.stream.clone()
             write_state(state_path(self.out, config, k), state)
         return {"records": records, "seconds": sum(record["seconds"] for record in records)}
 
@@ -158,8 +158,8 @@ class Pipeline:
         if saved is not None:
             saved.restore(model)
             generators["rounds"].set_state(saved.generators["rounds"])
-            for interp in norm_interps(model)[:1]:
-                interp.shared.stream.copy_(saved.generators["alpha"])
+            for shared in _interpolation_weights(model):
+                shared.stream.copy_(saved.generators["alpha"])
             if name == "wr":
                 begin = pol.RewindPoint(self._saved(config, 0).weights)
         rounds: Iterator[int]
@@ -208,9 +208,12 @@ class Pipeline:
         """The full schedule, on the network that the contestant begins with."""
         model = self._start(config)
         before = pol.RewindPoint.capture(model)
-        records = self._train(
-            config, model, config.recipe.final, self._generator(config, f"order{config.order}")
-        )
+        recipe = config.recipe.final
+        if config.subject == "dense_longer":
+            rounds = config.recipe.warmup_epochs + config.round * config.recipe.round_epochs
+            recipe = recipe.scaled(rounds + recipe.epochs)
+        order = self._generator(config, f"order{config.order}")
+        records = self._train(config, model, recipe, order)
         after = pol.RewindPoint.capture(model)
         same = {
             name: (torch.sign(before.weights[name]) == torch.sign(after.weights[name]))[mask]
@@ -224,6 +227,7 @@ class Pipeline:
             "test_loss": records[-1]["test_loss"],
             "train_loss": records[-1]["train_loss"],
             "train_accuracy": records[-1]["train_accuracy"],
+            "epochs": recipe.epochs,
             "signs_kept": agreeing / sum(each.numel() for each in same.values()),
         }
 
@@ -235,7 +239,12 @@ class Pipeline:
         return read_state(path, config.device)
 
     def _train(
-        self, config: AwsConfig, model: nn.Module, recipe: Recipe, generator: torch.Generator, **how: Any
+        self,
+        config: AwsConfig,
+        model: nn.Module,
+        recipe: Recipe,
+        generator: torch.Generator,
+        **how: Any,
     ) -> list[Record]:
         # Dropout draws from the global stream, which shall depend on the seed and leave no trace.
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -268,13 +277,13 @@ class Pipeline:
 
     def _barrier(self, config: AwsConfig) -> Result:
         """The test error between two networks, batch-norm statistics computed at each point."""
-        ends = [self._end(config, *end) for end in PAIRS[config.subject]]
+        first, second = (self._end(config, *end) for end in PAIRS[config.subject])
         model = self._network(config, "init")
 
         def error(network: nn.Module) -> float:
             return 100.0 - evaluate(network, self.data.test_x, self.data.test_y)[1]
 
-        path = pol.error_barrier(model, *ends, error, batches=self._calibration(config))
+        path = pol.error_barrier(model, first, second, error, batches=self._calibration(config))
         return {
             "alphas": list(path.alphas),
             "errors": list(path.curve),
@@ -316,6 +325,11 @@ class Pipeline:
     @staticmethod
     def _generator(config: AwsConfig, stream: str) -> torch.Generator:
         return torch.Generator().manual_seed(config.stream(stream))
+
+
+def _interpolation_weights(model: nn.Module) -> list[SharedAlpha]:
+    """Where α comes from: one for all norms of an AWS network, none in others."""
+    return [module for module in model.modules() if isinstance(module, SharedAlpha)]
 
 
 def _count(model: nn.Module) -> Record:

@@ -154,7 +154,10 @@ def _figure(
         for axes in figure.axes:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        figure.suptitle(f"{title}\n{_small(outcomes)}", fontsize=9.5)
+        note = _small(outcomes)
+        if count == 1:  # too narrow for the whole line
+            note = note.replace(": ", ":\n", 1)
+        figure.suptitle(f"{title}\n{note}", fontsize=9.5)
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles))
         )
@@ -167,7 +170,7 @@ def _accuracy_panel(
     dense = outcomes.accuracy("dense", 0)
     if dense is not None:
         axes.axhline(dense.mean, color="#7f7f7f", ls=":", label="dense")
-    for name in contestants:
+    for place, name in enumerate(contestants):
         known = [
             (outcomes.density(round), found)
             for round in outcomes.rounds
@@ -176,13 +179,17 @@ def _accuracy_panel(
         ratios, means = [x for x, _ in known], [found.mean for _, found in known]
         spreads = [found.std or 0.0 for _, found in known]
         colour, mark = _LOOKS[name]
-        axes.plot(ratios, means, color=colour, marker=mark, label=CONTESTANTS[name].label)
-        if len(known) > 1:
+        label = CONTESTANTS[name].label
+        if len(known) == 1:
+            # Beside the lines, not on them.
+            ratios = [ratios[0] * 0.98**place]
+            look: Any = {"color": colour, "marker": mark, "ls": "", "capsize": 2.5}
+            axes.errorbar(ratios, means, yerr=spreads, label=label, **look)
+        else:
+            axes.plot(ratios, means, color=colour, marker=mark, label=label)
             low = [m - s for m, s in zip(means, spreads, strict=True)]
             high = [m + s for m, s in zip(means, spreads, strict=True)]
             axes.fill_between(ratios, low, high, color=colour, alpha=0.15, lw=0)
-        else:
-            axes.errorbar(ratios, means, yerr=spreads, color=colour, capsize=2.5)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.xaxis.set_major_locator(FixedLocator([outcomes.density(k) for k in outcomes.rounds]))

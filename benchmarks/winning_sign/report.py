@@ -17,6 +17,8 @@ from benchmarks.winning_sign.store import Result, load_results
 
 _NONE = "—"
 _YES, _NO = "yes", "no"
+# Tickets that are trained from the one initialisation they were found for.
+_OWN = {"imp": "its own", "gem_miner": "its own"}
 # Differences that the claim is about, and what Table 2 has for them at the nearest density.
 _DIFFERENCES = (
     ("aws", "lrr"),
@@ -24,6 +26,7 @@ _DIFFERENCES = (
     ("init+aws_sign", "aws"),
     ("init+aws_sign", "init+lrr_sign"),
     ("init+aws_sign", "dense"),
+    ("aws", "dense_longer"),
     ("init+lrr_sign", "init+lrr_mask"),
     ("init+lrr_sign+norms", "init+lrr_sign"),
     ("init+lrr_sign+norm_signs", "init+lrr_sign"),
@@ -115,10 +118,9 @@ def accuracy_table(outcomes: Outcomes) -> str:
                 [
                     contestant.label,
                     _YES if contestant.finder == "aws" else _NO,
-                    # IMP's and Gem-Miner's tickets are trained from the initialisation they suit.
-                    _YES if contestant.fresh else ("its own" if name in ("imp", "gem_miner") else _NO),
+                    _YES if contestant.fresh else _OWN.get(name, _NO),
                     _cell(found, outcomes),
-                    f"{outcomes.density(round):.3f}",
+                    f"{outcomes.density(round):.3f}" if contestant.finder else "1",
                 ]
             )
     return markdown(head, rows)

@@ -23,6 +23,8 @@ _BELOW, _LOW, _HIGH, _BETWEEN, _BAD = range(5)
 _DIRECT = 1 << 15
 # Half the width of the bracket in standard deviations of a rank: it misses once in 10^5 calls.
 _SIGMAS = 4.5
+# So many entries, or one in 32, may be collected inside the bracket.
+_ROOM = 1 << 18
 _HISTOGRAM_BITS = 16
 
 
@@ -69,7 +71,7 @@ def find_cut(
         ValueError: the complaint.
     """
     living = sum(field.living for field in fields)
-    room = max(1 << 17, living // 32)
+    room = max(_ROOM, sum(field.size for field in fields) // 32)
     low, high = _first_bracket(fields, drop, living, keys)
     while True:
         bracket = Bracket(low, high, room)
@@ -103,8 +105,7 @@ def _first_bracket(
     if living <= _DIRECT:
         return keys.lowest, keys.infinity
     # Odd, so as not to fall in step with rows whose length is a power of two.
-    total = sum(field.size for field in fields)
-    stride = int(total / living ** (2 / 3)) | 1
+    stride = int(living ** (1 / 3)) | 1
     starts = accumulate((field.size for field in fields), initial=0)
     sample = np.concatenate(
         [

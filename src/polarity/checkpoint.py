@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity.conversion import mask_weights
+from polarity.norm_interpolation import interpolate_norms
 from polarity.reparametrize import sign_in
 
 __all__ = ["load", "save"]
@@ -84,6 +85,9 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         mask_weights(model, targets=masked)
     if products := _plain_names(state, ".0.beta"):
         sign_in(model, targets=products)
+    if norms := _plain_names(state, ".0.initial"):
+        draws = {aliases.get(key, key) for key in state if key.endswith(".0.shared.alpha")}
+        interpolate_norms(model, targets=norms, per_layer=len(draws) > 1)
     model.load_state_dict(state)
     return model
 

@@ -148,8 +148,8 @@ def balanced(
         >>> balanced(model, 0.2)  # of 62 entries, 10 are the first weight's and 26 each other's
         {'0.weight': 1.0, '1.weight': 0.26, '2.weight': 0.13}
 
-    Source: *Sign-In to the Lottery*, section 6 and appendix (balanced random masks), by exact
-    water-filling.
+    Source: Gadhikar et al. (2023), *Why random pruning is all we need to start sparse*, and
+    *Sign-In to the Lottery*, section 6 (Table 3), for the rule; the split is exact water-filling.
     """
     shapes = _shapes(model, density, targets, exclude)
     sizes = [math.prod(shape) for shape in shapes.values()]

@@ -45,6 +45,8 @@ class HostField:
         self.size = size
         self.alive: Bools | None = None if alive is None else alive.numpy()
         self.living = size if self.alive is None else int(np.count_nonzero(self.alive))
+        if self.living == size:
+            self.alive = None  # one thing less to read
         length = PART_BYTES // keys.integer.itemsize
         self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
         self.lazy = not isinstance(values, Tensor)
@@ -77,7 +79,7 @@ class HostField:
             every = slice(start, None, stride)
             bits = self._bits(every)
         if self.alive is not None:
-            bits = bits[self.alive[every]]
+            bits = np.compress(self.alive[every], bits)
         return self.keys.of_array(bits, np.empty_like(bits))
 
     def scan(self, part: slice, bracket: Bracket, space: Space) -> Part:
@@ -104,7 +106,7 @@ class HostField:
         # Threads may miscount the room in its favour only, so what fits is always collected.
         if 0 < count <= bracket.room:
             bracket.room -= count
-            between = torch.from_numpy(keys[inside])
+            between = torch.from_numpy(np.compress(inside, keys))
         return Part((below, at_low, at_high, count, bad), between)
 
     def histogram(self, part: slice, bracket: Bracket, shift: int, space: Space) -> Integers:
@@ -113,7 +115,7 @@ class HostField:
         alive = None if self.alive is None else self.alive[part]
         _, inside = self._upto_and_inside(keys, alive, bracket, space)
         first, last = bracket.low >> shift, bracket.high >> shift
-        return np.bincount((keys[inside] >> shift) - first, minlength=last - first + 1)
+        return np.bincount((np.compress(inside, keys) >> shift) - first, minlength=last - first + 1)
 
     def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Bools:
         """Return which entries of a part stay, in the memory of ``space``.

@@ -46,6 +46,11 @@ def install(found: Mapping[str, Target], chosen: Chosen, *, park: bool) -> None:
 
     Masked weights are pruned in place in one pass, part by part.
     """
+    if chosen.signed and _scores_are_weights(found, chosen):
+        masks = {name: chosen.new_mask(name) for name in found}
+        for name, target in found.items():
+            set_mask(target, masks[name], park=park)
+        return
     in_place = {}
     for name, target in found.items():
         if not chosen.signed and isinstance(chosen.entries[name].values, Tensor):
@@ -63,7 +68,7 @@ def install(found: Mapping[str, Target], chosen: Chosen, *, park: bool) -> None:
             kept &= alive
         if park:
             gone = ~kept if alive is None else kept ^ alive
-            parked[name][part.start] = _packed(gone), torch.as_tensor(bits[gone])
+            parked[name][part.start] = _packed(gone), _taken(bits, gone)
         mask[...] = kept
         # The bits of a value times 0 or 1 are zero or the value, whatever it was.
         bits *= kept.view(np.uint8 if isinstance(kept, np.ndarray) else torch.uint8)
@@ -75,7 +80,8 @@ def install(found: Mapping[str, Target], chosen: Chosen, *, park: bool) -> None:
         masking, leaf = _masking(target), target.stored[0]
         masking.enforce = True
         # numpy wrote to their memory behind autograd's back.
-        increment_version([masking.mask, leaf])
+        increment_version(masking.mask)
+        increment_version(leaf)
         if park and parked[name]:
             places, values = zip(*(parked[name][at] for at in sorted(parked[name])), strict=True)
             masking.park_packed(torch.cat(places), torch.cat(values).view(leaf.dtype))
@@ -105,6 +111,18 @@ def _is_simple(target: Target) -> bool:
     return chain is not None and len(chain) == 1 and type(chain[0]) is MaskedWeight
 
 
+def _scores_are_weights(found: Mapping[str, Target], chosen: Chosen) -> bool:
+    """Whether a score lies in the memory of a weight, so that pruning one changes the other."""
+    leaves = {
+        leaf.untyped_storage().data_ptr() for target in found.values() for leaf in target.stored
+    }
+    scores = (entries.values for entries in chosen.entries.values())
+    return any(
+        isinstance(score, Tensor) and score.untyped_storage().data_ptr() in leaves
+        for score in scores
+    )
+
+
 def _masking(target: Target) -> MaskedWeight:
     assert target.masking is not None
     return target.masking
@@ -120,12 +138,18 @@ def _flat(target: Target, chosen: Chosen, park: bool) -> tuple[Any, Any] | None:
     # Parked values are numbered in row-major order.
     if order is None or order != seen.memory_order or (park and not seen.row_major):
         return None
-    flat_mask = mask.permute(order).view(-1)
-    bits = leaf.detach().permute(order).view(-1).view(BITS[leaf.dtype])
-    return (flat_mask.numpy(), bits.numpy()) if leaf.device.type == "cpu" else (flat_mask, bits)
+    bits = leaf.detach().view(BITS[leaf.dtype])
+    return chosen.in_memory(target.name, mask), chosen.in_memory(target.name, bits)
 
 
 def _packed(bools: Any) -> Tensor:
     if isinstance(bools, np.ndarray):
         return torch.from_numpy(np.packbits(bools, bitorder="little"))
     return pack_bits(bools)
+
+
+def _taken(values: Any, bools: Any) -> Tensor:
+    if isinstance(values, np.ndarray):  # much faster than indexing if many are taken
+        return torch.from_numpy(np.compress(bools, values))
+    taken: Tensor = values[bools]
+    return taken

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrize
 
 from polarity.conversion import own_class
@@ -44,9 +44,10 @@ def interpolate_norms(
     - Gradient accumulation: every micro-batch is a forward and draws. Keep one value for them with
       ``with set_norm_alpha(model, "hold"):``. Where activation checkpointing is used and several
       forwards precede one backward, that is needed: what is computed again sees the last value.
-    - ``DistributedDataParallel``: attach before wrapping. It copies rank 0's stream of values to
-      all ranks as it copies all buffers, so every rank has the same values. Without it, give every
-      rank a ``generator`` of the same seed.
+    - Many processes: the stream starts with rank 0's seeds on every rank, so all have the same
+      values as long as they make as many training forwards. Call this on every rank after
+      ``torch.distributed`` is initialised and before wrapping in ``DistributedDataParallel``. With
+      a ``generator``, of the same seed on every rank, it does not communicate.
     - Attach before ``torch.compile``. A new value is a change within a tensor: no recompilation.
     - The stream's state is in the ``state_dict``: a resumed run draws on where the saved one was.
 
@@ -59,7 +60,8 @@ def interpolate_norms(
             normalisation layers only; but a module type that fits none of them is taken at its
             word, so ``targets=MyRMSNorm`` serves a class that is not PyTorch's.
         exclude: which to leave out, in the same forms.
-        generator: where the stream of values starts; without it the global random state decides.
+        generator: where the stream of values starts; without it the global random state decides,
+            that of rank 0 where ``torch.distributed`` is initialised.
         verbose: print the table of what is interpolated, and what was skipped and why.
 
     Returns:
@@ -96,7 +98,7 @@ def interpolate_norms(
     for name, target in fresh.items():
         layer = target.uses[0].module if per_layer else model
         if layer not in alphas:
-            alphas[layer] = SharedAlpha(seeds=draw_seeds(generator)).to(start[name].device)
+            alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
         interp = NormInterp(start[name], alphas[layer])
         for use in target.owners:
@@ -141,6 +143,16 @@ def detach_norms(model: nn.Module) -> tuple[str, ...]:
     for module in _hooks(model):
         _unhook(module)
     return names
+
+
+def _common_seeds(generator: torch.Generator | None) -> Tensor:
+    """Return seeds for a stream: the generator's, or else those of rank 0."""
+    seeds = draw_seeds(generator)
+    if generator is None and distributed.is_available() and distributed.is_initialized():
+        told = [seeds.tolist()]
+        distributed.broadcast_object_list(told, src=0)
+        seeds = torch.tensor(told[0])
+    return seeds
 
 
 class _DrawWhenCalled:

@@ -103,12 +103,20 @@ def prune(
         )
     _check_mapping("densities", densities)
     found = attached(model)
-    if not found:
-        names = scores if isinstance(scores, Mapping) else densities
-        found = dict(find_targets(model, tuple(names) if names is not None else None))
-    if not isinstance(scores, Mapping):
-        scores = score_weights(found, scores, generator) if scores is not magnitude else None
-    return prune_targets(found, scores, amount, density, densities, scope, optimizer, park=True)
+    if not found and isinstance(scores, Mapping):
+        found = _named("scores", scores, model)
+    elif not found:
+        found = (
+            dict(find_targets(model))
+            if densities is None
+            else _named("densities", densities, model)
+        )
+    tensors: Mapping[str, Tensor] | None = None
+    if isinstance(scores, Mapping):
+        tensors = scores
+    elif scores is not magnitude:
+        tensors = score_weights(found, scores, generator)
+    return prune_targets(found, tensors, amount, density, densities, scope, optimizer, park=True)
 
 
 def prune_targets(
@@ -201,6 +209,14 @@ def _is_enforced(target: Target, amount: float | None) -> bool:
             "not enforced (strategy 'standard'), so every entry lives: give density="
         )
     return False
+
+
+def _named(parameter: str, values: Mapping[str, object], model: nn.Module) -> dict[str, Target]:
+    """Return the prunable weights of a plain model that ``values`` names."""
+    try:
+        return dict(find_targets(model, tuple(values)))
+    except ValueError as error:
+        raise ValueError(f"{parameter} names what cannot be pruned: {error}") from None
 
 
 def _check_mapping(parameter: str, values: object) -> None:

@@ -163,6 +163,13 @@ class Chosen:
             self.entries[name] = entries = replace(entries, values=values.detach())
             self._places[name] = replace(place, field=entries.field(name, place.keys))
 
+    def in_memory(self, name: str, like: Tensor) -> Any:
+        """Return a tensor laid out as the named one as it is visited; numpy's, where it is there."""
+        order = self.entries[name].memory_order
+        assert order is not None
+        flat = like.permute(order).view(-1)
+        return flat.numpy() if isinstance(self._places[name].field, HostField) else flat
+
     def visit(self, names: Iterable[str], visitor: Visitor) -> None:
         """Call ``visitor`` for every part of the named tensors, perhaps from several threads."""
         _visit([self._places[name] for name in names], visitor)
@@ -177,12 +184,10 @@ class Chosen:
             place = replace(place, field=field, ties=ties, kept_ties=kept_ties)
         mask = torch.empty(entries.shape, dtype=torch.bool, device=entries.device)
         flat = mask.view(-1)
-        target = flat.numpy() if entries.device.type == "cpu" else flat
+        target = flat.numpy() if isinstance(place.field, HostField) else flat
 
         def write(_: str, part: slice, kept: Any, alive: Any) -> None:
-            target[part] = kept
-            if alive is not None:
-                target[part] &= alive
+            target[part] = kept if alive is None else kept & alive
 
         _visit([place], write)
         return mask

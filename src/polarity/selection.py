@@ -105,19 +105,22 @@ def keep_largest(
     entries = {name: _entries(name, weight, masks, "weight") for name, weight in weights.items()}
     for name, weight in weights.items():
         if masks[name].device != weight.device:
-            raise ValueError(
-                f"mask of {name!r} is on {masks[name].device}, expected the weight's {weight.device}"
-            )
+            where = f"{masks[name].device}, expected the weight's {weight.device}"
+            raise ValueError(f"mask of {name!r} is on {where}")
     complaint = "{name!r} has {bad} NaN or infinite weights; nothing was pruned"
     chosen = Chosen(entries, keep, signed=False, complaint=complaint)
-    for name in weights:
-        if not chosen.in_place(name):
-            masks[name].copy_(chosen.new_mask(name))
+    in_place = {}
+    for name, mask in ((name, masks[name]) for name in weights):
+        if chosen.in_place(name):
+            in_place[name] = chosen.in_memory(name, mask)
+        else:
+            mask.copy_(chosen.new_mask(name))
 
     def write(name: str, part: slice, kept: Any, alive: Any) -> None:
-        alive &= kept  # a view of the mask
+        mask = in_place[name]
+        mask[part] = kept if alive is None else kept & alive
 
-    chosen.visit([name for name in weights if chosen.in_place(name)], write)
+    chosen.visit(in_place, write)
     return chosen.kept
 
 

@@ -84,11 +84,9 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     size = math.prod(shape)
     data: Bytes = packed.cpu().numpy().reshape(-1)
     first = _byte_count(size)
-    # Before anything is allocated: the shape comes from a file.
-    if len(data) < first or len(data) > 2 * _byte_count(size) + 1:
-        raise ValueError(f"packed holds {len(data)} bytes, which do not fit {size} entries")
     signed = _to_bools(data[:first], size)
     count = int(np.count_nonzero(signed))
+    # Checked before anything of the shape's size is allocated: the shape comes from a file.
     second, third = first + _byte_count(count), _byte_count(size - count)
     if len(data) not in (second, second + third):
         raise ValueError(

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from polarity._table import format_shape, format_table
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.norm_interp import NormInterp
 from polarity.plain_checkpoint import original_order
 from polarity.selectors import Selector, Use, select
 from polarity.torch_pruning import refuse_uneven_masks, torch_mask
@@ -72,6 +73,9 @@ class Target:
         theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
         if theirs is not None:  # the attribute is as old as the last forward pass
             return self.stored[0].detach() * theirs
+        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name)
+        if chain is not None and isinstance(chain[0], NormInterp):
+            return self.stored[0].detach()  # what is trained, not what this batch made of it
         with torch.no_grad():
             effective: Tensor = getattr(self.uses[0].module, self.uses[0].tensor_name)
         return effective.detach()

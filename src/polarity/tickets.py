@@ -231,8 +231,6 @@ class SignedMask:
         signs = self.signs[name].to(init.device)
         # Adding +0.0 makes a negative zero positive and leaves the rest alone.
         start = torch.where(signs == 0, init, torch.copysign(init, signs)) + 0.0
-        if name in self.masks:
-            start = keep_where(self.masks[name].to(init.device), start)
         if bad := int((~start.isfinite()).count_nonzero()):
             raise ValueError(f"the model's {name!r} holds {bad} NaN or infinite entries")
         return start

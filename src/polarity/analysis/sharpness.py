@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from inspect import signature
 from types import ModuleType
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ def sharpness(
         The eigenvalue.
 
     Raises:
-        ImportError: if curvlinops or scipy is missing (``pip install polarity[analysis]``).
+        ImportError: if scipy is missing (``pip install polarity[analysis]``).
         ValueError: if there is no batch, no parameter, or the loss is not a mean; if a value of
             ``bn`` or ``tolerance`` is out of range.
         RuntimeError: if the iteration does not converge, or the loss or the Hessian is not finite.
@@ -96,39 +97,34 @@ def sharpness(
         raise ValueError(f"bn={bn!r}, expected 'keep' or 'batch'")
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance={tolerance!r}, expected a number between 0 and 1")
-    linalg, curvlinops = _libraries()
-    loss = _mean_loss(loss_fn)
+    linalg = _scipy_linalg()
+    _check_mean(loss_fn)
     network = _AtSurvivors(model, parameters, dtype)
     if bn == "batch":
         for layer in tracked_norms(network.plain).values():
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = None
-    data = [_as_pair(batch, network.dtype) for batch in batches]
+    data = [_as_pair(batch, network) for batch in batches]
     if not data:
         raise ValueError("batches is empty, expected at least one (input, target)")
 
-    leaves = dict(network.named_parameters())
-    size = sum(leaf.numel() for leaf in leaves.values())
+    size = sum(value.numel() for value in network.values)
     generator = generator or torch.Generator().manual_seed(0)
-    draw = {"generator": generator, "device": generator.device, "dtype": torch.float32}
-    start = torch.randn(size, **draw).double().cpu().numpy()  # type: ignore[call-overload]
+    start = torch.randn(size, generator=generator, device=generator.device).double().cpu().numpy()
+
+    def times_hessian(vector: Any) -> Any:
+        along = torch.from_numpy(vector.reshape(-1)).to(network.values[0])
+        return _times_hessian(network, loss_fn, data, along).double().cpu().numpy()
+
+    operator = linalg.LinearOperator((size, size), matvec=times_hessian, dtype=start.dtype)
     with _twice_differentiable(network.plain):
-        options = {"check_deterministic": False, "num_data": sum(len(x) for x, _ in data)}
-        try:
-            hessian = curvlinops.HessianLinearOperator(
-                network, loss, list(leaves.values()), data, **options
-            )
-        except TypeError:  # after 3.0 curvlinops takes parameters by name
-            hessian = curvlinops.HessianLinearOperator(network, loss, leaves, data, **options)
-        # Before 3.0 it is a scipy operator already.
-        operator = hessian.to_scipy() if hasattr(hessian, "to_scipy") else hessian
-        probe = operator @ start
+        probe = operator.matvec(start)
         if not math.isfinite(float(probe @ probe)):
-            raise RuntimeError(
-                "the Hessian is not finite: do the weights or the loss hold NaN or inf?"
-            )
-        if size == 1:
+            raise RuntimeError("the Hessian is not finite: do weights or loss hold NaN or inf?")
+        if size == 1 or not probe.any():  # no work for Lanczos iteration
             return float(probe[0] / start[0])
+        # Newer scipy draws more vectors where the Hessian has few eigenvalues.
+        seeded = {"rng": 0} if "rng" in signature(linalg.eigsh).parameters else {}
         try:
             values = linalg.eigsh(
                 operator,
@@ -138,6 +134,7 @@ def sharpness(
                 tol=tolerance,
                 maxiter=max_iterations,
                 return_eigenvectors=False,
+                **seeded,
             )
         except linalg.ArpackNoConvergence as error:
             raise RuntimeError(
@@ -211,31 +208,43 @@ class _AtSurvivors(nn.Module):
         return functional_call(self.plain, full, (inputs,))
 
 
-class _Loss(nn.Module):
-    """Any mean loss in the form that curvlinops asks for."""
+def _times_hessian(
+    network: _AtSurvivors, loss_fn: Loss, data: list[tuple[Tensor, Tensor]], vector: Tensor
+) -> Tensor:
+    """Return the Hessian of the mean loss times a vector, by differentiating the gradient along it.
 
-    reduction = "mean"
-
-    def __init__(self, loss_fn: Loss) -> None:
-        super().__init__()
-        self._loss_fn = [loss_fn]
-
-    def forward(self, output: Any, target: Tensor) -> Tensor:
-        loss = self._loss_fn[0](output, target)
-        if not isinstance(loss, Tensor) or loss.dim() != 0:
-            raise ValueError(
-                f"loss_fn gave {type(loss).__name__}, expected a 0-dim tensor, the mean"
+    Reverse mode twice, not forward over reverse as ``torch.func`` and curvlinops 3.0 have it: the
+    latter leaves a part of the second derivative out in LayerNorm and in BatchNorm with batch
+    statistics (torch 2.15), and knows none of GroupNorm.
+    """
+    values = list(network.values)
+    parts = vector.split_with_sizes([value.numel() for value in values])
+    samples = sum(len(inputs) for inputs, _ in data)
+    total = torch.zeros_like(vector)
+    for inputs, target in data:
+        with torch.enable_grad():
+            loss = loss_fn(network(inputs), target)
+            if not isinstance(loss, Tensor) or loss.dim() != 0:
+                raise ValueError("loss_fn must give a 0-dim tensor, the mean loss of its batch")
+            grads = torch.autograd.grad(
+                loss, values, create_graph=True, allow_unused=True, materialize_grads=True
             )
-        return loss
+            pairs = zip(grads, parts, strict=True)
+            slope = torch.stack([(grad.flatten() * part).sum() for grad, part in pairs]).sum()
+            if not slope.requires_grad:  # the loss is linear
+                continue
+            products = torch.autograd.grad(slope, values, allow_unused=True, materialize_grads=True)
+        flat = torch.cat([product.flatten() for product in products])
+        total.add_(flat, alpha=len(inputs) / samples)
+    return total
 
 
-def _mean_loss(loss_fn: Loss) -> _Loss:
+def _check_mean(loss_fn: Loss) -> None:
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}")
     reduction = getattr(loss_fn, "reduction", "mean")
     if reduction != "mean":
         raise ValueError(f"loss_fn has reduction={reduction!r}, expected 'mean'")
-    return _Loss(loss_fn)
 
 
 def _trainable(model: nn.Module) -> set[str]:
@@ -246,19 +255,20 @@ def _trainable(model: nn.Module) -> set[str]:
     }
 
 
-def _as_pair(batch: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _as_pair(batch: Any, network: _AtSurvivors) -> tuple[Tensor, Tensor]:
+    """Return one batch on the network's device, and in its dtype where it is floating."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"batches must hold (input, target) pairs, got {type(batch).__name__}")
-    one, other = (
-        each.to(dtype) if isinstance(each, Tensor) and each.is_floating_point() else each
-        for each in batch
+    device = network.values[0].device
+    inputs, target = (
+        each.to(device, network.dtype if each.is_floating_point() else None) for each in batch
     )
-    return one, other
+    return inputs, target
 
 
 @contextmanager
 def _twice_differentiable(network: nn.Module) -> Iterator[None]:
-    """Keep PyTorch from fused kernels that have no second or no forward-mode derivative."""
+    """Keep PyTorch from fused kernels that have no second derivative."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -272,11 +282,10 @@ def _twice_differentiable(network: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _libraries() -> tuple[ModuleType, ModuleType]:
+def _scipy_linalg() -> ModuleType:
     try:
-        linalg = import_module("scipy.sparse.linalg")
-        return linalg, import_module("curvlinops")
+        return import_module("scipy.sparse.linalg")
     except ImportError as error:
         raise ImportError(
-            f"sharpness needs curvlinops and scipy ({error}): pip install polarity[analysis]"
+            f"sharpness needs scipy ({error}): pip install polarity[analysis]"
         ) from error

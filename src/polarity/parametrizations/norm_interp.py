@@ -69,8 +69,9 @@ class NormInterp(nn.Module):
         """Return the value to compute with, same shape and dtype as ``trained``."""
         if not self.training:
             return trained
-        # A copy: autograd keeps the weight for the backward pass, and the next forward changes it.
-        return torch.lerp(self.initial, trained, self.shared.alpha.to(trained.dtype, copy=True))
+        # A copy: autograd keeps it for the backward pass, and the next forward draws into it.
+        alpha = self.shared.alpha.clone()
+        return torch.lerp(self.initial, trained, alpha.to(trained))
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """Return a copy of ``value``, which becomes the trained value.

@@ -91,14 +91,14 @@ def synflow(
             f"density={density!r} would keep {round(density * total)} of {total} entries, "
             f"but only {left} live (density {left / total:.6g})"
         )
-    places = {
-        name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
-        for name, target in found.items()
-    }
     gone = total - left  # how many places are taken
     with undisturbed(model), differentiable_kernels(model):
         twin, weights = merged_copy(model, found, dtype)
         twin.eval()
+        places = {
+            name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
+            for name, target in found.items()
+        }
         with torch.no_grad():
             for each in (*twin.parameters(), *twin.buffers()):
                 if each.is_floating_point():
@@ -112,8 +112,8 @@ def synflow(
             with torch.no_grad():
                 for name, weight in weights.items():
                     weight.masked_fill_(~alive[name], 0)
-    _place(places, alive, saliency, gone)
-    return {name: place / total for name, place in places.items()}
+        _place(places, alive, saliency, gone)
+        return {name: place / total for name, place in places.items()}
 
 
 def _saliency(
@@ -125,7 +125,7 @@ def _saliency(
     if not isinstance(flow, Tensor) or not flow.requires_grad:
         raise ValueError("the model's outputs do not depend on any scored weight")
     slopes = dict(zip(weights, gradients(flow, weights), strict=True))
-    saliency = {name: (weight.detach() * slopes[name]).abs() for name, weight in weights.items()}
+    saliency = {name: (weight.detach() * slopes[name]).abs_() for name, weight in weights.items()}
     for name, each in saliency.items():
         if not all_finite(each):
             raise ValueError(
@@ -152,15 +152,15 @@ def _place(
     places are taken then.
     """
     device = next(iter(places.values())).device
-    values = torch.cat([saliency[name][where].to(device) for name, where in ending.items()])
-    count = values.numel()
-    best_first = values.argsort(descending=True, stable=True)
-    order = torch.empty(count, dtype=torch.float64, device=device)
-    order[best_first] = torch.arange(taken + count, taken, -1, dtype=torch.float64, device=device)
-    parts = torch.split(order, [int(where.count_nonzero()) for where in ending.values()])
+    values = [saliency[name][where].to(device) for name, where in ending.items()]
+    best_first = torch.cat(values).argsort(descending=True, stable=True)
+    last = taken + best_first.numel()
+    order = torch.empty(best_first.shape, dtype=torch.float64, device=device)
+    order[best_first] = torch.arange(last, taken, -1, dtype=torch.float64, device=device)
+    parts = torch.split(order, [each.numel() for each in values])
     for (name, where), part in zip(ending.items(), parts, strict=True):
         places[name][where] = part.to(where.device)
-    return taken + count
+    return last
 
 
 def _ones(example_inputs: Any, like: Tensor) -> Any:

@@ -1,0 +1,342 @@
+"""Tables and captions of the theory section's page."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import markdown
+from benchmarks.theory.neuron import CASE_NAMES, CASES
+from benchmarks.theory.records import Record
+
+_METHODS = {
+    "sparse": "Sparse, d = 1",
+    "overparam": "Overparam, d = 5",
+    "sign_in": "Sign-In, d = 1, β₁ = 2, β₂ = 1",
+    "overparam+sign_in": "Overparam + Sign-In, d = 5, β = 1",
+    "sign_in, equal scalings": "Sign-In, d = 1, β₁ = β₂ = 1",
+}
+_PLAIN = {"gf": "gradient descent", "sign_in": "Sign-In"}
+
+
+@cache
+def published() -> dict[str, Any]:
+    """What the paper prints, as transcribed."""
+    path = Path(__file__).parents[1] / "published_values.json"
+    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["sign_in_to_the_lottery"]
+    return stored
+
+
+def portrait(record: Record) -> str:
+    settings = record["settings"]
+    flows = list(dict.fromkeys(cell["flow"] for cell in record["cells"]))
+    shares = {(cell["flow"], cell["case"]): _share(cell) for cell in record["cells"]}
+    table = markdown(
+        ["flow (inner scalings of a and w)", *CASE_NAMES.values()],
+        [[flow, *(shares[flow, case] for case in CASES)] for flow in flows],
+    )
+    return (
+        "Arrows show directions only; Sign-In's are those of the exact flow of m·v, whose factors "
+        "are √(4θ² + β²). Eq. (3) prints √(θ² + β), which is not the same but leads to the same "
+        "cases.\n\n"
+        f"Share of {settings['runs']} balanced initialisations per case (w ~ N(0, 1)) that end on "
+        f"a·w = 1 within 1e-3; mean of relu(z)² = 1/2 in closed form; steps of "
+        f"{settings['lr']:g}, T = {settings['lr'] * settings['steps']:g}.\n\n"
+        f"{table}\n\n"
+        "For a < 0, w > 0 the balanced start a = −w is on the stable manifold of the saddle at the "
+        "origin for gradient flow and for equal scalings. Both derivatives are built from one "
+        "number here, so a = −w holds to the last bit and these runs reach the origin. Where the "
+        "two derivatives are summed separately their rounding differs and part of the runs leave "
+        "the saddle: that is an artefact, not a recovery. With β₂ > β₁ the start lies on the wrong "
+        "side of the manifold and w dies. (In the proof of Theorem A.1 the region Γ₀ is printed as "
+        "a < −w; the argument and the statement need a > −w.)"
+    )
+
+
+def table2(record: Record) -> str:
+    settings = record["settings"]
+    printed = published()["table2_sign_recovery_percent_a_negative_d5"]
+    rows = []
+    for cell in record["cells"]:
+        there = printed[f"lr{cell['lr']:g}"][cell["method"]]
+        rows.append(
+            [
+                f"{cell['lr']:g}",
+                str(cell["steps"]),
+                _PLAIN[cell["method"]],
+                f"{there} %",
+                *(_percent(cell[key]) for key in ("loss", "signs", "sign_a")),
+                str(cell["silenced"]),
+            ]
+        )
+    head = ["η", "steps", "method", "paper", "loss < 1e-4", "a > 0 and w₁ > 0", "a > 0", "silenced"]
+    return (
+        f"d = {settings['dim']}, T = {settings['horizon']:g}, {settings['runs']} initialisations "
+        f"w ~ N(0, I) with a = −‖w‖ (w₁ of either sign), n = {settings['samples']} shared samples, "
+        f"β = {settings['beta']:g}. The paper does not say what a recovery is: three readings. "
+        "“Silenced” are runs that end where every sample that activates the teacher leaves the "
+        "student inactive; the teacher has no part in the gradient there.\n\n"
+        f"{markdown(head, rows)}"
+    )
+
+
+def table8(record: Record) -> str:
+    settings = record["settings"]
+    printed = published()["table8_success_fraction"]
+    parts = [
+        f"{settings['runs']} runs per cell, η = {settings['lr']:g}, success: loss < 1e-4. Every "
+        "cell: paper / ours [95 % interval]; a cell that differs from the paper's is marked with "
+        "an asterisk. Equal scalings are not in the paper's table."
+    ]
+    for samples in settings["samples"]:
+        for steps in reversed(settings["steps"]):
+            cells = {
+                (cell["method"], cell["case"]): cell
+                for cell in record["cells"]
+                if (cell["samples"], cell["steps"]) == (samples, steps)
+            }
+            rows = [
+                [name, *(_against(printed.get(method), cells[method, c], c) for c in CASES)]
+                for method, name in _METHODS.items()
+            ]
+            parts.append(f"### n = {samples}, {steps} steps")
+            parts.append(markdown(["method", *CASE_NAMES.values()], rows))
+    parts.append(_differences(record))
+    return "\n\n".join(parts)
+
+
+def _against(printed: dict[str, float] | None, cell: Record, case: str) -> str:
+    found = cell["loss"]
+    share = found["successes"] / found["runs"]
+    low, high = found["interval"]
+    text = f"{share:.2f} [{low:.2f}, {high:.2f}]"
+    if printed is None:
+        return f"– / {text}"
+    return f"{printed[case]:g} / {text}{'' if share == printed[case] else ' *'}"
+
+
+def _differences(record: Record) -> str:
+    """What differs from the printed table, cell by cell, and where those runs are."""
+    printed = published()["table8_success_fraction"]
+    lines = []
+    for cell in record["cells"]:
+        if cell["method"] not in printed:
+            continue
+        expected, found = printed[cell["method"]][cell["case"]], cell["loss"]
+        if found["successes"] == expected * found["runs"]:
+            continue
+        other = found["runs"] - found["successes"]
+        told = (
+            f"{other} runs not at the solution; median loss of the cell {cell['median_loss']:.1e}, "
+            f"{cell['silenced']} silenced"
+            if expected
+            else f"{found['successes']} runs solved it"
+        )
+        lines.append(
+            f"- {_METHODS[cell['method']]}, {CASE_NAMES[cell['case']]}, n = {cell['samples']}, "
+            f"{cell['steps']} steps: {told}."
+        )
+    if not lines:
+        return "Every cell is the paper's."
+    return "Where cells differ from the printed table:\n\n" + "\n".join(lines)
+
+
+def figure7(record: Record) -> str:
+    settings = record["settings"]
+    return (
+        f"{settings['runs']} runs per case, n = {settings['samples']}, η = {settings['lr']:g}, "
+        f"{settings['steps'][-1]} steps; balanced, w ~ N(0, I). Open circles are starts, dots "
+        "recovered runs, crosses the others. Without Sign-In, runs with a < 0 go to the saddle at "
+        "the origin; with it they pass it on the side of a > 0."
+    )
+
+
+def dependence(record: Record) -> str:
+    settings = record["settings"]
+    data_sets = len(settings["data_seeds"])
+    parts = [
+        f"The problem of Table 2 (a < 0, d = {settings['dim']}, η = {settings['lr']:g}) with one "
+        f"quantity varied and the others at n = {settings['samples']}, σ = 1, β = 1; "
+        f"{data_sets * settings['runs']} runs per point, half on each of {data_sets} data sets. "
+        "Bars are 95 % intervals."
+    ]
+    for kind, symbol in (("scale", "σ"), ("samples", "n"), ("beta", "β")):
+        rows = []
+        for cell in record["cells"]:
+            if cell["kind"] != kind:
+                continue
+            loss = cell["loss"]
+            rows.append(
+                [
+                    f"{cell['value']:g}",
+                    _PLAIN[cell["method"]],
+                    str(cell["steps"]),
+                    _percent(loss),
+                    _percent(cell["signs"]),
+                    _percent(cell["sign_a"]),
+                    " + ".join(map(str, loss["by_data_set"])),
+                    str(cell["silenced"]),
+                    str(cell["diverged"]),
+                ]
+            )
+        head = [symbol, "method", "steps", "loss < 1e-4", "a > 0 and w₁ > 0", "a > 0"]
+        head += ["per data set", "silenced", "diverged"]
+        parts.append(markdown(head, rows))
+    return "\n\n".join(parts)
+
+
+def failure(record: Record) -> str:
+    settings = record["settings"]
+    rows = [
+        [
+            {"padded": "2 of d", "full": "all d"}[cell["reading"]],
+            str(cell["dim"]),
+            _PLAIN[cell["method"]],
+            str(cell["steps"]),
+            _percent(cell["loss"]),
+            _percent(cell["sign_a"]),
+            str(cell["silenced"]),
+            str(cell["diverged"]),
+        ]
+        for cell in record["cells"]
+    ]
+    head = ["teacher's inputs", "d", "method", "steps", "loss < 1e-4", "a > 0"]
+    head += ["silenced", "diverged"]
+    return (
+        f"Teacher ã = 1 with w̃ ~ N(0, I), one for each of {settings['runs']} runs; student "
+        f"w ~ N(0, I), a = −‖w‖; n = {settings['samples']}, η = {settings['lr']:g}, β = 1. The "
+        "paper trains d = 2 and calls more overparameterisation necessary without saying of what "
+        "kind. Left: the teacher keeps two inputs and the student gets others that it ignores. "
+        f"Right: the teacher uses all d.\n\n{markdown(head, rows)}"
+    )
+
+
+def obstruction(record: Record) -> str:
+    settings = record["settings"]
+    rows = [
+        [
+            row["formula"],
+            CASE_NAMES[row["case"]],
+            f"{row['crossed']['successes']} of {row['crossed']['runs']}",
+            f"{row['greatest_w']:.1e}",
+            f"{row['median_final_w']:.1e}",
+            f"{row['least_final_loss']:.6f}",
+        ]
+        for row in record["rows"]
+    ]
+    head = ["θ = g(u), a and w alike", "case", "reached w > 0", "greatest w on the way"]
+    head += ["median final w", "least final loss"]
+    sizes = list(dict.fromkeys(row["lr"] for row in record["overshoot"]))
+    names = list(dict.fromkeys(row["name"] for row in record["overshoot"]))
+    crossed = {(row["name"], row["lr"]): row["crossed"] for row in record["overshoot"]}
+    over = markdown(
+        ["θ = g(u)", *(f"η = {size:g}" for size in sizes)],
+        [[name, *(_percent(crossed[name, size]) for size in sizes)] for name in names],
+    )
+    return (
+        f"d = 1, {settings['runs']} balanced starts with w < 0 (the first is w = −1, which is "
+        f"drawn), mean of relu(z)² = 1/2 in closed form, flow approximated with steps of "
+        f"{settings['lr']:g} up to T = {settings['lr'] * settings['steps']:g}. The student that "
+        "answers 0 has loss 0.25. For w < 0 the force on w is −a²·w/2 times a squared slope: it "
+        f"vanishes with w, whatever g is.\n\n{markdown(head, rows)}\n\n"
+        "The theorem is about the flow. A step of gradient descent that is too long can jump over "
+        f"w = 0 (a > 0, w < 0, 200 steps); runs that reached w > 0:\n\n{over}"
+    )
+
+
+def students(record: Record) -> str:
+    settings, picture = record["settings"], record["picture"]
+    readings = {
+        "mean": "c = 1/k, printed steps",
+        "sum, printed steps": "c = 1, printed steps",
+        "sum, small steps": "c = 1, small steps",
+    }
+    rows = [
+        [
+            readings[cell["reading"]],
+            cell["setup"].replace("sign_in", "Sign-In"),
+            f"{cell['lr']:g}",
+            _percent(cell["solved"]),
+            _percent(cell["nearly"]),
+            "–" if cell["signs"] is None else _percent(cell["signs"]),
+            str(cell["diverged"]),
+        ]
+        for cell in record["cells"]
+    ]
+    head = ["output", "setup", "η", "loss < 1e-4 relative", "loss < 1e-2 relative"]
+    head += ["signs of a as the teacher's", "diverged"]
+    paired = markdown(
+        ["output", "both", "only without Sign-In", "only with Sign-In", "neither"],
+        [
+            [
+                readings[pair["reading"]],
+                *(str(pair[key]) for key in ("both", "only_plain", "only_sign_in", "neither")),
+            ]
+            for pair in record["pairs"]
+        ],
+    )
+    return (
+        f"Where the neurons of seed {picture['seed']} end (|aᵢ|·wᵢ) with c = 1/k, and the final "
+        "loss relative to that of answering 0. It is the first seed whose four panels come out as "
+        "the paper prints them (relative loss below 1e-2, except with bad signs and no Sign-In), "
+        f"one of {picture['as_printed']} such seeds among {settings['students']}: the picture is "
+        "chosen, the table below is not.\n\n"
+        f"{settings['students']} teachers with k = 3, d = {settings['dim']}, ãᵢ = ±1 (one negative "
+        f"at least), ‖w̃ᵢ‖ = 1; n = {settings['samples']} shared samples; students from N(0, 1/d), "
+        f"dense with k = 20 and aᵢ = −aᵢ₊₁₀; β = {settings['beta']:g} for all weights; "
+        f"{record['cells'][0]['steps']} steps. The output is c·Σ aᵢ·relu(wᵢᵀz).\n\n"
+        f"{markdown(head, rows)}\n\n"
+        "Bad signs, the same starts with and without Sign-In, relative loss below 1e-2:\n\n"
+        f"{paired}"
+    )
+
+
+def speed(record: Record) -> str:
+    settings = record["settings"]
+    rows = [
+        [
+            _METHODS[row["method"]],
+            f"{1e6 * row['seconds_per_single_step']:.0f} µs",
+            f"{row['sequential_seconds']:.0f} s",
+            f"{row['batched_seconds']:.1f} s",
+            f"{row['ratio']:.0f}×",
+        ]
+        for row in record["rows"]
+    ]
+    head = ["method", "step of one autograd run", "one after the other", "batch", "ratio"]
+    return (
+        f"{settings['runs']} runs of {settings['steps']} steps, a quarter of each sign case, "
+        f"d = {settings['dim']}, n = {settings['samples']}, one thread, CPU time. The sequential "
+        f"time is extrapolated from {settings['probe_steps']} steps of one torch autograd run in "
+        "the same process; the batch is timed whole, and what makes it fast beyond the batching is "
+        "that the moments of the active samples are kept until one changes sides and that runs at "
+        f"a fixed point leave.\n\n{markdown(head, rows)}"
+    )
+
+
+def provenance(records: dict[str, Record]) -> str:
+    rows = [
+        [part, record["started"][:16].replace("T", " "), f"{record['cpu_seconds']:.0f} s",
+         (record["git_commit"] or "unknown")[:12]]
+        for part, record in records.items()
+    ]  # fmt: skip
+    first = next(iter(records.values()))
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    total = sum(record["cpu_seconds"] for record in records.values())
+    return (
+        f"{markdown(['part', 'started (UTC)', 'CPU time', 'commit'], rows)}\n\n"
+        f"Together {total / 60:.0f} minutes of one thread. {versions}; {first['machine']['cpu']}, "
+        f"{first['machine']['cores']} cores."
+    )
+
+
+def _share(found: Record) -> str:
+    low, high = found["interval"]
+    return f"{found['successes'] / found['runs']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _percent(found: Record) -> str:
+    low, high = found["interval"]
+    return f"{100 * found['successes'] / found['runs']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"

@@ -1,0 +1,163 @@
+"""`python -m benchmarks throughput`: run the suite, print the ratios, write them down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results_throughput"
+
+
+@dataclass(frozen=True)
+class ThroughputOptions:
+    """Time the library beside what a user would pick instead.
+
+    Attributes:
+        quick: smallest sizes and two rounds: a sign of life, not a measurement.
+        device: cpu or cuda.
+        threads: threads of one operation.
+        only: pytest's `-k`: which tests to run.
+        results: folder of the result file; the other runs in it stay on the page.
+        docs: folder of the page `throughput.md`.
+    """
+
+    quick: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    only: str = ""
+    results: Path = RESULTS
+    docs: Path = Path("docs/results")
+
+
+def main(options: ThroughputOptions) -> int:
+    """Runs pytest on the suite in a process of its own and writes file and page."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "benchmark.json"
+        command = [
+            *(sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-only"),
+            *("-p", "no:cacheprovider", "--benchmark-columns=median", f"--benchmark-json={raw}"),
+            *(f"--device={options.device}", f"--threads={options.threads}"),
+            *(["--quick"] if options.quick else []),
+            *(["-k", options.only] if options.only else []),
+        ]
+        code = subprocess.run(command, cwd=HERE.parents[1]).returncode
+        if not raw.is_file() or not raw.read_text():
+            print("no measurement was made", file=sys.stderr)
+            return code or 1
+        measured = json.loads(raw.read_text())
+    result = condense(measured, options)
+    path = options.results / f"{options.device}-{options.threads}-threads.json"
+    if not options.quick:
+        result["rows"] = _merged(path, result["rows"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(write_page(options.results, options.docs))
+    print(table(result["rows"]))
+    return code
+
+
+def condense(measured: dict[str, Any], options: ThroughputOptions) -> dict[str, Any]:
+    """Keeps of pytest-benchmark's report what the page needs."""
+    from benchmarks.results import git_commit, machine, versions
+
+    commit = git_commit()
+    rows = [
+        {
+            "test": each["name"],
+            "group": each["group"] or each["name"],
+            "median_seconds": each["stats"]["median"],
+            "rounds": each["stats"]["rounds"],
+            "commit": commit,
+            **each["extra_info"],
+        }
+        for each in measured["benchmarks"]
+    ]
+    return {
+        "rows": rows,
+        "machine": machine(options.device),
+        "versions": versions(),
+        "threads": options.threads,
+    }
+
+
+def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of an earlier run that were not measured again stay, with their own commit."""
+    if not path.is_file():
+        return rows
+    new = {row["test"] for row in rows}
+    earlier = json.loads(path.read_text())["rows"]
+    return [row for row in earlier if row["test"] not in new] + rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The ratios as a table: time of ours over time of what it is beside."""
+    from benchmarks.tables import markdown
+
+    head = ("what", "ratio", "beside", "quartiles", "target", "reached", "also")
+    return markdown(head, [_cells(row) for row in sorted(rows, key=lambda row: row["group"])])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    ratio, target = row.get("ratio"), row.get("target")
+    what = f"{row['group']}: {row.get('what', row['test'])}"
+    if ratio is None:
+        return (what, "", "", "", "", "", _extra(row))
+    low, high = row["ratio_quartiles"]
+    reached = "" if target is None else ("yes" if ratio <= target else "no")
+    return (
+        what,
+        _ratio(ratio),
+        row["against"],
+        f"{_ratio(low)} to {_ratio(high)}",
+        "" if target is None else f"at most {_ratio(target)}",
+        reached,
+        _extra(row),
+    )
+
+
+def _ratio(value: float) -> str:
+    """A ratio below a half is said as how many times faster."""
+    return f"{value:.3f}" if value > 0.5 else f"1/{1 / value:.3g}"
+
+
+def _extra(row: dict[str, Any]) -> str:
+    known = {
+        *("test", "group", "median_seconds", "rounds", "commit", "what", "against", "ratio"),
+        *("ratio_quartiles", "target", "device", "threads", "load", "workload", "density"),
+    }
+    return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in row.items() if k not in known)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def write_page(results: Path, docs: Path) -> Path:
+    """Writes `throughput.md` from every result file of a folder and gives its path."""
+    parts = [
+        "# Throughput\n\n`python -m benchmarks throughput` times the library beside what one "
+        "would pick instead, in turns, and keeps the median of the rounds' ratios: time of the first over "
+        "time of the second, 1/50 where the first is fifty times faster. Absolute times are left "
+        "out: the machine is shared.\n"
+    ]
+    for path in sorted(results.glob("*.json")):
+        result = json.loads(path.read_text())
+        where, packages = result["machine"], result["versions"]
+        described = ", ".join(f"{key} {value}" for key, value in where.items() if value)
+        commits = sorted({(row.get("commit") or "unknown")[:7] for row in result["rows"]})
+        parts.append(
+            f"## {path.stem}\n\n{described}; torch {packages.get('torch')}, "
+            f"{result['threads']} thread{'s' if result['threads'] > 1 else ''} per operation; "
+            f"commit {', '.join(commits)}.\n\n{table(result['rows'])}\n"
+        )
+    docs.mkdir(parents=True, exist_ok=True)
+    path = docs / "throughput.md"
+    path.write_text("\n".join(parts))
+    return path

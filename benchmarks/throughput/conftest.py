@@ -1,0 +1,116 @@
+"""Options of the suite, and the fixture that times two things in turns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from statistics import median, quantiles
+from typing import Any
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("throughput")
+    group.addoption("--quick", action="store_true", help="smallest sizes only, few rounds")
+    group.addoption("--device", default="cpu", help="cpu or cuda")
+    group.addoption("--threads", type=int, default=1, help="threads of one operation")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        for item in items:
+            if item.get_closest_marker("large"):
+                item.add_marker(pytest.mark.skip(reason="left out of --quick"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "large: takes long or much memory; left out of --quick")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of the run, skipping where it is not there."""
+    wanted = torch.device(request.config.getoption("--device"))
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return wanted
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.config.getoption("--threads"))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def quick(request: pytest.FixtureRequest) -> bool:
+    """Whether only a sign of life is wanted."""
+    return bool(request.config.getoption("--quick"))
+
+
+Beside = Callable[..., Any]
+
+
+@pytest.fixture
+def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
+    """Times `contender` and `reference` in turns and notes the median ratio of the rounds.
+
+    The reference runs, timed by us, in the setup of each round of the contender, so that both meet
+    the same neighbours on the machine. `prepare_contender` and `prepare_reference` run untimed
+    before each call and may return the argument that is handed over.
+    """
+
+    def measure(
+        contender: Callable[..., Any],
+        reference: Callable[..., Any],
+        *,
+        what: str,
+        against: str,
+        rounds: int = 15,
+        prepare_contender: Callable[[], Any] | None = None,
+        prepare_reference: Callable[[], Any] | None = None,
+        target: float | None = None,
+        **extra: Any,
+    ) -> Any:
+        rounds = 2 if quick else rounds
+        reference_times: list[float] = []
+
+        def finished(function: Callable[..., Any], *arguments: Any) -> Any:
+            result = function(*arguments)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return result
+
+        def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
+            given = () if prepare_reference is None else (prepare_reference(),)
+            start = time.perf_counter()
+            finished(reference, *given)
+            reference_times.append(time.perf_counter() - start)
+            handed = () if prepare_contender is None else (prepare_contender(),)
+            return (contender, *handed), {}
+
+        result = benchmark.pedantic(finished, setup=setup, rounds=rounds, warmup_rounds=1)
+        if benchmark.stats is None:  # --benchmark-disable
+            return result
+        ours = benchmark.stats.stats.data
+        ratios = [a / b for a, b in zip(ours, reference_times[-len(ours) :], strict=True)]
+        low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+        benchmark.extra_info.update(
+            what=what,
+            against=against,
+            ratio=median(ratios),
+            ratio_quartiles=[low, high],
+            target=target,
+            device=str(device),
+            threads=torch.get_num_threads(),
+            load=os.getloadavg()[0],
+            **extra,
+        )
+        return result
+
+    return measure

@@ -1,0 +1,166 @@
+"""SynFlow against a hand-written loop, and where it may and may not be asked."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import polarity as pol
+from polarity.scores import synflow
+from tests.pai_models import conv_net, everything_of, mlp, noisy
+
+
+def synflow_by_hand(model: nn.Module, ones: Tensor, density: float, steps: int) -> list[list[int]]:
+    """Tanaka et al.'s algorithm 1 on a copy: which entries live after each step, numbered."""
+    model = copy.deepcopy(model).double().eval()
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.abs_()
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    total = sum(w.numel() for w in weights)
+    alive, history = set(range(total)), []
+    for step in range(1, steps + 1):
+        model.zero_grad()
+        model(ones.double()).sum().backward()
+        flat = torch.cat([(w.detach() * w.grad).abs().flatten() for w in weights]).tolist()
+        count = round(density ** (step / steps) * total)
+        alive = set(sorted(alive, key=lambda i: (-flat[i], i))[:count])
+        history.append(sorted(alive))
+        mask = torch.zeros(total)
+        mask[history[-1]] = 1
+        with torch.no_grad():
+            for w, part in zip(weights, mask.split([w.numel() for w in weights]), strict=True):
+                w.mul_(part.view_as(w))
+    return history
+
+
+def survivors(model: nn.Module) -> list[int]:
+    flat = torch.cat([mask.flatten() for mask in pol.masks(model).values()])
+    return flat.nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "ones"),
+    [
+        (lambda: mlp(8, 20, 20, 5), torch.ones(1, 8)),
+        (conv_net, torch.ones(1, 2, 6, 6)),
+        (lambda: conv_net().float(), torch.ones(1, 2, 6, 6)),
+    ],
+    ids=["mlp", "conv", "float32"],
+)
+@pytest.mark.parametrize("density", [0.5, 0.1, 0.03])
+def test_synflow_gives_the_mask_of_a_hundred_steps(make, ones, density):
+    model = make()
+    scores = synflow(model, torch.rand(ones.shape), density=density)
+    history = synflow_by_hand(make(), ones, density, steps=100)
+    pol.prune(model, scores, density=density)
+    assert survivors(model) == history[-1]
+
+
+def test_synflow_ranks_by_the_step_of_removal():
+    model, steps, density = conv_net(), 10, 0.05
+    scores = synflow(model, torch.ones(1, 2, 6, 6), density=density, steps=steps)
+    history = synflow_by_hand(model, torch.ones(1, 2, 6, 6), density, steps)
+    flat = torch.cat([each.flatten() for each in scores.values()])
+    assert flat.unique().numel() == flat.numel(), "every entry has a place of its own"
+    assert flat.min() > 0
+    assert flat.max() == 1
+    for step, alive in enumerate(history, 1):
+        twin = conv_net()
+        pol.prune(twin, scores, density=density ** (step / steps))
+        assert survivors(twin) == alive
+
+
+def test_one_step_of_synflow_is_not_a_hundred():
+    model, ones = mlp(8, 20, 20, 5), torch.ones(1, 8)
+    masks = []
+    for steps in (1, 100):
+        twin = copy.deepcopy(model)
+        pol.prune(twin, synflow(twin, ones, density=0.05, steps=steps), density=0.05)
+        assert survivors(twin) == synflow_by_hand(model, ones, 0.05, steps)[-1]
+        masks.append(survivors(twin))
+    assert masks[0] != masks[1]
+
+
+def test_synflow_keeps_every_layer_where_magnitude_loses_one():
+    def narrow() -> nn.Module:
+        model = mlp(10, 100, 100, 100, 10)
+        with torch.no_grad():
+            model[2].weight.mul_(0.01)
+            for layer in model[::2]:
+                layer.bias.zero_()
+        return model
+
+    counts = {}
+    for name, scores in {
+        "magnitude": {n: p.abs() for n, p in narrow().named_parameters() if p.dim() > 1},
+        "synflow": synflow(narrow(), torch.ones(1, 10), density=0.005),
+    }.items():
+        model = narrow()
+        pol.prune(model, scores, density=0.005)
+        counts[name] = [int(mask.sum()) for mask in pol.masks(model).values()]
+    assert min(counts["magnitude"]) == 0
+    assert min(counts["synflow"]) > 0
+    assert sum(counts["synflow"]) == sum(counts["magnitude"]) == round(0.005 * 22_000)
+
+
+def test_synflow_goes_on_from_the_masks_that_are_there():
+    model = mlp(8, 20, 20, 5)
+    pol.imp_prune(model, density=0.5)
+    before = set(survivors(model))
+    scores = synflow(model, torch.ones(1, 8), density=0.1)
+    for name, mask in pol.masks(model).items():
+        assert scores[name][~mask].count_nonzero() == 0
+        assert (scores[name][mask] > 0.5).all()
+    plain = pol.merge(copy.deepcopy(model))
+    pol.prune(model, scores, density=0.1)
+    assert set(survivors(model)) <= before
+    assert survivors(model) == synflow_by_hand(plain, torch.ones(1, 8), 0.1, 100)[-1]
+
+
+def test_synflow_needs_more_than_float32_in_a_deep_network():
+    deep = mlp(*[50] * 30).float()
+    for layer in deep[::2]:
+        layer.weight.data.mul_(10)
+    inputs = torch.ones(1, 50)
+    with pytest.raises(ValueError, match=r"range of torch\.float32.*dtype"):
+        synflow(deep, inputs, density=0.1, steps=3, dtype=None)
+    pol.prune(deep, synflow(deep, inputs, density=0.1, steps=3), density=0.1)
+    assert pol.density(deep) == 0.1
+
+
+def test_synflow_can_compute_in_the_models_own_dtype():
+    model = mlp(8, 20, 5).float()
+    same = synflow(model, torch.ones(1, 8), density=0.1, dtype=None)
+    other = synflow(model, torch.ones(1, 8), density=0.1, dtype=torch.float32)
+    assert {each.dtype for each in same.values()} == {torch.float64}
+    assert [name for name in same if not torch.equal(same[name], other[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "parts"),
+    [
+        ({"density": 0}, ValueError, ["density=0", "(0, 1]"]),
+        ({"density": 1.5}, ValueError, ["density=1.5"]),
+        ({"density": 0.5, "steps": 0}, ValueError, ["steps=0", "at least 1"]),
+        ({"density": 0.5, "steps": 1.5}, TypeError, ["steps=1.5", "int"]),
+        ({"density": 0.5, "dtype": torch.int32}, ValueError, ["dtype=torch.int32", "floating"]),
+        ({"density": 0.9}, ValueError, ["density=0.9", "live"]),
+    ],
+)
+def test_synflow_refuses_what_cannot_be_and_changes_nothing(given, error, parts):
+    model = pol.mask_weights(noisy())
+    pol.imp_prune(model, density=0.6)
+    before = everything_of(model)
+    with pytest.raises(error) as raised:
+        synflow(model, torch.ones(1, 6), **given)
+    assert [part for part in parts if part not in str(raised.value)] == []
+    assert everything_of(model) == before
+
+
+def test_synflow_refuses_a_network_through_which_nothing_flows():
+    dead = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    nn.init.zeros_(dead[1].weight)
+    with pytest.raises(ValueError, match="every saliency is zero"):
+        synflow(dead, torch.ones(1, 3), density=0.5)
