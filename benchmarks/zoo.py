@@ -27,46 +27,55 @@ class ZooOptions:
         models: names of constructors; all that torchvision lists if empty.
         out: the result file; the page is written from it.
         docs: folder of the page `zoo.md`.
-        seed: of weights and images.
+        again: try models that stand in the result file again.
+        seed: of weights and images. The largest models take about 15 GiB of memory.
     """
 
     models: tuple[str, ...] = ()
     out: Path = RESULTS
     docs: Path = Path("docs/results")
+    again: bool = False
     seed: int = 0
 
 
 def main(options: ZooOptions) -> int:
-    """Tries the models one after the other, prints a line each, and writes file and page."""
+    """Tries the models one after the other, prints a line each, and writes file and page.
+
+    The file is written after every model; one that stands in it is not tried again.
+    """
     import torch
     import torchvision
     from tqdm import tqdm
 
     from benchmarks.results import git_commit, machine, versions
 
-    names = options.models or tuple(torchvision.models.list_models(module=torchvision.models))
-    rows: list[dict[str, Any]] = []
-    for name in tqdm(names, desc="zoo"):
+    every = torchvision.models.list_models(module=torchvision.models)
+    known = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+    rows: dict[str, dict[str, Any]] = {row["model"]: row for row in known}
+    for name in tqdm(options.models or every, desc="zoo"):
+        if name in rows and not options.again:
+            continue
         torch.manual_seed(options.seed)
         try:
             row = convert(name)
         except Exception as error:  # the table is there to name what fails
             row = {"model": name, "reason": f"{type(error).__name__}: {error}"}
-        rows.append(row)
+        rows[name] = row
         tqdm.write(line(row))
         gc.collect()
-    result = {
-        "rows": rows,
-        "seed": options.seed,
-        "tolerance": TOLERANCE,
-        "versions": versions(),
-        "machine": machine("cpu"),
-        "commit": git_commit(),
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+        result = {
+            "rows": [rows[each] for each in every if each in rows],
+            "not_tried": [each for each in every if each not in rows],
+            "seed": options.seed,
+            "tolerance": TOLERANCE,
+            "versions": versions(),
+            "machine": machine("cpu"),
+            "commit": git_commit(),
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(write_page(options.out, options.docs))
-    return 0 if all(holds(row) for row in rows) else 1
+    return 0 if all(holds(row) for row in rows.values()) else 1
 
 
 def convert(name: str) -> dict[str, Any]:
@@ -192,12 +201,13 @@ def write_page(results: Path, docs: Path) -> Path:
     ]
     head = ("model", "parameters", "converted", "relative change", "trained", "merged back", "note")
     count = sum(holds(row) for row in rows)
+    missing = f"; not tried: {', '.join(result['not_tried'])}" if result["not_tried"] else ""
     packages = result["versions"]
     text = f"""# Sign-In on torchvision's zoo
 
 `python -m benchmarks zoo` builds every classification model that torchvision lists, with random
 weights, and takes it through `sign_in(model, optimizer=sgd)`, one step of SGD and `merge`. The
-claim holds for {count} of {len(rows)}.
+claim holds for {count} of {len(rows)}{missing}.
 
 *converted*: weights that became a product. *relative change*: of the output in evaluation mode at
 conversion, float32, norm of the difference over norm (at most {result["tolerance"]:g} is claimed).

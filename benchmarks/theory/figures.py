@@ -71,6 +71,8 @@ def _field(axes: Axes, beta: tuple[float, float] | None) -> None:
     axes.axvline(0, color="#666666", lw=0.6, zorder=1)
     axes.set_xlim(-2, 2)
     axes.set_ylim(-2, 2)
+    axes.set_xticks([-2, -1, 0, 1, 2])
+    axes.set_yticks([-2, -1, 0, 1, 2])
 
 
 def plot_dependence(record: Record, path: Path) -> Path:
@@ -206,17 +208,19 @@ def plot_obstruction(record: Record, path: Path) -> Path:
     )
     times = np.array(record["settings"]["record"]) * record["settings"]["lr"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for row in record["rows"]:
-            if row["case"] == "+-":
-                axes.plot(times, row["path"], color=colours[row["name"]], label=row["formula"])
-        axes.axhline(0, color="black", lw=0.8, ls="--")
-        axes.set_xscale("symlog", linthresh=1.0)
-        axes.set_xlabel("time")
-        axes.set_ylabel("w")
-        axes.set_ylim(-1.05, 0.12)
-        axes.text(1.2, 0.03, "w = 0: the gradient ends here", fontsize=8)
-        axes.legend(loc="lower right", fontsize=8)
+        figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True, sharex=True)
+        for axes, case in zip(panels, ("+-", "--"), strict=True):
+            for row in (row for row in record["rows"] if row["case"] == case):
+                colour = colours[row["name"]]
+                axes.plot(times[1:], row["path"][1:], color=colour, label=row["formula"])
+            axes.axhline(0, color="black", lw=0.8, ls="--")
+            axes.set_xscale("log")
+            axes.set_xlabel("time")
+            axes.set_ylim(-1.05, 0.08)
+            axes.set_title(CASE_NAMES[case].replace("w₁", "w"))
+        panels[0].set_ylabel("w")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", title="a and w =")
         figure.savefig(path, dpi=DPI)
     return path

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.results import read_result
+from benchmarks.theory import page_more as more
 from benchmarks.theory import page_tables as tables
 from benchmarks.theory.records import SCHEMA, Record
 
@@ -79,14 +80,14 @@ def _text(records: dict[str, Record]) -> str:
         tables.failure(records["failure"]),
         "## Theorem 5.4: no reparameterisation crosses w = 0",
         _picture("obstruction"),
-        tables.obstruction(records["obstruction"]),
+        more.obstruction(records["obstruction"]),
         "## Figures 4 and 6: several neurons",
         _picture("students"),
-        tables.students(records["students"]),
+        more.students(records["students"]),
         "## Speed of the batch",
-        tables.speed(records["speed"]),
+        more.speed(records["speed"]),
         "## Provenance",
-        tables.provenance(records),
+        more.provenance(records),
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -1,4 +1,4 @@
-"""Tables and captions of the theory section's page."""
+"""Tables and captions of the single neuron on the theory section's page."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ from typing import Any
 
 from benchmarks.tables import markdown
 from benchmarks.theory.neuron import CASE_NAMES, CASES
+from benchmarks.theory.page_formats import METHODS, PLAIN, percent, share
 from benchmarks.theory.records import Record
-
-_METHODS = {
-    "sparse": "Sparse, d = 1",
-    "overparam": "Overparam, d = 5",
-    "sign_in": "Sign-In, d = 1, β₁ = 2, β₂ = 1",
-    "overparam+sign_in": "Overparam + Sign-In, d = 5, β = 1",
-    "sign_in, equal scalings": "Sign-In, d = 1, β₁ = β₂ = 1",
-}
-_PLAIN = {"gf": "gradient descent", "sign_in": "Sign-In"}
 
 
 @cache
@@ -32,7 +24,7 @@ def published() -> dict[str, Any]:
 def portrait(record: Record) -> str:
     settings = record["settings"]
     flows = list(dict.fromkeys(cell["flow"] for cell in record["cells"]))
-    shares = {(cell["flow"], cell["case"]): _share(cell) for cell in record["cells"]}
+    shares = {(cell["flow"], cell["case"]): share(cell) for cell in record["cells"]}
     table = markdown(
         ["flow (inner scalings of a and w)", *CASE_NAMES.values()],
         [[flow, *(shares[flow, case] for case in CASES)] for flow in flows],
@@ -65,9 +57,9 @@ def table2(record: Record) -> str:
             [
                 f"{cell['lr']:g}",
                 str(cell["steps"]),
-                _PLAIN[cell["method"]],
+                PLAIN[cell["method"]],
                 f"{there} %",
-                *(_percent(cell[key]) for key in ("loss", "signs", "sign_a")),
+                *(percent(cell[key]) for key in ("loss", "signs", "sign_a")),
                 str(cell["silenced"]),
             ]
         )
@@ -99,7 +91,7 @@ def table8(record: Record) -> str:
             }
             rows = [
                 [name, *(_against(printed.get(method), cells[method, c], c) for c in CASES)]
-                for method, name in _METHODS.items()
+                for method, name in METHODS.items()
             ]
             parts.append(f"### n = {samples}, {steps} steps")
             parts.append(markdown(["method", *CASE_NAMES.values()], rows))
@@ -135,7 +127,7 @@ def _differences(record: Record) -> str:
             else f"{found['successes']} runs solved it"
         )
         lines.append(
-            f"- {_METHODS[cell['method']]}, {CASE_NAMES[cell['case']]}, n = {cell['samples']}, "
+            f"- {METHODS[cell['method']]}, {CASE_NAMES[cell['case']]}, n = {cell['samples']}, "
             f"{cell['steps']} steps: {told}."
         )
     if not lines:
@@ -171,11 +163,11 @@ def dependence(record: Record) -> str:
             rows.append(
                 [
                     f"{cell['value']:g}",
-                    _PLAIN[cell["method"]],
+                    PLAIN[cell["method"]],
                     str(cell["steps"]),
-                    _percent(loss),
-                    _percent(cell["signs"]),
-                    _percent(cell["sign_a"]),
+                    percent(loss),
+                    percent(cell["signs"]),
+                    percent(cell["sign_a"]),
                     " + ".join(map(str, loss["by_data_set"])),
                     str(cell["silenced"]),
                     str(cell["diverged"]),
@@ -193,10 +185,10 @@ def failure(record: Record) -> str:
         [
             {"padded": "2 of d", "full": "all d"}[cell["reading"]],
             str(cell["dim"]),
-            _PLAIN[cell["method"]],
+            PLAIN[cell["method"]],
             str(cell["steps"]),
-            _percent(cell["loss"]),
-            _percent(cell["sign_a"]),
+            percent(cell["loss"]),
+            percent(cell["sign_a"]),
             str(cell["silenced"]),
             str(cell["diverged"]),
         ]
@@ -211,132 +203,3 @@ def failure(record: Record) -> str:
         "kind. Left: the teacher keeps two inputs and the student gets others that it ignores. "
         f"Right: the teacher uses all d.\n\n{markdown(head, rows)}"
     )
-
-
-def obstruction(record: Record) -> str:
-    settings = record["settings"]
-    rows = [
-        [
-            row["formula"],
-            CASE_NAMES[row["case"]],
-            f"{row['crossed']['successes']} of {row['crossed']['runs']}",
-            f"{row['greatest_w']:.1e}",
-            f"{row['median_final_w']:.1e}",
-            f"{row['least_final_loss']:.6f}",
-        ]
-        for row in record["rows"]
-    ]
-    head = ["θ = g(u), a and w alike", "case", "reached w > 0", "greatest w on the way"]
-    head += ["median final w", "least final loss"]
-    sizes = list(dict.fromkeys(row["lr"] for row in record["overshoot"]))
-    names = list(dict.fromkeys(row["name"] for row in record["overshoot"]))
-    crossed = {(row["name"], row["lr"]): row["crossed"] for row in record["overshoot"]}
-    over = markdown(
-        ["θ = g(u)", *(f"η = {size:g}" for size in sizes)],
-        [[name, *(_percent(crossed[name, size]) for size in sizes)] for name in names],
-    )
-    return (
-        f"d = 1, {settings['runs']} balanced starts with w < 0 (the first is w = −1, which is "
-        f"drawn), mean of relu(z)² = 1/2 in closed form, flow approximated with steps of "
-        f"{settings['lr']:g} up to T = {settings['lr'] * settings['steps']:g}. The student that "
-        "answers 0 has loss 0.25. For w < 0 the force on w is −a²·w/2 times a squared slope: it "
-        f"vanishes with w, whatever g is.\n\n{markdown(head, rows)}\n\n"
-        "The theorem is about the flow. A step of gradient descent that is too long can jump over "
-        f"w = 0 (a > 0, w < 0, 200 steps); runs that reached w > 0:\n\n{over}"
-    )
-
-
-def students(record: Record) -> str:
-    settings, picture = record["settings"], record["picture"]
-    readings = {
-        "mean": "c = 1/k, printed steps",
-        "sum, printed steps": "c = 1, printed steps",
-        "sum, small steps": "c = 1, small steps",
-    }
-    rows = [
-        [
-            readings[cell["reading"]],
-            cell["setup"].replace("sign_in", "Sign-In"),
-            f"{cell['lr']:g}",
-            _percent(cell["solved"]),
-            _percent(cell["nearly"]),
-            "–" if cell["signs"] is None else _percent(cell["signs"]),
-            str(cell["diverged"]),
-        ]
-        for cell in record["cells"]
-    ]
-    head = ["output", "setup", "η", "loss < 1e-4 relative", "loss < 1e-2 relative"]
-    head += ["signs of a as the teacher's", "diverged"]
-    paired = markdown(
-        ["output", "both", "only without Sign-In", "only with Sign-In", "neither"],
-        [
-            [
-                readings[pair["reading"]],
-                *(str(pair[key]) for key in ("both", "only_plain", "only_sign_in", "neither")),
-            ]
-            for pair in record["pairs"]
-        ],
-    )
-    return (
-        f"Where the neurons of seed {picture['seed']} end (|aᵢ|·wᵢ) with c = 1/k, and the final "
-        "loss relative to that of answering 0. It is the first seed whose four panels come out as "
-        "the paper prints them (relative loss below 1e-2, except with bad signs and no Sign-In), "
-        f"one of {picture['as_printed']} such seeds among {settings['students']}: the picture is "
-        "chosen, the table below is not.\n\n"
-        f"{settings['students']} teachers with k = 3, d = {settings['dim']}, ãᵢ = ±1 (one negative "
-        f"at least), ‖w̃ᵢ‖ = 1; n = {settings['samples']} shared samples; students from N(0, 1/d), "
-        f"dense with k = 20 and aᵢ = −aᵢ₊₁₀; β = {settings['beta']:g} for all weights; "
-        f"{record['cells'][0]['steps']} steps. The output is c·Σ aᵢ·relu(wᵢᵀz).\n\n"
-        f"{markdown(head, rows)}\n\n"
-        "Bad signs, the same starts with and without Sign-In, relative loss below 1e-2:\n\n"
-        f"{paired}"
-    )
-
-
-def speed(record: Record) -> str:
-    settings = record["settings"]
-    rows = [
-        [
-            _METHODS[row["method"]],
-            f"{1e6 * row['seconds_per_single_step']:.0f} µs",
-            f"{row['sequential_seconds']:.0f} s",
-            f"{row['batched_seconds']:.1f} s",
-            f"{row['ratio']:.0f}×",
-        ]
-        for row in record["rows"]
-    ]
-    head = ["method", "step of one autograd run", "one after the other", "batch", "ratio"]
-    return (
-        f"{settings['runs']} runs of {settings['steps']} steps, a quarter of each sign case, "
-        f"d = {settings['dim']}, n = {settings['samples']}, one thread, CPU time. The sequential "
-        f"time is extrapolated from {settings['probe_steps']} steps of one torch autograd run in "
-        "the same process; the batch is timed whole, and what makes it fast beyond the batching is "
-        "that the moments of the active samples are kept until one changes sides and that runs at "
-        f"a fixed point leave.\n\n{markdown(head, rows)}"
-    )
-
-
-def provenance(records: dict[str, Record]) -> str:
-    rows = [
-        [part, record["started"][:16].replace("T", " "), f"{record['cpu_seconds']:.0f} s",
-         (record["git_commit"] or "unknown")[:12]]
-        for part, record in records.items()
-    ]  # fmt: skip
-    first = next(iter(records.values()))
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
-    total = sum(record["cpu_seconds"] for record in records.values())
-    return (
-        f"{markdown(['part', 'started (UTC)', 'CPU time', 'commit'], rows)}\n\n"
-        f"Together {total / 60:.0f} minutes of one thread. {versions}; {first['machine']['cpu']}, "
-        f"{first['machine']['cores']} cores."
-    )
-
-
-def _share(found: Record) -> str:
-    low, high = found["interval"]
-    return f"{found['successes'] / found['runs']:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _percent(found: Record) -> str:
-    low, high = found["interval"]
-    return f"{100 * found['successes'] / found['runs']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"

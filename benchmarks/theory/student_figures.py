@@ -24,8 +24,10 @@ _TITLES = {
 def plot_students(record: Record, path: Path) -> Path:
     """|aᵢ|·wᵢ of the neurons of one seed in the four setups, blue for aᵢ > 0, red for aᵢ < 0."""
     picture = record["picture"]
+    ends = [np.abs(panel["vectors"]).max() for panel in picture["panels"].values()]
+    reach = 1.1 * max(1.1, *ends)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 7.4), layout="constrained")
+        figure = Figure(figsize=(7.0, 7.6), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
         for axes, (setup, title) in zip(panels.flat, _TITLES.items(), strict=True):
             panel = picture["panels"][setup]
@@ -45,10 +47,10 @@ def plot_students(record: Record, path: Path) -> Path:
                     mew=0.6,
                     zorder=4,
                 )
-            axes.set_title(f"{title}: {panel['relative_loss']:.1e}")
+            axes.set_title(f"{title}\nloss {panel['relative_loss']:.1e} of that of answering 0")
             axes.set_aspect("equal")
-            axes.set_xlim(-1.7, 1.7)
-            axes.set_ylim(-1.7, 1.7)
+            axes.set_xlim(-reach, reach)
+            axes.set_ylim(-reach, reach)
         keys = [
             Line2D([], [], color=BLUE, lw=1.6, label="teacher, ã = 1"),
             Line2D([], [], color=RED, lw=1.6, label="teacher, ã = −1"),

@@ -33,7 +33,7 @@ def scale(outcomes: Outcomes) -> str:
     if data["test"] < data["test_available"]:
         notes.append(f"a random {data['test']} of {data['test_available']} test images")
     notes.append(
-        f"{recipe['warmup_epochs']} epochs of warm-up, {recipe['round_epochs']} per round, "
+        f"epochs: {recipe['warmup_epochs']} of warm-up, {recipe['round_epochs']} per round, "
         f"{final['epochs']} of final training, where the paper has 10, 10 and 100 on CIFAR-100 "
         "and 20, 5 and 120 or 200 on ImageNet"
     )

@@ -14,7 +14,7 @@ from polarity.optimizer_state import zero_pruned_state
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.plain_checkpoint import forget_plain_checkpoints
 from polarity.recurrent import refresh_flat_weights
-from polarity.replaced_parameters import Replacement, check_replaceable, replace_parameters
+from polarity.replaced_parameters import Replacement, check_replaceable, replace_parameter
 from polarity.targets import Target, Targets, attached
 
 __all__ = ["dense_state_dict", "merge"]
@@ -62,25 +62,25 @@ def merge(
         if products:
             check_replaceable(optimizer, products)
         zero_pruned_state(optimizer, masked_leaves(found.values()))
-    changes = []
-    for name, target in found.items():
-        if name in products:
-            changes.append(_multiply_out(target, optimizer))
+    table, waiting = str(Targets(found)) if verbose else "", found
+    del products
+    while waiting:  # so that factors are freed as soon as their product is there
+        target = waiting.pop(next(iter(waiting)))
+        if isinstance(target.masking, SignInMW):
+            replace_parameter(optimizer, _multiply_out(target, optimizer))
         else:
             target.write(target.weight)
-        for use in target.owners:
-            if name not in products:
+            for use in target.owners:
                 own_class(use.module)
                 parametrize.remove_parametrizations(
                     use.module, use.tensor_name, leave_parametrized=False
                 )
+        for use in target.owners:
             forget_plain_checkpoints(use.module)
             refresh_flat_weights(use.module)
-    if changes:
-        replace_parameters(optimizer, changes)
     norms = detach_norms(model)
     if verbose:
-        print(Targets(found))
+        print(table)
         for name in norms:
             print(name)
     return model

@@ -15,7 +15,7 @@ from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.plain_checkpoint import accept_plain_checkpoints
 from polarity.recurrent import release_flat_weights
-from polarity.replaced_parameters import Replacement, check_replaceable, replace_parameters
+from polarity.replaced_parameters import Replacement, check_replaceable, replace_parameter
 from polarity.selection import all_finite
 from polarity.selectors import Selector
 from polarity.targets import Target, Targets, attached, find_targets, parametrizations_of
@@ -91,17 +91,19 @@ def sign_in(
     betas = _betas(beta, found)
     _check(found, optimizer)
 
-    changes = []
-    for name, target in found.items():
+    table, waiting = str(found) if verbose else "", dict(found)
+    del masked, found  # so that each weight is freed as soon as its factors are there
+    while waiting:
+        name = next(iter(waiting))
+        target = waiting.pop(name)
         if isinstance(target.masking, SignInMW):
             weight = target.weight
             target.masking.beta.copy_(betas[name])
             target.write(weight)
         else:
-            changes.append(_convert(name, target, betas[name], optimizer))
-    replace_parameters(optimizer, changes)
+            replace_parameter(optimizer, _convert(name, target, betas[name], optimizer))
     if verbose:
-        print(found)
+        print(table)
     return model
 
 

@@ -1,7 +1,7 @@
 """Parameters that gave way to others: optimizers follow, or are told at their next step."""
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-__all__ = ["Replacement", "check_replaceable", "replace_parameters"]
+__all__ = ["Replacement", "check_replaceable", "replace_parameter"]
 
 _MARK = "_polarity_replaced_by"
 _generation = 0
@@ -63,20 +63,17 @@ def check_replaceable(
         )
 
 
-def replace_parameters(
-    optimizer: torch.optim.Optimizer | None, replacements: Iterable[Replacement]
-) -> None:
+def replace_parameter(optimizer: torch.optim.Optimizer | None, change: Replacement) -> None:
     """Put the new parameters into the optimizer where the old ones stood, and mark the old ones.
 
     Groups, learning rates and options stay. The first step of any optimizer that still holds an old
     parameter raises RuntimeError: it would go on without training anything.
     """
     global _generation
-    for each in replacements:
-        if optimizer is not None:
-            _replace(optimizer, each)
-        for leaf in each.old:
-            setattr(leaf, _MARK, each.why)
+    if optimizer is not None:
+        _replace(optimizer, change)
+    for leaf in change.old:
+        setattr(leaf, _MARK, change.why)
     if _generation == 0:
         register_optimizer_step_pre_hook(_refuse_replaced)
     _generation += 1

@@ -75,9 +75,20 @@ class Entries:
             flat = values.permute(order).view(-1)
         if alive is not None:
             alive = alive.reshape(-1) if order is None else alive.permute(order).view(-1)
-        if self.device.type == "cpu":
-            return HostField(name, flat, alive, size, keys)
-        return DeviceField(name, flat, alive, size, keys, self.device)
+        return _field_on(self.device, name, flat, alive, size, keys)
+
+
+def _field_on(
+    device: torch.device,
+    name: str,
+    values: Tensor | Callable[[], Tensor],
+    alive: Tensor | None,
+    size: int,
+    keys: Keys,
+) -> KeyField:
+    if device.type == "cpu":
+        return HostField(name, values, alive, size, keys)
+    return DeviceField(name, values, alive, size, keys, device)
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,7 @@ class Chosen:
             self._places[name] = replace(place, field=entries.field(name, place.keys))
 
     def in_memory(self, name: str, like: Tensor) -> Any:
-        """Return a tensor laid out as the named one as it is visited; numpy's, where it is there."""
+        """Return a tensor's memory in the order of :meth:`visit`, as an array if that gives some."""
         order = self.entries[name].memory_order
         assert order is not None
         flat = like.permute(order).view(-1)

@@ -102,11 +102,11 @@ def keep_largest(
         >>> masks
         {'a': tensor([ True, False,  True]), 'b': tensor([ True, False])}
     """
-    entries = {name: _entries(name, weight, masks, "weight") for name, weight in weights.items()}
     for name, weight in weights.items():
-        if masks[name].device != weight.device:
+        if name in masks and masks[name].device != weight.device:
             where = f"{masks[name].device}, expected the weight's {weight.device}"
             raise ValueError(f"mask of {name!r} is on {where}")
+    entries = {name: _entries(name, weight, masks, "weight") for name, weight in weights.items()}
     complaint = "{name!r} has {bad} NaN or infinite weights; nothing was pruned"
     chosen = Chosen(entries, keep, signed=False, complaint=complaint)
     in_place = {}

@@ -138,7 +138,7 @@ class SignedMask:
             warnings.warn(
                 f"{sum(zeros.values())} entries are 0 in this initialisation and start without the "
                 f"ticket's sign, the first of them in {without[0]!r}",
-                stacklevel=2,
+                stacklevel=3,  # past no_grad
             )
         if verbose:
             print(ticket_table(self.signs, self.masks, zeros))
