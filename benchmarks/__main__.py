@@ -17,6 +17,7 @@ COMMANDS = {
     "sign-in": ("benchmarks.papers.sign_in", "SignInOptions"),
     "sign-in-theory": ("benchmarks.theory.command", "TheoryOptions"),
     "zoo": ("benchmarks.zoo", "ZooOptions"),
+    "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),
 }
 

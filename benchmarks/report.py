@@ -55,19 +55,54 @@ class Section:
 def main(options: ReportOptions) -> int:
     """Writes the reports and gives the exit code."""
     from benchmarks.results import load_results
+    from benchmarks.sign_in.report import write_page as write_sign_in
     from benchmarks.sign_in.sweep import load_results as load_sign_in
 
-    results, sign_in = load_results(options.results), load_sign_in(options.results)
-    if not results and not sign_in:
+    written = write_reports(load_results(options.results), options.out)
+    if sign_in := load_sign_in(options.results):
+        written.append(write_sign_in(sign_in, options.out))
+    for folder, page in _PAGES.items():
+        if any((options.results / folder).glob("*.json")):
+            written += page(options.results / folder, options.out)
+    if not written:
         print(f"error: no result files in {options.results.resolve()}", file=sys.stderr)
         return 1
-    for path in write_reports(results, options.out):
+    for path in written:
         print(path)
-    if sign_in:
-        from benchmarks.sign_in.report import write_page
-
-        print(write_page(sign_in, options.out))
     return 0
+
+
+def _theory(results: Path, out: Path) -> list[Path]:
+    from benchmarks.theory.page import report
+
+    return report(results, out)
+
+
+def _winning_sign(results: Path, out: Path) -> list[Path]:
+    from benchmarks.winning_sign.report import write
+
+    return write(results, out)
+
+
+def _zoo(results: Path, out: Path) -> list[Path]:
+    from benchmarks.zoo import write_page
+
+    return [write_page(path, out) for path in sorted(results.glob("*.json"))]
+
+
+def _throughput(results: Path, out: Path) -> list[Path]:
+    from benchmarks.throughput.command import write_page
+
+    return [write_page(results, out)]
+
+
+# Experiments that are no sweeps over one configuration keep their files in a folder of their own.
+_PAGES = {
+    "theory": _theory,
+    "winning_sign": _winning_sign,
+    "zoo": _zoo,
+    "throughput": _throughput,
+}
 
 
 def write_reports(results: Sequence[Result], out: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results_zoo" / "sign_in.json"
+RESULTS = Path(__file__).parent / "results" / "zoo" / "sign_in.json"
 TOLERANCE = 1e-4
 
 

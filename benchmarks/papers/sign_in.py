@@ -161,7 +161,8 @@ class SignInOptions:
     # Processes that work at once.
     jobs: int = 1
 
-    # Threads of one run. Default: the cores divided by the jobs.
+    # Threads of one run. Default: 1 for resnet8 to resnet32, whose layers are too small to share,
+    # else the cores divided by the jobs. It changes the last bits of a result, nothing else.
     threads: int | None = None
 
     # No progress.

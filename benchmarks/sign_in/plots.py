@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from benchmarks.plots import DPI, STYLE
 from benchmarks.sign_in.summary import Arm, Comparison, label, mean_over_seeds
@@ -127,6 +127,7 @@ def _epochs(figure: Figure, group: Comparison, density: float) -> None:
     right.set_ylabel("largest Hessian eigenvalue")
     for axes in (left, right):
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
     _legend(figure, left)
 
@@ -140,7 +141,8 @@ def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
             means = [100 * y for y in _by_layer(runs, lambda layer, s=stage: layer[s])]
             axes.plot(range(1, len(means) + 1), means, color=colour, marker="o", ms=3, label=name)
         axes.set_title(label(arm), loc="left")
-        axes.set_ylim(bottom=0)
+    # Shared by all panels, so not before all are drawn.
+    panels[0].set_ylim(bottom=0)
     figure.supxlabel("layer, input to output", fontsize=9)
     panels[0].set_ylabel("survivors whose sign differs (%)")
     _legend(figure, panels[0])

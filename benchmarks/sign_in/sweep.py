@@ -21,7 +21,7 @@ import torch
 from joblib import Parallel, delayed
 
 from benchmarks.data import Dataset, load_dataset
-from benchmarks.models.networks import build_network
+from benchmarks.models.networks import SMALL, build_network
 from benchmarks.results import git_commit, machine, now, versions, write_result
 from benchmarks.sign_in.config import SignInConfig
 from benchmarks.sign_in.run import run
@@ -62,7 +62,10 @@ def sweep(
     build_network(
         first.arch, data.shape, data.classes, width=first.width, stem_stride=first.stem_stride
     )
-    threads = place.threads or max(1, joblib.cpu_count() // jobs)
+    # The small networks' layers are too small to share: on a busy machine two threads that wait
+    # for each other take many times longer than one.
+    share = 1 if first.arch in SMALL else max(1, joblib.cpu_count() // jobs)
+    threads = place.threads or share
     outcomes: list[Outcome] = []
     for outcome in _perform(pending, place, jobs, threads):
         outcomes.append(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +70,7 @@ def main(options: TheoryOptions) -> int:
     if not options.report_only:
         for part in options.only or tuple(PARTS):
             print(f"{part} …", flush=True)
-            print(f"  {measure(results, part, lambda p=part: PARTS[p](options.quick))}", flush=True)
+            print(f"  {measure(results, part, partial(PARTS[part], options.quick))}", flush=True)
     missing = [part for part in PARTS if not (results / f"{part}.json").is_file()]
     if missing:
         print(f"error: no result of {', '.join(missing)} in {results.resolve()}", file=sys.stderr)

@@ -21,7 +21,7 @@ def dependence(quick: bool) -> Record:
 
     Gradient descent runs for T = 200, Sign-In for ten times as long. Each cell has two data sets.
     """
-    runs, short = (5, 500) if quick else (50, 20_000)
+    runs, short = (3, 100) if quick else (50, 20_000)
     cells: list[Record] = []
     for method, beta in (("gf", None), ("sign_in", 1.0)):
         record = [short // 10, short, 10 * short] if beta else [short // 10, short]

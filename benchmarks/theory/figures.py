@@ -79,11 +79,12 @@ def plot_dependence(record: Record, path: Path) -> Path:
     """Recoveries from a < 0 against scale, samples and β, one line per method and step count."""
     axis = {"scale": "scale σ of w ~ N(0, σ²·I)", "samples": "samples n", "beta": "β of Sign-In"}
     short = record["settings"]["short"]
+    time = short * record["settings"]["lr"]
     looks = {
-        ("gf", short): (RED, "s", "gradient descent, T = 200"),
-        ("sign_in", short // 10): (SKY, "v", "Sign-In, T = 20"),
-        ("sign_in", short): (BLUE, "o", "Sign-In, T = 200"),
-        ("sign_in", 10 * short): ("#003a5c", "^", "Sign-In, T = 2000"),
+        ("gf", short): (RED, "s", f"gradient descent, T = {time:g}"),
+        ("sign_in", short // 10): (SKY, "v", f"Sign-In, T = {time / 10:g}"),
+        ("sign_in", short): (BLUE, "o", f"Sign-In, T = {time:g}"),
+        ("sign_in", 10 * short): ("#003a5c", "^", f"Sign-In, T = {10 * time:g}"),
     }
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.3), layout="constrained")

@@ -44,7 +44,7 @@ def printed_flow(start: Array, *, lr: float, steps: int, beta: tuple[float, floa
 
 def portrait(quick: bool) -> Record:
     """Figure 3's trajectories from balanced starts, and outcomes of many more of them."""
-    runs, steps = (10, 4000) if quick else (100, 200_000)
+    runs, steps = (10, 1000) if quick else (100, 200_000)
     lr = 0.01 if quick else 0.001
     radii = np.array([0.3, 0.6, 0.9, 1.2, 1.5])
     start = np.concatenate([balanced(w * radii[None], a) for a, w in CASES.values()], axis=1)
@@ -133,7 +133,7 @@ def reparameterised(
 
 def obstruction(quick: bool) -> Record:
     """Theorem 5.4: from w < 0 no reparameterisation crosses 0, unless a step is too long."""
-    runs, steps, lr = (10, 2000, 0.01) if quick else (100, 100_000, 0.002)
+    runs, steps, lr = (10, 500, 0.01) if quick else (100, 100_000, 0.002)
     record = np.unique(np.concatenate([[0], np.geomspace(5, steps, 60).astype(int)])).tolist()
     rows = []
     for name, g in REPARAMETERISATIONS.items():

@@ -106,4 +106,5 @@ def beyond_teaching(state: Array, task: Task) -> NDArray[np.bool_]:
     """
     finite = np.isfinite(state).all(axis=0)
     active = task.inputs @ np.where(finite, state[1:], 0.0) > 0
-    return finite & ~np.any(active & (task.labels > 0), axis=0)
+    silent: NDArray[np.bool_] = finite & ~np.any(active & (task.labels > 0), axis=0)
+    return silent

@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 def interval(successes: int, runs: int) -> list[float]:
     """Clopper and Pearson's exact 95 % interval of a success probability."""
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     found = binomtest(successes, runs).proportion_ci(0.95, method="exact")
     return [round(float(found.low), 4), round(float(found.high), 4)]

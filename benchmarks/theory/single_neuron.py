@@ -30,7 +30,7 @@ def negative_a(runs: int, seed: int, scale: float = 1.0, dim: int = DIM) -> Arra
 
 def table2(quick: bool) -> Record:
     """Recoveries from a < 0 within T = 200, at two step sizes."""
-    runs, horizon = (20, 20.0) if quick else (RUNS, 200.0)
+    runs, horizon = (4, 2.0) if quick else (RUNS, 200.0)
     task = gaussian_task(SAMPLES, DIM, seed=0)
     start = negative_a(runs, seed=1)
     cells = []
@@ -45,7 +45,7 @@ def table2(quick: bool) -> Record:
 
 def table8(quick: bool) -> Record:
     """Four sign cases by four methods, after 2·10⁴ and after 2·10⁵ steps, for two sample counts."""
-    runs, steps = (10, 2000) if quick else (RUNS, STEPS)
+    runs, steps = (4, 1000) if quick else (RUNS, STEPS)
     record = [steps // 10, steps]
     cells = []
     for samples in (SAMPLES, 50):
@@ -71,7 +71,7 @@ def failure(quick: bool) -> Record:
     Two readings of the paper's paragraph: w̃ has two entries and the student inputs that the teacher
     ignores, or w̃ fills all d inputs.
     """
-    runs, steps = (10, 1000) if quick else (RUNS, 100_000)
+    runs, steps = (4, 300) if quick else (RUNS, 100_000)
     record = [steps // 5, steps]
     cells = []
     for reading in ("padded", "full"):
@@ -114,5 +114,5 @@ def figure7(quick: bool) -> Record:
             for place, case in enumerate(CASES)
         }
     settings = {"samples": SAMPLES, "dim": DIM, "runs": runs, "lr": LR, "scale": 1.0, "beta": 1.0}
-    settings = {**settings, "steps": record, "data_seed": 0, "start_seed": 1}
-    return {"settings": settings, "methods": methods}
+    seeds = {"data_seed": 0, "start_seed": 1}
+    return {"settings": {**settings, "steps": record, **seeds}, "methods": methods}

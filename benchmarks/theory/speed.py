@@ -39,7 +39,7 @@ def autograd_run(
         theta = parts[0] if beta is None else parts[0] * parts[1]
         loss = 0.5 * (theta[0] * torch.relu(inputs @ theta[1:]) - labels).square().mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.no_grad():
         theta = parts[0] if beta is None else parts[0] * parts[1]
@@ -53,7 +53,7 @@ def speed(quick: bool) -> Record:
     Process times, one thread. The single runs are extrapolated from a few hundred steps of one run;
     the batch takes every step, and its runs leave it when they have reached a fixed point.
     """
-    probe, steps, runs = (50, 2000, 8) if quick else (500, STEPS, RUNS)
+    probe, steps, runs = (50, 500, 8) if quick else (500, STEPS, RUNS)
     task = gaussian_task(SAMPLES, DIM, seed=0)
     parts = [draw_case(case, DIM, runs // len(CASES), seed=1) for case in CASES]
     start = np.concatenate(parts, axis=1)

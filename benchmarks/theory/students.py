@@ -81,7 +81,7 @@ def students(quick: bool) -> Record:
     pairs: list[Record] = []
     ends: dict[str, tuple[Networks, Array, list[Networks]]] = {}
     for reading, (mean, sparse_lr, dense_lr, all_steps) in READINGS.items():
-        steps = all_steps // 20 if quick else all_steps
+        steps = all_steps // 100 if quick else all_steps
         labels = outputs(teachers, inputs, 1 / NEURONS if mean else 1.0)
         zero = 0.5 * np.square(labels).mean(axis=1)
         relative = {}

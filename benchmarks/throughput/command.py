@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parent / "results_throughput"
+RESULTS = HERE.parent / "results" / "throughput"
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ def write_page(results: Path, docs: Path) -> Path:
     """Writes `throughput.md` from every result file of a folder and gives its path."""
     parts = [
         "# Throughput\n\n`python -m benchmarks throughput` times the library beside what one "
-        "would pick instead, in turns, and keeps the median of the rounds' ratios: time of the first over "
-        "time of the second, 1/50 where the first is fifty times faster. Absolute times are left "
-        "out: the machine is shared.\n"
+        "would pick instead, in turns, and keeps the median of the rounds' ratios: time of the "
+        "first over time of the second, 1/50 where the first is fifty times faster. Absolute times "
+        "are left out: the machine is shared.\n"
     ]
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())

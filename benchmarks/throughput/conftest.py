@@ -86,13 +86,16 @@ def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
                 torch.cuda.synchronize()
             return result
 
+        def prepared(prepare: Callable[[], Any] | None) -> tuple[Any, ...]:
+            argument = None if prepare is None else prepare()
+            return () if argument is None else (argument,)
+
         def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
-            given = () if prepare_reference is None else (prepare_reference(),)
+            given = prepared(prepare_reference)
             start = time.perf_counter()
             finished(reference, *given)
             reference_times.append(time.perf_counter() - start)
-            handed = () if prepare_contender is None else (prepare_contender(),)
-            return (contender, *handed), {}
+            return (contender, *prepared(prepare_contender)), {}
 
         result = benchmark.pedantic(finished, setup=setup, rounds=rounds, warmup_rounds=1)
         if benchmark.stats is None:  # --benchmark-disable

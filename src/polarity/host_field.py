@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,24 @@ __all__ = ["PART_BYTES", "HostField"]
 PART_BYTES = 1 << 19
 
 Bools = npt.NDArray[np.bool_]
+
+
+class _Seen(NamedTuple):
+    """What a scan saw of a part: enough to cut it anywhere in the bracket without another look."""
+
+    low: int
+    high: int
+    below: npt.NDArray[np.uint8]  # which living entries, as bits
+    places: npt.NDArray[np.int32]  # of what is inside the bracket
+    keys: Integers  # of the same
+
+    def kept(self, threshold: int, kept_ties: int, out: Bools) -> Bools:
+        """Write to ``out`` what :meth:`HostField.kept` returns."""
+        np.logical_not(np.unpackbits(self.below, count=out.size), out=out)
+        out[np.compress(self.keys < threshold, self.places)] = False
+        ties = np.compress(self.keys == threshold, self.places)
+        out[ties[kept_ties:]] = False
+        return out
 
 
 class HostField:
@@ -52,6 +71,7 @@ class HostField:
         self.lazy = not isinstance(values, Tensor)
         self._values = values
         self._held: Tensor | Integers | None = None
+        self._seen: dict[int, _Seen] = {}
         if isinstance(values, Tensor):
             self._hold(values)
 
@@ -88,22 +108,39 @@ class HostField:
         alive = None if self.alive is None else self.alive[part]
         bad = self._bad(keys, alive)
         upto, inside = self._upto_and_inside(keys, alive, bracket, space)
-        below = int(np.count_nonzero(upto))
+        is_below = np.logical_xor(upto, inside, out=upto)
+        below = int(np.count_nonzero(is_below))
         count = int(np.count_nonzero(inside))
-        below -= count
+        self._seen.pop(part.start, None)
         if bracket.low == bracket.high:
             return Part((below, count, 0, 0, bad), None)
-        at_low = at_high = 0
-        if count > keys.size // 16:  # a sampled bracket holds less, unless entries are tied
-            at_edge = np.logical_and(inside, keys == bracket.low, out=upto)
-            at_low = int(np.count_nonzero(at_edge))
-            np.logical_xor(inside, at_edge, out=inside)
-            np.logical_and(inside, keys == bracket.high, out=at_edge)
-            at_high = int(np.count_nonzero(at_edge))
-            np.logical_xor(inside, at_edge, out=inside)
-            count -= at_low + at_high
+        if count <= min(keys.size // 16, bracket.room):  # as it is, unless entries are tied
+            # Threads may miscount the room in its favour only, so what fits is always collected.
+            bracket.room -= count
+            places = np.flatnonzero(inside)
+            between = keys[places]
+            self._seen[part.start] = _Seen(
+                bracket.low,
+                bracket.high,
+                np.packbits(is_below),
+                places.astype(np.int32),
+                between,
+            )
+            return Part((below, 0, 0, count, bad), torch.from_numpy(between))
+        return self._scan_ties(keys, inside, bracket, below, bad)
+
+    def _scan_ties(
+        self, keys: Integers, inside: Bools, bracket: Bracket, below: int, bad: int
+    ) -> Part:
+        """Count entries at the edges of the bracket apart, and collect the others inside it."""
+        at_edge = np.logical_and(inside, keys == bracket.low)
+        at_low = int(np.count_nonzero(at_edge))
+        np.logical_xor(inside, at_edge, out=inside)
+        np.logical_and(inside, keys == bracket.high, out=at_edge)
+        at_high = int(np.count_nonzero(at_edge))
+        np.logical_xor(inside, at_edge, out=inside)
+        count = int(np.count_nonzero(inside))
         between = None
-        # Threads may miscount the room in its favour only, so what fits is always collected.
         if 0 < count <= bracket.room:
             bracket.room -= count
             between = torch.from_numpy(np.compress(inside, keys))
@@ -123,6 +160,9 @@ class HostField:
         Those above the threshold, and of the ``ties`` living entries at it the first ``kept_ties``.
         What is not alive may be among them.
         """
+        seen = self._seen.get(part.start)
+        if seen is not None and seen.low <= threshold <= seen.high:
+            return seen.kept(threshold, kept_ties, space.first[: part.stop - part.start])
         keys = self._keys(part, space)
         kept = space.first[: keys.size]
         if kept_ties == ties:

@@ -175,7 +175,7 @@ class Chosen:
             self._places[name] = replace(place, field=entries.field(name, place.keys))
 
     def in_memory(self, name: str, like: Tensor) -> Any:
-        """Return a tensor's memory in the order of :meth:`visit`, as an array if that gives some."""
+        """Return a tensor's memory in the order of :meth:`visit`, as an array if that gives any."""
         order = self.entries[name].memory_order
         assert order is not None
         flat = like.permute(order).view(-1)

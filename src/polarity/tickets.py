@@ -12,7 +12,6 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity.conversion import mask_weights
-from polarity.norm_layers import norm_interp
 from polarity.parametrizations.keep_where import keep_where
 from polarity.selectors import Selector, select
 from polarity.sign_packing import check_signs
@@ -128,7 +127,7 @@ class SignedMask:
                 their sign: a zero-initialised layer, or one that was pruned already.
         """
         targets = self._targets(model, strict)
-        starts = {name: self._start(name, _value(target)) for name, target in targets.items()}
+        starts = {name: self._start(name, target.weight) for name, target in targets.items()}
         if self.masks:
             mask_weights(model, masks=self.masks)
         for name, start in starts.items():
@@ -288,7 +287,7 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
     for name, target in everything.items():
         if name not in taken:
             continue
-        weight = _value(target)
+        weight = target.weight
         if not weight.is_floating_point():
             raise ValueError(f"{name} is of dtype {weight.dtype}, expected floating point")
         if name in masked:
@@ -327,11 +326,6 @@ def _by_name(model: nn.Module) -> dict[str, Target]:
         if is_lazy(target.stored[0]):
             raise ValueError(f"{name} is lazy: run one batch through the model first")
     return targets
-
-
-def _value(target: Target) -> Tensor:
-    """Return the weight, and of a norm that is interpolated while it trains, the trained value."""
-    return target.weight if norm_interp(target.uses[0]) is None else target.stored[0].detach()
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

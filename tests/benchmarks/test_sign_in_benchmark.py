@@ -364,3 +364,17 @@ def test_imagenet_recipes_run_in_one_process(recipe, capsys):
     assert record["density"] == pytest.approx(0.1, abs=1e-3)
     assert math.isfinite(record["train_loss"])
     assert "'epoch': 1" in capsys.readouterr().out
+
+
+def test_the_theory_section_is_a_part_of_its_paper(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sign_in", "theory", "--help"])
+    assert stopped.value.code == 0
+    assert "theory section" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["sign_in", "--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for option in ("methods", "rescale-periods", "rescale-until", "recipe", "bf16", "sharpness"):
+        assert f"--{option}" in shown
+    assert "The paper never gives p" in shown

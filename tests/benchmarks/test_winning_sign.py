@@ -511,6 +511,7 @@ def test_tables_of_made_up_results(tmp_path):
     assert load_results(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_paper_scale_networks_go_through_the_pipeline(tmp_path):
     """MobileNetV2 by its CIFAR-100 recipe, shortened to a step each, on random images."""
     from benchmarks.data import Dataset
