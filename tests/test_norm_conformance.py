@@ -180,20 +180,20 @@ def test_functional_call_takes_other_parameters_for_one_call(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["layer", "group", "rms"])
 def test_torch_func_sees_one_value_for_all_it_maps_over(kind: str) -> None:
-    model, twin = pair(kind)[0], pair(kind)[0]
+    model, twin, x = pair(kind)[0].double(), pair(kind)[0].double(), X.double()
     values = {name: p.detach() for name, p in model.named_parameters()}
 
     def loss(values: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, values, (x[None],)).square().sum()
 
-    each = vmap(grad(loss), in_dims=(None, 0))(values, X)
-    twin(X).square().sum().backward()
+    each = vmap(grad(loss), in_dims=(None, 0))(values, x)
+    twin(x).square().sum().backward()
     assert alphas(model) == alphas(twin)
     assert type(pol.norm_alpha(model).popitem()[1]) is Tensor
     for name, parameter in twin.named_parameters():
         torch.testing.assert_close(each[name].sum(0), parameter.grad, msg=name)
     first = alphas(model)
-    grad(loss)(values, X[0])
+    grad(loss)(values, x[0])
     assert alphas(model) != first
 
 
@@ -245,6 +245,9 @@ def test_compiled_blocks_of_an_eager_model_need_one_graph_each() -> None:
         model(X).sum().backward()
         twin(X).sum().backward()
         assert alphas(model) == alphas(twin)
+    with pol.set_norm_alpha(model, "hold"), pol.set_norm_alpha(twin, "hold"):
+        for each in (model, twin):
+            (each(X).sum() + each(2 * X).square().sum()).backward()
     assert counter.frame_count <= 2
     torch.testing.assert_close(gradients(model), gradients(twin))
 

@@ -211,15 +211,15 @@ def plot_obstruction(record: Record, path: Path) -> Path:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 3.4), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True, sharex=True)
-        for axes, case in zip(panels, ("+-", "--"), strict=True):
-            for row in (row for row in record["rows"] if row["case"] == case):
+        for axes, start in zip(panels, ("a = abs(w)", "a = 2·abs(w)"), strict=True):
+            for row in (row for row in record["rows"] if row["start"] == start):
                 colour = colours[row["name"]]
                 axes.plot(times[1:], row["path"][1:], color=colour, label=row["formula"])
             axes.axhline(0, color="black", lw=0.8, ls="--")
             axes.set_xscale("log")
             axes.set_xlabel("time")
             axes.set_ylim(-1.05, 0.08)
-            axes.set_title(CASE_NAMES[case].replace("w₁", "w"))
+            axes.set_title(f"start: {start}, w = −1")
         panels[0].set_ylabel("w")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", title="a and w =")

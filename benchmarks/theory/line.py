@@ -77,6 +77,10 @@ class Reparameterisation:
     start: Callable[[Array], Array]
 
 
+# Balanced with either sign of a, and with an a that outlasts w.
+OBSTRUCTED_STARTS = {"a = abs(w)": 1, "a = −abs(w)": -1, "a = 2·abs(w)": 2}
+
+
 def _split(theta: Array) -> Array:
     m = np.sqrt(0.5 + np.hypot(theta, 0.5))
     return np.stack([m, theta / m])
@@ -97,7 +101,7 @@ REPARAMETERISATIONS = {
         "u³", lambda u: u[0] ** 3, lambda u: 3.0 * u**2, lambda t: np.cbrt(t)[None]
     ),
     "signed square": Reparameterisation(
-        "u·|u|",
+        "u·abs(u)",
         lambda u: u[0] * np.abs(u[0]),
         lambda u: 2.0 * np.abs(u),
         lambda t: (np.sign(t) * np.sqrt(np.abs(t)))[None],
@@ -133,21 +137,19 @@ def reparameterised(
 
 def obstruction(quick: bool) -> Record:
     """Theorem 5.4: from w < 0 no reparameterisation crosses 0, unless a step is too long."""
-    runs, steps, lr = (10, 500, 0.01) if quick else (100, 100_000, 0.002)
+    runs, steps, lr = (10, 500, 0.01) if quick else (100, 50_000, 0.004)
     record = np.unique(np.concatenate([[0], np.geomspace(5, steps, 60).astype(int)])).tolist()
     rows = []
     for name, g in REPARAMETERISATIONS.items():
-        for a_sign in (1, -1):
-            case = "+-" if a_sign > 0 else "--"
-            start = np.concatenate(
-                [balanced(np.full((1, 1), -1.0), a_sign), draw_case(case, 1, runs, seed=1)], axis=1
-            )
+        for begin, ratio in OBSTRUCTED_STARTS.items():
+            weights = np.concatenate([[[-1.0]], draw_case("+-", 1, runs, seed=1)[1:]], axis=1)
+            start = balanced(weights, ratio)
             greatest, states = reparameterised(g, start, lr=lr, steps=steps, record=record)
             rows.append(
                 {
                     "name": name,
                     "formula": g.formula,
-                    "case": case,
+                    "start": begin,
                     "crossed": count(greatest > 0),
                     "greatest_w": float(greatest.max()),
                     "median_final_w": float(np.median(states[-1, 1])),

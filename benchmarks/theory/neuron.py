@@ -56,8 +56,8 @@ def gaussian_task(samples: int, dim: int, seed: int, teacher: Array | None = Non
     return Task(inputs, np.maximum(inputs @ teacher, 0.0))
 
 
-def balanced(weights: Array, sign: int | Array) -> Array:
-    """Adds a with a² = ‖w‖², the balanced initialisation, to weights of shape (d, R)."""
+def balanced(weights: Array, sign: float) -> Array:
+    """Adds a = sign·‖w‖, for a sign of ±1 the balanced initialisation, to weights (d, R)."""
     return np.concatenate([sign * np.linalg.norm(weights, axis=0, keepdims=True), weights])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from benchmarks.tables import markdown
-from benchmarks.theory.neuron import CASE_NAMES
 from benchmarks.theory.page_formats import METHODS, percent
 from benchmarks.theory.records import Record
 
@@ -13,7 +12,7 @@ def obstruction(record: Record) -> str:
     rows = [
         [
             row["formula"],
-            CASE_NAMES[row["case"]],
+            row["start"],
             f"{row['crossed']['successes']} of {row['crossed']['runs']}",
             f"{row['greatest_w']:.1e}",
             f"{row['median_final_w']:.1e}",
@@ -21,7 +20,7 @@ def obstruction(record: Record) -> str:
         ]
         for row in record["rows"]
     ]
-    head = ["θ = g(u), a and w alike", "case", "reached w > 0", "greatest w on the way"]
+    head = ["θ = g(u), a and w alike", "start", "reached w > 0", "greatest w on the way"]
     head += ["median final w", "least final loss"]
     sizes = list(dict.fromkeys(row["lr"] for row in record["overshoot"]))
     names = list(dict.fromkeys(row["name"] for row in record["overshoot"]))
@@ -31,13 +30,12 @@ def obstruction(record: Record) -> str:
         [[name, *(percent(crossed[name, size]) for size in sizes)] for name in names],
     )
     return (
-        f"d = 1, {settings['runs']} balanced starts with w < 0 (the first is w = −1, which is "
+        f"d = 1, {settings['runs']} starts with w < 0 each (the first is w = −1, which is "
         f"drawn), mean of relu(z)² = 1/2 in closed form, flow approximated with steps of "
         f"{settings['lr']:g} up to T = {settings['lr'] * settings['steps']:g}. The student that "
         "answers 0 has loss 0.25. For w < 0 the force on w is −a²·w/2 times a squared slope: it "
-        "vanishes with w, whatever g is. The flow ends where a·w = 0: at the origin for the "
-        "identity, and mostly at a = 0 before w gets there for the others, as w = 0 cannot be "
-        f"passed.\n\n{markdown(head, rows)}\n\n"
+        "vanishes with w, whatever g is. Balanced starts go to the origin as a and w shrink alike; "
+        f"where a is larger it outlasts w, which still goes no further than 0.\n\n{markdown(head, rows)}\n\n"
         "The theorem is about the flow. A step of gradient descent that is too long can jump over "
         f"w = 0 (a > 0, w < 0, 200 steps); runs that reached w > 0:\n\n{over}"
     )

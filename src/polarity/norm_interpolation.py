@@ -44,6 +44,7 @@ def interpolate_norms(
     - Gradient accumulation: every micro-batch is a forward and draws. Keep one value for them with
       ``with set_norm_alpha(model, "hold"):``. Where activation checkpointing is used and several
       forwards precede one backward, that is needed: what is computed again sees the last value.
+      (Likewise where parts of the model are compiled and not the whole; there PyTorch raises.)
     - Many processes: the stream starts with rank 0's seeds on every rank, so all have the same
       values as long as they make as many training forwards. Call this on every rank after
       ``torch.distributed`` is initialised and before wrapping in ``DistributedDataParallel``. With

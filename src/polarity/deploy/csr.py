@@ -1,0 +1,123 @@
+"""A matrix by its non-zero entries, and its product with a batch, as pure functions on tensors."""
+
+import functools
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["CSR", "csr_linear", "decode", "encode", "has_kernel", "why_invalid"]
+
+
+class CSR(NamedTuple):
+    """Compressed sparse rows: the entries of row i are those from ``crow[i]`` to ``crow[i + 1]``.
+
+    Attributes:
+        values: the entries that are not zero, row by row.
+        crow: int32, where each row begins, and the end; one more than there are rows.
+        col: int32, the column of each entry.
+    """
+
+    values: Tensor
+    crow: Tensor
+    col: Tensor
+
+
+def encode(weight: Tensor) -> CSR:
+    """Return the entries of a matrix that are not zero, with indices of 32 bits.
+
+    MKL computes with 32-bit indices; PyTorch converts those of 64 bits anew in every product.
+
+    Example:
+        >>> encode(torch.tensor([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]]))
+        CSR(values=tensor([2., 3., 4.]), crow=tensor([0, 1, 1, 3], dtype=torch.int32), col=tensor([1, 0, 1], dtype=torch.int32))
+    """  # noqa: E501
+    alive = weight.detach() != 0
+    crow = torch.zeros(weight.shape[0] + 1, dtype=torch.int32, device=weight.device)
+    crow[1:] = alive.sum(1).cumsum(0)
+    rows, col = alive.nonzero(as_tuple=True)
+    return CSR(weight.detach()[rows, col], crow, col.int())
+
+
+def decode(matrix: CSR, shape: tuple[int, int]) -> Tensor:
+    """Return the dense matrix of a given shape: what :func:`encode` was given.
+
+    Example:
+        >>> decode(encode(torch.eye(2)), (2, 2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    rows = torch.repeat_interleave(
+        torch.arange(shape[0], device=matrix.crow.device), matrix.crow.diff()
+    )
+    dense = matrix.values.new_zeros(shape)
+    return dense.index_put((rows, matrix.col.long()), matrix.values)
+
+
+def csr_linear(
+    x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, int], feature_major: bool = False
+) -> Tensor:
+    r"""Return :math:`x W^\top + b` for a sparse :math:`W`, computed as :math:`(W x^\top)^\top + b`.
+
+    The sparse matrix stands on the left, because the kernels are fast there only: the product is
+    computed feature by feature, and so lies in memory.
+
+    Args:
+        x: (..., in), strided, of the matrix's dtype.
+        matrix: the entries of :math:`W`.
+        bias: (out,) or None.
+        shape: (out, in).
+        feature_major: leave the result in the order of memory it was computed in, a view whose
+            last dimension is not the contiguous one, instead of copying it to the usual order.
+
+    Returns:
+        (..., out).
+    """
+    weight = torch.sparse_csr_tensor(
+        matrix.crow, matrix.col, matrix.values, shape, check_invariants=False
+    )
+    flat = x.reshape(-1, shape[1])
+    leading = x.shape[:-1]
+    if flat.shape[0] == 1:
+        vector = flat[0]
+        single = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
+        return single.view(*leading, shape[0])
+    if bias is None:
+        product = torch.mm(weight, flat.t())
+    else:
+        product = torch.addmm(bias[:, None], weight, flat.t())
+    result = product.t().view(*leading, shape[0])
+    return result if feature_major else result.contiguous()
+
+
+def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
+    """Say what is wrong with a CSR matrix that came from a file, or None: kernels do not look."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.sparse_csr_tensor(
+                matrix.crow, matrix.col, matrix.values, shape, check_invariants=True
+            )
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+@functools.cache
+def has_kernel(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether PyTorch multiplies sparse with dense matrices of this dtype on such a device."""
+    try:
+        with (
+            warnings.catch_warnings(),  # PyTorch says once that sparse tensors are in beta
+            torch.no_grad(),
+            torch.autocast(device_type, enabled=False),
+        ):
+            warnings.simplefilter("ignore")
+            eye = encode(torch.eye(2, device=device_type).to(dtype))
+            bias = torch.zeros(2, dtype=dtype, device=device_type)
+            for rows in (1, 3):
+                csr_linear(bias.expand(rows, 2), eye, bias, (2, 2))
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
+    return True

@@ -1,0 +1,198 @@
+"""Which linear layers to swap: those for which a sparse product is measured to be faster."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.utils import parametrize
+
+from polarity.deploy.calls import Call
+from polarity.deploy.csr import CSR, csr_linear, encode, has_kernel
+from polarity.deploy.report import LayerDecision
+from polarity.deploy.timing import Measure
+
+__all__ = ["Candidate", "decide", "dense_reasons"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer that may be swapped: itself, its weight by entries, and how it is called."""
+
+    layer: nn.Linear
+    matrix: CSR
+    calls: tuple[Call, ...]
+
+
+def dense_reasons(
+    model: nn.Module, layers: Mapping[str, nn.Linear], calls: Mapping[str, Sequence[Call]]
+) -> dict[str, str]:
+    """Say which layers cannot be swapped, whatever their density, and why.
+
+    Args:
+        model: holds the layers.
+        layers: every linear layer by the plain name of its weight.
+        calls: how each was called.
+    """
+    users: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                users.setdefault(id(parameter), []).append(f"{path}.{name}".removeprefix("."))
+    reasons = {}
+    for name, layer in layers.items():
+        why = _why_dense(layer, calls[name])
+        tied = [each for each in users.get(id(layer._parameters.get("weight")), []) if each != name]
+        if not why and tied:
+            why = f"tied to {tied[0]}"
+        if why:
+            reasons[name] = why
+    return reasons
+
+
+def _why_dense(layer: nn.Linear, calls: Sequence[Call]) -> str:
+    """A reason that lies in one layer and its calls, or nothing."""
+    if parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
+        return "its weight is computed (a parametrization or a hook)"
+    if type(layer) not in (nn.Linear, NonDynamicallyQuantizableLinear):
+        return f"a {type(layer).__name__} may compute something else than a linear map"
+    if "forward" in vars(layer):
+        return "its forward was replaced"
+    weight = layer.weight
+    if type(weight) is not nn.Parameter or weight.layout is not torch.strided:
+        return f"its weight is a {type(weight).__name__} of layout {weight.layout}"
+    if not calls:
+        return "not called with the example inputs (or its weight is read directly)"
+    if sum(call.rows for call in calls) == 0:
+        return "called with no rows"
+    for call in calls:
+        if call.dense_only:
+            return call.dense_only
+    if not has_kernel(weight.device.type, weight.dtype):
+        dtype = str(weight.dtype).removeprefix("torch.")
+        return f"PyTorch has no sparse product in {dtype} on {weight.device.type}"
+    if weight.numel() == 0 or weight.numel() >= 2**31:
+        return f"{weight.numel()} weights"
+    return "" if bool(torch.isfinite(weight).all()) else "its weight is not finite"
+
+
+def decide(
+    layers: Mapping[str, nn.Linear],
+    calls: Mapping[str, Sequence[Call]],
+    reasons: Mapping[str, str],
+    pairs: Mapping[nn.Module, nn.Module],
+    *,
+    break_even: float,
+    margin: float,
+    measure: Measure,
+    generator: torch.Generator,
+) -> tuple[dict[str, LayerDecision], dict[str, tuple[CSR, bool]]]:
+    """Measure the layers that come into question and choose.
+
+    A layer of a pair hands its output on feature by feature, without a copy, if both are swapped.
+    Every layer is measured as if its partners were; where one is not, it is measured again without.
+
+    Returns:
+        The decisions by name, and for those swapped the entries, and whether the output stays
+        feature-major.
+    """
+    decisions: dict[str, LayerDecision] = {}
+    candidates: dict[str, Candidate] = {}
+    for name, layer in layers.items():
+        shape = (layer.out_features, layer.in_features)
+        weight = layer.weight
+        alive = int(torch.count_nonzero(weight.detach())) if weight.numel() else 0
+        density = alive / weight.numel() if weight.numel() else 1.0
+        rows = tuple(call.rows for call in calls[name])
+        why = reasons.get(name, "")
+        if not why and density > break_even:
+            why = f"density {density:.2g} is above break_even={break_even:.2g}, not measured"
+        decisions[name] = LayerDecision(name, shape, density, rows, False, why)
+        if not why:
+            candidates[name] = Candidate(layer, encode(layer.weight), tuple(calls[name]))
+
+    measured: dict[str, tuple[bool, bool]] = {}
+    while True:
+        alive_layers = {candidates[name].layer for name in candidates}
+        layouts = {
+            name: (
+                any(pairs.get(other) is each.layer for other in alive_layers),
+                pairs.get(each.layer) in alive_layers,
+            )
+            for name, each in candidates.items()
+        }
+        outdated = [name for name in candidates if measured.get(name) != layouts[name]]
+        if not outdated:
+            break
+        for name in outdated:
+            measured[name] = layouts[name]
+            decisions[name] = _measured(
+                decisions[name], candidates[name], layouts[name], margin, measure, generator
+            )
+        candidates = {name: each for name, each in candidates.items() if decisions[name].swapped}
+    return decisions, {name: (each.matrix, layouts[name][1]) for name, each in candidates.items()}
+
+
+def _measured(
+    before: LayerDecision,
+    candidate: Candidate,
+    layout: tuple[bool, bool],
+    margin: float,
+    measure: Measure,
+    generator: torch.Generator,
+) -> LayerDecision:
+    """Time the calls of one layer in both ways, after a look at whether they agree."""
+    layer, matrix = candidate.layer, candidate.matrix
+    weight, bias = layer.weight, layer.bias
+    feature_major_input, feature_major_output = layout
+    calls = [call for call in candidate.calls if call.rows]
+    given = {call: _input_like(call, generator) for call in calls}
+    handed = {
+        call: x.reshape(-1, x.shape[-1]).t().contiguous().t().view(call.shape)
+        if feature_major_input
+        else x
+        for call, x in given.items()
+    }
+
+    def sparse_output(call: Call) -> Tensor:
+        return csr_linear(handed[call], matrix, bias, before.shape, feature_major_output)
+
+    if not all(_agree(given[call], weight, bias, sparse_output(call)) for call in given):
+        return replace(before, swapped=False, reason="the sparse product is not exact enough")
+    dense, sparse = measure(
+        lambda: [F.linear(given[call], weight, bias) for call in calls],
+        lambda: [sparse_output(call) for call in calls],
+    )
+    timed = replace(before, dense_seconds=dense, sparse_seconds=sparse)
+    assert timed.speedup is not None
+    if timed.speedup >= margin:
+        return replace(timed, swapped=True, reason="faster")
+    why = "slower" if timed.speedup < 1 else f"not {margin:.3g}x faster"
+    return replace(timed, swapped=False, reason=why)
+
+
+def _input_like(call: Call, generator: torch.Generator) -> Tensor:
+    """Random numbers of the shape, and in the order of memory, of a recorded input."""
+    values = torch.randn(call.shape, generator=generator, dtype=call.dtype)
+    strides = tuple(max(1, stride) for stride in call.stride)  # an expanded input is one value
+    by_stride = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    back = [by_stride.index(axis) for axis in range(len(strides))]
+    return values.permute(by_stride).contiguous().permute(back).to(call.device)
+
+
+def _agree(x: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> bool:
+    r"""Whether every output is within rounding of the exact one.
+
+    A sum of k products is off by at most about :math:`k\,u \sum |x_i w_i|`, with u the unit
+    roundoff, in whatever order it is taken; twice that is allowed, against a product in float64.
+    """
+    products = weight.double().t()
+    wide, exact_bias = x.double(), 0.0 if bias is None else bias.double()
+    size = wide.abs() @ products.abs() + (0.0 if bias is None else bias.double().abs())
+    error = (output.double() - (wide @ products + exact_bias)).abs()
+    allowed = 2 * (weight.shape[1] + 1) * torch.finfo(weight.dtype).eps
+    return bool((error <= allowed * size).all())
+
+

@@ -1,0 +1,116 @@
+"""What compressing decided, layer by layer."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from polarity._table import format_shape, format_table
+
+__all__ = ["CompressReport", "LayerDecision"]
+
+
+@dataclass(frozen=True)
+class LayerDecision:
+    """What became of one linear layer, and why.
+
+    Attributes:
+        name: plain name of its weight.
+        shape: features out and in.
+        density: fraction of its weights that are not zero.
+        rows: vectors that it was given, one number for each call with the example inputs.
+        swapped: whether it computes by a sparse product now.
+        reason: why, or why not.
+        dense_seconds: measured time of all its calls with the dense weight; None if not measured.
+        sparse_seconds: the same with the sparse product.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    density: float
+    rows: tuple[int, ...]
+    swapped: bool
+    reason: str
+    dense_seconds: float | None = None
+    sparse_seconds: float | None = None
+
+    @property
+    def speedup(self) -> float | None:
+        """Dense time over sparse time, above 1 where sparse is faster; None if not measured."""
+        if self.dense_seconds is None or self.sparse_seconds is None:
+            return None
+        return self.dense_seconds / max(self.sparse_seconds, 1e-12)
+
+
+@dataclass(frozen=True)
+class CompressReport:
+    """What :func:`polarity.deploy.compress` decided; ``print`` shows it as a table.
+
+    Attributes:
+        layers: one :class:`LayerDecision` per linear layer, in the model's order.
+        machine: device and threads of the measurement: the decisions hold there.
+        difference: largest difference between the model's outputs before and after on the example
+            inputs, relative to the largest output.
+
+    Example:
+        >>> layer = LayerDecision("fc.weight", (512, 256), 0.05, (8,), True, "faster", 3e-4, 1e-4)
+        >>> report = CompressReport((layer,), "cpu, 1 thread", difference=1e-7)
+        >>> report.swapped
+        ('fc.weight',)
+        >>> print(report)
+        weight       shape  density  rows  dense ms  sparse ms  speed-up  decision
+        ------------------------------------------------------------------------------------
+        fc.weight  512x256   0.0500     8    0.3000     0.1000     3.00x    sparse: faster
+        measured on cpu, 1 thread; outputs differ by at most 1.0e-07 of the largest
+    """
+
+    layers: tuple[LayerDecision, ...]
+    machine: str
+    difference: float
+
+    @property
+    def swapped(self) -> tuple[str, ...]:
+        """Names of the weights that are sparse now."""
+        return tuple(layer.name for layer in self.layers if layer.swapped)
+
+    def __iter__(self) -> Iterator[LayerDecision]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __str__(self) -> str:
+        header = (
+            *("weight", "shape", "density", "rows", "dense ms", "sparse ms", "speed-up"),
+            "decision",
+        )
+        decisions = [
+            f"{'sparse' if each.swapped else 'dense'}: {each.reason}" for each in self.layers
+        ]
+        width = max(map(len, (*decisions, header[-1])), default=0)
+        rows = [
+            (
+                each.name,
+                format_shape(each.shape),
+                f"{each.density:.4f}",
+                _rows(each.rows),
+                _milliseconds(each.dense_seconds),
+                _milliseconds(each.sparse_seconds),
+                "" if each.speedup is None else f"{each.speedup:.2f}x",
+                decision.ljust(width),
+            )
+            for each, decision in zip(self.layers, decisions, strict=True)
+        ]
+        table = format_table((*header[:-1], header[-1].ljust(width)), rows)
+        return (
+            f"{table}\nmeasured on {self.machine}; outputs differ by at most "
+            f"{self.difference:.1e} of the largest"
+        )
+
+
+def _rows(rows: tuple[int, ...]) -> str:
+    """Each number once, with how many calls had it: ``3 x 65``."""
+    return ", ".join(f"{n} x {each}" if n > 1 else f"{each}" for each, n in Counter(rows).items())
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1e3:.4f}"

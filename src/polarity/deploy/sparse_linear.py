@@ -1,0 +1,164 @@
+"""A linear layer that keeps its non-zero weights only."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polarity.deploy.csr import CSR, csr_linear, decode, encode, has_kernel, why_invalid
+
+__all__ = ["SparseLinear", "make_dense", "make_sparse"]
+
+BUFFERS = ("values", "crow_indices", "col_indices")
+
+
+class SparseLinear(nn.Module):
+    """What :func:`polarity.deploy.compress` makes of a ``nn.Linear``: the same map, by a sparse product.
+
+    Computes :math:`x W^\\top + b` for inputs of any number of dimensions. Its weight is held in three
+    buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, indices of 32
+    bits), which is what its ``state_dict`` holds too; :attr:`weight` is computed when it is read.
+
+    For inference: the weight is a constant. Gradients pass through to the input and reach the bias.
+    Where PyTorch has no sparse product (under autocast, in half precision on CPU, for nested
+    tensors) the layer computes with the dense weight, as the layer before it did, and slowly.
+
+    Layers come out of :func:`polarity.deploy.compress` and :func:`polarity.deploy.restore`; there
+    is no other way to make one.
+    """  # noqa: D301, E501
+
+    in_features: int
+    out_features: int
+    bias: nn.Parameter | None
+    values: Tensor
+    crow_indices: Tensor
+    col_indices: Tensor
+    feature_major: bool
+    dense_class: type[nn.Linear]
+    weight_requires_grad: bool
+
+    def __init__(self) -> None:
+        raise TypeError("SparseLinear is made of a nn.Linear by polarity.deploy.compress")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Features out and in."""
+        return self.out_features, self.in_features
+
+    @property
+    def matrix(self) -> CSR:
+        """The buffers as one."""
+        return CSR(self.values, self.crow_indices, self.col_indices)
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight (out, in), computed at every access; not a parameter."""
+        return decode(self.matrix, self.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output, (..., out) for x of (..., in).
+
+        Raises:
+            ValueError: if the last dimension of ``x`` is not ``in_features``.
+        """
+        device = x.device.type
+        if (
+            x.is_nested
+            or x.layout is not torch.strided
+            or torch.is_autocast_enabled(device)
+            or not has_kernel(device, x.dtype)
+        ):
+            return F.linear(x, self.weight, self.bias)
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"x has the shape {tuple(x.shape)}, expected its last dimension to be "
+                f"in_features={self.in_features}"
+            )
+        return csr_linear(x, self.matrix, self.bias, self.shape, self.feature_major)
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets when the layer is printed."""
+        density = self.values.numel() / max(1, self.in_features * self.out_features)
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, density={density:.4g}"
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool,
+        missing: list[str], unexpected: list[str], errors: list[str],
+    ) -> None:  # fmt: skip
+        """Take this layer's buffers, of any number of entries, or the weight of a dense layer."""
+        dense = state_dict.get(f"{prefix}weight")
+        if isinstance(dense, Tensor) and f"{prefix}values" not in state_dict:
+            if dense.shape != self.shape:
+                errors.append(
+                    f"size mismatch for {prefix}weight: {tuple(dense.shape)} in the checkpoint, "
+                    f"{self.shape} in the layer"
+                )
+                return
+            state_dict = {key: value for key, value in state_dict.items()}
+            del state_dict[f"{prefix}weight"]
+            given = encode(dense)
+            state_dict.update(zip((prefix + name for name in BUFFERS), given, strict=True))
+        else:
+            held = [state_dict.get(f"{prefix}{name}") for name in BUFFERS]
+            given = CSR(*held) if all(isinstance(each, Tensor) for each in held) else self.matrix  # type: ignore[arg-type]
+            wrong = why_invalid(given, self.shape)
+            if wrong is not None:
+                errors.append(f"the sparse weight of {prefix.removesuffix('.')!r} is bad: {wrong}")
+                return
+        if given.values.shape != self.values.shape:
+            self.values = self.values.new_empty(given.values.shape)
+            self.col_indices = self.col_indices.new_empty(given.col.shape)
+        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
+            state_dict, prefix, metadata, strict, missing, unexpected, errors
+        )
+
+
+def make_sparse(
+    linear: nn.Linear, matrix: CSR | None = None, feature_major: bool = False
+) -> SparseLinear:
+    """Turn a linear layer into a sparse one in place, as the module object that it is.
+
+    So it is swapped wherever it is held: in several places, in a list, or as the model itself.
+
+    Args:
+        linear: a layer with a plain weight.
+        matrix: its weight by its entries; encoded here if not given.
+        feature_major: see :func:`polarity.deploy.csr.csr_linear`.
+    """
+    weight = linear.weight
+    matrix = encode(weight) if matrix is None else matrix
+    del linear._parameters["weight"]
+    kind = type(linear)
+    module: Any = linear
+    module.__class__ = SparseLinear
+    for name, value in zip(BUFFERS, matrix, strict=True):
+        module.register_buffer(name, value)
+    module.feature_major = feature_major
+    module.dense_class = kind
+    module.weight_requires_grad = weight.requires_grad
+    return cast(SparseLinear, module)
+
+
+def make_dense(sparse: SparseLinear, weight: nn.Parameter | None = None) -> nn.Linear:
+    """Undo :func:`make_sparse` in place.
+
+    Args:
+        sparse: the layer.
+        weight: what to put back; a new parameter of the same values if not given.
+    """
+    if weight is None:
+        weight = nn.Parameter(sparse.weight, requires_grad=sparse.weight_requires_grad)
+    kind = sparse.dense_class
+    module: Any = sparse
+    for name in BUFFERS:
+        del module._buffers[name]
+    del module.feature_major, module.dense_class, module.weight_requires_grad
+    module.__class__ = kind
+    bias = module._parameters.pop("bias")
+    module._parameters["weight"] = weight
+    module._parameters["bias"] = bias
+    return cast(nn.Linear, module)
