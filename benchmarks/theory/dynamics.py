@@ -41,9 +41,9 @@ def balance(theta: Array, beta: Array) -> tuple[Array, Array]:
 class ActiveMoments:
     """M and q of the active samples of every run, brought up to date when they may have changed.
 
-    Three tests, each asked only where the one before it could not tell: w has turned by less than
-    the angle to the nearest boundary; it has turned by less than the angle to the tenth and is on
-    the old side of the nine nearer ones; all samples.
+    Three steps, each taken only where the one before it could not tell: w has turned by less than
+    the angle to the nearest boundary, and nothing changed; it has turned by less than the angle to
+    the tenth, and at most the nine nearer samples changed sides; all samples are looked at.
 
     Args:
         task: The data.
@@ -65,6 +65,7 @@ class ActiveMoments:
         self._outer_reach = np.empty(runs)
         self._close = np.empty((self._near, dim, runs))
         self._side = np.empty((self._near, runs), dtype=bool)
+        self._answers = np.empty((self._near, runs))
         self._buffer = np.empty((dim, dim, runs))
         self._dot = np.empty((dim, runs))
         self._update(weights, np.arange(runs))
@@ -82,7 +83,7 @@ class ActiveMoments:
         """Forgets all other runs."""
         self._task = self._task.of_runs(runs)
         names = ("_second", "_cross", "_direction", "_inner", "_outer_reach", "_close", "_side")
-        for name in (*names, "_buffer", "_dot"):
+        for name in (*names, "_answers", "_buffer", "_dot"):
             setattr(self, name, np.ascontiguousarray(getattr(self, name)[..., runs]))
 
     def _refresh(self, weights: Array) -> None:
@@ -102,11 +103,25 @@ class ActiveMoments:
         if not stale.size:
             return
         far = ~(along[stale] > square[stale] * self._outer_reach[stale])
-        turned = weights[:, stale]
-        sides = (self._close[:, :, stale] * turned).sum(axis=1) > 0
-        far |= np.any(sides != self._side[:, stale], axis=0)
         if far.any():
-            self._update(turned[:, far], stale[far])
+            self._update(weights[:, stale[far]], stale[far])
+            stale = stale[~far]
+        close = self._close[:, :, stale]
+        sides = (close * weights[:, stale]).sum(axis=1) > 0
+        crossed = np.any(sides != self._side[:, stale], axis=0)
+        if crossed.any():
+            self._cross_over(close[..., crossed], sides[:, crossed], stale[crossed])
+
+    def _cross_over(self, close: Array, sides: NDArray[np.bool_], runs: NDArray[np.intp]) -> None:
+        """Adds and subtracts the near samples that changed sides."""
+        change = sides.astype(np.float64) - self._side[:, runs]
+        change /= len(self._inputs)
+        moved = close * change[:, None]
+        self._second[..., runs] += np.einsum("nir,njr->ijr", moved, close)
+        self._cross[:, runs] += (moved * self._answers[:, None, runs]).sum(axis=0)
+        self._side[:, runs] = sides
+        # The direction of the last full update no longer tells the sides of these samples.
+        self._inner[runs] = 2.0
 
     def _update(self, weights: Array, runs: NDArray[np.intp]) -> None:
         dim = len(weights)
@@ -115,7 +130,8 @@ class ActiveMoments:
         counted = active.astype(np.float64)
         scale = 1.0 / len(self._inputs)
         self._second[..., runs] = (self._outer.T @ counted).reshape(dim, dim, -1) * scale
-        counted *= self._task.of_runs(runs).labels
+        labels = self._task.of_runs(runs).labels
+        counted *= labels
         self._cross[:, runs] = (self._inputs.T @ counted) * scale
         norms = np.linalg.norm(weights, axis=0)
         # A weight of exactly zero has no direction: all products are 0, and it is stale again.
@@ -130,6 +146,9 @@ class ActiveMoments:
         near = order[: self._near]
         self._close[:, :, runs] = self._inputs[near].transpose(0, 2, 1)
         self._side[:, runs] = np.take_along_axis(active, near, axis=0)
+        self._answers[:, runs] = np.take_along_axis(
+            np.broadcast_to(labels, active.shape), near, axis=0
+        )
 
 
 @np.errstate(over="ignore", invalid="ignore")

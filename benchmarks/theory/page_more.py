@@ -35,7 +35,8 @@ def obstruction(record: Record) -> str:
         f"{settings['lr']:g} up to T = {settings['lr'] * settings['steps']:g}. The student that "
         "answers 0 has loss 0.25. For w < 0 the force on w is −a²·w/2 times a squared slope: it "
         "vanishes with w, whatever g is. Balanced starts go to the origin as a and w shrink alike; "
-        f"where a is larger it outlasts w, which still goes no further than 0.\n\n{markdown(head, rows)}\n\n"
+        "where a is larger it outlasts w, which still goes no further than 0.\n\n"
+        f"{markdown(head, rows)}\n\n"
         "The theorem is about the flow. A step of gradient descent that is too long can jump over "
         f"w = 0 (a > 0, w < 0, 200 steps); runs that reached w > 0:\n\n{over}"
     )

@@ -3,7 +3,7 @@
 The public names are listed in ``__all__``; ``help(polarity.imp_prune)`` and the like explain each.
 """
 
-from polarity import densities, scores
+from polarity import densities, deploy, scores
 from polarity.analysis import (
     ErrorBarrier,
     FlipReport,
@@ -54,6 +54,7 @@ __all__ = [
     "dense_state_dict",
     "densities",
     "density",
+    "deploy",
     "error_barrier",
     "find_targets",
     "frobenius_decay",

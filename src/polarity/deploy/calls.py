@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def followers(model: nn.Module) -> dict[nn.Module, nn.Module]:
     places: dict[nn.Module, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):
         places[module] = places.get(module, 0) + 1
-    pairs = {}
+    pairs: dict[nn.Module, nn.Module] = {}
     for parent in model.modules():
         if not isinstance(parent, nn.Sequential) or type(parent).forward is not (
             nn.Sequential.forward
@@ -122,7 +123,7 @@ def followers(model: nn.Module) -> dict[nn.Module, nn.Module]:
         inner = [each for each in parent if type(each) not in _ELEMENTWISE]
         pairs.update(
             (first, second)
-            for first, second in zip(inner, inner[1:], strict=False)
+            for first, second in pairwise(inner)
             if places[first] == places[second] == 1
         )
     return pairs

@@ -1,20 +1,27 @@
 """How far two outputs of a model are apart."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["excess"]
+__all__ = ["excess", "floating_tensors"]
 
 
-def excess(before: Any, after: Any, tolerance: float | None) -> tuple[float, float]:
-    r"""Return how far two outputs are apart, and the largest part of what is allowed.
+def floating_tensors(output: Any) -> list[Tensor]:
+    """Return the floating-point tensors of an output, also in tuples, lists and dicts."""
+    return list(_inside(output))
+
+
+def excess(
+    before: Sequence[Tensor], after: Sequence[Tensor], tolerance: float | None
+) -> tuple[float, float]:
+    r"""Return how far outputs are apart, and the largest part of what is allowed.
 
     The distance of two tensors is :math:`\max|a-b| / \max|a|` over their finite entries, infinite
-    where shapes, NaN or infinities differ. Tensors in tuples, lists and dicts are compared in
-    turn, those of floating point only.
+    where shapes, NaN or infinities differ.
 
     Args:
         before: what a model returned.
@@ -25,41 +32,39 @@ def excess(before: Any, after: Any, tolerance: float | None) -> tuple[float, flo
         The largest distance, and the largest ratio of a distance to what is allowed.
 
     Example:
-        >>> excess((torch.ones(2),), (torch.tensor([1.0, 0.75]),), tolerance=0.5)
+        >>> excess([torch.ones(2)], [torch.tensor([1.0, 0.75])], tolerance=0.5)
         (0.25, 0.5)
     """
-    ours, theirs = list(_tensors(before)), list(_tensors(after))
-    if len(ours) != len(theirs):
-        return float("inf"), float("inf")
+    if len(before) != len(after):
+        return math.inf, math.inf
     distance = part = 0.0
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(before, after, strict=True):
         allowed = torch.finfo(a.dtype).eps ** 0.5 if tolerance is None else tolerance
         apart = _distance(a, b)
         distance = max(distance, apart)
-        part = max(part, apart / allowed if allowed else float("inf") if apart else 0.0)
+        part = max(part, apart / allowed if allowed else math.inf if apart else 0.0)
     return distance, part
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
     finite = a.isfinite()
     if a.shape != b.shape or not torch.equal(finite, b.isfinite()):
-        return float("inf")
+        return math.inf
     if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
-        return float("inf")
+        return math.inf
     difference = (a[finite].double() - b[finite].double()).abs()
     if not difference.numel() or not bool(difference.any()):
         return 0.0
     scale = float(a[finite].double().abs().max())
-    return float(difference.max()) / scale if scale else float("inf")
+    return float(difference.max()) / scale if scale else math.inf
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def _inside(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield output.detach()
-    elif isinstance(output, Mapping):
-        for each in output.values():
-            yield from _tensors(each)
-    elif isinstance(output, (list, tuple)):
-        for each in output:
-            yield from _tensors(each)
+        return
+    nested = output.values() if isinstance(output, Mapping) else output
+    if isinstance(output, (Mapping, list, tuple)):
+        for each in nested:
+            yield from _inside(each)

@@ -14,10 +14,10 @@ BUFFERS = ("values", "crow_indices", "col_indices")
 
 
 class SparseLinear(nn.Module):
-    """What :func:`polarity.deploy.compress` makes of a ``nn.Linear``: the same map, by a sparse product.
+    r"""The same map as a ``nn.Linear``, by a sparse product.
 
-    Computes :math:`x W^\\top + b` for inputs of any number of dimensions. Its weight is held in three
-    buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, indices of 32
+    Computes :math:`x W^\top + b` for inputs of any number of dimensions. Its weight is held in
+    three buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, indices of 32
     bits), which is what its ``state_dict`` holds too; :attr:`weight` is computed when it is read.
 
     For inference: the weight is a constant. Gradients pass through to the input and reach the bias.
@@ -26,7 +26,7 @@ class SparseLinear(nn.Module):
 
     Layers come out of :func:`polarity.deploy.compress` and :func:`polarity.deploy.restore`; there
     is no other way to make one.
-    """  # noqa: D301, E501
+    """
 
     in_features: int
     out_features: int
@@ -98,13 +98,12 @@ class SparseLinear(nn.Module):
                     f"{self.shape} in the layer"
                 )
                 return
-            state_dict = {key: value for key, value in state_dict.items()}
-            del state_dict[f"{prefix}weight"]
+            state_dict = {k: v for k, v in state_dict.items() if k != f"{prefix}weight"}
             given = encode(dense)
             state_dict.update(zip((prefix + name for name in BUFFERS), given, strict=True))
         else:
             held = [state_dict.get(f"{prefix}{name}") for name in BUFFERS]
-            given = CSR(*held) if all(isinstance(each, Tensor) for each in held) else self.matrix  # type: ignore[arg-type]
+            given = CSR(*held) if all(isinstance(each, Tensor) for each in held) else self.matrix
             wrong = why_invalid(given, self.shape)
             if wrong is not None:
                 errors.append(f"the sparse weight of {prefix.removesuffix('.')!r} is bad: {wrong}")

@@ -1,0 +1,292 @@
+"""Swap linear layers for sparse ones where that pays, and back."""
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from polarity._checks import check_fraction
+from polarity.deploy.calls import evaluation, followers, recording, run
+from polarity.deploy.csr import CSR, why_invalid
+from polarity.deploy.decision import decide, dense_reasons
+from polarity.deploy.outputs import excess, floating_tensors
+from polarity.deploy.report import CompressReport
+from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
+from polarity.deploy.timing import Measure, time_in_turns
+from polarity.norm_interpolation import attached_norms
+from polarity.targets import all_targets, attached
+from polarity.torch_pruning import torch_mask
+
+__all__ = ["compress", "decompress", "restore"]
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    break_even: float = 0.4,
+    margin: float = 1.1,
+    tolerance: float | None = None,
+    measure: Measure = time_in_turns,
+    generator: torch.Generator | None = None,
+    verbose: bool = False,
+) -> CompressReport:
+    r"""Swap those linear layers for which a sparse product is faster here, in place.
+
+    The model is run once on the example inputs, in evaluation mode and without gradients, to see
+    how each ``nn.Linear`` is called. For each that has few enough weights left, both products are
+    timed in turns on inputs of the same shapes: the dense one, and
+
+    .. math:: x W^\top + b = (W x^\top)^\top + b
+
+    with :math:`W` in compressed sparse rows with indices of 32 bits. Where the sparse one is faster
+    by ``margin`` the layer becomes a :class:`SparseLinear`; it stays the module object that it is.
+    All other layers stay what they are: those that are denser or slower, that are not called or
+    share their weight, and those for whose dtype and device PyTorch has no sparse product. Of two
+    layers of a ``nn.Sequential`` with elementwise layers at most between them, the first hands its
+    output on as it was computed, feature by feature in memory, if both are swapped.
+
+    The decisions hold for this machine, its number of threads, and these shapes. The model computes
+    the same up to the order of its sums: every swapped layer is within
+    :math:`2(k+1)\,u\sum_i|x_i w_i|` of the exact product on random inputs (k input features, u the
+    unit roundoff), and the model's outputs on the example inputs are compared before and after. An
+    infinite input times a pruned weight is NaN for a dense layer and nothing for a sparse one.
+
+    A compressed model is for inference: the weights of swapped layers are constants (buffers), and
+    the parameters that an optimizer held are gone. ``deepcopy``, ``torch.save``, ``to`` and
+    ``state_dict`` work; see :func:`restore` to load, and :func:`decompress` to go back.
+
+    Args:
+        model: any module with ``nn.Linear`` layers, after :func:`polarity.merge`.
+        example_inputs: what the model will be called on, of the batch size that matters: a tensor,
+            a tuple or list of positional arguments, or a dict of keyword arguments.
+        break_even: density in [0, 1] above which a layer stays dense without being measured.
+        margin: how many times faster the sparse product must be, at least 1: noise in the
+            measurement must not make a layer slower.
+        tolerance: largest allowed difference of each floating-point output on the example inputs,
+            relative to its largest entry; by default the square root of the machine epsilon of its
+            dtype, 3.5e-4 in float32.
+        measure: ``(dense, sparse) -> (seconds, seconds)``, to decide by something else than
+            :func:`polarity.deploy.time_in_turns`; both arguments are functions without arguments.
+        generator: for the random inputs that the layers are timed on; on the CPU. By default one
+            with a fixed seed: the state of torch's own generator is left alone.
+        verbose: print the report.
+
+    Returns:
+        The :class:`CompressReport`: for each layer the decision, the reason and the times.
+
+    Raises:
+        ValueError: if something is still attached to the model (call :func:`polarity.merge`), if it
+            has no ``nn.Linear``, if a parameter is lazy or an argument out of range, or if the
+            outputs differ by more than ``tolerance``. Whatever is raised, also by the model or by
+            ``measure``, the model is left as it was.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10))
+        >>> _ = pol.imp_prune(model, density=0.05, scope="layer", targets="0")
+        >>> report = pol.deploy.compress(pol.merge(model), torch.randn(8, 256))
+        >>> [layer.reason for layer in report][1]
+        'density 1 is above break_even=0.4, not measured'
+
+    Source: none; the layout and the indices are those that were measured to be fastest, see the
+    project's page on deployment.
+    """
+    _check(model, break_even, margin, tolerance)
+    layers = {
+        f"{path}.weight".removeprefix("."): module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no nn.Linear that could be swapped")
+    with evaluation(model), recording(layers) as calls:
+        before = [each.clone() for each in floating_tensors(run(model, example_inputs))]
+    draw = torch.Generator().manual_seed(0) if generator is None else generator
+    with torch.no_grad():
+        decisions, chosen = decide(
+            layers,
+            calls,
+            dense_reasons(model, layers, calls),
+            followers(model),
+            break_even=break_even,
+            margin=margin,
+            measure=measure,
+            generator=draw,
+        )
+    weights = {name: layers[name]._parameters["weight"] for name in chosen}
+    machine = _machine(layers.values())
+    try:
+        for name, (matrix, feature_major) in chosen.items():
+            make_sparse(layers[name], matrix, feature_major)
+        with evaluation(model):
+            after = floating_tensors(run(model, example_inputs))
+        difference, part = excess(before, after, tolerance)
+        if not part <= 1 and tolerance != math.inf:
+            raise ValueError(
+                f"the outputs of the compressed model differ by {difference:.3g} of the largest, "
+                f"more than tolerance={'sqrt(eps)' if tolerance is None else tolerance}; a larger "
+                "tolerance accepts that, tolerance=math.inf a model whose outputs are random"
+            )
+    except BaseException:
+        for name, weight in weights.items():
+            layer: nn.Module = layers[name]
+            if isinstance(layer, SparseLinear):
+                make_dense(layer, weight)
+        raise
+    report = CompressReport(tuple(decisions.values()), machine, difference)
+    if verbose:
+        print(report)
+    return report
+
+
+def decompress(model: nn.Module) -> nn.Module:
+    """Make every swapped layer the dense linear layer again that it was, in place.
+
+    Weights are equal to what they were, in new parameters; a model without swapped layers is left
+    as it is.
+
+    Returns:
+        The model.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Linear(4, 4)
+        >>> _ = nn.init.eye_(model.weight)
+        >>> _ = pol.deploy.compress(model, torch.ones(2, 4), measure=lambda dense, sparse: (2, 1))
+        >>> model
+        SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
+        >>> decompress(model)
+        Linear(in_features=4, out_features=4, bias=True)
+    """
+    for module in list(model.modules()):
+        if isinstance(module, SparseLinear):
+            make_dense(module)
+    return model
+
+
+def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
+    """Load the ``state_dict`` of a compressed model into a plain one, in place, without measuring.
+
+    Those linear layers are swapped that were swapped when the ``state_dict`` was taken. Into a
+    model that is compressed in the same way, its own ``load_state_dict`` will do; that also takes
+    dense checkpoints.
+
+    Args:
+        model: the architecture as it was before compressing.
+        state_dict: of the compressed model.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if a sparse weight has no ``nn.Linear`` of its shape in the model, or its
+            indices are out of order or range. The model is left as it was.
+        RuntimeError: if other entries do not fit, as ``load_state_dict`` says; the layers are left
+            as they were.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Linear(4, 4)
+        >>> _ = nn.init.eye_(model.weight)
+        >>> _ = pol.deploy.compress(model, torch.ones(2, 4), measure=lambda dense, sparse: (2, 1))
+        >>> list(model.state_dict())
+        ['bias', 'values', 'crow_indices', 'col_indices']
+        >>> restore(nn.Linear(4, 4), model.state_dict())
+        SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
+    """
+    modules = dict(model.named_modules())
+    found: dict[nn.Linear, CSR] = {}
+    for key in state_dict:
+        path, _, last = key.rpartition(".")
+        if last != "crow_indices":
+            continue
+        prefix = f"{path}." if path else ""
+        module = modules.get(path)
+        if isinstance(module, SparseLinear):
+            continue
+        if not isinstance(module, nn.Linear):
+            raise ValueError(
+                f"{key!r} is part of a sparse weight, but {path!r} is no nn.Linear of the model"
+            )
+        missing = [
+            name for name in BUFFERS if not isinstance(state_dict.get(prefix + name), Tensor)
+        ]
+        if missing:
+            raise ValueError(f"{prefix}{missing[0]} is missing beside {key!r}")
+        matrix = CSR(*(state_dict[prefix + name] for name in BUFFERS))
+        wrong = why_invalid(matrix, (module.out_features, module.in_features))
+        if wrong is not None:
+            raise ValueError(f"the sparse weight of {path!r} does not fit: {wrong}")
+        found[module] = matrix
+    weights = {layer: layer.weight for layer in found}
+    try:
+        for layer, matrix in found.items():
+            like = weights[layer]
+            own = CSR(
+                matrix.values.to(like.device, like.dtype, copy=True),
+                *(each.to(like.device, torch.int32, copy=True) for each in matrix[1:]),
+            )
+            make_sparse(layer, own)
+        for first, second in followers(model).items():
+            if isinstance(first, SparseLinear) and isinstance(second, SparseLinear):
+                first.feature_major = True
+        model.load_state_dict(state_dict)
+    except BaseException:
+        for layer, weight in weights.items():
+            module = layer
+            if isinstance(module, SparseLinear):
+                make_dense(module, weight)
+        raise
+    return model
+
+
+def _check(model: nn.Module, break_even: float, margin: float, tolerance: float | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected a nn.Module")
+    check_fraction("break_even", break_even)
+    for parameter, value, least in (("margin", margin, 1.0), ("tolerance", tolerance, 0.0)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{parameter}={value!r} is a {type(value).__name__}, expected a number")
+        if math.isnan(value) or value < least:
+            raise ValueError(f"{parameter}={value!r}, expected a number of at least {least:g}")
+    for parameter, held in model.named_parameters():
+        if is_lazy(held):
+            raise ValueError(f"{parameter} is lazy; run the model once, then prune and compress it")
+    masked = [*attached(model), *attached_norms(model)]
+    if masked:
+        raise ValueError(
+            f"{masked[0]} still has a mask, Sign-In factors or an interpolated norm attached; call "
+            "polarity.merge(model) first"
+        )
+    for target in all_targets(model):
+        for use in target.uses:
+            if torch_mask(use.module, use.tensor_name) is not None:
+                raise ValueError(
+                    f"{use.name} still has a mask of torch.nn.utils.prune; call its remove(), or "
+                    "polarity.mask_weights(model) and polarity.merge(model), first"
+                )
+
+
+def _machine(layers: Iterable[nn.Module]) -> str:
+    """Where the measurements were taken."""
+    devices = {each.device for layer in layers for each in layer.parameters()}
+    threads = torch.get_num_threads()
+    return "; ".join(
+        torch.cuda.get_device_name(each)
+        if each.type == "cuda"
+        else f"{each}, {threads} thread{'s' if threads > 1 else ''}"
+        for each in sorted(devices, key=str)
+    )
