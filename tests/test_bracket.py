@@ -27,8 +27,8 @@ quick = settings(deadline=None, max_examples=100)
 def small(passes: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[None]:
     """Sample, split and narrow from a few entries on, with numpy's passes or with torch's."""
 
-    def on_torch(device, name, values, alive, size, keys):
-        return device_field.DeviceField(name, values, alive, size, keys, device)
+    def on_torch(device, name, values, alive, size, keys, lazy):
+        return device_field.DeviceField(name, values, alive, size, keys, device, lazy=lazy)
 
     before = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
@@ -255,7 +255,7 @@ def test_threads_leave_no_trace():
 
 def test_an_error_on_a_thread_reaches_the_caller():
     fields = [
-        host_field.HostField(str(i), torch.ones(64), None, 64, Keys(torch.float32, False))
+        host_field.HostField(str(i), lambda: torch.ones(64), None, 64, Keys(torch.float32, False))
         for i in range(4)
     ]
 

@@ -168,23 +168,20 @@ def _finish(
     flat = np.concatenate(counts)
     at_low, at_high = flat[:, _LOW], flat[:, _HIGH]
     pieces = [each.between for mine in parts for each in mine if each.between is not None]
-    values = torch.cat([piece.to(pieces[0].device) for piece in pieces]) if pieces else None
     inner = rank - int(at_low.sum())
     if inner < 1:
         threshold = bracket.low
-    elif values is None or inner > values.numel():
+    elif inner > int(flat[:, _BETWEEN].sum()):
         threshold = bracket.high
     else:
-        threshold = _smallest(values, inner)
+        threshold = _smallest(pieces, inner)
 
     less = flat[:, _BELOW] + np.where(bracket.low < threshold, at_low, 0)
     ties = np.where(bracket.low == threshold, at_low, 0)
     ties = ties + np.where((bracket.high == threshold) & (bracket.low < bracket.high), at_high, 0)
-    if values is not None:
-        ends = torch.from_numpy(flat[:, _BETWEEN].cumsum()).to(values.device)
-        less += _count_between(values < threshold, ends)
-        ties += _count_between(values == threshold, ends)
-
+    collected = flat[:, _BETWEEN] > 0
+    less[collected] += _counts([piece < threshold for piece in pieces])
+    ties[collected] += _counts([piece == threshold for piece in pieces])
     dropped_ties = rank + int(flat[:, _BELOW].sum()) - int(less.sum())
     kept_ties = np.array(first_of(ties.tolist(), int(ties.sum()) - dropped_ties), dtype=np.int64)
     gone = less + ties - kept_ties
@@ -221,18 +218,24 @@ def _all_or_none(fields: Sequence[KeyField], everything: bool, keys: Keys) -> Cu
     return Cut(keys.infinity, [[1] * len(each) for each in zeros], zeros, [0] * len(fields))
 
 
-def _smallest(values: Tensor, rank: int) -> int:
+def _smallest(pieces: list[Tensor], rank: int) -> int:
+    """Return the key of this rank among all pieces, the lowest having 1."""
+    values = torch.cat([piece.to(pieces[0].device) for piece in pieces])
     if values.device.type == "cpu":
-        return int(np.partition(values.numpy(), rank - 1)[rank - 1])
+        array = values.numpy()
+        array.partition(rank - 1)
+        return int(array[rank - 1])
     # kthvalue refuses to run under deterministic algorithms on CUDA.
     return int(values.sort().values[rank - 1])
 
 
-def _count_between(hits: Tensor, ends: Tensor) -> Counts:
-    """Count the hits in each of the consecutive stretches that end at ``ends``."""
-    upto = torch.cat([hits.new_zeros(1, dtype=torch.int64), hits.cumsum(0)])[ends]
-    counted: Counts = upto.diff(prepend=upto.new_zeros(1)).cpu().numpy()
-    return counted
+def _counts(hits: list[Tensor]) -> Counts:
+    """Count the hits in each piece, with one transfer for each device."""
+    counts = np.zeros(len(hits), dtype=np.int64)
+    for device in {piece.device for piece in hits}:
+        mine = [place for place, piece in enumerate(hits) if piece.device == device]
+        counts[mine] = torch.stack([hits[place].count_nonzero() for place in mine]).cpu().numpy()
+    return counts
 
 
 def _on_host(parts: list[list[Part]]) -> list[Counts]:

@@ -23,22 +23,25 @@ class DeviceField:
 
     Args:
         name: what to call it in an error.
-        values: the entries, 1-D, of any floating dtype; or a function that returns them, the same
-            at each call, of which the result is not kept.
+        values: returns the entries, 1-D, of any floating dtype, the same at each call; the result
+            is not kept beyond a pass.
         alive: 1-D bool tensor of those that take part, or None for all.
         size: number of entries.
         keys: how entries become keys.
         device: where the entries are.
+        lazy: whether calling ``values`` makes a copy.
     """
 
     def __init__(
         self,
         name: str,
-        values: Tensor | Callable[[], Tensor],
+        values: Callable[[], Tensor],
         alive: Tensor | None,
         size: int,
         keys: Keys,
         device: torch.device,
+        *,
+        lazy: bool = False,
     ) -> None:
         self.name = name
         self.device = device
@@ -49,16 +52,13 @@ class DeviceField:
         self.parts = [
             slice(at, min(at + PART_ENTRIES, size)) for at in range(0, size, PART_ENTRIES)
         ]
-        self.lazy = not isinstance(values, Tensor)
+        self.lazy = lazy
         self._values = values
-        self._held = values.detach() if isinstance(values, Tensor) else None
+        self._held: Tensor | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Compute the entries and keep them while the context lasts."""
-        if isinstance(self._values, Tensor):
-            yield
-            return
         self._held = self._values().detach()
         try:
             yield

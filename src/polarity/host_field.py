@@ -43,20 +43,23 @@ class HostField:
 
     Args:
         name: what to call it in an error.
-        values: the entries, 1-D and contiguous, of any floating dtype; or a function that returns
-            them, the same at each call, of which the result is not kept.
+        values: returns the entries, 1-D and contiguous, of any floating dtype, the same at each
+            call; the result is not kept beyond a pass.
         alive: 1-D contiguous bool tensor of those that take part, or None for all.
         size: number of entries.
         keys: how entries become keys.
+        lazy: whether calling ``values`` makes a copy.
     """
 
     def __init__(
         self,
         name: str,
-        values: Tensor | Callable[[], Tensor],
+        values: Callable[[], Tensor],
         alive: Tensor | None,
         size: int,
         keys: Keys,
+        *,
+        lazy: bool = False,
     ) -> None:
         self.name = name
         self.device = torch.device("cpu")
@@ -68,30 +71,22 @@ class HostField:
             self.alive = None  # one thing less to read
         length = PART_BYTES // keys.integer.itemsize
         self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
-        self.lazy = not isinstance(values, Tensor)
+        self.lazy = lazy
         self._values = values
         self._held: Tensor | Integers | None = None
         self._seen: dict[int, _Seen] = {}
-        if isinstance(values, Tensor):
-            self._hold(values)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Compute the entries and keep them while the context lasts."""
-        if isinstance(self._values, Tensor):
-            yield
-            return
-        self._hold(self._values())
+        values = self._values().detach()
+        # Narrower entries are widened part by part.
+        ready = values.dtype == self.keys.dtype
+        self._held = self.keys.bits(values).numpy() if ready else values
         try:
             yield
         finally:
             self._held = None
-
-    def _hold(self, values: Tensor) -> None:
-        values = values.detach()
-        # Narrower entries are widened part by part.
-        ready = values.dtype == self.keys.dtype
-        self._held = self.keys.bits(values).numpy() if ready else values
 
     def sample(self, start: int, stride: int) -> Integers:
         """Return the keys of every ``stride``-th entry that lives."""
@@ -160,7 +155,7 @@ class HostField:
         Those above the threshold, and of the ``ties`` living entries at it the first ``kept_ties``.
         What is not alive may be among them.
         """
-        seen = self._seen.get(part.start)
+        seen = self._seen.pop(part.start, None)
         if seen is not None and seen.low <= threshold <= seen.high:
             return seen.kept(threshold, kept_ties, space.first[: part.stop - part.start])
         keys = self._keys(part, space)

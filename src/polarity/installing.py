@@ -53,8 +53,6 @@ def install(found: Mapping[str, Target], chosen: Chosen, *, park: bool) -> None:
         return
     in_place = {}
     for name, target in found.items():
-        if not chosen.signed and isinstance(chosen.entries[name].values, Tensor):
-            chosen.moved(name, target.stored[0])  # by torch, if a mask was attached since
         flat = _flat(target, chosen, park) if chosen.in_place(name) else None
         if flat is None:
             set_mask(target, chosen.new_mask(name), park=park)
@@ -82,8 +80,8 @@ def install(found: Mapping[str, Target], chosen: Chosen, *, park: bool) -> None:
         # numpy wrote to their memory behind autograd's back.
         increment_version(masking.mask)
         increment_version(leaf)
-        if park and parked[name]:
-            places, values = zip(*(parked[name][at] for at in sorted(parked[name])), strict=True)
+        if mine := parked.pop(name):
+            places, values = zip(*(mine[at] for at in sorted(mine)), strict=True)
             masking.park_packed(torch.cat(places), torch.cat(values).view(leaf.dtype))
 
 
@@ -130,13 +128,13 @@ def _masking(target: Target) -> MaskedWeight:
 
 def _flat(target: Target, chosen: Chosen, park: bool) -> tuple[Any, Any] | None:
     """Return mask and bits of a weight as they are visited, or None if it cannot be done so."""
-    leaf, seen = target.stored[0], chosen.entries[target.name]
+    leaf, order = target.stored[0], chosen.order(target.name)
     if not _is_simple(target) or leaf.dtype not in BITS:
         return None
     mask = _masking(target).mask
-    order = Entries.of(leaf, mask).memory_order
     # Parked values are numbered in row-major order.
-    if order is None or order != seen.memory_order or (park and not seen.row_major):
+    row_major = order == tuple(range(leaf.dim()))
+    if order != Entries.of(leaf, mask).memory_order or (park and not row_major):
         return None
     bits = leaf.detach().view(BITS[leaf.dtype])
     return chosen.in_memory(target.name, mask), chosen.in_memory(target.name, bits)

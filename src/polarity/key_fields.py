@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -71,7 +71,7 @@ class KeyField(Protocol):
         living: how many of them take part.
         parts: consecutive slices.
         alive: which entries take part, a numpy array or a tensor, or None for all.
-        lazy: whether its entries are computed when asked for, and then only while it is held.
+        lazy: whether holding its entries takes memory, so that it is held alone.
     """
 
     name: str
@@ -83,7 +83,7 @@ class KeyField(Protocol):
     lazy: bool
 
     def held(self) -> AbstractContextManager[None]:
-        """Compute the entries and keep them while the context lasts."""
+        """Have the entries at hand while the context lasts."""
 
     def sample(self, start: int, stride: int) -> Integers:
         """Return the keys of every ``stride``-th entry that lives."""
@@ -135,7 +135,11 @@ def run(
             for other in others:
                 other.result()
 
-    visit([index for index, field in enumerate(fields) if not field.lazy])
+    with ExitStack() as stack:
+        ready = [index for index, field in enumerate(fields) if not field.lazy]
+        for index in ready:
+            stack.enter_context(fields[index].held())
+        visit(ready)
     for index, field in enumerate(fields):
         if field.lazy:
             with field.held():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import check_finite, check_fraction
+from polarity.random_bits import choose_exactly, fair_coins
 from polarity.selection import top_of_field
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
@@ -58,12 +59,11 @@ class Epsilon:
         self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return the signs with exactly the fraction of them flipped."""
-        count = round(self.fraction * signs.numel())
-        order = torch.randperm(signs.numel(), generator=generator, device=_device(generator))
-        flips = order[:count].to(signs.device)
-        perturbed = signs.clone()
-        perturbed[flips] = -perturbed[flips]
-        return perturbed
+        return torch.where(self.draw(signs.numel(), generator).to(signs.device), -signs, signs)
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw which of ``n`` signs flip: a bool tensor on the generator's device."""
+        return choose_exactly(n, round(self.fraction * n), generator)
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,21 @@ class Delta:
         self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return the signs with those of the smallest magnitudes drawn anew."""
-        if signs.numel() == 0:
-            raise ValueError(f"delta={self.fraction!r} of a layer with 0 survivors")
-        count = round(self.fraction * signs.numel())
-        smallest = top_of_field(-magnitudes, count).nonzero().squeeze(1)
-        coins = torch.randint(0, 2, (count,), generator=generator, device=_device(generator))
+        coins = self.draw(signs.numel(), generator)
+        smallest = top_of_field(-magnitudes, coins.numel()).nonzero().squeeze(1)
         perturbed = signs.clone()
-        perturbed[smallest.to(signs.device)] = (2 * coins - 1).to(signs.device, signs.dtype)
+        perturbed[smallest.to(signs.device)] = coins.to(signs.device, signs.dtype) * 2 - 1
         return perturbed
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Toss a coin for each of the smallest of ``n``: bools on the generator's device.
+
+        Raises:
+            ValueError: if ``n`` is 0.
+        """
+        if n == 0:
+            raise ValueError(f"delta={self.fraction!r} of a layer with 0 survivors")
+        return fair_coins(round(self.fraction * n), generator)
 
 
 @dataclass(frozen=True)
@@ -139,8 +146,3 @@ class Phi:
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
         return (reference >= self.center).to(torch.int8) * 2 - 1
-
-
-def _device(generator: torch.Generator | None) -> torch.device:
-    """Draw where the generator lives, on the CPU without one: the same on every device and rank."""
-    return generator.device if generator is not None else torch.device("cpu")

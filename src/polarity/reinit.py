@@ -1,19 +1,22 @@
 """Reinitialise the survivors of pruning to signed constants: where signs come from."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_fraction, check_scope
-from polarity.parametrizations.masked import as_mask
+from polarity.parametrizations.masked import MaskedWeight, as_mask
 from polarity.perturb import Perturbation, Phi
+from polarity.perturbing import perturb_fields
 from polarity.rewind import RewindPoint, weights_of
+from polarity.selecting import Entries
 from polarity.selection import all_finite
+from polarity.sign_field import Reference, SignField, read_signs
 from polarity.sign_report import LayerSigns, SignReport
-from polarity.targets import Target, attached
+from polarity.targets import Target, attached, parametrizations_of
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
 
@@ -21,7 +24,12 @@ Strategy: TypeAlias = Literal["mask1", "mask0", "gradual", "standard", "initial"
 Perturb: TypeAlias = Perturbation | Phi | Sequence[Perturbation | Phi] | None
 
 _PAPER_NAMES = {"initial": "mask1", "trained": "mask0"}
-_STRATEGIES = ("mask1", "mask0", "gradual", "standard")
+_REFERENCES: dict[str, Reference] = {
+    "mask1": "init",
+    "mask0": "trained",
+    "gradual": "mixed",
+    "standard": "trained",
+}
 _ZERO = Phi(0.0)
 
 
@@ -102,25 +110,23 @@ def reinit_signs(
     if not targets:
         raise ValueError(f"{type(model).__name__} has no masked weights; prune it first")
     reference = weights_of(init)
-    new_weights, report = signed_constants(
-        {name: _with_parked(target) for name, target in targets.items()},
-        {name: reference[name] for name in targets if name in reference},
-        {name: target.mask for name, target in targets.items()},
-        strategy,
-        perturb,
-        scope=scope,
-        mix=mix,
-        generator=generator,
-    )
-    for name, target in targets.items():
-        assert target.masking is not None
-        target.masking.unpark()
-        target.masking.enforce = report.strategy != "standard"
-        target.write(new_weights[name])
-    return report
+    with torch.no_grad():
+        strategy, fields = _signed(
+            {name: _entries(target) for name, target in targets.items()},
+            {name: reference[name] for name in targets if name in reference},
+            strategy,
+            perturb,
+            scope=scope,
+            mix=mix,
+            generator=generator,
+            hidden={name for name, target in targets.items() if _masking(target).enforce},
+        )
+        _check_parked(targets)
+        _warn_of_constants(fields)
+        layers = [_install(target, fields[name], strategy) for name, target in targets.items()]
+    return SignReport(tuple(layers), strategy)
 
 
-@torch.no_grad()
 def signed_constants(
     trained: Mapping[str, Tensor],
     init: Mapping[str, Tensor],
@@ -159,44 +165,144 @@ def signed_constants(
         >>> new["w"]
         tensor([ 1.0965, -1.0965,  0.0000])
     """
-    strategy = _checked_strategy(strategy)
-    check_scope(scope)
-    check_fraction("mix", mix)
-    phi, perturbations = _checked_perturbations(perturb)
     masks = {name: as_mask(mask) for name, mask in masks.items()}
-    _check_tensors(trained, init, masks)
-
-    alive = {name: mask.flatten().nonzero().squeeze(1) for name, mask in masks.items()}
-    now = {name: trained[name].flatten()[index] for name, index in alive.items()}
-    first = {name: init[name].to(index.device).flatten()[index] for name, index in alive.items()}
-    reference = _reference(strategy, now, first, mix, generator)
-    signs = {name: phi.polarity(values) for name, values in reference.items()}
-    signs = _perturbed(signs, now, perturbations, scope, generator)
-
-    new_weights, layers = {}, []
-    for name, mask in masks.items():
-        sigma = _sigma(name, init[name])
-        weight = (
-            trained[name].clone() if strategy == "standard" else torch.zeros_like(trained[name])
+    _check_tensors("trained", trained, masks)
+    masks = {name: mask.to(trained[name].device) for name, mask in masks.items()}
+    with torch.no_grad():
+        strategy, fields = _signed(
+            {name: Entries.of(trained[name], mask) for name, mask in masks.items()},
+            init,
+            strategy,
+            perturb,
+            scope=scope,
+            mix=mix,
+            generator=generator,
         )
-        weight[mask] = signs[name].to(weight.dtype) * sigma
-        new_weights[name] = weight
-        revived = int(weight[~mask].count_nonzero()) if strategy == "standard" else 0
-        layers.append(
-            _count(name, sigma, signs[name], reference[name], first[name], now[name], revived)
-        )
+        _warn_of_constants(fields)
+        new_weights, layers = {}, []
+        for name, field in fields.items():
+            new_weights[name], layer = _new_weight(name, field, trained[name], strategy)
+            layers.append(layer)
     return new_weights, SignReport(tuple(layers), strategy)
 
 
-def _with_parked(target: Target) -> Tensor:
+def _signed(
+    trained: Mapping[str, Entries],
+    init: Mapping[str, Tensor],
+    strategy: str,
+    perturb: Perturb,
+    *,
+    scope: str,
+    mix: float,
+    generator: torch.Generator | None,
+    hidden: Container[str] = (),
+) -> tuple[Strategy, dict[str, SignField]]:
+    """Check everything and find all new signs, so that what is left to do cannot fail."""
+    plain = _checked_strategy(strategy)
+    check_scope(scope)
+    check_fraction("mix", mix)
+    phi, perturbations = _checked_perturbations(perturb)
+    masks = {name: _mask(entries) for name, entries in trained.items()}
+    _check_tensors("init", init, masks)
+    fields = {
+        name: read_signs(
+            name,
+            entries,
+            masks[name],
+            init[name],
+            _REFERENCES[plain],
+            center=phi.center,
+            mix=mix,
+            hidden=name in hidden,
+            generator=generator,
+        )
+        for name, entries in trained.items()
+    }
+    perturb_fields(fields, perturbations, scope, generator)
+    return plain, fields
+
+
+def _install(target: Target, field: SignField, strategy: Strategy) -> LayerSigns:
+    """Write new signs to a weight of a model; if it is a stored tensor under a mask, in place."""
+    masking, leaf = _masking(target), target.stored[0].detach()
+    if strategy == "standard":
+        values, layer = _new_weight(target.name, field, _with_parked(target), strategy)
+    elif _is_stored(target):
+        values, layer = None, field.report(target.name)
+        field.write(leaf, keep_pruned=False)
+    else:
+        like = torch.empty(target.shape, dtype=leaf.dtype, device=leaf.device)
+        values, layer = _new_weight(target.name, field, like, strategy)
+    masking.unpark()
+    masking.enforce = strategy != "standard"
+    if values is not None:
+        target.write(values)
+    return layer
+
+
+def _new_weight(
+    name: str, field: SignField, trained: Tensor, strategy: Strategy
+) -> tuple[Tensor, LayerSigns]:
+    """Return a new weight like a trained one, and what its signs are."""
+    if strategy != "standard":
+        new = torch.empty_like(trained)
+        field.write(new, keep_pruned=False)
+        return new, field.report(name)
+    new = trained.clone()
+    field.write(new, keep_pruned=True)
+    return new, field.report(name, revived=int(((new != 0) & ~_mask(field.entries)).sum()))
+
+
+def _entries(target: Target) -> Entries:
+    """Return the trained weight with its mask, unread where it is a stored tensor."""
+    leaf = target.stored[0]
+    if _is_stored(target):
+        return Entries.of(leaf, target.mask)
+    return Entries(lambda: target.weight, target.mask, target.shape, leaf.dtype, leaf.device)
+
+
+def _is_stored(target: Target) -> bool:
+    """Whether the weight is one stored tensor, row-major, seen through a mask at most."""
+    chain = parametrizations_of(target.uses[0].module, target.uses[0].tensor_name)
+    only = chain is not None and len(chain) == 1 and type(chain[0]) is MaskedWeight
+    return only and target.stored[0].is_contiguous()
+
+
+def _masking(target: Target) -> MaskedWeight:
     assert target.masking is not None
-    return target.masking.with_parked(target.weight)
+    return target.masking
+
+
+def _mask(entries: Entries) -> Tensor:
+    assert entries.alive is not None
+    return entries.alive
+
+
+def _with_parked(target: Target) -> Tensor:
+    return _masking(target).with_parked(target.weight)
+
+
+def _check_parked(targets: Mapping[str, Target]) -> None:
+    for name, target in targets.items():
+        parked = _masking(target).parked_values
+        if parked is not None and not all_finite(parked):
+            bad = int((~parked.isfinite()).count_nonzero())
+            raise ValueError(f"trained weight {name!r} holds {bad} NaN or infinite entries")
+
+
+def _warn_of_constants(fields: Mapping[str, SignField]) -> None:
+    for name, field in fields.items():
+        if field.sigma == 0.0 and field.mask.numel():
+            warnings.warn(
+                f"init of {name!r} is constant, so its sigma is 0 and its survivors start at zero",
+                stacklevel=3,
+            )
 
 
 def _checked_strategy(strategy: str) -> Strategy:
     plain = _PAPER_NAMES.get(strategy, strategy)
-    if plain not in _STRATEGIES:
-        known = ", ".join(repr(name) for name in (*_STRATEGIES, *_PAPER_NAMES))
+    if plain not in _REFERENCES:
+        known = ", ".join(repr(name) for name in (*_REFERENCES, *_PAPER_NAMES))
         raise ValueError(f"strategy={strategy!r} is unknown, expected one of {known}")
     return plain  # type: ignore[return-value]
 
@@ -214,116 +320,15 @@ def _checked_perturbations(perturb: Perturb) -> tuple[Phi, list[Perturbation]]:
     return (centers[0] if centers else _ZERO), others
 
 
-def _check_tensors(
-    trained: Mapping[str, Tensor], init: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-) -> None:
+def _check_tensors(role: str, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
     for name, mask in masks.items():
-        for role, tensors in (("trained", trained), ("init", init)):
-            if name not in tensors:
-                raise ValueError(f"{role} lacks {name!r}, which is masked")
-            if not isinstance(tensors[name], Tensor):
-                given = type(tensors[name]).__name__
-                raise TypeError(f"{role} holds a {given} for {name!r}, expected a tensor")
-            if tensors[name].shape != mask.shape:
-                raise ValueError(
-                    f"{role} holds {name!r} in shape {tuple(tensors[name].shape)}, "
-                    f"expected its mask's {tuple(mask.shape)}"
-                )
-            if not all_finite(tensors[name]):
-                bad = int((~tensors[name].isfinite()).count_nonzero())
-                raise ValueError(f"{role} weight {name!r} holds {bad} NaN or infinite entries")
-
-
-def _reference(
-    strategy: Strategy,
-    now: dict[str, Tensor],
-    first: dict[str, Tensor],
-    mix: float,
-    generator: torch.Generator | None,
-) -> dict[str, Tensor]:
-    """Return the weight that each survivor takes its polarity from."""
-    if strategy == "mask1":
-        return first
-    if strategy != "gradual":
-        return now
-    device = generator.device if generator is not None else torch.device("cpu")
-    mixed = {}
-    for name, values in now.items():
-        from_now = torch.rand(values.shape, generator=generator, device=device) < mix
-        mixed[name] = torch.where(from_now.to(values.device), values, first[name])
-    return mixed
-
-
-def _perturbed(
-    signs: dict[str, Tensor],
-    now: dict[str, Tensor],
-    perturbations: list[Perturbation],
-    scope: str,
-    generator: torch.Generator | None,
-) -> dict[str, Tensor]:
-    """Apply the perturbations to each layer's field of signs, or to all layers' as one field."""
-    if not perturbations:
-        return signs
-    if scope == "layer":
-        for name in signs:
-            for each in perturbations:
-                try:
-                    signs[name] = each(signs[name], now[name].abs(), generator)
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
-        return signs
-    device = next(iter(signs.values())).device
-    sizes = [field.numel() for field in signs.values()]
-    wide = torch.promote_types(torch.float32, max((v.dtype for v in now.values()), key=_bits))
-    field = torch.cat([each.to(device) for each in signs.values()])
-    magnitudes = torch.cat([each.to(device, wide).abs() for each in now.values()])
-    for each in perturbations:
-        field = each(field, magnitudes, generator)
-    parts = torch.split(field, sizes)
-    return {name: part.to(now[name].device) for name, part in zip(signs, parts, strict=True)}
-
-
-def _bits(dtype: torch.dtype) -> int:
-    return torch.finfo(dtype).bits
-
-
-def _sigma(name: str, init: Tensor) -> float:
-    """Return the population standard deviation of a whole initial tensor, computed in float64."""
-    if init.numel() == 0:
-        return 0.0
-    low, high = init.aminmax()
-    # Rounding would make the deviation of a constant tensor tiny instead of zero.
-    sigma = float(init.double().std(correction=0)) if low < high else 0.0
-    if sigma == 0.0:
-        warnings.warn(
-            f"init of {name!r} is constant, so its sigma is 0 and its survivors start at zero",
-            stacklevel=5,
-        )
-    return sigma
-
-
-def _count(
-    name: str,
-    sigma: float,
-    signs: Tensor,
-    reference: Tensor,
-    first: Tensor,
-    now: Tensor,
-    revived: int,
-) -> LayerSigns:
-    """Compare the new signs with those they came from."""
-    total = signs.numel()
-
-    def agreement(values: Tensor) -> int:
-        return int((signs == _ZERO.polarity(values)).sum())
-
-    return LayerSigns(
-        name=name,
-        survivors=total,
-        sigma=sigma,
-        positive=int((signs > 0).sum()) / total if total else 0.0,
-        agree_init=agreement(first) / total if total else 0.0,
-        agree_trained=agreement(now) / total if total else 0.0,
-        flipped=total - agreement(reference),
-        revived=revived,
-    )
+        if name not in tensors:
+            raise ValueError(f"{role} lacks {name!r}, which is masked")
+        if not isinstance(tensors[name], Tensor):
+            given = type(tensors[name]).__name__
+            raise TypeError(f"{role} holds a {given} for {name!r}, expected a tensor")
+        if tensors[name].shape != mask.shape:
+            raise ValueError(
+                f"{role} holds {name!r} in shape {tuple(tensors[name].shape)}, "
+                f"expected its mask's {tuple(mask.shape)}"
+            )

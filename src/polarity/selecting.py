@@ -42,7 +42,7 @@ class Entries:
     @classmethod
     def of(cls, values: Tensor, alive: Tensor | None) -> "Entries":
         """Take a tensor that exists."""
-        return cls(values.detach(), alive, values.shape, values.dtype, values.device)
+        return cls(values, alive, values.shape, values.dtype, values.device)
 
     @property
     def memory_order(self) -> tuple[int, ...] | None:
@@ -56,50 +56,50 @@ class Entries:
         tensors = (self.values,) if self.alive is None else (self.values, self.alive)
         return order if all(each.permute(order).is_contiguous() for each in tensors) else None
 
-    @property
-    def row_major(self) -> bool:
-        """Whether the order of memory, where there is one, is that of the flattened tensor."""
-        return self.memory_order in (None, tuple(range(len(self.shape))))
+    def field(self, name: str, keys: Keys, order: tuple[int, ...] | None) -> KeyField:
+        """Return the entries as keys, in this order of dimensions; row-major by a copy if None."""
+        alive = self.alive
 
-    def field(self, name: str, keys: Keys, *, row_major: bool = False) -> KeyField:
-        """Return the entries as keys, in the order of memory unless ``row_major``."""
-        order = None if row_major and not self.row_major else self.memory_order
-        values, alive = self.values, self.alive
-        size = self.shape.numel()
+        def flat() -> Tensor:
+            values = self.values if isinstance(self.values, Tensor) else self.values()
+            return (values if order is None else values.permute(order)).reshape(-1)
 
-        def compute() -> Tensor:
-            return (values if isinstance(values, Tensor) else values()).reshape(-1)
-
-        flat: Tensor | Callable[[], Tensor] = compute
-        if order is not None and isinstance(values, Tensor):
-            flat = values.permute(order).view(-1)
         if alive is not None:
-            alive = alive.reshape(-1) if order is None else alive.permute(order).view(-1)
-        return _field_on(self.device, name, flat, alive, size, keys)
+            alive = (alive if order is None else alive.permute(order)).reshape(-1)
+        return _field_on(self.device, name, flat, alive, self.shape.numel(), keys, order is None)
 
 
 def _field_on(
     device: torch.device,
     name: str,
-    values: Tensor | Callable[[], Tensor],
+    values: Callable[[], Tensor],
     alive: Tensor | None,
     size: int,
     keys: Keys,
+    lazy: bool,
 ) -> KeyField:
     if device.type == "cpu":
-        return HostField(name, values, alive, size, keys)
-    return DeviceField(name, values, alive, size, keys, device)
+        return HostField(name, values, alive, size, keys, lazy=lazy)
+    return DeviceField(name, values, alive, size, keys, device, lazy=lazy)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """The cut through one tensor: its keys, the threshold, and each part's ties, all and kept."""
+    """The cut through one tensor: its keys, the threshold, and each part's ties, all and kept.
+
+    The order is that of the dimensions in the field, None for a row-major copy.
+    """
 
     field: KeyField
+    order: tuple[int, ...] | None
     keys: Keys
     threshold: int
     ties: list[int]
     kept_ties: list[int]
+
+    @property
+    def row_major(self) -> bool:
+        return self.order is None or self.order == tuple(range(len(self.order)))
 
 
 class Chosen:
@@ -148,7 +148,11 @@ class Chosen:
 
     def _cut(self, names: list[str], keep: int, signed: bool, complaint: str | None) -> None:
         keys = keys_for((self.entries[name].dtype for name in names), signed=signed)
-        fields = [self.entries[name].field(name, keys) for name in names]
+        orders = [self.entries[name].memory_order for name in names]
+        fields = [
+            self.entries[name].field(name, keys, order)
+            for name, order in zip(names, orders, strict=True)
+        ]
         living = sum(field.living for field in fields)
         if not 0 <= keep <= living:
             raise ValueError(f"keep={keep} is not between 0 and the {living} living entries")
@@ -163,20 +167,17 @@ class Chosen:
         Not if it has no order in memory; nor if that order is not row-major and the tensor keeps
         some of its entries at the threshold and drops others, for those kept are the first.
         """
-        entries, place = self.entries[name], self._places[name]
+        place = self._places[name]
         torn = 0 < sum(place.kept_ties) < sum(place.ties)
-        return entries.memory_order is not None and (entries.row_major or not torn)
+        return place.order is not None and (place.row_major or not torn)
 
-    def moved(self, name: str, values: Tensor) -> None:
-        """Read a tensor's entries from ``values`` from now on, which hold the same."""
-        entries, place = self.entries[name], self._places[name]
-        if not isinstance(entries.values, Tensor) or entries.values.data_ptr() != values.data_ptr():
-            self.entries[name] = entries = replace(entries, values=values.detach())
-            self._places[name] = replace(place, field=entries.field(name, place.keys))
+    def order(self, name: str) -> tuple[int, ...] | None:
+        """Return the order of dimensions in which :meth:`visit` goes through a tensor."""
+        return self._places[name].order
 
     def in_memory(self, name: str, like: Tensor) -> Any:
         """Return a tensor's memory in the order of :meth:`visit`, as an array if that gives any."""
-        order = self.entries[name].memory_order
+        order = self._places[name].order
         assert order is not None
         flat = like.permute(order).view(-1)
         return flat.numpy() if isinstance(self._places[name].field, HostField) else flat
@@ -188,8 +189,8 @@ class Chosen:
     def new_mask(self, name: str) -> Tensor:
         """Return a new row-major bool tensor of the entries of a tensor that stay."""
         entries, place = self.entries[name], self._places[name]
-        if not entries.row_major:
-            field = entries.field(name, place.keys, row_major=True)
+        if not place.row_major:
+            field = entries.field(name, place.keys, None)
             ties = ties_of(field, place.keys, place.threshold)
             kept_ties = first_of(ties, sum(place.kept_ties))
             place = replace(place, field=field, ties=ties, kept_ties=kept_ties)

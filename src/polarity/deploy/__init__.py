@@ -1,7 +1,8 @@
 """Make a pruned network faster: sparse products for those linear layers where they pay."""
 
-from polarity.deploy.compress import compress, decompress, restore
+from polarity.deploy.compress import compress
 from polarity.deploy.report import CompressReport, LayerDecision
+from polarity.deploy.restore import decompress, restore
 from polarity.deploy.sparse_linear import SparseLinear
 from polarity.deploy.timing import time_in_turns
 

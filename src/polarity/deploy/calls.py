@@ -97,7 +97,8 @@ def recording(layers: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Call]]
 
 def _describe(x: Tensor) -> Call:
     dense_only = ""
-    if torch.is_autocast_enabled(x.device.type):
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         dense_only = "called under autocast"
     elif x.is_nested or x.layout is not torch.strided:
         dense_only = "its input is not a strided tensor"

@@ -1,4 +1,4 @@
-"""Swap linear layers for sparse ones where that pays, and back."""
+"""Swap linear layers for sparse ones where that pays."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,22 +6,21 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_fraction
 from polarity.deploy.calls import evaluation, followers, recording, run
-from polarity.deploy.csr import CSR, why_invalid
-from polarity.deploy.decision import decide, dense_reasons
+from polarity.deploy.decision import choose, dense_reasons, find_candidates
 from polarity.deploy.outputs import excess, floating_tensors
 from polarity.deploy.report import CompressReport
-from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
+from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
 from polarity.deploy.timing import Measure, time_in_turns
 from polarity.norm_interpolation import attached_norms
 from polarity.targets import all_targets, attached
 from polarity.torch_pruning import torch_mask
 
-__all__ = ["compress", "decompress", "restore"]
+__all__ = ["compress"]
 
 
 def compress(
@@ -90,13 +89,10 @@ def compress(
         >>> from torch import nn
         >>> import polarity as pol
         >>> model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10))
-        >>> _ = pol.imp_prune(model, density=0.05, scope="layer", targets="0")
+        >>> _ = pol.imp_prune(model[0], density=0.05)
         >>> report = pol.deploy.compress(pol.merge(model), torch.randn(8, 256))
         >>> [layer.reason for layer in report][1]
         'density 1 is above break_even=0.4, not measured'
-
-    Source: none; the layout and the indices are those that were measured to be fastest, see the
-    project's page on deployment.
     """
     _check(model, break_even, margin, tolerance)
     layers = {
@@ -106,20 +102,34 @@ def compress(
     }
     if not layers:
         raise ValueError(f"{type(model).__name__} has no nn.Linear that could be swapped")
+    with torch.inference_mode(False):  # the model must be of use outside that mode too
+        report = _compress(
+            model, example_inputs, layers, break_even, margin, tolerance, measure, generator
+        )
+    if verbose:
+        print(report)
+    return report
+
+
+def _compress(
+    model: nn.Module,
+    example_inputs: Any,
+    layers: Mapping[str, nn.Linear],
+    break_even: float,
+    margin: float,
+    tolerance: float | None,
+    measure: Measure,
+    generator: torch.Generator | None,
+) -> CompressReport:
+    """Record, choose, swap and compare; swap back if that fails."""
     with evaluation(model), recording(layers) as calls:
         before = [each.clone() for each in floating_tensors(run(model, example_inputs))]
     draw = torch.Generator().manual_seed(0) if generator is None else generator
     with torch.no_grad():
-        decisions, chosen = decide(
-            layers,
-            calls,
-            dense_reasons(model, layers, calls),
-            followers(model),
-            break_even=break_even,
-            margin=margin,
-            measure=measure,
-            generator=draw,
+        candidates, decisions = find_candidates(
+            layers, calls, dense_reasons(model, layers, calls), break_even
         )
+        chosen = choose(candidates, decisions, followers(model), margin, measure, draw)
     weights = {name: layers[name]._parameters["weight"] for name in chosen}
     machine = _machine(layers.values())
     try:
@@ -140,115 +150,7 @@ def compress(
             if isinstance(layer, SparseLinear):
                 make_dense(layer, weight)
         raise
-    report = CompressReport(tuple(decisions.values()), machine, difference)
-    if verbose:
-        print(report)
-    return report
-
-
-def decompress(model: nn.Module) -> nn.Module:
-    """Make every swapped layer the dense linear layer again that it was, in place.
-
-    Weights are equal to what they were, in new parameters; a model without swapped layers is left
-    as it is.
-
-    Returns:
-        The model.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> import polarity as pol
-        >>> model = nn.Linear(4, 4)
-        >>> _ = nn.init.eye_(model.weight)
-        >>> _ = pol.deploy.compress(model, torch.ones(2, 4), measure=lambda dense, sparse: (2, 1))
-        >>> model
-        SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
-        >>> decompress(model)
-        Linear(in_features=4, out_features=4, bias=True)
-    """
-    for module in list(model.modules()):
-        if isinstance(module, SparseLinear):
-            make_dense(module)
-    return model
-
-
-def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
-    """Load the ``state_dict`` of a compressed model into a plain one, in place, without measuring.
-
-    Those linear layers are swapped that were swapped when the ``state_dict`` was taken. Into a
-    model that is compressed in the same way, its own ``load_state_dict`` will do; that also takes
-    dense checkpoints.
-
-    Args:
-        model: the architecture as it was before compressing.
-        state_dict: of the compressed model.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: if a sparse weight has no ``nn.Linear`` of its shape in the model, or its
-            indices are out of order or range. The model is left as it was.
-        RuntimeError: if other entries do not fit, as ``load_state_dict`` says; the layers are left
-            as they were.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> import polarity as pol
-        >>> model = nn.Linear(4, 4)
-        >>> _ = nn.init.eye_(model.weight)
-        >>> _ = pol.deploy.compress(model, torch.ones(2, 4), measure=lambda dense, sparse: (2, 1))
-        >>> list(model.state_dict())
-        ['bias', 'values', 'crow_indices', 'col_indices']
-        >>> restore(nn.Linear(4, 4), model.state_dict())
-        SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
-    """
-    modules = dict(model.named_modules())
-    found: dict[nn.Linear, CSR] = {}
-    for key in state_dict:
-        path, _, last = key.rpartition(".")
-        if last != "crow_indices":
-            continue
-        prefix = f"{path}." if path else ""
-        module = modules.get(path)
-        if isinstance(module, SparseLinear):
-            continue
-        if not isinstance(module, nn.Linear):
-            raise ValueError(
-                f"{key!r} is part of a sparse weight, but {path!r} is no nn.Linear of the model"
-            )
-        missing = [
-            name for name in BUFFERS if not isinstance(state_dict.get(prefix + name), Tensor)
-        ]
-        if missing:
-            raise ValueError(f"{prefix}{missing[0]} is missing beside {key!r}")
-        matrix = CSR(*(state_dict[prefix + name] for name in BUFFERS))
-        wrong = why_invalid(matrix, (module.out_features, module.in_features))
-        if wrong is not None:
-            raise ValueError(f"the sparse weight of {path!r} does not fit: {wrong}")
-        found[module] = matrix
-    weights = {layer: layer.weight for layer in found}
-    try:
-        for layer, matrix in found.items():
-            like = weights[layer]
-            own = CSR(
-                matrix.values.to(like.device, like.dtype, copy=True),
-                *(each.to(like.device, torch.int32, copy=True) for each in matrix[1:]),
-            )
-            make_sparse(layer, own)
-        for first, second in followers(model).items():
-            if isinstance(first, SparseLinear) and isinstance(second, SparseLinear):
-                first.feature_major = True
-        model.load_state_dict(state_dict)
-    except BaseException:
-        for layer, weight in weights.items():
-            module = layer
-            if isinstance(module, SparseLinear):
-                make_dense(module, weight)
-        raise
-    return model
+    return CompressReport(tuple(decisions.values()), machine, difference)
 
 
 def _check(model: nn.Module, break_even: float, margin: float, tolerance: float | None) -> None:
@@ -256,7 +158,7 @@ def _check(model: nn.Module, break_even: float, margin: float, tolerance: float 
         raise TypeError(f"model is a {type(model).__name__}, expected a nn.Module")
     check_fraction("break_even", break_even)
     for parameter, value, least in (("margin", margin, 1.0), ("tolerance", tolerance, 0.0)):
-        if value is None:
+        if parameter == "tolerance" and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{parameter}={value!r} is a {type(value).__name__}, expected a number")

@@ -1,6 +1,5 @@
 """A matrix by its non-zero entries, and its product with a batch, as pure functions on tensors."""
 
-import functools
 import warnings
 from typing import NamedTuple
 
@@ -48,9 +47,8 @@ def decode(matrix: CSR, shape: tuple[int, int]) -> Tensor:
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    rows = torch.repeat_interleave(
-        torch.arange(shape[0], device=matrix.crow.device), matrix.crow.diff()
-    )
+    rows = torch.arange(shape[0], device=matrix.crow.device)
+    rows = rows.repeat_interleave(matrix.crow.diff(), output_size=matrix.col.numel())
     dense = matrix.values.new_zeros(shape)
     return dense.index_put((rows, matrix.col.long()), matrix.values)
 
@@ -104,9 +102,18 @@ def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
     return None
 
 
-@functools.cache
+_kernels: dict[tuple[str, torch.dtype], bool] = {}  # a cached function is nothing to torch.compile
+
+
 def has_kernel(device_type: str, dtype: torch.dtype) -> bool:
     """Whether PyTorch multiplies sparse with dense matrices of this dtype on such a device."""
+    known = _kernels.get((device_type, dtype))
+    if known is None:
+        known = _kernels[device_type, dtype] = _try_kernel(device_type, dtype)
+    return known
+
+
+def _try_kernel(device_type: str, dtype: torch.dtype) -> bool:
     try:
         with (
             warnings.catch_warnings(),  # PyTorch says once that sparse tensors are in beta

@@ -16,7 +16,7 @@ from polarity.deploy.csr import CSR, csr_linear, encode, has_kernel
 from polarity.deploy.report import LayerDecision
 from polarity.deploy.timing import Measure
 
-__all__ = ["Candidate", "decide", "dense_reasons"]
+__all__ = ["Candidate", "choose", "dense_reasons", "find_candidates"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _why_dense(layer: nn.Linear, calls: Sequence[Call]) -> str:
     if type(weight) is not nn.Parameter or weight.layout is not torch.strided:
         return f"its weight is a {type(weight).__name__} of layout {weight.layout}"
     if not calls:
-        return "not called with the example inputs (or its weight is read directly)"
+        return "not called (its weight may be read directly)"
     if sum(call.rows for call in calls) == 0:
         return "called with no rows"
     for call in calls:
@@ -76,65 +76,75 @@ def _why_dense(layer: nn.Linear, calls: Sequence[Call]) -> str:
         dtype = str(weight.dtype).removeprefix("torch.")
         return f"PyTorch has no sparse product in {dtype} on {weight.device.type}"
     if weight.numel() == 0 or weight.numel() >= 2**31:
-        return f"{weight.numel()} weights"
+        return "empty" if weight.numel() == 0 else "too large for indices of 32 bits"
     return "" if bool(torch.isfinite(weight).all()) else "its weight is not finite"
 
 
-def decide(
+def find_candidates(
     layers: Mapping[str, nn.Linear],
     calls: Mapping[str, Sequence[Call]],
     reasons: Mapping[str, str],
-    pairs: Mapping[nn.Module, nn.Module],
-    *,
     break_even: float,
+) -> tuple[dict[str, Candidate], dict[str, LayerDecision]]:
+    """Return the layers that come into question, and the decisions as far as they are taken.
+
+    Args:
+        layers: every linear layer by the plain name of its weight.
+        calls: how each was called.
+        reasons: why some of them stay dense.
+        break_even: density above which the others do.
+    """
+    candidates: dict[str, Candidate] = {}
+    decisions: dict[str, LayerDecision] = {}
+    for name, layer in layers.items():
+        weight = layer.weight
+        alive = int(torch.count_nonzero(weight)) if weight.numel() else 0
+        density = alive / weight.numel() if weight.numel() else 1.0
+        why = reasons.get(name, "")
+        if not why and density > break_even:
+            why = f"density {density:.2g} is above break_even={break_even:.2g}, not measured"
+        shape = (layer.out_features, layer.in_features)
+        rows = tuple(call.rows for call in calls[name])
+        decisions[name] = LayerDecision(name, shape, density, rows, False, why)
+        if not why:
+            candidates[name] = Candidate(layer, encode(weight), tuple(calls[name]))
+    return candidates, decisions
+
+
+def choose(
+    candidates: Mapping[str, Candidate],
+    decisions: dict[str, LayerDecision],
+    pairs: Mapping[nn.Module, nn.Module],
     margin: float,
     measure: Measure,
     generator: torch.Generator,
-) -> tuple[dict[str, LayerDecision], dict[str, tuple[CSR, bool]]]:
-    """Measure the layers that come into question and choose.
+) -> dict[str, tuple[CSR, bool]]:
+    """Measure the candidates, write the decisions down, and return what is to be swapped.
 
     A layer of a pair hands its output on feature by feature, without a copy, if both are swapped.
     Every layer is measured as if its partners were; where one is not, it is measured again without.
 
     Returns:
-        The decisions by name, and for those swapped the entries, and whether the output stays
-        feature-major.
+        By name, for those to be swapped: the entries, and whether the output stays feature-major.
     """
-    decisions: dict[str, LayerDecision] = {}
-    candidates: dict[str, Candidate] = {}
-    for name, layer in layers.items():
-        shape = (layer.out_features, layer.in_features)
-        weight = layer.weight
-        alive = int(torch.count_nonzero(weight.detach())) if weight.numel() else 0
-        density = alive / weight.numel() if weight.numel() else 1.0
-        rows = tuple(call.rows for call in calls[name])
-        why = reasons.get(name, "")
-        if not why and density > break_even:
-            why = f"density {density:.2g} is above break_even={break_even:.2g}, not measured"
-        decisions[name] = LayerDecision(name, shape, density, rows, False, why)
-        if not why:
-            candidates[name] = Candidate(layer, encode(layer.weight), tuple(calls[name]))
-
+    chosen = dict(candidates)
     measured: dict[str, tuple[bool, bool]] = {}
     while True:
-        alive_layers = {candidates[name].layer for name in candidates}
+        layers = {each.layer for each in chosen.values()}
+        fed = {pairs[layer] for layer in layers if layer in pairs}
         layouts = {
-            name: (
-                any(pairs.get(other) is each.layer for other in alive_layers),
-                pairs.get(each.layer) in alive_layers,
-            )
-            for name, each in candidates.items()
+            name: (each.layer in fed, pairs.get(each.layer) in layers)
+            for name, each in chosen.items()
         }
-        outdated = [name for name in candidates if measured.get(name) != layouts[name]]
+        outdated = [name for name in chosen if measured.get(name) != layouts[name]]
         if not outdated:
-            break
+            return {name: (each.matrix, layouts[name][1]) for name, each in chosen.items()}
         for name in outdated:
             measured[name] = layouts[name]
             decisions[name] = _measured(
-                decisions[name], candidates[name], layouts[name], margin, measure, generator
+                decisions[name], chosen[name], layouts[name], margin, measure, generator
             )
-        candidates = {name: each for name, each in candidates.items() if decisions[name].swapped}
-    return decisions, {name: (each.matrix, layouts[name][1]) for name, each in candidates.items()}
+        chosen = {name: each for name, each in chosen.items() if decisions[name].swapped}
 
 
 def _measured(

@@ -58,8 +58,8 @@ class CompressReport:
         ('fc.weight',)
         >>> print(report)
         weight       shape  density  rows  dense ms  sparse ms  speed-up  decision
-        ------------------------------------------------------------------------------------
-        fc.weight  512x256   0.0500     8    0.3000     0.1000     3.00x    sparse: faster
+        --------------------------------------------------------------------------------
+        fc.weight  512x256   0.0500     8    0.3000     0.1000     3.00x  sparse: faster
         measured on cpu, 1 thread; outputs differ by at most 1.0e-07 of the largest
     """
 

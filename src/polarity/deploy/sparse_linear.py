@@ -17,8 +17,8 @@ class SparseLinear(nn.Module):
     r"""The same map as a ``nn.Linear``, by a sparse product.
 
     Computes :math:`x W^\top + b` for inputs of any number of dimensions. Its weight is held in
-    three buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, indices of 32
-    bits), which is what its ``state_dict`` holds too; :attr:`weight` is computed when it is read.
+    three buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, indices
+    of 32 bits), which is what its ``state_dict`` holds too; :attr:`weight` is computed when read.
 
     For inference: the weight is a constant. Gradients pass through to the input and reach the bias.
     Where PyTorch has no sparse product (under autocast, in half precision on CPU, for nested
@@ -66,8 +66,8 @@ class SparseLinear(nn.Module):
         if (
             x.is_nested
             or x.layout is not torch.strided
-            or torch.is_autocast_enabled(device)
             or not has_kernel(device, x.dtype)
+            or torch.is_autocast_enabled(device)
         ):
             return F.linear(x, self.weight, self.bias)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
@@ -84,6 +84,10 @@ class SparseLinear(nn.Module):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}, density={density:.4g}"
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        has_kernel(self.values.device.type, self.values.dtype)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool,
@@ -102,7 +106,7 @@ class SparseLinear(nn.Module):
             given = encode(dense)
             state_dict.update(zip((prefix + name for name in BUFFERS), given, strict=True))
         else:
-            held = [state_dict.get(f"{prefix}{name}") for name in BUFFERS]
+            held: list[Any] = [state_dict.get(f"{prefix}{name}") for name in BUFFERS]
             given = CSR(*held) if all(isinstance(each, Tensor) for each in held) else self.matrix
             wrong = why_invalid(given, self.shape)
             if wrong is not None:
@@ -111,7 +115,7 @@ class SparseLinear(nn.Module):
         if given.values.shape != self.values.shape:
             self.values = self.values.new_empty(given.values.shape)
             self.col_indices = self.col_indices.new_empty(given.col.shape)
-        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(
             state_dict, prefix, metadata, strict, missing, unexpected, errors
         )
 
@@ -129,6 +133,7 @@ def make_sparse(
         feature_major: see :func:`polarity.deploy.csr.csr_linear`.
     """
     weight = linear.weight
+    has_kernel(weight.device.type, weight.dtype)  # asked now, so that forward finds the answer
     matrix = encode(weight) if matrix is None else matrix
     del linear._parameters["weight"]
     kind = type(linear)

@@ -1,0 +1,125 @@
+"""Compressed models from a file, and back to dense ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polarity.deploy.calls import followers
+from polarity.deploy.csr import CSR, why_invalid
+from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
+
+__all__ = ["decompress", "restore"]
+
+
+def decompress(model: nn.Module) -> nn.Module:
+    """Make every swapped layer the dense linear layer again that it was, in place.
+
+    Weights are equal to what they were, in new parameters; a model without swapped layers is left
+    as it is.
+
+    Returns:
+        The model.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Linear(4, 4)
+        >>> _ = nn.init.eye_(model.weight)
+        >>> _ = pol.deploy.compress(model, torch.ones(2, 4), measure=lambda dense, sparse: (2, 1))
+        >>> model
+        SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
+        >>> decompress(model)
+        Linear(in_features=4, out_features=4, bias=True)
+    """
+    with torch.inference_mode(False):
+        for module in list(model.modules()):
+            if isinstance(module, SparseLinear):
+                make_dense(module)
+    return model
+
+
+def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
+    """Load the ``state_dict`` of a compressed model into a plain one, in place, without measuring.
+
+    Those linear layers are swapped that were swapped when the ``state_dict`` was taken. Into a
+    model that is compressed in the same way, its own ``load_state_dict`` will do; that also takes
+    dense checkpoints.
+
+    Args:
+        model: the architecture as it was before compressing.
+        state_dict: of the compressed model.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if a sparse weight has no ``nn.Linear`` of its shape in the model, or its
+            indices are out of order or range. The model is left as it was.
+        RuntimeError: if other entries do not fit, as ``load_state_dict`` says; the layers are left
+            as they were.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Linear(4, 4)
+        >>> _ = nn.init.eye_(model.weight)
+        >>> _ = pol.deploy.compress(model, torch.ones(2, 4), measure=lambda dense, sparse: (2, 1))
+        >>> list(model.state_dict())
+        ['bias', 'values', 'crow_indices', 'col_indices']
+        >>> restore(nn.Linear(4, 4), model.state_dict())
+        SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
+    """
+    found = _sparse_weights(model, state_dict)
+    weights = {layer: layer.weight for layer in found}
+    try:
+        for layer, matrix in found.items():
+            like = weights[layer]
+            own = CSR(
+                matrix.values.to(like.device, like.dtype, copy=True),
+                *(each.to(like.device, torch.int32, copy=True) for each in matrix[1:]),
+            )
+            make_sparse(layer, own)
+        for first, second in followers(model).items():
+            if isinstance(first, SparseLinear) and isinstance(second, SparseLinear):
+                first.feature_major = True
+        model.load_state_dict(state_dict)
+    except BaseException:
+        for layer, weight in weights.items():
+            module = layer
+            if isinstance(module, SparseLinear):
+                make_dense(module, weight)
+        raise
+    return model
+
+
+def _sparse_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[nn.Linear, CSR]:
+    """The weights that a checkpoint holds by their entries, for layers that are dense still."""
+    modules = dict(model.named_modules())
+    found: dict[nn.Linear, CSR] = {}
+    for key in state_dict:
+        path, _, last = key.rpartition(".")
+        if last != "crow_indices":
+            continue
+        prefix = f"{path}." if path else ""
+        module = modules.get(path)
+        if isinstance(module, SparseLinear):
+            continue
+        if not isinstance(module, nn.Linear):
+            raise ValueError(
+                f"{key!r} is part of a sparse weight, but {path!r} is no nn.Linear of the model"
+            )
+        missing = [
+            name for name in BUFFERS if not isinstance(state_dict.get(prefix + name), Tensor)
+        ]
+        if missing:
+            raise ValueError(f"{prefix}{missing[0]} is missing beside {key!r}")
+        matrix = CSR(*(state_dict[prefix + name] for name in BUFFERS))
+        wrong = why_invalid(matrix, (module.out_features, module.in_features))
+        if wrong is not None:
+            raise ValueError(f"the sparse weight of {path!r} does not fit: {wrong}")
+        found[module] = matrix
+    return found
