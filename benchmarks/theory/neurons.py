@@ -71,7 +71,7 @@ def train(
     factor: float,
     lr: float,
     steps: int,
-    beta: float | None = None,
+    beta: tuple[float, float] | None = None,
     record: int = 0,
 ) -> tuple[Networks, Array, list[Networks]]:
     """Full-batch gradient descent on (a, w), or on Sign-In's factors of both.
@@ -83,7 +83,7 @@ def train(
         factor: c.
         lr: Step size.
         steps: Number of steps.
-        beta: Sign-In's inner scaling of all weights; None descends on the weights themselves.
+        beta: Sign-In's inner scalings of a and of w; None descends on the weights themselves.
         record: After how many steps to take a picture; 0 takes none.
 
     Returns:
@@ -92,7 +92,7 @@ def train(
     theta = np.concatenate([start.a[..., None], start.w], axis=2)
     m = v = theta
     if beta is not None:
-        m, v = balance(theta, np.full(1, beta))
+        m, v = balance(theta, np.array([beta[0], *[beta[1]] * start.w.shape[2]]))
         theta = m * v
     pictures = []
 

@@ -42,7 +42,7 @@ def portrait(record: Record) -> str:
         "number here, so a = −w holds to the last bit and these runs reach the origin. Where the "
         "two derivatives are summed separately their rounding differs and part of the runs leave "
         "the saddle: that is an artefact, not a recovery. With β₂ > β₁ the start lies on the wrong "
-        "side of the manifold and w dies. (In the proof of Theorem A.1 the region Γ₀ is printed as "
+        "side of the manifold and w dies. With w < 0 every flow ends where a·w = 0. (In the proof of Theorem A.1 the region Γ₀ is printed as "
         "a < −w; the argument and the statement need a > −w.)"
     )
 
@@ -132,7 +132,16 @@ def _differences(record: Record) -> str:
         )
     if not lines:
         return "Every cell is the paper's."
-    return "Where cells differ from the printed table:\n\n" + "\n".join(lines)
+    listed = "\n".join(lines)
+    return f"Where cells differ from the printed table:\n\n{listed}\n\n{_WHY}"
+
+
+_WHY = """\
+Two mechanisms. With Sign-In the missing runs pass close to the saddle at the origin, from which they
+escape at a rate that does not depend on how close they came, so fewer steps are not enough for the
+closest ones: they are late, not lost. With gradient descent and few samples a run with a < 0 meets a
+loss with kinks, whose pieces differ from that of infinitely many samples; some pass the saddle after
+all, the more the longer they train. Both go away with more samples and, for Sign-In, more steps."""
 
 
 def figure7(record: Record) -> str:

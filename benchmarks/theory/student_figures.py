@@ -16,19 +16,17 @@ from benchmarks.theory.style import BLUE, DPI, RED, STYLE
 _TITLES = {
     "dense": "dense, k = 20",
     "good signs": "sparse, good signs",
-    "bad signs": "sparse, bad signs",
-    "bad signs + sign_in": "sparse, bad signs, Sign-In",
+    "bad signs, balanced": "sparse, bad signs",
+    "bad signs, balanced + sign_in": "sparse, bad signs, Sign-In, β = 2",
 }
 
 
 def plot_students(record: Record, path: Path) -> Path:
     """|aᵢ|·wᵢ of the neurons of one seed in the four setups, blue for aᵢ > 0, red for aᵢ < 0."""
     picture = record["picture"]
-    ends = [np.abs(panel["vectors"]).max() for panel in picture["panels"].values()]
-    reach = 1.1 * max(1.1, *ends)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.0, 7.6), layout="constrained")
-        panels = figure.subplots(2, 2, sharex=True, sharey=True)
+        panels = figure.subplots(2, 2)
         for axes, (setup, title) in zip(panels.flat, _TITLES.items(), strict=True):
             panel = picture["panels"][setup]
             axes.add_patch(Circle((0, 0), 1, fill=False, ec="#aaaaaa", lw=0.8))
@@ -49,6 +47,8 @@ def plot_students(record: Record, path: Path) -> Path:
                 )
             axes.set_title(f"{title}\nloss {panel['relative_loss']:.1e} of that of answering 0")
             axes.set_aspect("equal")
+            # The many neurons of a dense student need more room.
+            reach = 1.1 * max(1.3, np.abs(panel["vectors"]).max())
             axes.set_xlim(-reach, reach)
             axes.set_ylim(-reach, reach)
         keys = [

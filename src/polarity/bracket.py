@@ -167,7 +167,8 @@ def _finish(
     """Cut at the entry of this rank within a bracket that encloses it."""
     flat = np.concatenate(counts)
     at_low, at_high = flat[:, _LOW], flat[:, _HIGH]
-    pieces = [each.between for mine in parts for each in mine if each.between is not None]
+    found = [part.between for mine in parts for part in mine]
+    pieces = [piece for piece in found if piece is not None and piece.numel() > 0]
     inner = rank - int(at_low.sum())
     if inner < 1:
         threshold = bracket.low

@@ -50,7 +50,7 @@ def _perturb(
     if type(perturbation) is Epsilon:
         sizes = [field.survivors for field in fields.values()]
         turned = perturbation.draw(sum(sizes), generator)
-        for field, mine in zip(fields.values(), turned.split(sizes), strict=True):
+        for field, mine in zip(fields.values(), torch.split(turned, sizes), strict=True):
             field.turn(mine)
     elif type(perturbation) is Delta:
         _perturb_smallest(fields, perturbation, generator)
@@ -84,7 +84,7 @@ def _perturb_by_call(
     perturbed = perturbation(signs, torch.cat(magnitudes), generator)
     positive = _checked(perturbation, perturbed, signs.numel())
     sizes = [field.survivors for field in each]
-    for field, mine in zip(each, positive.split(sizes), strict=True):
+    for field, mine in zip(each, torch.split(positive, sizes), strict=True):
         field.set(mine)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polarity.arrays import Array, array_of, count_true, places_of
 from polarity.bit_packing import unpack_bits
-from polarity.bool_fields import places_of
 
 __all__ = ["bernoulli", "choose_exactly", "distinct", "fair_coins"]
 
@@ -45,14 +45,13 @@ def bernoulli(n: int, p: float, generator: torch.Generator | None = None) -> Ten
         return drawn.fill_(True)
     whole = int(256 * p)
     rest = 256 * p - whole
-    for block in drawn.split(_BLOCK):
-        random = _random_bytes(block.numel(), generator)
-        torch.lt(random, whole, out=block)
+    for block in _blocks(drawn):
+        random = array_of(_random_bytes(len(block), generator))
+        block[:] = random < whole
         if rest:
             undecided = places_of(random == whole)
-            block[undecided] = (
-                torch.rand(undecided.shape, generator=generator, device=drawn.device) < rest
-            )
+            finer = torch.rand(len(undecided), generator=generator, device=drawn.device)
+            block[undecided] = array_of(finer < rest)
     return drawn
 
 
@@ -78,17 +77,17 @@ def choose_exactly(n: int, k: int, generator: torch.Generator | None = None) -> 
         123
     """
     chosen = bernoulli(n, k / n if n else 0.0, generator)
-    blocks = chosen.split(_BLOCK)
-    counts = [int(block.count_nonzero()) for block in blocks]
+    counts = [int(count_true(block)) for block in _blocks(chosen)]
     lacking = k - sum(counts)
-    add = lacking > 0  # else `-lacking` of those chosen are given back
+    add = lacking > 0  # else as many of those chosen are given back
     candidates = [
-        block.numel() - count if add else count for block, count in zip(blocks, counts, strict=True)
+        len(block) - count if add else count
+        for block, count in zip(_blocks(chosen), counts, strict=True)
     ]
-    ranks = distinct(sum(candidates), abs(lacking), generator)
-    for block, size in zip(blocks, candidates, strict=True):
-        mine = ranks[(0 <= ranks) & (ranks < size)]
-        if mine.numel():
+    ranks = array_of(distinct(sum(candidates), abs(lacking), generator))
+    for block, size in zip(_blocks(chosen), candidates, strict=True):
+        mine = ranks[(ranks >= 0) & (ranks < size)]
+        if len(mine):
             block[places_of(block != add)[mine]] = add
         ranks = ranks - size
     return chosen
@@ -111,7 +110,8 @@ def distinct(n: int, k: int, generator: torch.Generator | None = None) -> Tensor
     while (lacking := k - drawn.numel()) > 0:
         # Never more at once than are lacking: so these are the first `k` different ones.
         more = torch.randint(n, (lacking,), generator=generator, device=device)
-        drawn = torch.cat([drawn, more]).unique()
+        drawn = torch.cat([drawn, more]).sort().values
+        drawn = drawn[drawn.diff(prepend=drawn.new_tensor([-1])) > 0]
     return drawn
 
 
@@ -126,14 +126,17 @@ def fair_coins(n: int, generator: torch.Generator | None = None) -> Tensor:
         torch.bool
     """
     tossed = torch.empty(n, dtype=torch.bool, device=_device(generator))
-    for block in tossed.split(_BLOCK):
-        packed = _random_bytes(-(-block.numel() // 8), generator)
-        if packed.device.type == "cpu":
-            bits = np.unpackbits(packed.numpy(), count=block.numel(), bitorder="little")
-            block.copy_(torch.from_numpy(bits))
+    for block in _blocks(tossed):
+        packed = _random_bytes(-(-len(block) // 8), generator)
+        if isinstance(block, np.ndarray):
+            block[:] = np.unpackbits(packed.numpy(), count=len(block), bitorder="little")
         else:
-            block.copy_(unpack_bits(packed, block.numel()))
+            block[:] = unpack_bits(packed, len(block))
     return tossed
+
+
+def _blocks(drawn: Tensor) -> list[Array]:
+    return [array_of(drawn[at : at + _BLOCK]) for at in range(0, drawn.numel(), _BLOCK)]
 
 
 def _random_bytes(n: int, generator: torch.Generator | None) -> Tensor:

@@ -159,7 +159,9 @@ class Chosen:
         cut = find_cut(fields, living - keep, keys, complaint=complaint)
         for at, (name, field) in enumerate(zip(names, fields, strict=True)):
             self.living[name], self.kept[name] = field.living, cut.kept[at]
-            self._places[name] = _Place(field, keys, cut.threshold, cut.ties[at], cut.kept_ties[at])
+            self._places[name] = _Place(
+                field, orders[at], keys, cut.threshold, cut.ties[at], cut.kept_ties[at]
+            )
 
     def in_place(self, name: str) -> bool:
         """Whether :meth:`visit` can be asked for a tensor.

@@ -8,7 +8,15 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from polarity.bool_fields import count_true, part_length, places_of
+from polarity.arrays import (
+    Array,
+    array_of,
+    bytes_of,
+    count_true,
+    parts_of,
+    places_of,
+    wide_array_of,
+)
 from polarity.deviation import Deviation
 from polarity.random_bits import bernoulli
 from polarity.selecting import Entries
@@ -22,8 +30,8 @@ Reference: TypeAlias = Literal["init", "trained", "mixed"]
 # What a code says of a survivor: whether its new sign is +, and whether that differs from the sign
 # of its initial weight, of its trained one, and of the one that the strategy refers to. So a sign
 # is turned by turning all bits. The code of a pruned entry is 0.
-_POSITIVE, _OFF_INIT, _OFF_TRAINED, _OFF_REFERENCE = 0, 1, 2, 3
-_TURN = 0b1111
+_POSITIVE, _OFF_INIT, _OFF_TRAINED, _OFF_REFERENCE = 1, 2, 4, 8
+_TURN = 15
 
 
 @dataclass(frozen=True)
@@ -46,40 +54,51 @@ class SignField:
 
     def turn(self, turned: Tensor) -> None:
         """Turn the signs of those survivors, in order, for which a bool tensor is True."""
-        for codes, places, mine in self._survivors(turned):
+        start = 0
+        for codes, places in self._survivors():
+            mine = self._here(turned[start : start + len(places)])
+            start += len(places)
             codes[places[places_of(mine)]] ^= _TURN
 
     def set(self, positive: Tensor) -> None:
         """Set the signs of all survivors, in order, by a bool tensor."""
-        for codes, places, mine in self._survivors(positive):
-            _set_at(codes, places, mine)
+        start = 0
+        for codes, places in self._survivors():
+            mine = self._here(positive[start : start + len(places)])
+            start += len(places)
+            _set(codes, places, mine)
 
-    def set_some(self, part: slice, some: Tensor, positive: Tensor) -> int:
+    def set_some(self, part: slice, some: Array, positive: Tensor) -> int:
         """Set the signs of those survivors of a part for which ``some`` is True.
 
         In order, by the first entries of the bool tensor ``positive``. Returns how many it took.
         """
         places = places_of(some)
-        count = places.numel()
-        _set_at(self.codes[part], places, positive[:count])
-        return count
+        _set(array_of(self.codes[part]), places, self._here(positive[: len(places)]))
+        return len(places)
 
     def positive(self) -> Tensor:
         """Return which survivors get a +, in order, as a new bool tensor."""
-        signs = [(codes[places] & 1).bool() for codes, places, _ in self._survivors(None)]
-        return torch.cat(signs)
+        signs = [torch.as_tensor(codes[places] & 1) for codes, places in self._survivors()]
+        return torch.cat(signs).bool() if signs else self.mask[:0]
 
     def magnitudes(self) -> Tensor:
         """Return the trained magnitudes of the survivors, in order."""
-        values, at = _flat_values(self.entries), part_length(self.mask.device)
-        parts = zip(values.split(at), self.mask.split(at), strict=True)
-        return torch.cat([value[places_of(mask)].abs() for value, mask in parts])
+        values = _flat_values(self.entries)
+        taken = [
+            values[part][torch.as_tensor(places_of(array_of(self.mask[part])))].abs()
+            for part in parts_of(self.mask.numel(), self.mask.device)
+        ]
+        return torch.cat(taken) if taken else values[:0]
 
     def report(self, name: str, revived: int = 0) -> LayerSigns:
         """Count the signs."""
-        positive, off_init, off_trained, off_reference = (
-            self._count(bit) for bit in (_POSITIVE, _OFF_INIT, _OFF_TRAINED, _OFF_REFERENCE)
-        )
+        counts = dict.fromkeys((_POSITIVE, _OFF_INIT, _OFF_TRAINED, _OFF_REFERENCE), 0)
+        codes = array_of(self.codes)
+        for part in parts_of(self.codes.numel(), self.codes.device):
+            for bit in counts:
+                counts[bit] += count_true(codes[part] & bit)
+        positive, off_init, off_trained, off_reference = (int(each) for each in counts.values())
         total = self.survivors
         return LayerSigns(
             name=name,
@@ -99,44 +118,38 @@ class SignField:
             out: tensor of the weight's shape and device.
             keep_pruned: whether the pruned entries of ``out`` stay as they are, or become zero.
         """
-        flat = out.view(-1) if out.is_contiguous() else out.reshape(-1).contiguous()
-        at = part_length(flat.device)
-        signs = torch.empty(min(at, flat.numel()), dtype=torch.uint8, device=flat.device)
-        for part, codes, mask in zip(
-            flat.split(at), self.codes.split(at), self.mask.split(at), strict=True
-        ):
-            sign = torch.bitwise_and(codes, 1, out=signs[: codes.numel()])
-            sign = sign.mul_(2).sub_(mask.view(torch.uint8)).view(torch.int8)  # 0 where pruned
+        flat = out.view(-1) if out.is_contiguous() else out.reshape(-1)
+        codes, mask = array_of(self.codes), bytes_of(array_of(self.mask))
+        for part in parts_of(flat.numel(), flat.device):
+            signs = codes[part] & 1
+            signs *= 2
+            signs -= mask[part]  # 1, 0 where pruned, or 255, which is -1
+            here = flat[part]
+            signs_here = torch.as_tensor(signs).view(torch.int8)
             if keep_pruned:
-                part.copy_(torch.where(mask, sign.to(part.dtype).mul_(self.sigma), part))
+                new = signs_here.to(here.dtype).mul_(self.sigma)
+                here.copy_(torch.where(self.mask[part], new, here))
             else:
-                part.copy_(sign).mul_(self.sigma)
-        if flat.data_ptr() != out.data_ptr():
+                here.copy_(signs_here).mul_(self.sigma)
+        if not out.is_contiguous():
             out.copy_(flat.view(out.shape))
 
-    def _count(self, bit: int) -> int:
-        at = part_length(self.codes.device)
-        counts = (
-            count_true((part >> bit).bitwise_and_(1).view(torch.bool))
-            for part in self.codes.split(at)
-        )
-        return int(sum(counts))
+    def _survivors(self) -> Iterator[tuple[Array, Array]]:
+        """Yield the parts of the codes, and where in them the survivors are."""
+        codes, mask = array_of(self.codes), array_of(self.mask)
+        for part in parts_of(self.mask.numel(), self.mask.device):
+            yield codes[part], places_of(mask[part])
 
-    def _survivors(self, field: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield parts of the codes, where in them survivors are, and these survivors' entries."""
-        at, start = part_length(self.mask.device), 0
-        for codes, mask in zip(self.codes.split(at), self.mask.split(at), strict=True):
-            places = places_of(mask)
-            mine = places if field is None else field[start : start + places.numel()]
-            start += places.numel()
-            yield codes, places, mine.to(codes.device)
+    def _here(self, tensor: Tensor) -> Array:
+        return array_of(tensor.to(self.mask.device))
 
 
-def _set_at(codes: Tensor, places: Tensor, positive: Tensor) -> None:
-    """Make the signs at these places of the codes + where a bool tensor is True, else -."""
+def _set(codes: Array, places: Array, positive: Array) -> None:
+    """Make the signs at these places of the codes + where a bool array is True, else -."""
     old = codes[places]
-    turned = (old & 1) ^ positive.to(codes.device).view(torch.uint8)
-    codes[places] = old ^ turned.mul_(_TURN)
+    turned = (old & 1) ^ bytes_of(positive)
+    turned *= _TURN
+    codes[places] = old ^ turned
 
 
 def read_signs(
@@ -168,40 +181,45 @@ def read_signs(
         ValueError: if an entry of the trained or the initial weight is NaN or infinite.
     """
     trained, init, mask = _flat_values(entries), init.detach().reshape(-1), mask.reshape(-1)
-    at, size = part_length(mask.device), mask.numel()
-    codes = torch.empty(size, dtype=torch.uint8, device=mask.device)
-    survivors = sum(int(count_true(part)) for part in mask.split(at))
-    from_trained = bernoulli(survivors, mix, generator) if reference == "mixed" else None
-    deviation = Deviation(float(init[0]) if size else 0.0, min(at, size), init.device)
-    total = torch.zeros((), dtype=torch.float32, device=mask.device)
+    size, device = mask.numel(), mask.device
+    parts = list(parts_of(size, device))
+    survivors = int(sum(count_true(array_of(mask[part])) for part in parts))
+    choice = bernoulli(survivors, mix, generator).to(device) if reference == "mixed" else None
+    codes = torch.empty(size, dtype=torch.uint8, device=device)
+    longest = parts[0].stop if parts else 0
+    deviation = Deviation(float(init[0]) if size else 0.0, longest, init.device)
+    total = torch.zeros((), device=device)
+    # As torch compares: with the centre rounded to the dtype of the weight.
+    centers = [float(torch.tensor(center, dtype=each.dtype)) for each in (init, trained)]
     drawn = 0
-    for code, now, first, alive in zip(
-        codes.split(at), trained.split(at), init.split(at), mask.split(at), strict=True
-    ):
-        deviation.add(first)
-        total += now.sum(dtype=torch.promote_types(now.dtype, torch.float32))
-        now_positive, first_positive = now >= 0, (first >= 0).to(mask.device)
-        refers = first_positive if reference == "init" else now_positive
-        positive = refers
-        if center != 0:
-            positive = (first >= center).to(mask.device) if reference == "init" else now >= center
-        if from_trained is not None:
+    for part in parts:
+        deviation.add(init[part])
+        total += trained[part].sum(dtype=torch.promote_types(trained.dtype, torch.float32))
+        alive = array_of(mask[part])
+        from_init, init_beyond = _compared(init[part], centers[0], device)
+        from_trained, trained_beyond = _compared(trained[part], centers[1], device)
+        refers, positive = from_trained, trained_beyond
+        if reference == "init":
+            refers, positive = from_init, init_beyond
+        elif choice is not None:
             places = places_of(alive)
-            taken = torch.zeros_like(alive)
-            taken[places] = from_trained[drawn : drawn + places.numel()].to(mask.device)
-            drawn += places.numel()
-            refers = torch.where(taken, now_positive, first_positive)
-            first_beyond = (first >= center).to(mask.device)
-            positive = torch.where(taken, now >= center, first_beyond)
-        code.copy_(positive.view(torch.uint8))
+            taken = alive & False
+            taken[places] = array_of(choice[drawn : drawn + len(places)])
+            drawn += len(places)
+            refers = (from_trained & taken) | (from_init & ~taken)
+            positive = (trained_beyond & taken) | (init_beyond & ~taken)
+        code = array_of(codes[part])
+        code[:] = bytes_of(positive)
         for bit, other in (
-            (_OFF_INIT, first_positive),
-            (_OFF_TRAINED, now_positive),
+            (_OFF_INIT, from_init),
+            (_OFF_TRAINED, from_trained),
             (_OFF_REFERENCE, refers),
         ):
             if other is not positive:
-                code.add_((other ^ positive).view(torch.uint8), alpha=1 << bit)
-        code.mul_(alive.view(torch.uint8))
+                off = bytes_of(other ^ positive)
+                off *= bit
+                code |= off
+        code *= bytes_of(alive)
     if not math.isfinite(float(total)):  # NaN or infinite, or a sum that overflowed
         _check_finite("trained", name, trained, mask if hidden else None)
     sigma = deviation.value()
@@ -209,6 +227,17 @@ def read_signs(
         _check_finite("init", name, init, None)
         sigma = float(init.double().std(correction=0))
     return SignField(entries, mask, codes, survivors, sigma)
+
+
+def _compared(values: Tensor, center: float, device: torch.device) -> tuple[Array, Array]:
+    """Return which values are at least zero, and which at least the centre."""
+    numbers = wide_array_of(values)
+    from_zero = _moved(numbers >= 0.0, device)
+    return from_zero, _moved(numbers >= center, device) if center else from_zero
+
+
+def _moved(bools: Array, device: torch.device) -> Array:
+    return array_of(torch.as_tensor(bools).to(device))
 
 
 def _check_finite(role: str, name: str, values: Tensor, only: Tensor | None) -> None:

@@ -5,9 +5,8 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from polarity.bool_fields import places_of
+from polarity.arrays import Array, places_of
 from polarity.bracket import find_cut, first_of
 from polarity.key_fields import KeyField, Space
 from polarity.ordered_keys import keys_for
@@ -16,7 +15,7 @@ from polarity.selecting import Entries
 __all__ = ["smallest"]
 
 
-def smallest(entries: Mapping[str, Entries], count: int) -> Iterator[tuple[str, slice, Tensor]]:
+def smallest(entries: Mapping[str, Entries], count: int) -> Iterator[tuple[str, slice, Array]]:
     """Find the ``count`` living entries of smallest magnitude of all tensors together.
 
     Of equal ones those count as smaller that come first, in row-major order within a tensor, the
@@ -29,7 +28,7 @@ def smallest(entries: Mapping[str, Entries], count: int) -> Iterator[tuple[str, 
 
     Yields:
         For every part of every tensor, in order: the name, the slice of its flattened entries, and
-        which of those are among the smallest, a bool tensor that is valid until the next one.
+        which of those are among the smallest, a bool array or tensor (see :mod:`polarity.arrays`).
 
     Example:
         >>> values = torch.tensor([5.0, -0.1, 4.0, 0.2])
@@ -37,7 +36,7 @@ def smallest(entries: Mapping[str, Entries], count: int) -> Iterator[tuple[str, 
         [[False, True, False, True]]
     """
     keys = keys_for((each.dtype for each in entries.values()), signed=False)
-    fields = [each.field(name, keys, row_major=True) for name, each in entries.items()]
+    fields = [each.field(name, keys, _row_major(each)) for name, each in entries.items()]
     cut = find_cut(fields, count, keys)
     ties = list(chain.from_iterable(cut.ties))
     dropped_ties = sum(ties) - sum(chain.from_iterable(cut.kept_ties))
@@ -56,15 +55,23 @@ def smallest(entries: Mapping[str, Entries], count: int) -> Iterator[tuple[str, 
                     yield field.name, part, small
 
 
+def _row_major(entries: Entries) -> tuple[int, ...] | None:
+    """Return the dimensions in order if the entries lie so in memory, else None: by a copy."""
+    in_order = tuple(range(len(entries.shape)))
+    return in_order if entries.memory_order == in_order else None
+
+
 def _small(
     field: KeyField, part: slice, threshold: int, ties: int, share: int, space: Space
-) -> Tensor:
+) -> Array:
     """Return which living entries are below the threshold, or among the first ``share`` at it."""
 
-    def upto(kept_ties: int) -> Tensor:
+    def upto(kept_ties: int) -> Array:
         """Return the living entries at the threshold and below, or those below alone."""
-        above = _as_tensor(field.kept(part, threshold, ties, kept_ties, space))
-        return above.logical_not() & _living(field, part)
+        small = ~field.kept(part, threshold, ties, kept_ties, space)
+        if field.alive is not None:
+            small &= field.alive[part]
+        return small
 
     if share == 0:
         return upto(ties)
@@ -75,14 +82,10 @@ def _small(
     return small
 
 
-def _living(field: KeyField, part: slice) -> Tensor:
-    if field.alive is None:
-        return torch.ones(part.stop - part.start, dtype=torch.bool, device=field.device)
-    return _as_tensor(field.alive[part])
-
-
-def _as_tensor(bools: object) -> Tensor:
-    if isinstance(bools, np.ndarray):
-        return torch.from_numpy(bools)
-    assert isinstance(bools, Tensor)
-    return bools
+def _living(field: KeyField, part: slice) -> Array:
+    if field.alive is not None:
+        return field.alive[part]
+    size = part.stop - part.start
+    if field.device.type == "cpu":
+        return np.ones(size, dtype=bool)
+    return torch.ones(size, dtype=torch.bool, device=field.device)

@@ -15,7 +15,7 @@ from benchmarks.theory.neuron import (
     gaussian_task,
     losses,
 )
-from benchmarks.theory.neurons import Networks, gradients, outputs
+from benchmarks.theory.neurons import gradients, outputs, train
 from benchmarks.theory.students import draw_students, draw_teachers
 from polarity.parametrizations.sign_in import SignInMW
 
@@ -228,4 +228,34 @@ def test_students_are_drawn_as_the_paper_says():
     assert (starts["bad"].a > 0).all()
     np.testing.assert_array_equal(np.abs(starts["good"].w), np.abs(starts["bad"].w))
     assert starts["dense"].w.std() == pytest.approx(np.sqrt(0.5), rel=0.03)
-    assert isinstance(starts["bad"], Networks)
+    even = starts["balanced"]
+    np.testing.assert_allclose(even.a**2, np.square(even.w).sum(axis=2))
+
+
+@pytest.mark.parametrize("beta", [None, (2.0, 1.0)])
+def test_several_neurons_train_as_by_autograd(beta):
+    teachers = draw_teachers(3, seed=0)
+    start = draw_students(teachers, seed=1)["bad"]
+    inputs = np.random.default_rng(2).standard_normal((30, 2))
+    labels = outputs(teachers, inputs, 1 / 3)
+    settings = {"factor": 1 / 3, "lr": 0.5, "steps": 40, "beta": beta, "record": 10}
+    end, loss, path = train(start, inputs, labels, **settings)
+    assert len(path) == 5
+    np.testing.assert_allclose(path[0].w, start.w, rtol=1e-14)
+    theta = np.concatenate([start.a[..., None], start.w], axis=2)
+    first = (theta,) if beta is None else balance(theta, np.array([2.0, 1.0, 1.0]))
+    parts = [torch.tensor(part, requires_grad=True) for part in first]
+    z, y = torch.from_numpy(inputs), torch.from_numpy(labels)
+    for step in range(41):
+        whole = parts[0] if beta is None else parts[0] * parts[1]
+        hidden = torch.relu(torch.einsum("skd,nd->skn", whole[..., 1:], z))
+        answers = torch.einsum("sk,skn->sn", whole[..., 0], hidden) / 3
+        each = 0.5 * (answers - y).square().mean(dim=1)
+        if step == 40:
+            break
+        slopes = torch.autograd.grad(each.sum(), parts)
+        with torch.no_grad():
+            for part, slope in zip(parts, slopes, strict=True):
+                part -= 0.5 * slope
+    np.testing.assert_allclose(end.w, whole[..., 1:].detach(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(loss, each.detach(), rtol=1e-9)

@@ -1,5 +1,6 @@
 """A matrix by its non-zero entries, and its product with a batch, as pure functions on tensors."""
 
+import math
 import warnings
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 __all__ = ["CSR", "csr_linear", "decode", "encode", "has_kernel", "why_invalid"]
+
+BLOCK = 64  # rows that a processor turns around at a time, so that they stay in its cache
 
 
 class CSR(NamedTuple):
@@ -81,12 +84,22 @@ def csr_linear(
         vector = flat[0]
         single = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
         return single.view(*leading, shape[0])
+    blocks = 1 if feature_major or x.is_cuda else math.ceil(flat.shape[0] / BLOCK)
+    if blocks <= 1:
+        product = _times(weight, flat, bias).view(*leading, shape[0])
+        return product if feature_major else product.contiguous()
+    result = x.new_empty(flat.shape[0], shape[0])
+    size = math.ceil(flat.shape[0] / blocks)
+    for start in range(0, flat.shape[0], size):
+        result[start : start + size] = _times(weight, flat[start : start + size], bias)
+    return result.view(*leading, shape[0])
+
+
+def _times(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the product in the order of memory it is computed in."""
     if bias is None:
-        product = torch.mm(weight, flat.t())
-    else:
-        product = torch.addmm(bias[:, None], weight, flat.t())
-    result = product.t().view(*leading, shape[0])
-    return result if feature_major else result.contiguous()
+        return torch.mm(weight, rows.t()).t()
+    return torch.addmm(bias[:, None], weight, rows.t()).t()
 
 
 def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
