@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.theory.dependence import dependence
+from benchmarks.theory.dependence import dependence, step_size
 from benchmarks.theory.line import obstruction, portrait
 from benchmarks.theory.page import report
 from benchmarks.theory.records import Record, measure
@@ -22,6 +22,7 @@ Part = Literal[
     "table2",
     "table8",
     "dependence",
+    "step_size",
     "students",
     "figure7",
     "failure",
@@ -33,6 +34,7 @@ PARTS: dict[Part, Callable[[bool], Record]] = {
     "table2": table2,
     "table8": table8,
     "dependence": dependence,
+    "step_size": step_size,
     "students": students,
     "figure7": figure7,
     "failure": failure,
@@ -47,7 +49,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "results"
 class TheoryOptions:
     """Sign-In's theory section: Tables 2 and 8, Figures 3, 4, 6, 7 and Theorem 5.4.
 
-    The whole of it takes about ten minutes of one CPU core.
+    The whole of it takes about a quarter of an hour of one CPU core.
     """
 
     quick: bool = False

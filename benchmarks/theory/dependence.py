@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.theory.dynamics import descend
-from benchmarks.theory.neuron import Array, Task, gaussian_task
+from benchmarks.theory.neuron import Array, Task, draw_case, gaussian_task
 from benchmarks.theory.records import Record, interval, outcome
 from benchmarks.theory.single_neuron import DIM, LR, SAMPLES, negative_a
 
@@ -52,6 +52,26 @@ def dependence(quick: bool) -> Record:
     settings = {"lr": LR, "dim": DIM, "samples": SAMPLES, "scale": 1.0, "beta": 1.0, "runs": runs}
     seeds = {"data_seeds": list(DATA_SEEDS), "start_seeds": [1 + seed for seed in DATA_SEEDS]}
     return {"settings": {**settings, **seeds, "short": short}, "cells": cells}
+
+
+def step_size(quick: bool) -> Record:
+    """Are recoveries by gradient descent the work of long steps? Few samples, and a large scale."""
+    runs, part = (4, 0.01) if quick else (100, 1.0)
+    cells = []
+    for samples, scale, horizon, sizes in (
+        (50, 1.0, 500.0, (0.02, 0.01, 0.005, 0.0025)),
+        (SAMPLES, 3.0, 200.0, (0.01, 0.005, 0.0025)),
+    ):
+        task = gaussian_task(samples, DIM, seed=0)
+        start = draw_case("-+", DIM, runs, seed=1, scale=scale)
+        for method, beta in (("gf", None), ("sign_in", (1.0, 1.0))):
+            for lr in sizes:
+                steps = round(part * horizon / lr)
+                (end,) = descend(start, task, lr=lr, steps=steps, beta=beta)
+                where = {"samples": samples, "scale": scale, "method": method}
+                cells.append({**where, "lr": lr, "steps": steps, **outcome(end, task)})
+    settings = {"dim": DIM, "runs": runs, "beta": 1.0, "data_seed": 0, "start_seed": 1}
+    return {"settings": settings, "cells": cells}
 
 
 def _batches(

@@ -42,7 +42,8 @@ def portrait(record: Record) -> str:
         "number here, so a = −w holds to the last bit and these runs reach the origin. Where the "
         "two derivatives are summed separately their rounding differs and part of the runs leave "
         "the saddle: that is an artefact, not a recovery. With β₂ > β₁ the start lies on the wrong "
-        "side of the manifold and w dies. With w < 0 every flow ends where a·w = 0. (In the proof of Theorem A.1 the region Γ₀ is printed as "
+        "side of the manifold and w dies. With w < 0 every flow ends where a·w = 0. (In the proof "
+        "of Theorem A.1 the region Γ₀ is printed as "
         "a < −w; the argument and the statement need a > −w.)"
     )
 
@@ -137,11 +138,11 @@ def _differences(record: Record) -> str:
 
 
 _WHY = """\
-Two mechanisms. With Sign-In the missing runs pass close to the saddle at the origin, from which they
-escape at a rate that does not depend on how close they came, so fewer steps are not enough for the
-closest ones: they are late, not lost. With gradient descent and few samples a run with a < 0 meets a
-loss with kinks, whose pieces differ from that of infinitely many samples; some pass the saddle after
-all, the more the longer they train. Both go away with more samples and, for Sign-In, more steps."""
+Two mechanisms, both artefacts of finite numbers. The missing Sign-In runs pass close to the saddle
+at the origin and leave it slowly, so fewer steps are not enough for the closest ones: most of
+them are late, not lost. Gradient descent recovers a few runs with a < 0 when there are few samples, because
+its steps are finite: they break the balance a² = ‖w‖² that keeps a from crossing 0 in the flow. The
+next section repeats those runs with shorter steps."""
 
 
 def figure7(record: Record) -> str:
@@ -212,3 +213,32 @@ def failure(record: Record) -> str:
         "kind. Left: the teacher keeps two inputs and the student gets others that it ignores. "
         f"Right: the teacher uses all d.\n\n{markdown(head, rows)}"
     )
+
+
+def step_size(record: Record) -> str:
+    settings = record["settings"]
+    rows = [
+        [
+            str(cell["samples"]),
+            f"{cell['scale']:g}",
+            PLAIN[cell["method"]],
+            f"{cell['lr']:g}",
+            f"{cell['lr'] * cell['steps']:g}",
+            percent(cell["loss"]),
+            percent(cell["sign_a"]),
+            str(cell["silenced"]),
+        ]
+        for cell in record["cells"]
+    ]
+    head = ["n", "σ", "method", "η", "T", "loss < 1e-4", "a > 0", "silenced"]
+    return (
+        f"{_SCALE}\n\nThe same {settings['runs']} starts (a < 0, w₁ > 0, d = {settings['dim']}) "
+        "and the same time with steps of different length, where gradient descent recovers runs:"
+        f"\n\n{markdown(head, rows)}"
+    )
+
+
+_SCALE = """\
+Scale. Where θ² ≪ β the factors √(4θ² + β²) of all weights are β: Sign-In is gradient flow at another
+speed and a cannot overtake w. The longer such runs train, the more of them are silenced, so more
+steps do not help."""
