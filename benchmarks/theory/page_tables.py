@@ -122,10 +122,10 @@ def _differences(record: Record) -> str:
             continue
         other = found["runs"] - found["successes"]
         told = (
-            f"{other} runs not at the solution; median loss of the cell {cell['median_loss']:.1e}, "
+            f"{other} of {found['runs']} not at the solution; median loss of the cell {cell['median_loss']:.1e}, "
             f"{cell['silenced']} silenced"
             if expected
-            else f"{found['successes']} runs solved it"
+            else f"{found['successes']} of {found['runs']} solved it"
         )
         lines.append(
             f"- {METHODS[cell['method']]}, {CASE_NAMES[cell['case']]}, n = {cell['samples']}, "
@@ -139,10 +139,10 @@ def _differences(record: Record) -> str:
 
 _WHY = """\
 Two mechanisms, both artefacts of finite numbers. The missing Sign-In runs pass close to the saddle
-at the origin and leave it slowly, so fewer steps are not enough for the closest ones: most of
-them are late, not lost. Gradient descent recovers a few runs with a < 0 when there are few samples, because
-its steps are finite: they break the balance a² = ‖w‖² that keeps a from crossing 0 in the flow. The
-next section repeats those runs with shorter steps."""
+at the origin and leave it slowly, so fewer steps are not enough for the closest ones: most of them
+are late, not lost. Gradient descent recovers a few runs with a < 0 when there are few samples,
+because its steps are finite: they break the balance a² = ‖w‖² that keeps a from crossing 0 in the
+flow. The next section repeats those runs with shorter steps."""
 
 
 def figure7(record: Record) -> str:
@@ -227,10 +227,12 @@ def step_size(record: Record) -> str:
             percent(cell["loss"]),
             percent(cell["sign_a"]),
             str(cell["silenced"]),
+            str(cell["diverged"]),
         ]
         for cell in record["cells"]
     ]
     head = ["n", "σ", "method", "η", "T", "loss < 1e-4", "a > 0", "silenced"]
+    head += ["diverged"]
     return (
         f"{_SCALE}\n\nThe same {settings['runs']} starts (a < 0, w₁ > 0, d = {settings['dim']}) "
         "and the same time with steps of different length, where gradient descent recovers runs:"
@@ -239,6 +241,6 @@ def step_size(record: Record) -> str:
 
 
 _SCALE = """\
-Scale. Where θ² ≪ β the factors √(4θ² + β²) of all weights are β: Sign-In is gradient flow at another
-speed and a cannot overtake w. The longer such runs train, the more of them are silenced, so more
-steps do not help."""
+Scale. Where θ² ≪ β the factors √(4θ² + β²) of all weights are β: Sign-In is gradient flow at
+another speed and a cannot overtake w. The longer such runs train, the more of them are silenced, so
+more steps do not help."""
