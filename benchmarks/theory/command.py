@@ -41,7 +41,7 @@ PARTS: dict[Part, Callable[[bool], Record]] = {
     "obstruction": obstruction,
     "speed": speed,
 }
-COMMITTED = Path(__file__).parent.parent / "results_theory"
+COMMITTED = Path(__file__).parent.parent / "results" / "theory"
 PAGE = Path(__file__).parents[2] / "docs" / "results"
 
 
@@ -55,7 +55,7 @@ class TheoryOptions:
     quick: bool = False
     """Few runs and few steps, to see that everything works: the numbers mean nothing."""
     results: Path | None = None
-    """Folder of the result files; benchmarks/results_theory, or runs/theory_quick with --quick."""
+    """Folder of the result files; benchmarks/results/theory, or runs/theory_quick with --quick."""
     out: Path | None = None
     """Folder of the page and its pictures; docs/results, or runs/theory_quick with --quick."""
     only: tuple[Part, ...] = ()

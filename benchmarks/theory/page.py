@@ -106,7 +106,7 @@ that the student has the one input that matters (d = 1), overparameterised that 
 descends on m and v with a or w = m·v and m² − v² = β at the start; it is not rescaled on the way.
 
 Everything below is float64, full batch, plain gradient descent on half the mean squared error, and
-comes from the JSON files in `benchmarks/results_theory`:
+comes from the JSON files in `benchmarks/results/theory`:
 
 ```bash
 python -m benchmarks sign_in theory

@@ -122,8 +122,8 @@ def _differences(record: Record) -> str:
             continue
         other = found["runs"] - found["successes"]
         told = (
-            f"{other} of {found['runs']} not at the solution; median loss of the cell {cell['median_loss']:.1e}, "
-            f"{cell['silenced']} silenced"
+            f"{other} of {found['runs']} not at the solution; median loss of the cell "
+            f"{cell['median_loss']:.1e}, {cell['silenced']} silenced"
             if expected
             else f"{found['successes']} of {found['runs']} solved it"
         )

@@ -18,7 +18,7 @@ from polarity.analysis import (
 from polarity.checkpoint import load, save
 from polarity.conversion import mask_weights
 from polarity.iterative import imp_prune, lrr_step
-from polarity.masking import density, load_masks, masks, sparsity
+from polarity.masking import density, load_masks, mask_shortcut, masks, sparsity
 from polarity.merging import dense_state_dict, merge
 from polarity.norm_alpha import norm_alpha, set_norm_alpha
 from polarity.norm_interpolation import interpolate_norms
@@ -65,6 +65,7 @@ __all__ = [
     "load",
     "load_masks",
     "lrr_step",
+    "mask_shortcut",
     "mask_weights",
     "masks",
     "merge",

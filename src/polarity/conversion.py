@@ -78,6 +78,7 @@ def attach_masks(found: Mapping[str, Target]) -> None:
         masking = target.masking
         if masking is None:
             masking = MaskedWeight(target.mask)
+            masking.train(target.uses[0].module.training)
             for use in target.owners:
                 if torch_mask(use.module, use.tensor_name) is not None:
                     prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]

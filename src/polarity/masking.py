@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from polarity.conversion import mask_weights
 from polarity.targets import attached, find_targets
 
-__all__ = ["density", "load_masks", "masks", "sparsity"]
+__all__ = ["density", "load_masks", "mask_shortcut", "masks", "sparsity"]
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
@@ -60,6 +60,44 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     if not masks:
         raise ValueError("masks is empty, expected at least one {name: mask}")
     return mask_weights(model, masks=masks)
+
+
+def mask_shortcut(model: nn.Module, enabled: bool) -> nn.Module:
+    """Say whether a model may leave out masks that would change nothing, as it does by default.
+
+    In training a mask is left out of the forward pass while what is stored is known to be zero
+    outside it: because it was looked at, or because an optimizer known to leave zeros alone
+    made the last step, with nothing remembered of pruned entries. The gradient is masked as it
+    arrives, so clipping, scaling and accumulation see what they always see. Any doubt (another
+    writer, another optimizer, a compiler, torch.func) brings the mask back by itself. What cannot
+    be noticed at once are writes through ``.data``: they are found when a step looks again, every
+    64th at the latest, and never seen in evaluation. Switch the shortcut off for code that writes
+    so, see *How a mask costs nothing* in the design notes.
+
+    Args:
+        model: a model with masked weights.
+        enabled: False applies the mask in every forward pass of this model from now on.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the model carries no mask.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.mask_shortcut(pol.mask_weights(nn.Linear(4, 2)), False)
+        >>> model.parametrizations.weight[0].shortcut
+        False
+    """
+    found = attached(model)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
+    for target in found.values():
+        assert target.masking is not None
+        target.masking.shortcut = bool(enabled)
+    return model
 
 
 def density(model: nn.Module) -> float:

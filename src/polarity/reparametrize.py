@@ -116,6 +116,7 @@ def _convert(
     form = SignInMW(target.mask, float(beta), enforce=masking is None or masking.enforce)
     if masking is not None:
         form.parked_where, form.parked_values = masking.parked_where, masking.parked_values
+        form.shortcut = masking.shortcut
     form.train(uses[0].module.training)
     chains: list[Any] = []
     for use in uses:

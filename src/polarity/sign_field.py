@@ -208,18 +208,16 @@ def read_signs(
             drawn += len(places)
             refers = (from_trained & taken) | (from_init & ~taken)
             positive = (trained_beyond & taken) | (init_beyond & ~taken)
-        code = array_of(codes[part])
-        code[:] = bytes_of(positive)
+        code = bytes_of(positive & alive)
         for bit, other in (
             (_OFF_INIT, from_init),
             (_OFF_TRAINED, from_trained),
             (_OFF_REFERENCE, refers),
         ):
             if other is not positive:
-                off = bytes_of(other ^ positive)
-                off *= bit
-                code |= off
-        code *= bytes_of(alive)
+                off = (other ^ positive) & alive
+                code = code + bytes_of(off) * bit
+        array_of(codes[part])[:] = code
     if not math.isfinite(float(total)):  # NaN or infinite, or a sum that overflowed
         _check_finite("trained", name, trained, mask if hidden else None)
     sigma = deviation.value()

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BITS", "is_transformed", "keep_where"]
+__all__ = ["BITS", "clear_outside", "is_transformed", "keep_where"]
 
 # The integer type as wide as a floating one: multiplying bits by 0 or 1 keeps or clears them.
 BITS = {
@@ -14,6 +15,8 @@ BITS = {
     torch.float32: torch.int32,
     torch.float64: torch.int64,
 }
+# Below this many entries numpy costs more to call than it saves.
+_WORTH_NUMPY = 2**15
 
 
 def keep_where(mask: Tensor, values: Tensor) -> Tensor:
@@ -43,12 +46,53 @@ def keep_where(mask: Tensor, values: Tensor) -> Tensor:
     return result
 
 
+def clear_outside(mask: Tensor, values: Tensor) -> Tensor:
+    """Set ``values`` to ``+0.0`` outside ``mask``, in place, bit for bit, and return them.
+
+    Args:
+        mask: bool tensor.
+        values: floating tensor of the same shape, of which autograd keeps no record.
+
+    Example:
+        >>> import torch
+        >>> clear_outside(torch.tensor([True, False]), torch.tensor([-1.0, torch.nan]))
+        tensor([-1.,  0.])
+    """
+    bits = BITS.get(values.dtype)
+    if bits is None:
+        return values.masked_fill_(~mask, 0)
+    held = values.view(bits)
+    _multiply(held, mask.view(torch.uint8), held)
+    return values
+
+
 def is_transformed(values: Tensor) -> bool:
     """Whether a compiler, torch.func, or autograd's own batching is at work."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch._C._functorch.is_legacy_batchedtensor(values)
+    )
+
+
+def _multiply(bits: Tensor, ones: Tensor, out: Tensor) -> None:
+    """Write ``bits * ones`` to ``out``; ``ones`` is a uint8 tensor of zeros and ones."""
+    if _numpy_can(bits):
+        # One pass in pieces that fit the cache; torch first widens all of ``ones``, in fresh pages.
+        np.multiply(bits.numpy(), ones.numpy(), out=out.numpy())
+        torch.autograd.graph.increment_version(out)
+    else:
+        torch.mul(bits, ones, out=out)
+
+
+def _numpy_can(values: Tensor) -> bool:
+    return (
+        values.numel() >= _WORTH_NUMPY
+        and values.is_cpu
+        and type(values) is Tensor
+        and torch.get_num_threads() == 1
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None
     )
 
 
@@ -61,7 +105,12 @@ class _KeepWhere(torch.autograd.Function):
         bits = BITS.get(values.dtype)
         if bits is None:
             return torch.where(mask, values, 0.0)
-        return (values.view(bits) * mask.view(torch.uint8)).view(values.dtype)
+        ones = mask.view(torch.uint8)
+        if not _numpy_can(values.view(bits)):
+            return (values.view(bits) * ones).view(values.dtype)
+        kept = torch.empty_like(values)
+        _multiply(values.view(bits), ones, kept.view(bits))
+        return kept
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

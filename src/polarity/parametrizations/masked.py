@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from polarity.bit_packing import pack_bits, unpack_bits
 from polarity.parametrizations.keep_where import keep_where
+from polarity.parametrizations.kept_zeros import can_rely, seen_directly
+from polarity.parametrizations.zeros_in_steps import follow_steps
 
 __all__ = ["MaskedWeight"]
 
@@ -22,10 +24,15 @@ class MaskedWeight(nn.Module):
     The mask is a buffer of the same shape as the weight, so it is saved, moved and copied with the
     model. It can be changed in place at any time.
 
+    In training the mask is not applied again to stored values that are known to be zero outside it
+    already: the weight is then a view of what is stored, see :func:`polarity.mask_shortcut`.
+
     Attributes:
         mask: bool tensor of the weight's shape, True where the entry lives.
         enforce: with False the mask is remembered but not applied: the weight is what is stored
             (strategy ``standard``, dense phases). Part of the ``state_dict``.
+        shortcut: with False the mask is applied in every forward pass, whatever is stored. Copied
+            and pickled with the module, but no part of the ``state_dict``.
 
     Args:
         mask: bool tensor, or a tensor of zeros and ones, of the weight's shape. It is copied.
@@ -55,6 +62,7 @@ class MaskedWeight(nn.Module):
         super().__init__()
         self.register_buffer("mask", as_mask(mask).clone())
         self.enforce = bool(enforce)
+        self.shortcut = True
         # What a pruned entry was worth when it was pruned, kept for a strategy that brings it back.
         # Buffers, so that they follow the model to its device; never saved.
         self.register_buffer("parked_where", None, persistent=False)
@@ -62,7 +70,19 @@ class MaskedWeight(nn.Module):
 
     def forward(self, stored: Tensor) -> Tensor:
         """Return the effective weight, same shape and dtype as ``stored``."""
-        return keep_where(self.mask, stored) if self.enforce else stored
+        if not self.enforce:
+            return stored
+        mask = self.mask
+        if self.may_rely_on(mask, stored):
+            return seen_directly(stored, mask)
+        return keep_where(mask, stored)
+
+    def may_rely_on(self, mask: Tensor, *stored: Tensor) -> bool:
+        """Whether the stored tensors are known to be zero outside the mask; in training only."""
+        if not (self.training and self.shortcut and can_rely(mask, *stored)):
+            return False
+        follow_steps()
+        return True
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return what to store so that :meth:`forward` gives ``weight`` inside the mask.

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polarity.parametrizations.keep_where import BITS, is_transformed, keep_where
+from polarity.parametrizations.keep_where import BITS, clear_outside, is_transformed, keep_where
 
 __all__ = ["masked_product"]
 
@@ -44,8 +44,7 @@ class _MaskedProduct(torch.autograd.Function):
         ctx.save_for_backward(mask, m, v)
         ctx.save_for_forward(mask, m, v)
         product = m * v
-        product.view(BITS[product.dtype]).mul_(mask.view(torch.uint8))
-        return product
+        return clear_outside(mask, product)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

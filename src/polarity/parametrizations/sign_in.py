@@ -68,7 +68,11 @@ class SignInMW(MaskedWeight):
 
     def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         """Return the effective weight, same shape and dtype as the factors."""
-        return masked_product(self.mask, m, v) if self.enforce else m * v
+        # Zero times zero passes on no gradient either, so nothing is left to mask.
+        mask = self.mask
+        if not self.enforce or self.may_rely_on(mask, m, v):
+            return m * v
+        return masked_product(mask, m, v)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return factors ``(m, v)`` of ``weight`` with the inner scaling ``beta``; zeros outside.
