@@ -214,28 +214,30 @@ def _scale(group: list[Result]) -> str:
 def _provenance(group: list[Result]) -> str:
     config = group[0]["config"]
     settings = "; ".join(f"{label} {config[key]}" for key, label in _SETTINGS.items())
+    lines = [_scale(group), "", f"- Settings: {settings}", *provenance(group)]
+    return "\n".join(lines)
+
+
+def provenance(results: Sequence[Result]) -> list[str]:
+    """Lines on the versions, machines and times behind some results."""
     versions = _distinct(
         ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        for result in group
+        for result in results
     )
     machines = _distinct(
         f"{machine['cpu']}, {machine['cores']} cores, threads per run {machine['threads']}, "
         f"device {machine['device']}"
-        for machine in (result["machine"] for result in group)
+        for machine in (result["machine"] for result in results)
     )
-    commits = _distinct(result["git_commit"] or "unknown" for result in group)
-    times = [result["seconds"] for result in group]
-    days = sorted(result["started"][:10] for result in group)
+    commits = _distinct(result["git_commit"] or "unknown" for result in results)
+    times = [result["seconds"] for result in results]
+    days = sorted(result["started"][:10] for result in results)
     period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    lines = [
-        _scale(group),
-        "",
-        f"- Settings: {settings}",
+    return [
         f"- Versions: {' / '.join(versions)}; commit {' / '.join(commits)}",
         f"- Machine: {' / '.join(machines)}",
         f"- Time: {min(times):.0f} to {max(times):.0f} s per run, {period}",
     ]
-    return "\n".join(lines)
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.estimates import Estimate, estimate
 from benchmarks.published import transcript
-from benchmarks.report import Section
+from benchmarks.report import Section, provenance
 from benchmarks.sign_in.summary import Arm, Comparison, comparisons, label, published
 from benchmarks.tables import markdown
 
@@ -199,27 +199,7 @@ def _provenance(group: Comparison) -> str:
             f"{key.replace('_', ' ')} {mine[key]}" for key in own if mine[key] is not None
         )
         settings.append(f"{label(arm)}: {used}")
-    versions = _distinct(
-        ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        for result in results
-    )
-    machines = _distinct(
-        f"{each['cpu']}, {each['cores']} cores, threads per run {each['threads']}, "
-        f"device {each['device']}"
-        for each in (result["machine"] for result in results)
-    )
-    commits = _distinct(result["git_commit"] or "unknown" for result in results)
-    times = [result["seconds"] for result in results]
-    days = sorted(result["started"][:10] for result in results)
-    period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    return "\n".join(
-        [
-            f"- Settings: {'; '.join(settings)}",
-            f"- Versions: {' / '.join(versions)}; commit {' / '.join(commits)}",
-            f"- Machine: {' / '.join(machines)}",
-            f"- Time: {min(times):.0f} to {max(times):.0f} s per run, {period}",
-        ]
-    )
+    return "\n".join([f"- Settings: {'; '.join(settings)}", *provenance(results)])
 
 
 def _draw(group: Comparison, folder: Path) -> list[tuple[Path, str]]:
