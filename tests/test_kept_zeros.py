@@ -91,10 +91,10 @@ def stored(model: nn.Module) -> nn.Parameter:
 def is_short(model: nn.Module) -> bool:
     """Whether the next forward pass applies no mask to the first layer."""
     name = type(model[0].weight.grad_fn).__name__
-    assert name in ("_SeenDirectlyBackward", "_KeepWhereBackward", "MulBackward0") or (
+    assert name in ("ViewBackward0", "_KeepWhereBackward", "MulBackward0") or (
         name == "_MaskedProductBackward"
     )
-    return name in ("_SeenDirectlyBackward", "MulBackward0")
+    return name in ("ViewBackward0", "MulBackward0")
 
 
 Treatment = Callable[[nn.Module], Any]
@@ -311,7 +311,10 @@ def test_state_that_is_loaded_with_something_in_pruned_entries_is_found() -> Non
 
 
 @pytest.mark.parametrize("start", [0, 29])
-def test_noise_on_gradients_is_found_in_the_step_that_brings_it_first(start: int) -> None:
+@pytest.mark.parametrize("in_place", [True, False], ids=["written to", "replaced"])
+def test_noise_on_gradients_is_found_in_the_step_that_brings_it_first(
+    start: int, in_place: bool
+) -> None:
     trained = []
     for shortcut in (True, False):
         model = ours(shortcut=shortcut)
@@ -320,7 +323,8 @@ def test_noise_on_gradients_is_found_in_the_step_that_brings_it_first(start: int
         def add_noise(model: nn.Module, draw: Any = draw, count: Any = count) -> None:
             if next(count) >= start:
                 for p in model.parameters():
-                    p.grad.add_(torch.randn(p.shape, generator=draw), alpha=0.01)
+                    noise = 0.01 * torch.randn(p.shape, generator=draw)
+                    p.grad = p.grad.add_(noise) if in_place else p.grad + noise
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -422,6 +426,91 @@ def test_two_weights_whose_gradients_share_memory_do_not_mask_each_other() -> No
     given = torch.arange(1.0, 17.0).view(4, 4)
     for layer, mask in zip(layers, masks, strict=True):
         assert torch.equal(layer.parametrizations.weight.original.grad, given * mask)
+
+
+def test_a_write_between_forward_and_step_is_looked_at_in_the_next_forward() -> None:
+    trained = []
+    for shortcut in (True, False):
+        model = ours(shortcut=shortcut)
+
+        def write(model: nn.Module) -> None:
+            with torch.no_grad():
+                stored(model).add_(0.01)
+
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        train(model, optimizer, 10)
+        train(model, optimizer, 10, before_step=write, seed=6)
+        trained.append(model)
+    assert same(*trained)
+    assert not is_short(trained[0])
+
+
+def test_a_gradient_that_somebody_else_holds_is_left_as_it_is() -> None:
+    model, outside = ours(), ~drawn_masks()[0]
+    given = torch.ones(10, 12)
+    model[0].weight.backward(given)
+    assert torch.equal(given, torch.ones(10, 12))
+    assert torch.equal(stored(model).grad, (~outside).float())
+    (x, y) = next(batches())
+    with parametrize.cached():
+        weight = model[0].weight
+        weight.retain_grad()
+        loss = cross_entropy(model(x), y)
+        dense, masked = torch.autograd.grad(loss, [weight, stored(model)], retain_graph=True)
+        weight.grad = stored(model).grad = None
+        loss.backward()
+    assert weight.grad[outside].any(), "the weight's own gradient is dense, the leaf's is not"
+    assert torch.equal(dense, weight.grad)
+    assert torch.equal(masked, torch.where(outside, 0.0, dense))
+    assert torch.equal(masked, stored(model).grad)
+
+
+@pytest.mark.parametrize("size", [30, 600], ids=["small", "beyond the cache"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_gradients_are_masked_bit_for_bit(dtype: torch.dtype, size: int) -> None:
+    layer = nn.Linear(size, size, bias=False, dtype=dtype)
+    draw = torch.Generator().manual_seed(1)
+    mask = torch.rand(size, size, generator=draw) < 0.5
+    pol.load_masks(layer, {"weight": mask})
+    odd = torch.tensor([torch.nan, -torch.inf, -0.0, 1e-40, -3.0], dtype=dtype)
+    gradient = odd[torch.randint(5, (size, size), generator=draw)]
+    expected = torch.where(mask, gradient, torch.zeros((), dtype=dtype))
+    for given in (gradient, gradient.t().contiguous().t()):
+        layer.zero_grad()
+        (layer.weight * given).sum().backward()  # a product of its own, which nobody else holds
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+        result = layer.parametrizations.weight.original.grad.contiguous()
+        assert torch.equal(result.isnan(), expected.isnan())  # of which there are many
+        number = ~expected.isnan()
+        assert torch.equal(result[number].view(bits), expected[number].view(bits))
+
+
+@pytest.mark.parametrize("kind", ["linear", "autocast", "conv", "channels_last", "attention"])
+def test_the_gradients_of_ordinary_layers_are_masked_in_place(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = kind in ("conv", "channels_last")
+    layer: nn.Module = nn.Conv2d(4, 6, 3) if conv else nn.Linear(8, 6)
+    x = torch.randn(2, 4, 8, 8) if conv else torch.randn(5, 8)
+    if kind == "channels_last":
+        layer, x = (
+            layer.to(memory_format=torch.channels_last),
+            x.contiguous(memory_format=torch.channels_last),
+        )
+    if kind == "attention":
+        layer, x = nn.MultiheadAttention(8, 2), torch.randn(3, 5, 8)
+    pol.mask_weights(layer)
+    if kind == "channels_last":
+        layer.to(memory_format=torch.channels_last)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a copy was made")
+
+    monkeypatch.setattr("polarity.parametrizations.masked_gradient.keep_where", refuse)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == "autocast"):
+        out = layer(x, x, x)[0] if kind == "attention" else layer(x)
+    out.square().sum().backward()
+    assert all(p.grad.any() for n, p in layer.named_parameters() if n.endswith("original"))
 
 
 def test_infinite_gradients_of_pruned_entries_do_not_come_through() -> None:

@@ -1,16 +1,17 @@
 """Leaves known to be zero outside a mask: what such a leaf holds need not be masked again."""
 
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from polarity.parametrizations.keep_where import BITS, clear_outside, is_transformed, keep_where
+from polarity.parametrizations.keep_where import BITS
 
-__all__ = ["KeptZeros", "can_rely", "is_due", "leaks", "seen_directly", "zeros_of"]
+__all__ = ["KeptZeros", "can_rely", "is_due", "leaks", "mask_of_gradients", "zeros_of"]
 
 _of_leaf: dict[int, "KeptZeros"] = {}
+_WIDE_UP_TO = 2**18
 
 
 class KeptZeros:
@@ -25,9 +26,16 @@ class KeptZeros:
         used: whether a forward pass has relied on the certificate since it was given.
         noted: the gradient as it was accumulated last, by identity and version.
         steps: how many steps of optimizers were followed.
-        treated: how often the last of them wrote to the leaf, and others to its gradient.
-        left: what tells the optimizer's state as that step has left it.
+        versions: those of the optimizer's state as the last of them left it.
+        usual: what that step did: who, and how often it wrote to what.
+        made: how many leaves something was ever known of.
     """
+
+    __slots__ = (
+        *("_at", "_bits", "_bits_at", "_leaf", "_looked", "_looks", "_mask", "__weakref__"),
+        *("noted", "refused", "steps", "used", "usual", "versions"),
+    )
+    made: ClassVar[int] = 0
 
     def __init__(self, leaf: Tensor) -> None:
         key = id(leaf)
@@ -36,16 +44,16 @@ class KeptZeros:
         self._at: tuple[int, int, int] | None = None
         self._looked: tuple[int, int, int] | None = None
         self._looks = 0
-        self._awaited: Tensor | None = None
-        self._fresh = False
-        self.refused = False
-        self.used = False
+        self._bits: Tensor | None = None
+        self._bits_at = -1
+        self.refused = self.used = False
         self.noted: tuple[int, int] | None = None
         self.steps = 0
-        self.treated: tuple[int, bool, int] | None = None
-        self.left: tuple[int, ...] | None = None
+        self.versions: dict[str, int] = {}
+        self.usual: list[int] = []
         leaf.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[no-untyped-call]
         _of_leaf[key] = self
+        KeptZeros.made += 1
 
     @property
     def leaf(self) -> Tensor | None:
@@ -54,22 +62,40 @@ class KeptZeros:
 
     @property
     def mask(self) -> Tensor | None:
-        """The mask that the certificate is about, while it exists."""
-        mask: Tensor | None = self._mask()
+        """The mask that there is a certificate about, while both exist."""
+        mask: Tensor | None = None if self._at is None else self._mask()
         return mask
 
     def hold(self, leaf: Tensor, mask: Tensor) -> bool:
         """Whether there is a valid certificate for this leaf and this mask."""
         # The leaf is compared too: another one may have got the ``id`` of one that is gone.
-        return self._leaf() is leaf and self._mask() is mask and self._at == _moment(leaf, mask)
+        at = (leaf._version, leaf.data_ptr(), mask._version)
+        return self._at == at and self._mask() is mask and self._leaf() is leaf
 
     def certify(self, leaf: Tensor, mask: Tensor) -> None:
         """Give a certificate for this moment; the caller knows that the zeros are there."""
-        self._mask, self._at, self.used = weakref.ref(mask), _moment(leaf, mask), False
+        self._turn_to(mask)
+        self._at, self.used = _moment(leaf, mask), False
 
     def void(self) -> None:
         """Withdraw the certificate until the leaf has been looked at again."""
         self._at = None
+
+    def check(self) -> None:
+        """Withdraw the certificate if somebody wrote to the leaf since it was given."""
+        leaf = self._leaf()
+        if self._at is None or leaf is None or leaf._version != self._at[0]:
+            self._at = None
+
+    def since(self, leaf: Tensor, mask: Tensor) -> tuple[int, ...]:
+        """Return what was done to leaf, mask and gradient since the certificate was given."""
+        gradient, noted = leaf.grad, self.noted
+        written = leaf._version - (-1 if self._at is None else self._at[0])
+        if gradient is None or noted is None:
+            return written, leaf.data_ptr(), mask._version
+        # Clipping and unscaling write to a gradient as often in every step.
+        other, treated = id(gradient) - noted[0], gradient._version - noted[1]
+        return written, leaf.data_ptr(), mask._version, other == 0, treated
 
     def look(self, leaf: Tensor, mask: Tensor) -> bool:
         """Give a certificate if the leaf is zero outside the mask, and return whether.
@@ -82,7 +108,8 @@ class KeptZeros:
             return False
         if self._mask() is not mask or (self._looked or moment)[2] != moment[2]:
             self._looks = 0
-        self._mask, self._looked = weakref.ref(mask), moment
+        self._turn_to(mask)
+        self._looked = moment
         self._looks += 1
         shared = leaf.is_shared()  # type: ignore[no-untyped-call]
         if not is_due(self._looks) or shared or leaks(leaf, mask, signed=True):
@@ -91,35 +118,41 @@ class KeptZeros:
         self._looked = None
         return True
 
-    def await_gradient(self, leaf: Tensor, mask: Tensor) -> bool:
-        """Promise to mask the gradient in place once it lies in ``leaf.grad``, if nobody sees it.
+    def bits(self, leaf: Tensor, mask: Tensor) -> Tensor:
+        """Return the mask as integers as wide as the leaf's entries, 0 and -1."""
+        if self._bits is None or self._bits_at != mask._version:
+            self._bits, self._bits_at = mask.to(BITS[leaf.dtype]).neg_(), mask._version
+        return self._bits
 
-        Returns:
-            False where a hook of somebody else would see it unmasked before.
-        """
-        hooks = leaf._post_accumulate_grad_hooks
-        if leaf._backward_hooks or hooks is None or len(hooks) > 1:
-            return False
-        self._awaited, self._fresh = mask, leaf.grad is None
-        return True
+    def _turn_to(self, mask: Tensor) -> None:
+        if self._mask() is not mask:
+            self._mask, self._bits = weakref.ref(mask, self._forget), None
+
+    def _forget(self, _: object) -> None:
+        self._bits = None
 
     def _accumulated(self, leaf: Tensor) -> None:
-        mask, self._awaited = self._awaited, None
         gradient = leaf.grad
-        if gradient is None:
-            return
-        if mask is not None:
-            if self._fresh and not _is_sole_owner(gradient):
-                leaf.grad = gradient = keep_where(mask, gradient)
-            else:
-                clear_outside(mask, gradient)
-        self.noted = (id(gradient), gradient._version)
+        if gradient is not None:
+            self.noted = id(gradient), gradient._version
 
 
 def zeros_of(leaf: Tensor) -> KeptZeros | None:
     """Return what is known of the zeros of a leaf, or None if nothing is."""
     kept = _of_leaf.get(id(leaf))
     return kept if kept is not None and kept.leaf is leaf else None
+
+
+def mask_of_gradients(leaf: Tensor, mask: Tensor) -> Tensor:
+    """Return the mask, or one of integers as wide as the leaf's entries, 0 and -1.
+
+    Bitwise they mask faster. They are kept for leaves that fit in a cache; beyond, reading so much
+    more costs what it saves.
+    """
+    kept = _of_leaf.get(id(leaf))
+    if kept is None or leaf.numel() > _WIDE_UP_TO or leaf.dtype not in BITS or not leaf.is_cpu:
+        return mask
+    return kept.bits(leaf, mask)
 
 
 def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
@@ -131,8 +164,9 @@ def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
     always applied.
     """
     if (
-        is_transformed(mask)
+        torch.compiler.is_compiling()
         or not torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
         or torch._C._get_tracing_state() is not None
         or (mask.is_cuda and torch.cuda.is_current_stream_capturing())
@@ -150,12 +184,6 @@ def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
     return True
 
 
-def seen_directly(leaf: Tensor, mask: Tensor) -> Tensor:
-    """Return the leaf's own values, as a tensor that passes on no gradient outside the mask."""
-    result: Tensor = _SeenDirectly.apply(leaf, mask, _of_leaf[id(leaf)])
-    return result
-
-
 @torch.no_grad()
 def leaks(values: Tensor, mask: Tensor, *, signed: bool = False) -> bool:
     """Whether anything but zero stands outside the mask; with ``signed``, anything but ``+0.0``."""
@@ -166,37 +194,6 @@ def leaks(values: Tensor, mask: Tensor, *, signed: bool = False) -> bool:
 def is_due(count: int) -> bool:
     """Whether to look at the ``count``-th occasion: 1, 2, 4, …, 64, and every 64th."""
     return count & (count - 1) == 0 if count < 64 else count % 64 == 0
-
-
-class _SeenDirectly(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, leaf: Tensor, mask: Tensor, kept: KeptZeros) -> Tensor:
-        ctx.mask, ctx.kept = mask, kept
-        return leaf.view_as(leaf)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        # In place is cheapest, but a gradient is our own only after it was accumulated.
-        if not torch.is_grad_enabled() and _accumulates(ctx.next_functions[0][0]):
-            leaf = ctx.kept.leaf
-            if leaf is not None and ctx.kept.await_gradient(leaf, ctx.mask):
-                return grads[0], None, None
-        return keep_where(ctx.mask, grads[0]), None, None
-
-
-def _accumulates(node: Any) -> bool:
-    """Whether the gradient will be added to ``leaf.grad``, and not be returned by autograd.grad."""
-    try:
-        return bool(torch._C._will_engine_execute_node(node))
-    except (AttributeError, RuntimeError):  # autograd.grad has asked for this very gradient
-        return False
-
-
-def _is_sole_owner(gradient: Tensor) -> bool:
-    """Whether no other tensor shares the memory; autograd may hand one gradient to two leaves."""
-    uses = getattr(torch._C, "_storage_Use_Count", None)
-    # One is the gradient, one the storage object made to ask.
-    return uses is not None and uses(gradient.untyped_storage()._cdata) <= 2
 
 
 def _moment(leaf: Tensor, mask: Tensor) -> tuple[int, int, int]:

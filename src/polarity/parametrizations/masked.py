@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from polarity.bit_packing import pack_bits, unpack_bits
 from polarity.parametrizations.keep_where import keep_where
-from polarity.parametrizations.kept_zeros import can_rely, seen_directly
+from polarity.parametrizations.kept_zeros import can_rely
+from polarity.parametrizations.masked_gradient import seen_directly
 from polarity.parametrizations.zeros_in_steps import follow_steps
 
 __all__ = ["MaskedWeight"]

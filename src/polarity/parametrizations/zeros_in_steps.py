@@ -2,8 +2,8 @@
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, optim
@@ -33,8 +33,7 @@ MOVING_STATE: dict[type[optim.Optimizer], tuple[str, ...]] = {
     optim.Rprop: (),
 }
 
-Followed: TypeAlias = list[tuple[Tensor, KeptZeros, int, bool]]
-_under_way: weakref.WeakKeyDictionary[optim.Optimizer, Followed] = weakref.WeakKeyDictionary()
+_plans: weakref.WeakKeyDictionary[optim.Optimizer, "_Plan"] = weakref.WeakKeyDictionary()
 _following = False
 
 
@@ -47,93 +46,91 @@ def follow_steps() -> None:
         _following = True
 
 
+class _Plan(NamedTuple):
+    """The leaves of an optimizer that something is known of, and when that was found out."""
+
+    leaves: int
+    known: int
+    followed: list[KeptZeros]
+
+
 def _before(optimizer: optim.Optimizer, *_: Any) -> None:
-    """Note which leaves are certified and will stay so if the step does what it always does."""
+    """Let go of what was written to by others, or will be by a step that may do anything."""
     if torch.compiler.is_compiling():
         return
-    moving = MOVING_STATE.get(type(optimizer))
-    followed: Followed = []
-    for leaf, kept in _known(optimizer):
-        if moving is None or (leaf.is_cuda and torch.cuda.is_current_stream_capturing()):
-            kept.void()
-            continue
-        mask = kept.mask
-        if mask is None or not kept.used or not kept.hold(leaf, mask):
-            continue
-        state = optimizer.state.get(leaf, {})
-        as_left = kept.left == _state_moment(optimizer, state, moving, mask)
-        if as_left or not _state_leaks(state, moving, mask):
-            followed.append((leaf, kept, leaf._version, as_left))
-        else:  # what was remembered before a mask came wakes what it pruned
-            kept.void()
-    if followed:
-        _under_way[optimizer] = followed
+    known = type(optimizer) in MOVING_STATE
+    for kept in _followed(optimizer):
+        kept.check() if known else kept.void()
 
 
 def _after(optimizer: optim.Optimizer, *_: Any) -> None:
-    """Renew the certificates, looking at the zeros themselves at times and at any irregularity."""
+    """Renew the certificates, looking at the zeros themselves at times and at any irregularity.
+
+    A step is regular if it did what the step before it did: the same optimizer wrote equally often
+    to the leaf, to the same state, and others to the gradient since it was accumulated; and nobody
+    else wrote to any of them, or their numbers would differ.
+    """
     if torch.compiler.is_compiling():
         return
     moving = MOVING_STATE.get(type(optimizer))
-    if moving is None:
-        for _leaf, kept in _known(optimizer):  # a closure may have had one renewed
-            kept.void()
-        return
-    for leaf, kept, version, as_left in _under_way.pop(optimizer, ()):
-        mask = kept.mask
-        if mask is None:
+    states = optimizer.state
+    for kept in _followed(optimizer):
+        if moving is None:
+            kept.void()  # a closure may have had it renewed
             continue
-        treated = (leaf._version - version, *_treatment(kept, leaf.grad))
+        leaf, mask = kept.leaf, kept.mask
+        if leaf is None or mask is None or not kept.used:
+            continue
+        if leaf.is_cuda and torch.cuda.is_current_stream_capturing():
+            kept.void()
+            continue
+        state = states.get(leaf, {})
+        did = [id(optimizer), *kept.since(leaf, mask)]
+        for name in moving:
+            value = state.get(name)
+            if isinstance(value, Tensor):
+                did += id(value), value._version - kept.versions.get(name, 0)
+                kept.versions[name] = value._version
         kept.steps += 1
-        irregular = not as_left or treated != kept.treated
-        if (irregular or is_due(kept.steps)) and leaks(leaf, mask):
-            kept.refused = True
-            kept.void()
-            _warn(leaf, optimizer)
-            continue
-        kept.certify(leaf, mask)
-        kept.treated = treated
-        kept.left = _state_moment(optimizer, optimizer.state.get(leaf, {}), moving, mask)
+        regular = did == kept.usual
+        kept.usual = did
+        if (regular and not is_due(kept.steps)) or _still_zero(kept, leaf, mask, regular, state):
+            kept.certify(leaf, mask)
 
 
-def _known(optimizer: optim.Optimizer) -> Iterator[tuple[Tensor, KeptZeros]]:
-    for group in optimizer.param_groups:
-        for leaf in group["params"]:
-            if (kept := zeros_of(leaf)) is not None:
-                yield leaf, kept
+def _still_zero(
+    kept: KeptZeros, leaf: Tensor, mask: Tensor, regular: bool, state: Mapping[str, Any]
+) -> bool:
+    lost = leaks(leaf, mask)
+    moved = [] if regular else [state.get(name) for name in kept.versions]
+    if not (lost and _leaks(leaf.grad, mask)) and any(_leaks(value, mask) for value in moved):
+        kept.void()  # what was remembered before a mask came wakes what it pruned
+        return False
+    if lost:
+        kept.refused = True
+        kept.void()
+        _warn(leaf)
+    return not lost
 
 
-def _state_moment(
-    optimizer: optim.Optimizer, state: Mapping[str, Any], moving: tuple[str, ...], mask: Tensor
-) -> tuple[int, ...]:
-    """Return what tells state that nobody has touched since the last step from any other."""
-    moment = [id(optimizer), id(optimizer.state), id(mask), mask._version]
-    for name in moving:
-        value = state.get(name)
-        if isinstance(value, Tensor):
-            moment += (id(value), value._version)
-    return tuple(moment)
+def _followed(optimizer: optim.Optimizer) -> list[KeptZeros]:
+    groups = optimizer.param_groups
+    leaves = sum([len(group["params"]) for group in groups])
+    plan = _plans.get(optimizer)
+    if plan is None or plan.leaves != leaves or plan.known != KeptZeros.made:
+        every = [zeros_of(leaf) for group in groups for leaf in group["params"]]
+        known = [kept for kept in every if kept is not None]
+        plan = _plans[optimizer] = _Plan(leaves, KeptZeros.made, known)
+    return plan.followed
 
 
-def _state_leaks(state: Mapping[str, Any], moving: tuple[str, ...], mask: Tensor) -> bool:
-    values = (state.get(name) for name in moving)
-    return any(leaks(value, mask) for value in values if isinstance(value, Tensor))
+def _leaks(values: Any, mask: Tensor) -> bool:
+    return isinstance(values, Tensor) and leaks(values, mask)
 
 
-def _treatment(kept: KeptZeros, gradient: Tensor | None) -> tuple[bool, int]:
-    """Return whether this is the gradient that was accumulated, and how often it was written to.
-
-    Clipping and unscaling write to it as often in every step; what is new is worth a look.
-    """
-    if gradient is None or kept.noted is None:
-        return False, 0
-    identity, version = kept.noted
-    return id(gradient) == identity, gradient._version - version
-
-
-def _warn(leaf: Tensor, optimizer: optim.Optimizer) -> None:
+def _warn(leaf: Tensor) -> None:
     warnings.warn(
-        f"a step of {type(optimizer).__name__} moved pruned entries of a weight of shape "
+        f"an optimizer's step moved pruned entries of a weight of shape "
         f"{tuple(leaf.shape)}, whose gradients were zero when they were accumulated: were they "
         "changed before the step, by noise for example? The mask of this weight is applied in "
         "every forward pass from here on, see polarity.mask_shortcut",
