@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from benchmarks.data import Dataset
+from benchmarks.execution import forward_of, memory_order, without_denormals
 from benchmarks.recipes import Recipe
 from benchmarks.schedules import make_schedule
 from benchmarks.training import evaluate, make_optimizer
@@ -19,6 +20,7 @@ Record = dict[str, Any]
 PADDING = 4
 
 
+@without_denormals()
 def train(
     model: nn.Module,
     data: Dataset,
@@ -32,6 +34,7 @@ def train(
     evaluate_epochs: bool = True,
     bf16: bool = False,
     channels_last: bool = False,
+    compile: bool | str = False,
 ) -> list[Record]:
     """Trains a model in place and gives one record per epoch.
 
@@ -49,16 +52,15 @@ def train(
         evaluate_epochs: Test after every epoch; else after the last alone.
         bf16: Forward passes in bfloat16, by autocast on the model's device.
         channels_last: Convolutions and images in NHWC memory order.
+        compile: As for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
 
     Returns:
         Records with `epoch` (from 1), `lr` (of its last step), `train_loss` and `train_accuracy`
         (means over the epoch's batches as they were trained on), `test_loss`, `test_accuracy`.
     """
     device, count = data.train_y.device, len(data.train_y)
-    images, layout = data.train_x, torch.contiguous_format
-    if channels_last:
-        layout = torch.channels_last
-        model.to(memory_format=layout)  # type: ignore[call-overload]
+    images, layout = data.train_x, memory_order(model, channels_last)
+    forward = forward_of(model, compile)
     optimizer = optimizer or recipe_optimizer(recipe, model)
     steps = recipe.epochs * math.ceil(count / recipe.batch_size)
     factor = make_schedule(recipe.schedule, steps, end=recipe.final_lr)
@@ -77,11 +79,11 @@ def train(
             batch, target = images.index_select(0, index), data.train_y.index_select(0, index)
             if recipe.augment:
                 batch = crop_and_flip(batch, generator)
+            optimizer.zero_grad(set_to_none=True)
             with precision:
-                logits = model(batch.contiguous(memory_format=layout))
+                logits = forward(batch.contiguous(memory_format=layout))
                 loss = cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
             objective = loss if penalty is None else loss + penalty(model)
-            optimizer.zero_grad(set_to_none=True)
             objective.backward()
             optimizer.step()
             lr = optimizer.param_groups[0]["lr"]

@@ -34,6 +34,8 @@ def run(
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     on_round: Callable[[Record], None] | None = None,
+    channels_last: bool = False,
+    compile: bool | str = False,
 ) -> list[Record]:
     """Performs all rounds of a run, or those that are left of it.
 
@@ -49,6 +51,9 @@ def run(
             from there, bit for bit as if it had not been interrupted.
         on_epoch: Called with the round and the number of its finished epochs.
         on_round: Called with the record of each finished round, after its checkpoint is written.
+        channels_last: As for `training.train_epochs`.
+        compile: As for `training.train_epochs`. Like the memory order and the number of threads it
+            changes the last bits of a result, nothing else, and is no part of the settings.
 
     Returns:
         One record per round, round 0 first.
@@ -90,6 +95,8 @@ def run(
             config.batch_size,
             generators["batches"],
             bf16=config.bf16,
+            channels_last=channels_last,
+            compile=compile,
             on_epoch=None if on_epoch is None else partial(on_epoch, number),
         )
         val_loss, val_accuracy = evaluate(model, data.val_x, data.val_y, bf16=config.bf16)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-
-import joblib
-import torch
-from joblib import Parallel, delayed
+from functools import partial
+from typing import Any
 
 from benchmarks.checkpoints import last_round
 from benchmarks.config import RunConfig
-from benchmarks.data import Dataset, load_dataset
+from benchmarks.data import Dataset
 from benchmarks.models import build_model
+from benchmarks.place import Place, forget_dataset
 from benchmarks.progress import Progress
 from benchmarks.results import (
     checkpoint_path,
@@ -26,26 +21,7 @@ from benchmarks.results import (
     write_result,
 )
 from benchmarks.rounds import perturbations, run
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and how a sweep runs; none of it changes what a run computes.
-
-    Attributes:
-        out: Folder of the result files.
-        data_root: Folder of the data sets.
-        download: Fetch data that is missing.
-        keep_checkpoints: Leave the last checkpoint of a finished run on disk.
-        threads: Threads of one run; None takes one for fc, whose layers are too small to share,
-            and an equal share of the cores for the others.
-    """
-
-    out: Path
-    data_root: Path | None = None
-    download: bool = False
-    keep_checkpoints: bool = False
-    threads: int | None = None
+from benchmarks.workers import Ended, perform
 
 
 @dataclass(frozen=True)
@@ -81,63 +57,38 @@ def sweep(
     pending = [config for config in configs if not result_path(place.out, config).is_file()]
     if not pending:
         return []
-    # Fails early where data is missing, and downloads once instead of in every process.
-    data, first = _dataset(pending[0], place), pending[0]
-    # Fails early where the network does not fit the images or the weights.
-    build_model(first.arch, data.shape, data.classes, first.init, weights=first.weights)
-    share = 1 if first.arch == "fc" else max(1, joblib.cpu_count() // jobs)
-    threads = place.threads or share
+    first = pending[0]
+    _refuse_early(first, place)
+    # Layers of fc are too small to share.
+    threads = place.threads or (1 if first.arch == "fc" else None)
+    if jobs > 1:
+        forget_dataset()  # every worker holds its own
     outcomes = []
     with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:
-        for outcome in _perform(pending, place, jobs, threads, bars):
+        work = partial(_complete, place=place, bars=bars if jobs == 1 else None)
+        for end in perform(work, pending, jobs=jobs, threads=threads):
+            outcome = outcome_of(end)
             outcomes.append(outcome)
             bars.finished(outcome.run_id, outcome.test_accuracy, outcome.seconds)
     return outcomes
 
 
-def _perform(
-    pending: Sequence[RunConfig], place: Place, jobs: int, threads: int, bars: Progress
-) -> Iterator[Outcome]:
-    if jobs == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yield from (_attempt(config, place, bars) for config in pending)
-        finally:
-            torch.set_num_threads(before)
-        return
-    _resident.cache_clear()
-    # Unordered, so that a slow run does not hold back the news of quick ones.
-    pool = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
-    try:
-        yield from pool(delayed(_in_process)(config, place, threads) for config in pending)
-    except Exception:
-        # A worker that is killed (memory) takes its pool along; what is on disk stays.
-        yield Outcome("the pool of processes", failure=traceback.format_exc())
+def outcome_of(end: Ended[Any, Outcome]) -> Outcome:
+    """The outcome of a run that ended, by itself or by an exception."""
+    if end.value is not None:
+        return end.value
+    # A worker that is killed (memory) takes its pool along; what is on disk stays.
+    name = "the pool of processes" if end.item is None else end.item.run_id
+    return Outcome(name, failure=end.failure)
 
 
-def _in_process(config: RunConfig, place: Place, threads: int) -> Outcome:
-    torch.set_num_threads(threads)
-    return _attempt(config, place, None)
+def _refuse_early(first: RunConfig, place: Place) -> None:
+    """Fails where data is missing or the network does not fit the images or the weights.
 
-
-class _Watch:
-    """Stops a worker whose sweep was killed: it would work on, unseen, beside the next sweep."""
-
-    def __init__(self) -> None:
-        self.parent = os.getppid()
-
-    def __call__(self, number: int, epochs_done: int) -> None:
-        if os.getppid() != self.parent:
-            os._exit(1)
-
-
-def _attempt(config: RunConfig, place: Place, bars: Progress | None) -> Outcome:
-    """One run that cannot pull the others down with it."""
-    try:
-        return _complete(config, place, bars)
-    except Exception:
-        return Outcome(config.run_id, failure=traceback.format_exc())
+    It also downloads once instead of in every process.
+    """
+    data = _dataset(first, place)
+    build_model(first.arch, data.shape, data.classes, first.init, weights=first.weights)
 
 
 def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome:
@@ -151,12 +102,15 @@ def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome
         config,
         data,
         checkpoint=checkpoint,
-        on_epoch=_Watch() if bars is None else bars.epoch,
+        on_epoch=None if bars is None else bars.epoch,
         on_round=None if bars is None else bars.round,
+        compile=place.compile,
+        channels_last=place.channels_last,
     )
     result = make_result(
         config, data.facts(), records, started=started, resumed_after=resumed_after
     )
+    result["execution"] = {"compile": place.compile, "channels_last": place.channels_last}
     write_result(result_path(place.out, config), result)
     if not place.keep_checkpoints:
         checkpoint.unlink(missing_ok=True)
@@ -164,34 +118,10 @@ def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome
 
 
 def _dataset(config: RunConfig, place: Place) -> Dataset:
-    return _resident(
+    return place.dataset(
         config.dataset,
-        place.data_root,
-        place.download,
         config.device,
-        config.train_size,
-        config.test_size,
-        config.holdout,
-    )
-
-
-@lru_cache(maxsize=1)
-def _resident(
-    name: str,
-    root: Path | None,
-    download: bool,
-    device: str,
-    train_size: int | None,
-    test_size: int | None,
-    holdout: float,
-) -> Dataset:
-    """The data set of this process; the runs of a sweep share it."""
-    return load_dataset(
-        name,
-        root,
-        download=download,
-        device=device,
-        train_size=train_size,
-        test_size=test_size,
-        holdout=holdout,
+        train_size=config.train_size,
+        test_size=config.test_size,
+        holdout=config.holdout,
     )

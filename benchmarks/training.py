@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.data import Dataset
+from benchmarks.execution import forward_of, memory_order, without_denormals
 
 
 def make_optimizer(
@@ -44,6 +44,7 @@ def make_optimizer(
     raise ValueError(f"unknown optimizer {name!r}; known are adam, adamw and sgd")
 
 
+@without_denormals()
 def train_epochs(
     model: nn.Module,
     data: Dataset,
@@ -53,6 +54,8 @@ def train_epochs(
     generator: torch.Generator,
     *,
     bf16: bool = False,
+    channels_last: bool = False,
+    compile: bool | str = False,
     on_epoch: Callable[[int], None] | None = None,
 ) -> float:
     """Trains on `data.train_x` and gives the mean loss of the last epoch.
@@ -64,7 +67,9 @@ def train_epochs(
         epochs: Passes over the training images.
         batch_size: Images per step; what remains at the end of an epoch is a smaller last batch.
         generator: CPU generator of the order of the images, one permutation per epoch.
-        bf16: Run the forward pass in bfloat16 (CUDA).
+        bf16: Forward passes in bfloat16, by autocast on the model's device.
+        channels_last: Convolutions and images in NHWC memory order.
+        compile: As for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
         on_epoch: Called with the number of finished epochs.
 
     Returns:
@@ -74,17 +79,20 @@ def train_epochs(
     count, device = len(labels), labels.device
     loss_sum = torch.full((), float("nan"), device=device)
     step, zero_grad = optimizer.step, optimizer.zero_grad
-    precision = torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext()
+    layout = memory_order(model, channels_last)
+    forward = forward_of(model, compile)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
     model.train()
     for epoch in range(epochs):
         loss_sum = torch.zeros((), device=device)
         order = torch.randperm(count, generator=generator).to(device)
         for index in torch.split(order, batch_size):
-            batch = images.index_select(0, index)
+            batch = images.index_select(0, index).contiguous(memory_format=layout)
             target = labels.index_select(0, index)
-            with precision:
-                loss = cross_entropy(model(batch), target)
             zero_grad(set_to_none=True)
+            with precision:
+                logits = forward(batch)
+            loss = cross_entropy(logits.float(), target)
             loss.backward()
             step()
             loss_sum.add_(loss.detach(), alpha=len(index))
@@ -107,7 +115,7 @@ def evaluate(
     model.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=y.device)
     correct = torch.zeros((), dtype=torch.int64, device=y.device)
-    precision = torch.autocast("cuda", torch.bfloat16) if bf16 else nullcontext()
+    precision = torch.autocast(y.device.type, torch.bfloat16, enabled=bf16)
     for images, target in zip(torch.split(x, chunk), torch.split(y, chunk), strict=True):
         with precision:
             logits = model(images)

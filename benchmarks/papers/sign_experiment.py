@@ -146,8 +146,17 @@ class SignOptions:
     # Where to compute; auto takes a GPU where there is one.
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    # Run forward passes in bfloat16 (CUDA only). The papers do not say; off.
+    # Run forward passes in bfloat16. The papers do not say; off.
     bf16: bool = False
+
+    # Train through torch.compile; on a GPU, forward and backward are then captured as CUDA graphs,
+    # which is meant for networks as small as fc. Compiling takes a while for every run. It changes
+    # the last bits of a result, nothing else.
+    compile: bool = False
+
+    # Convolutions in NHWC memory order, for conv and VGG: meant for a GPU, with --bf16 above all.
+    # It changes the last bits of a result, nothing else.
+    channels_last: bool = False
 
     # Folder with MNIST/raw, cifar10, …. Default: $POLARITY_DATA, else ./data.
     data_root: Path | None = None
@@ -159,7 +168,7 @@ class SignOptions:
     # interrupted ones go on.
     out: Path = Path("runs")
 
-    # Processes that work at once.
+    # Processes that work at once, each on its own share of the cores.
     jobs: int = 1
 
     # Threads of one run. Default: 1 for fc, whose layers are too small to share, else the cores
@@ -231,10 +240,17 @@ def perform(options: SignOptions, experiment: str) -> int:
     if problems:
         return _refuse("; ".join(problems))
     # Not before here: torch is slow to import, and --help shall not wait for it.
-    from benchmarks.sweep import Outcome, Place, sweep
+    from benchmarks.place import Place
+    from benchmarks.sweep import Outcome, sweep
 
     place = Place(
-        options.out, options.data_root, options.download, options.keep_checkpoints, options.threads
+        options.out,
+        options.data_root,
+        options.download,
+        options.keep_checkpoints,
+        options.threads,
+        options.compile,
+        options.channels_last,
     )
     try:
         configs = configurations(options, experiment)

@@ -155,6 +155,10 @@ class SignInOptions:
     # Convolutions in NHWC memory order: faster for small images on CPU, and on a GPU in bfloat16.
     channels_last: bool = False
 
+    # Train through torch.compile; on a GPU, forward and backward are then captured as CUDA graphs.
+    # Compiling takes a while for every network. It changes the last bits of a result, nothing else.
+    compile: bool = False
+
     # Folder with MNIST/raw, cifar10, …. Default: $POLARITY_DATA, else ./data.
     data_root: Path | None = None
 
@@ -256,10 +260,16 @@ def main(options: SignInOptions) -> int:
     if problems:
         return _refuse("; ".join(problems))
     # Not before here: torch is slow to import, and --help shall not wait for it.
+    from benchmarks.place import Place
     from benchmarks.sign_in.sweep import result_file, sweep
-    from benchmarks.sweep import Place
 
-    place = Place(options.out, options.data_root, options.download, threads=options.threads)
+    place = Place(
+        options.out,
+        options.data_root,
+        options.download,
+        threads=options.threads,
+        compile=options.compile,
+    )
     try:
         configs = configurations(options)
         outcomes = sweep(configs, place, jobs=options.jobs, quiet=options.quiet)

@@ -44,7 +44,11 @@ class Outcome:
 
 
 def run(
-    config: SignInConfig, data: Dataset, *, on_epoch: Callable[[Record], None] | None = None
+    config: SignInConfig,
+    data: Dataset,
+    *,
+    on_epoch: Callable[[Record], None] | None = None,
+    compile: bool | str = False,
 ) -> Outcome:
     """Performs a run from its settings alone.
 
@@ -52,6 +56,7 @@ def run(
         config: Settings.
         data: Resident data set, on the device where the run shall happen.
         on_epoch: Called with the record of each finished epoch.
+        compile: As for `recipe_training.train`.
 
     Returns:
         What was measured.
@@ -90,6 +95,7 @@ def run(
         penalty=_penalty(config),
         bf16=config.bf16,
         channels_last=config.channels_last,
+        compile=compile,
     )
     return Outcome(records, watch.layers(), watch.final(records))
 

@@ -7,25 +7,21 @@ interrupted begins again.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
-import torch
-from joblib import Parallel, delayed
-
-from benchmarks.data import Dataset, load_dataset
+from benchmarks.data import Dataset
 from benchmarks.models.networks import SMALL, build_network
+from benchmarks.place import Place, forget_dataset
 from benchmarks.results import git_commit, machine, now, versions, write_result
 from benchmarks.sign_in.config import SignInConfig
 from benchmarks.sign_in.run import run
-from benchmarks.sweep import Outcome, Place
+from benchmarks.sweep import Outcome, outcome_of
+from benchmarks.workers import perform
 
 SCHEMA = 1
 Result = dict[str, Any]
@@ -57,17 +53,16 @@ def sweep(
     pending = [config for config in configs if not result_file(place.out, config).is_file()]
     if not pending:
         return []
-    # Fails early, and downloads once instead of in every process.
-    first, data = pending[0], _dataset(pending[0], place)
-    build_network(
-        first.arch, data.shape, data.classes, width=first.width, stem_stride=first.stem_stride
-    )
+    first = pending[0]
+    _refuse_early(first, place)
     # The small networks' layers are too small to share: on a busy machine two threads that wait
     # for each other take many times longer than one.
-    share = 1 if first.arch in SMALL else max(1, joblib.cpu_count() // jobs)
-    threads = place.threads or share
+    threads = place.threads or (1 if first.arch in SMALL else None)
+    if jobs > 1:
+        forget_dataset()  # every worker holds its own
     outcomes: list[Outcome] = []
-    for outcome in _perform(pending, place, jobs, threads):
+    for end in perform(partial(_complete, place=place), pending, jobs=jobs, threads=threads):
+        outcome = outcome_of(end)
         outcomes.append(outcome)
         if not quiet:
             told = "failed" if outcome.failure else f"{outcome.test_accuracy:.2f} %"
@@ -87,51 +82,18 @@ def load_results(folder: str | Path) -> list[Result]:
     return found
 
 
-def _perform(
-    pending: Sequence[SignInConfig], place: Place, jobs: int, threads: int
-) -> Iterator[Outcome]:
-    if jobs == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yield from (_attempt(config, place) for config in pending)
-        finally:
-            torch.set_num_threads(before)
-        return
-    _resident.cache_clear()
-    pool = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
-    try:
-        results: Iterable[Outcome] = pool(
-            delayed(_in_process)(config, place, threads) for config in pending
-        )
-        yield from results
-    except Exception:
-        # A worker that is killed (memory) takes its pool along; what is on disk stays.
-        yield Outcome("the pool of processes", failure=traceback.format_exc())
+def _refuse_early(first: SignInConfig, place: Place) -> None:
+    """Fails where data is missing or the network does not fit it; downloads once."""
+    data = _dataset(first, place)
+    build_network(
+        first.arch, data.shape, data.classes, width=first.width, stem_stride=first.stem_stride
+    )
 
 
-def _in_process(config: SignInConfig, place: Place, threads: int) -> Outcome:
-    torch.set_num_threads(threads)
-    return _attempt(config, place, parent=os.getppid())
-
-
-def _attempt(config: SignInConfig, place: Place, parent: int | None = None) -> Outcome:
-    """One run that cannot pull the others down with it."""
-    try:
-        return _complete(config, place, parent)
-    except Exception:
-        return Outcome(config.run_id, failure=traceback.format_exc())
-
-
-def _complete(config: SignInConfig, place: Place, parent: int | None) -> Outcome:
-    def watch(record: dict[str, Any]) -> None:
-        # A worker whose sweep was killed would work on, unseen, beside the next sweep.
-        if parent is not None and os.getppid() != parent:
-            os._exit(1)
-
+def _complete(config: SignInConfig, place: Place) -> Outcome:
     data = _dataset(config, place)
     started = now()
-    outcome = run(config, data, on_epoch=watch)
+    outcome = run(config, data, compile=place.compile)
     seconds = (now() - started).total_seconds()
     result = {
         "schema": SCHEMA,
@@ -152,33 +114,11 @@ def _complete(config: SignInConfig, place: Place, parent: int | None) -> Outcome
 
 
 def _dataset(config: SignInConfig, place: Place) -> Dataset:
-    return _resident(
+    return place.dataset(
         config.dataset,
-        place.data_root,
-        place.download,
         config.device,
-        config.train_size,
-        config.test_size,
-    )
-
-
-@lru_cache(maxsize=1)
-def _resident(
-    name: str,
-    root: Path | None,
-    download: bool,
-    device: str,
-    train_size: int | None,
-    test_size: int | None,
-) -> Dataset:
-    """The data set of this process; the runs of a sweep share it."""
-    return load_dataset(
-        name,
-        root,
-        download=download,
-        device=device,
-        train_size=train_size,
-        test_size=test_size,
+        train_size=config.train_size,
+        test_size=config.test_size,
         # Nothing is selected, so nothing needs to be held out: the paper reports the last epoch.
         holdout=0,
     )

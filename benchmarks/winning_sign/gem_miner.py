@@ -91,7 +91,7 @@ def gem_miner(
     for parameter in copied.parameters():
         parameter.requires_grad_(False)
     mined = {name: _score(copied, name, generator) for name in names}
-    optimizer = torch.optim.SGD([each.scores for each in mined.values()], lr, momentum)
+    optimizer = torch.optim.SGD([each.scores for each in mined.values()], lr, momentum, fused=True)
     optimizer.register_step_post_hook(lambda *_: _project(mined.values()))
 
     def regulariser(_: nn.Module) -> torch.Tensor:

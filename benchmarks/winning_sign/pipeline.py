@@ -52,11 +52,13 @@ class Pipeline:
         data: Resident data set, on the configurations' device.
         out: Folder of the result files; networks lie in `states` below it.
         on_result: Called with the path of each result as it is written.
+        compile: As for `recipe_training.train`.
     """
 
     data: Dataset
     out: Path
     on_result: Callable[[Path, Result], None] | None = None
+    compile: bool | str = False
 
     def result(self, config: AwsConfig) -> Result:
         """The result of a run, read or computed."""
@@ -258,6 +260,7 @@ class Pipeline:
                 evaluate_epochs=False,
                 channels_last=True,
                 bf16=config.bf16,
+                compile=self.compile,
                 **how,
             )
 

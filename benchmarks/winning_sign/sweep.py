@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed
 
-from benchmarks.data import Dataset, load_dataset
+from benchmarks.data import Dataset
+from benchmarks.place import Place, forget_dataset
 from benchmarks.winning_sign.config import AwsConfig
 from benchmarks.winning_sign.contestants import CONTESTANTS, PARTS
 from benchmarks.winning_sign.networks import build_network
 from benchmarks.winning_sign.pipeline import Pipeline
 from benchmarks.winning_sign.store import Result, result_path
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and how a sweep runs; none of it changes what a run computes.
-
-    Attributes:
-        out: Folder of the result files.
-        data_root: Folder of the data sets.
-        download: Fetch data that is missing.
-        threads: Threads of one process.
-        quiet: Say nothing about finished runs.
-    """
-
-    out: Path
-    data_root: Path | None = None
-    download: bool = False
-    threads: int = 1
-    quiet: bool = False
+from benchmarks.workers import perform
 
 
 def plan(
@@ -71,6 +53,7 @@ def sweep(
     at: Sequence[int],
     barrier_at: int,
     jobs: int = 1,
+    quiet: bool = False,
 ) -> list[str]:
     """Performs the runs whose result is not there yet, seeds side by side.
 
@@ -81,6 +64,7 @@ def sweep(
         at: Rounds whose tickets are finally trained.
         barrier_at: Round of the barriers.
         jobs: Processes that work at once; there is no use for more than there are seeds.
+        quiet: Say nothing about finished runs.
 
     Returns:
         Tracebacks of the seeds that failed.
@@ -97,39 +81,29 @@ def sweep(
     ]
     if not chains:
         return []
-    # Fails early where data is missing or the network does not fit it; downloads once.
-    data = _dataset(bases[0], place)
-    build_network(bases[0].recipe.arch, data.shape, data.classes, torch.Generator())
-    if jobs == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(place.threads)
-        try:
-            failures = [_chain(chain, place, data) for chain in chains]
-        finally:
-            torch.set_num_threads(before)
-    else:
-        failures = list(
-            Parallel(n_jobs=min(jobs, len(chains)))(
-                delayed(_in_process)(chain, place) for chain in chains
-            )
-        )
-    return [failure for failure in failures if failure is not None]
+    _refuse_early(bases[0], place)
+    jobs = min(jobs, len(chains))
+    if jobs > 1:
+        forget_dataset()  # every worker holds its own
+    # Layers of the small networks are too small to share, and results committed so far say one.
+    ends = perform(
+        partial(_chain, place=place, quiet=quiet), chains, jobs=jobs, threads=place.threads or 1
+    )
+    return [end.failure for end in ends if end.failure is not None]
 
 
-def _in_process(chain: Sequence[AwsConfig], place: Place) -> str | None:
-    torch.set_num_threads(place.threads)
-    return _chain(chain, place, _dataset(chain[0], place))
+def _refuse_early(first: AwsConfig, place: Place) -> None:
+    """Fails where data is missing or the network does not fit it; downloads once."""
+    data = _dataset(first, place)
+    build_network(first.recipe.arch, data.shape, data.classes, torch.Generator())
 
 
-def _chain(chain: Sequence[AwsConfig], place: Place, data: Dataset) -> str | None:
-    """One seed, which cannot pull the others down with it."""
-    pipeline = Pipeline(data, place.out, None if place.quiet else _tell)
-    try:
-        for config in chain:
-            pipeline.result(config)
-    except Exception:
-        return traceback.format_exc()
-    return None
+def _chain(chain: Sequence[AwsConfig], place: Place, quiet: bool) -> None:
+    """One seed."""
+    data, told = _dataset(chain[0], place), None if quiet else _tell
+    pipeline = Pipeline(data, place.out, told, compile=place.compile)
+    for config in chain:
+        pipeline.result(config)
 
 
 def _tell(path: Path, result: Result) -> None:
@@ -139,11 +113,9 @@ def _tell(path: Path, result: Result) -> None:
 
 
 def _dataset(config: AwsConfig, place: Place) -> Dataset:
-    return load_dataset(
+    return place.dataset(
         config.recipe.dataset,
-        place.data_root,
-        download=place.download,
-        device=config.device,
+        config.device,
         train_size=config.train_size,
         test_size=config.test_size,
         # Nothing is selected, so nothing is held out.
