@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 import polarity as pol
+from polarity.parametrizations.kept_zeros import leaks
 from tests.models_for_tests import seeded
 
 STEPS = 40
@@ -578,6 +579,26 @@ def test_recomputed_activations_take_the_same_way_as_the_first_time() -> None:
                 with torch.no_grad():
                     each[0].parametrizations.weight.original.add_(0.01)
     assert same(model, exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_single_entry_outside_the_mask_is_seen(dtype: torch.dtype, transposed: bool) -> None:
+    mask = torch.rand(400, 300, generator=torch.Generator().manual_seed(0)) < 0.5
+    values = torch.where(mask, torch.full(mask.shape, torch.nan), 0.0).to(dtype)
+    if transposed:
+        values = values.t().contiguous().t()
+    assert not leaks(values, mask, signed=True)
+    places = [torch.nonzero(~mask)[at].tolist() for at in (0, 7, -1)]
+    for row, column in places:
+        for value in (1e-40, -3.0, torch.nan):
+            values[row, column] = value
+            if values[row, column] != 0:
+                assert leaks(values, mask)
+        values[row, column] = -0.0
+        assert not leaks(values, mask)
+        assert leaks(values, mask, signed=True)
+        values[row, column] = 0.0
 
 
 def test_torch_func_and_compiled_models_apply_the_mask() -> None:
