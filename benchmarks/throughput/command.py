@@ -134,6 +134,7 @@ def _extra(row: dict[str, Any]) -> str:
     known = {
         *("test", "group", "median_seconds", "rounds", "commit", "what", "against", "ratio"),
         *("ratio_quartiles", "target", "device", "threads", "load", "workload", "density"),
+        "clock",
     }
     return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in row.items() if k not in known)
 
@@ -147,8 +148,9 @@ def write_page(results: Path, docs: Path) -> Path:
     parts = [
         "# Throughput\n\n`python -m benchmarks throughput` times the library beside what one "
         "would pick instead, in turns, and keeps the median of the rounds' ratios: time of the "
-        "first over time of the second, 1/50 where the first is fifty times faster. Absolute times "
-        "are left out: the machine is shared.\n"
+        "first over time of the second, 1/50 where the first is fifty times faster. One thread on "
+        "a CPU is timed by the processor time that it took. Absolute times are left out: the "
+        "machine is shared.\n"
     ]
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())

@@ -61,8 +61,11 @@ def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
     """Times `contender` and `reference` in turns and notes the median ratio of the rounds.
 
     The reference runs, timed by us, in the setup of each round of the contender, so that both meet
-    the same neighbours on the machine. `prepare_contender` and `prepare_reference` run untimed
-    before each call and may return the argument that is handed over.
+    the same neighbours on the machine. One thread on a CPU is timed by the time that the processor
+    spent on it, which other processes do not add to; with `waits`, for work that other processes
+    share, and everywhere else, by the time that passed. `prepare_contender` and
+    `prepare_reference` run untimed before each call and may return the argument that is handed
+    over.
     """
 
     def measure(
@@ -75,15 +78,20 @@ def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
         prepare_contender: Callable[[], Any] | None = None,
         prepare_reference: Callable[[], Any] | None = None,
         target: float | None = None,
+        waits: bool = False,
         **extra: Any,
     ) -> Any:
         rounds = 2 if quick else rounds
-        reference_times: list[float] = []
+        alone = device.type == "cpu" and torch.get_num_threads() == 1 and not waits
+        clock = time.process_time if alone else time.perf_counter
+        times: dict[bool, list[float]] = {True: [], False: []}
 
-        def finished(function: Callable[..., Any], *arguments: Any) -> Any:
+        def timed(ours: bool, function: Callable[..., Any], *arguments: Any) -> Any:
+            start = clock()
             result = function(*arguments)
             if device.type == "cuda":
                 torch.cuda.synchronize()
+            times[ours].append(clock() - start)
             return result
 
         def prepared(prepare: Callable[[], Any] | None) -> tuple[Any, ...]:
@@ -91,17 +99,14 @@ def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
             return () if argument is None else (argument,)
 
         def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
-            given = prepared(prepare_reference)
-            start = time.perf_counter()
-            finished(reference, *given)
-            reference_times.append(time.perf_counter() - start)
-            return (contender, *prepared(prepare_contender)), {}
+            timed(False, reference, *prepared(prepare_reference))
+            return (True, contender, *prepared(prepare_contender)), {}
 
-        result = benchmark.pedantic(finished, setup=setup, rounds=rounds, warmup_rounds=1)
+        result = benchmark.pedantic(timed, setup=setup, rounds=rounds, warmup_rounds=1)
         if benchmark.stats is None:  # --benchmark-disable
             return result
-        ours = benchmark.stats.stats.data
-        ratios = [a / b for a, b in zip(ours, reference_times[-len(ours) :], strict=True)]
+        pairs = zip(times[True][-rounds:], times[False][-rounds:], strict=True)
+        ratios = [ours / theirs for ours, theirs in pairs]
         low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
         benchmark.extra_info.update(
             what=what,
@@ -109,6 +114,7 @@ def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
             ratio=median(ratios),
             ratio_quartiles=[low, high],
             target=target,
+            clock="processor time" if alone else "time",
             device=str(device),
             threads=torch.get_num_threads(),
             load=os.getloadavg()[0],

@@ -30,6 +30,7 @@ def test_an_epoch_of_mnist_with_masks(
         what="the experiments' loop",
         against=f"DataLoader over {kind}",
         rounds=5,
+        waits=True,
         target=1 / 4 if kind == "torchvision's items" else None,
     )
     per_second(benchmark, images)
@@ -48,6 +49,7 @@ def test_two_processes_beside_one(beside: Any, benchmark: Any, quick: bool) -> N
         what="two pinned processes",
         against="one process (limit 1/2)",
         rounds=9,
+        waits=True,
         # A share of the memory bandwidth is all that two cores have to fight over.
         target=1 / 1.9,
     )

@@ -46,4 +46,4 @@ def test_a_step_with_interpolated_norms(
     benchmark.group = f"training step with interpolated norms: {workload.name}"
     ours, plain = (step_of(workload, attach, device) for attach in (FORMS[form], dense))
     target = 1.01 if form.startswith("polarity") else None
-    beside(ours, plain, what=form, against="dense step", rounds=15, target=target)
+    beside(ours, plain, what=form, against="dense step", rounds=31, target=target)

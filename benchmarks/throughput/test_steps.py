@@ -21,17 +21,24 @@ SIZES = [
 ]
 
 
-def measure(beside: Any, device: torch.device, name: str, form: str, group: dict[str, Any]) -> None:
+def measure(
+    beside: Any,
+    device: torch.device,
+    name: str,
+    form: str,
+    group: dict[str, Any],
+    fused: bool = False,
+) -> None:
     workload = WORKLOADS[name]
     targets = MASK_TARGETS if group is MASKED else SIGN_IN_TARGETS
-    repeats = 20 if name == "mlp" else 1
-    ours, plain = (step_of(workload, attach, device) for attach in (group[form], dense))
+    repeats = 10 if name == "mlp" else 1
+    ours, plain = (step_of(workload, attach, device, fused) for attach in (group[form], dense))
     beside(
         lambda: [ours() for _ in range(repeats)],
         lambda: [plain() for _ in range(repeats)],
         what=form,
         against="dense step",
-        rounds=25 if name == "mlp" else 11,
+        rounds=80 if name == "mlp" else 21,
         target=targets[name] if form.startswith("polarity") else None,
         workload=workload.name,
         density=DENSITY,
@@ -54,3 +61,13 @@ def test_a_step_with_sign_in(
 ) -> None:
     benchmark.group = f"training step with Sign-In: {WORKLOADS[name].name}"
     measure(beside, device, name, form, SIGNED)
+
+
+@pytest.mark.parametrize("form", SIGNED)
+@pytest.mark.parametrize("name", SIZES[:2])
+def test_a_step_with_sign_in_and_a_fused_optimizer(
+    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+) -> None:
+    """Twice the parameters are twice the optimizer's work, the larger part of what is added."""
+    benchmark.group = f"training step with Sign-In, fused SGD: {WORKLOADS[name].name}"
+    measure(beside, device, name, form, SIGNED, fused=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torchvision
@@ -50,18 +51,27 @@ WORKLOADS = {
 
 
 def step_of(
-    workload: Workload, attach: Callable[[nn.Module], nn.Module], device: torch.device
+    workload: Workload,
+    attach: Callable[[nn.Module], nn.Module],
+    device: torch.device,
+    fused: bool = False,
 ) -> Callable[[], None]:
-    """One step of SGD with momentum and weight decay, always on the same batch."""
+    """One step of SGD with momentum and weight decay, always on the same batch.
+
+    Three steps are made at once, for what is done at the first steps only.
+    """
     torch.manual_seed(0)
     model = attach(workload.build().to(device)).train()
     images = torch.randn(workload.batch, device=device)
     labels = torch.randint(workload.classes, workload.batch[:1], device=device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+    optimizer = torch.optim.SGD(model.parameters(), **settings, fused=fused or None)
 
     def step() -> None:
         optimizer.zero_grad()
         cross_entropy(model(images), labels).backward()
         optimizer.step()
 
+    for _ in range(3):
+        step()
     return step
