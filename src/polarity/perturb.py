@@ -59,11 +59,13 @@ class Epsilon:
         self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return the signs with exactly the fraction of them flipped."""
-        return torch.where(self.draw(signs.numel(), generator).to(signs.device), -signs, signs)
+        n = signs.numel()
+        flipped = choose_exactly(n, self.count(n), generator).to(signs.device)
+        return torch.where(flipped, -signs, signs)
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw which of ``n`` signs flip: a bool tensor on the generator's device."""
-        return choose_exactly(n, round(self.fraction * n), generator)
+    def count(self, n: int) -> int:
+        """Return how many of ``n`` signs flip."""
+        return round(self.fraction * n)
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,21 @@ class Delta:
         self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return the signs with those of the smallest magnitudes drawn anew."""
-        coins = self.draw(signs.numel(), generator)
+        coins = fair_coins(self.count(signs.numel()), generator)
         smallest = top_of_field(-magnitudes, coins.numel()).nonzero().squeeze(1)
         perturbed = signs.clone()
         perturbed[smallest.to(signs.device)] = coins.to(signs.device, signs.dtype) * 2 - 1
         return perturbed
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Toss a coin for each of the smallest of ``n``: bools on the generator's device.
+    def count(self, n: int) -> int:
+        """Return how many of ``n`` signs are drawn anew.
 
         Raises:
             ValueError: if ``n`` is 0.
         """
         if n == 0:
             raise ValueError(f"delta={self.fraction!r} of a layer with 0 survivors")
-        return fair_coins(round(self.fraction * n), generator)
+        return round(self.fraction * n)
 
 
 @dataclass(frozen=True)

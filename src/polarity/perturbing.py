@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from polarity.bits import Bits
 from polarity.perturb import Delta, Epsilon, Perturbation
+from polarity.random_fields import choose_living, coins
 from polarity.sign_field import SignField
 from polarity.smallest import smallest
 
@@ -46,26 +48,30 @@ def perturb_fields(
 def _perturb(
     fields: Mapping[str, SignField], perturbation: Perturbation, generator: torch.Generator | None
 ) -> None:
-    # Ours need no field of signs and magnitudes to be made for them, with the same outcome.
+    # Ours need no field of signs and magnitudes to be made for them. What they do is the same,
+    # from other draws.
+    n = sum(field.survivors for field in fields.values())
     if type(perturbation) is Epsilon:
-        sizes = [field.survivors for field in fields.values()]
-        turned = perturbation.draw(sum(sizes), generator)
-        for field, mine in zip(fields.values(), torch.split(turned, sizes), strict=True):
+        living = [field.living for field in fields.values()]
+        turned = choose_living(living, perturbation.count(n), generator)
+        for field, mine in zip(fields.values(), turned, strict=True):
             field.turn(mine)
     elif type(perturbation) is Delta:
-        _perturb_smallest(fields, perturbation, generator)
+        drawn = _smallest(fields, perturbation.count(n))
+        for name, field in fields.items():
+            field.draw(drawn[name], coins(field.mask.numel(), generator))
     else:
         _perturb_by_call(fields, perturbation, generator)
 
 
-def _perturb_smallest(
-    fields: Mapping[str, SignField], delta: Delta, generator: torch.Generator | None
-) -> None:
-    coins = delta.draw(sum(field.survivors for field in fields.values()), generator)
-    entries = {name: field.entries for name, field in fields.items()}
-    start = 0
-    for name, part, small in smallest(entries, coins.numel()):
-        start += fields[name].set_some(part, small, coins[start:])
+def _smallest(fields: Mapping[str, SignField], count: int) -> dict[str, Bits]:
+    """Return which ``count`` survivors of all layers have the smallest magnitudes."""
+    found = {
+        name: Bits.zeros(field.mask.numel(), field.mask.device) for name, field in fields.items()
+    }
+    for name, part, small in smallest({n: f.entries for n, f in fields.items()}, count):
+        found[name].put(part, small)
+    return found
 
 
 def _perturb_by_call(

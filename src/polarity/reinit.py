@@ -14,7 +14,8 @@ from polarity.perturbing import perturb_fields
 from polarity.rewind import RewindPoint, weights_of
 from polarity.selecting import Entries
 from polarity.selection import all_finite
-from polarity.sign_field import Reference, SignField, read_signs
+from polarity.sign_field import SignField
+from polarity.sign_reading import Reference, read_signs
 from polarity.sign_report import LayerSigns, SignReport
 from polarity.targets import Target, attached, parametrizations_of
 

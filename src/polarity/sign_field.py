@@ -1,90 +1,75 @@
-"""The signs that the survivors of one layer are to get: read, perturbed, counted and written."""
+"""The signs that the survivors of one layer are to get: perturbed, counted and written."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from polarity.arrays import (
-    Array,
-    array_of,
-    bytes_of,
-    count_true,
-    parts_of,
-    places_of,
-    wide_array_of,
-)
-from polarity.deviation import Deviation
-from polarity.random_bits import bernoulli
+from polarity.arrays import Array, array_of, bytes_of, parts_of, places_of
+from polarity.bits import Bits
 from polarity.selecting import Entries
-from polarity.selection import all_finite
 from polarity.sign_report import LayerSigns
 
-__all__ = ["Reference", "SignField", "read_signs"]
-
-Reference: TypeAlias = Literal["init", "trained", "mixed"]
-
-# What a code says of a survivor: whether its new sign is +, and whether that differs from the sign
-# of its initial weight, of its trained one, and of the one that the strategy refers to. So a sign
-# is turned by turning all bits. The code of a pruned entry is 0.
-_POSITIVE, _OFF_INIT, _OFF_TRAINED, _OFF_REFERENCE = 1, 2, 4, 8
-_TURN = 15
+__all__ = ["SignField", "values_of"]
 
 
 @dataclass(frozen=True)
 class SignField:
-    """New signs of one layer, a byte per entry, before anything is written.
+    """New signs of one layer, a few bits per entry, before anything is written.
+
+    Of the signs it says which living entries are +.
 
     Attributes:
         entries: the trained weight, and the mask as its living entries.
         mask: the same mask of one dimension, row-major, as all that is said of the signs.
-        codes: uint8, what is known of each entry, see above.
+        living: the same mask again.
+        new: the new signs; what is done to them is done in place.
+        init: the signs of the initial weight.
+        trained: those of the trained weight.
+        reference: those of the weight that the strategy refers to.
         survivors: how many entries live.
         sigma: the magnitude they get.
     """
 
     entries: Entries
     mask: Tensor
-    codes: Tensor
+    living: Bits
+    new: Bits
+    init: Bits
+    trained: Bits
+    reference: Bits
     survivors: int
     sigma: float
 
-    def turn(self, turned: Tensor) -> None:
-        """Turn the signs of those survivors, in order, for which a bool tensor is True."""
-        start = 0
-        for codes, places in self._survivors():
-            mine = self._here(turned[start : start + len(places)])
-            start += len(places)
-            codes[places[places_of(mine)]] ^= _TURN
+    def turn(self, turned: Bits) -> None:
+        """Turn the signs of those entries, all of which live, for which a bit is set."""
+        data = self.new.data
+        data ^= turned.to(self.mask.device).data
+
+    def draw(self, drawn: Bits, coins: Bits) -> None:
+        """Take the signs of those entries, all of which live, that are ``drawn`` from ``coins``."""
+        data, device = self.new.data, self.mask.device
+        data ^= (data ^ coins.to(device).data) & drawn.to(device).data
 
     def set(self, positive: Tensor) -> None:
         """Set the signs of all survivors, in order, by a bool tensor."""
         start = 0
-        for codes, places in self._survivors():
-            mine = self._here(positive[start : start + len(places)])
+        for part, places in self._survivors():
+            signs = self.new.get(part)
+            signs[places] = array_of(positive[start : start + len(places)].to(self.mask.device))
             start += len(places)
-            _set(codes, places, mine)
-
-    def set_some(self, part: slice, some: Array, positive: Tensor) -> int:
-        """Set the signs of those survivors of a part for which ``some`` is True.
-
-        In order, by the first entries of the bool tensor ``positive``. Returns how many it took.
-        """
-        places = places_of(some)
-        _set(array_of(self.codes[part]), places, self._here(positive[: len(places)]))
-        return len(places)
+            self.new.put(part, signs)
 
     def positive(self) -> Tensor:
         """Return which survivors get a +, in order, as a new bool tensor."""
-        signs = [torch.as_tensor(codes[places] & 1) for codes, places in self._survivors()]
-        return torch.cat(signs).bool() if signs else self.mask[:0]
+        signs = [torch.as_tensor(self.new.get(part)[at]) for part, at in self._survivors()]
+        return torch.cat(signs) if signs else self.mask[:0]
 
     def magnitudes(self) -> Tensor:
         """Return the trained magnitudes of the survivors, in order."""
-        values = _flat_values(self.entries)
+        values = values_of(self.entries)
         taken = [
             values[part][torch.as_tensor(places_of(array_of(self.mask[part])))].abs()
             for part in parts_of(self.mask.numel(), self.mask.device)
@@ -93,21 +78,19 @@ class SignField:
 
     def report(self, name: str, revived: int = 0) -> LayerSigns:
         """Count the signs."""
-        counts = dict.fromkeys((_POSITIVE, _OFF_INIT, _OFF_TRAINED, _OFF_REFERENCE), 0)
-        codes = array_of(self.codes)
-        for part in parts_of(self.codes.numel(), self.codes.device):
-            for bit in counts:
-                counts[bit] += count_true(codes[part] & bit)
-        positive, off_init, off_trained, off_reference = (int(each) for each in counts.values())
         total = self.survivors
+
+        def differing(other: Bits) -> int:
+            return Bits(other.size, self.new.data ^ other.data).count()
+
         return LayerSigns(
             name=name,
             survivors=total,
             sigma=self.sigma,
-            positive=positive / total if total else 0.0,
-            agree_init=(total - off_init) / total if total else 0.0,
-            agree_trained=(total - off_trained) / total if total else 0.0,
-            flipped=off_reference,
+            positive=self.new.count() / total if total else 0.0,
+            agree_init=(total - differing(self.init)) / total if total else 0.0,
+            agree_trained=(total - differing(self.trained)) / total if total else 0.0,
+            flipped=differing(self.reference),
             revived=revived,
         )
 
@@ -119,135 +102,34 @@ class SignField:
             keep_pruned: whether the pruned entries of ``out`` stay as they are, or become zero.
         """
         flat = out.view(-1) if out.is_contiguous() else out.reshape(-1)
-        codes, mask = array_of(self.codes), bytes_of(array_of(self.mask))
+        mask = bytes_of(array_of(self.mask))
+        array = array_of(flat) if flat.dtype == torch.float32 and not keep_pruned else None
+        sigma = np.float32(self.sigma)
         for part in parts_of(flat.numel(), flat.device):
-            signs = codes[part] & 1
-            signs *= 2
+            signs = bytes_of(self.new.get(part))
+            signs += signs
             signs -= mask[part]  # 1, 0 where pruned, or 255, which is -1
-            here = flat[part]
-            signs_here = torch.as_tensor(signs).view(torch.int8)
+            if isinstance(array, np.ndarray):
+                # A conversion and a product in turn would each go through the memory of `out`.
+                np.multiply(signs.view(np.int8), sigma, out=array[part], dtype=np.float32)
+                continue
+            here, integers = flat[part], torch.as_tensor(signs).view(torch.int8)
             if keep_pruned:
-                new = signs_here.to(here.dtype).mul_(self.sigma)
+                new = integers.to(here.dtype).mul_(self.sigma)
                 here.copy_(torch.where(self.mask[part], new, here))
             else:
-                here.copy_(signs_here).mul_(self.sigma)
+                here.copy_(integers).mul_(self.sigma)
+        torch.autograd.graph.increment_version(flat)
         if not out.is_contiguous():
             out.copy_(flat.view(out.shape))
 
-    def _survivors(self) -> Iterator[tuple[Array, Array]]:
-        """Yield the parts of the codes, and where in them the survivors are."""
-        codes, mask = array_of(self.codes), array_of(self.mask)
+    def _survivors(self) -> Iterator[tuple[slice, Array]]:
+        """Yield the parts, and where in them the survivors are."""
         for part in parts_of(self.mask.numel(), self.mask.device):
-            yield codes[part], places_of(mask[part])
-
-    def _here(self, tensor: Tensor) -> Array:
-        return array_of(tensor.to(self.mask.device))
+            yield part, places_of(array_of(self.mask[part]))
 
 
-def _set(codes: Array, places: Array, positive: Array) -> None:
-    """Make the signs at these places of the codes + where a bool array is True, else -."""
-    old = codes[places]
-    turned = (old & 1) ^ bytes_of(positive)
-    turned *= _TURN
-    codes[places] = old ^ turned
-
-
-def read_signs(
-    name: str,
-    entries: Entries,
-    mask: Tensor,
-    init: Tensor,
-    reference: Reference,
-    *,
-    center: float = 0.0,
-    mix: float = 0.0,
-    hidden: bool = False,
-    generator: torch.Generator | None = None,
-) -> SignField:
-    """Read a layer once, part by part: signs, sigma, and whether all is finite.
-
-    Args:
-        name: what to call it in an error.
-        entries: the trained weight.
-        mask: bool tensor of its shape and device.
-        init: the initial weight, of its shape, on any device.
-        reference: which weight a survivor takes its sign from, or a ``"mixed"`` one.
-        center: what a reference is compared with.
-        mix: for ``"mixed"``, how probable the trained weight is for each survivor.
-        hidden: whether what is stored outside the mask is not part of the weight.
-        generator: source of the draws of ``"mixed"``.
-
-    Raises:
-        ValueError: if an entry of the trained or the initial weight is NaN or infinite.
-    """
-    trained, init, mask = _flat_values(entries), init.detach().reshape(-1), mask.reshape(-1)
-    size, device = mask.numel(), mask.device
-    parts = list(parts_of(size, device))
-    survivors = int(sum(count_true(array_of(mask[part])) for part in parts))
-    choice = bernoulli(survivors, mix, generator).to(device) if reference == "mixed" else None
-    codes = torch.empty(size, dtype=torch.uint8, device=device)
-    longest = parts[0].stop if parts else 0
-    deviation = Deviation(float(init[0]) if size else 0.0, longest, init.device)
-    total = torch.zeros((), device=device)
-    # As torch compares: with the centre rounded to the dtype of the weight.
-    centers = [float(torch.tensor(center, dtype=each.dtype)) for each in (init, trained)]
-    drawn = 0
-    for part in parts:
-        deviation.add(init[part])
-        total += trained[part].sum(dtype=torch.promote_types(trained.dtype, torch.float32))
-        alive = array_of(mask[part])
-        from_init, init_beyond = _compared(init[part], centers[0], device)
-        from_trained, trained_beyond = _compared(trained[part], centers[1], device)
-        refers, positive = from_trained, trained_beyond
-        if reference == "init":
-            refers, positive = from_init, init_beyond
-        elif choice is not None:
-            places = places_of(alive)
-            taken = alive & False
-            taken[places] = array_of(choice[drawn : drawn + len(places)])
-            drawn += len(places)
-            refers = (from_trained & taken) | (from_init & ~taken)
-            positive = (trained_beyond & taken) | (init_beyond & ~taken)
-        code = bytes_of(positive & alive)
-        for bit, other in (
-            (_OFF_INIT, from_init),
-            (_OFF_TRAINED, from_trained),
-            (_OFF_REFERENCE, refers),
-        ):
-            if other is not positive:
-                off = (other ^ positive) & alive
-                code = code + bytes_of(off) * bit
-        array_of(codes[part])[:] = code
-    if not math.isfinite(float(total)):  # NaN or infinite, or a sum that overflowed
-        _check_finite("trained", name, trained, mask if hidden else None)
-    sigma = deviation.value()
-    if math.isnan(sigma):
-        _check_finite("init", name, init, None)
-        sigma = float(init.double().std(correction=0))
-    return SignField(entries, mask, codes, survivors, sigma)
-
-
-def _compared(values: Tensor, center: float, device: torch.device) -> tuple[Array, Array]:
-    """Return which values are at least zero, and which at least the centre."""
-    numbers = wide_array_of(values)
-    from_zero = _moved(numbers >= 0.0, device)
-    return from_zero, _moved(numbers >= center, device) if center else from_zero
-
-
-def _moved(bools: Array, device: torch.device) -> Array:
-    return array_of(torch.as_tensor(bools).to(device))
-
-
-def _check_finite(role: str, name: str, values: Tensor, only: Tensor | None) -> None:
-    if all_finite(values):
-        return
-    bad = ~values.isfinite()
-    if only is not None:
-        bad &= only
-    if count := int(bad.count_nonzero()):
-        raise ValueError(f"{role} weight {name!r} holds {count} NaN or infinite entries")
-
-
-def _flat_values(entries: Entries) -> Tensor:
+def values_of(entries: Entries) -> Tensor:
+    """Return the entries in one dimension, row-major."""
     values = entries.values if isinstance(entries.values, Tensor) else entries.values()
     return values.detach().reshape(-1)
