@@ -35,6 +35,20 @@ class ProductInForward(MaskInForward):
         return m, weight / m
 
 
+class Identity(MaskInForward):
+    """What parametrize costs by itself."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+class ProductWithoutMask(ProductInForward):
+    """What no product of two factors can be cheaper than: zeros need no mask."""
+
+    def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        return m * v
+
+
 def random_masks(model: nn.Module) -> dict[str, Tensor]:
     """One random mask for every weight, on its device."""
     draw = torch.Generator().manual_seed(0)
@@ -72,15 +86,48 @@ def paper_product(model: nn.Module) -> nn.Module:
     return _parametrized(model, ProductInForward)
 
 
+def bare_product(model: nn.Module) -> nn.Module:
+    """Zeros in both factors, which only an optimizer that leaves zeros alone keeps."""
+    model = _parametrized(model, ProductWithoutMask)
+    chains = [each for each in model.modules() if isinstance(each, parametrize.ParametrizationList)]
+    with torch.no_grad():
+        for chain in chains:
+            for factor in chain.parameters():
+                factor.mul_(chain[0].mask)
+    return model
+
+
+def identity(model: nn.Module) -> nn.Module:
+    return _parametrized(model, Identity)
+
+
+def hooked_gradients(model: nn.Module) -> nn.Module:
+    """The least a mask can cost: zero weights and a float mask on each gradient, unchecked."""
+    for name, mask in random_masks(model).items():
+        leaf, floats = model.get_parameter(name), mask.float()
+        with torch.no_grad():
+            leaf.mul_(floats)
+
+        def mask_gradient(leaf: Tensor, floats: Tensor = floats) -> None:
+            if leaf.grad is not None:
+                leaf.grad.mul_(floats)
+
+        leaf.register_post_accumulate_grad_hook(mask_gradient)
+    return model
+
+
 MASKED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "dense step once more": dense,  # what the machine adds by itself
     "polarity mask": polarity_mask,
     "torch.nn.utils.prune": torch_prune,
     "float mask in forward": float_mask,
+    "limit: float mask on gradients, unchecked": hooked_gradients,
+    "limit: an identity by parametrize": identity,
 }
 SIGNED: dict[str, Callable[[nn.Module], nn.Module]] = {
     "polarity Sign-In": polarity_sign_in,
     "mask * m * v in forward": paper_product,
+    "limit: m * v without a mask": bare_product,
 }
 
 

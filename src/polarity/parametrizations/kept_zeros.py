@@ -51,7 +51,7 @@ class KeptZeros:
         self.refused = self.used = False
         self.noted: tuple[int, int] | None = None
         self.steps = 0
-        self.versions: dict[str, int] = {}
+        self.versions: list[int] = []
         self.usual: list[int] = []
         leaf.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[no-untyped-call]
         _of_leaf[key] = self
@@ -77,7 +77,7 @@ class KeptZeros:
     def certify(self, leaf: Tensor, mask: Tensor) -> None:
         """Give a certificate for this moment; the caller knows that the zeros are there."""
         self._turn_to(mask)
-        self._at, self.used = _moment(leaf, mask), False
+        self._at, self.used = (leaf._version, leaf.data_ptr(), mask._version), False
 
     def void(self) -> None:
         """Withdraw the certificate until the leaf has been looked at again."""
@@ -89,15 +89,20 @@ class KeptZeros:
         if self._at is None or leaf is None or leaf._version != self._at[0]:
             self._at = None
 
-    def since(self, leaf: Tensor, mask: Tensor) -> tuple[int, ...]:
-        """Return what was done to leaf, mask and gradient since the certificate was given."""
-        gradient, noted = leaf.grad, self.noted
-        written = leaf._version - (-1 if self._at is None else self._at[0])
-        if gradient is None or noted is None:
-            return written, leaf.data_ptr(), mask._version
-        # Clipping and unscaling write to a gradient as often in every step.
-        other, treated = id(gradient) - noted[0], gradient._version - noted[1]
-        return written, leaf.data_ptr(), mask._version, other == 0, treated
+    def done(self, by: int, leaf: Tensor, mask: Tensor, state: list[Tensor | None]) -> list[int]:
+        """Return by whom what was written to how often since the certificate was given."""
+        at, noted, gradient = self._at, self.noted, leaf.grad
+        did = [by, leaf._version - (-1 if at is None else at[0]), leaf.data_ptr(), mask._version]
+        if gradient is not None and noted is not None:
+            # Clipping and unscaling write to a gradient as often in every step.
+            did += id(gradient) == noted[0], gradient._version - noted[1]
+        before, self.versions = (
+            self.versions,
+            [-1 if each is None else each._version for each in state],
+        )
+        for each, old, new in zip(state, before, self.versions, strict=False):
+            did += id(each), new - old
+        return did
 
     def look(self, leaf: Tensor, mask: Tensor) -> bool:
         """Give a certificate if the leaf is zero outside the mask, and return whether.

@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -73,7 +73,6 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
     if torch.compiler.is_compiling():
         return
     moving = MOVING_STATE.get(type(optimizer))
-    states = optimizer.state
     for kept in _followed(optimizer):
         if moving is None:
             kept.void()  # a closure may have had it renewed
@@ -84,25 +83,20 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
         if leaf.is_cuda and torch.cuda.is_current_stream_capturing():
             kept.void()
             continue
-        state = states.get(leaf, {})
-        did = [id(optimizer), *kept.since(leaf, mask)]
-        for name in moving:
-            value = state.get(name)
-            if isinstance(value, Tensor):
-                did += id(value), value._version - kept.versions.get(name, 0)
-                kept.versions[name] = value._version
+        state = optimizer.state.get(leaf) or {}
+        moved = [state.get(name) for name in moving]
+        did = kept.done(id(optimizer), leaf, mask, moved)
         kept.steps += 1
         regular = did == kept.usual
         kept.usual = did
-        if (regular and not is_due(kept.steps)) or _still_zero(kept, leaf, mask, regular, state):
+        if (regular and not is_due(kept.steps)) or _still_zero(
+            kept, leaf, mask, () if regular else moved
+        ):
             kept.certify(leaf, mask)
 
 
-def _still_zero(
-    kept: KeptZeros, leaf: Tensor, mask: Tensor, regular: bool, state: Mapping[str, Any]
-) -> bool:
+def _still_zero(kept: KeptZeros, leaf: Tensor, mask: Tensor, moved: Sequence[Any]) -> bool:
     lost = leaks(leaf, mask)
-    moved = [] if regular else [state.get(name) for name in kept.versions]
     if not (lost and _leaks(leaf.grad, mask)) and any(_leaks(value, mask) for value in moved):
         kept.void()  # what was remembered before a mask came wakes what it pruned
         return False
