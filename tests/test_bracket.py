@@ -346,7 +346,7 @@ def test_the_sample_of_gaussian_weights_brackets_tightly():
     def spy(fields, keys, edges):
         parts = scan(fields, keys, edges)
         collected = [
-            part.between.numel() for mine in parts for part in mine if part.between is not None
+            part.between.size for mine in parts for part in mine if part.between is not None
         ]
         scans.append(sum(collected) / sum(field.size for field in fields))
         return parts

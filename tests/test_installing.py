@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from polarity.bit_packing import pack_bits, unpack_bits
+from polarity.bit_packing import few_places, pack_bits, unpack_bits
 from polarity.pruning import prune_targets
 from polarity.targets import attached
 
@@ -190,3 +190,52 @@ def test_memory_beyond_the_model_is_under_half_a_byte_per_weight():
         finally:
             tracemalloc.stop()
         assert 0.05 < peak / 4e6 < 0.5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 1.0])
+def test_few_places_are_those_of_the_set_bits(share):
+    bools = np.random.default_rng(0).random(1003) < share
+    packed = np.packbits(bools, bitorder="little")
+    count = int(bools.sum())
+    assert few_places(packed, count).tolist() == np.flatnonzero(bools).tolist()
+    assert count == 0 or few_places(packed, count - 1) is None
+
+
+@each_form
+@pytest.mark.parametrize("score", [None, my_magnitude], ids=["in place", "by score"])
+def test_rewinding_as_it_prunes_is_rewinding_afterwards(form, score):
+    model, other = form(net()), form(net())
+    start = pol.RewindPoint.capture(model)
+    for each in (model, other):
+        for parameter in each.parameters():
+            with torch.no_grad():
+                parameter.mul_(-1.5)
+    pol.imp_prune(model, 0.4, rewind=start, score=score)
+    pol.imp_prune(other, 0.4)
+    start.restore_weights(other)
+    assert state_of(model) == state_of(other)
+    for target in attached(model).values():
+        assert target.masking.parked_values is None
+        assert not (target.weight[~target.mask].signbit().any())
+
+
+@pytest.mark.parametrize("density", [0.9, 0.3, 0.0])
+def test_what_is_set_aside_is_found_again_whether_little_or_much(density):
+    model = pol.mask_weights(nn.Linear(700, 300, bias=False))
+    before = model.weight.detach().clone()
+    pol.imp_prune(model, density=density)
+    masking = attached(model)["weight"].masking
+    assert masking.parked_values.numel() == before.numel() - round(density * before.numel())
+    assert torch.equal(masking.with_parked(model.weight.detach()), before)
+
+
+def test_attaching_a_mask_copies_no_weight():
+    layer = nn.Linear(30, 20)
+    weight, address = layer.weight, layer.weight.data_ptr()
+    pol.mask_weights(layer)
+    stored = layer.parametrizations.weight.original
+    assert stored is weight
+    assert stored.data_ptr() == address
+    copied = copy.deepcopy(layer)
+    pol.imp_prune(copied, 0.5)
+    assert torch.equal(layer.weight, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
     """Runs `call` once and gives its peak extra memory, or None where the system does not tell.
 
-    On a CPU the high-water mark of the resident set (Linux), reset before the call; memory that
-    the allocator had kept from earlier calls is not seen, so the smallest sizes read as 0.
+    On a CPU the high-water mark of the resident set (Linux with glibc). What the allocator kept of
+    memory that was freed goes back to the system first, or else the call would live on it unseen.
     """
     gc.collect()
     if device.type == "cuda":
@@ -25,8 +26,9 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
         call()
         return torch.cuda.max_memory_allocated() - before
     try:
+        ctypes.CDLL(None).malloc_trim(0)
         _RESET.write_text("5")
-    except OSError:
+    except (OSError, AttributeError):
         return None
     before = _high_water()
     call()

@@ -1,9 +1,11 @@
 """Bools at eight to a byte, on any device."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["pack_bits", "unpack_bits"]
+__all__ = ["few_places", "pack_bits", "unpack_bits"]
 
 
 def pack_bits(bools: Tensor) -> Tensor:
@@ -31,3 +33,23 @@ def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """
     shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed.unsqueeze(1) >> shifts) & 1).flatten()[:size].bool()
+
+
+def few_places(packed: npt.NDArray[np.uint8], most: int) -> npt.NDArray[np.int32] | None:
+    """Return the places of the set bits in order, or None if they are more than ``most``.
+
+    Much faster than looking at every bool where few are True: bytes that are zero are passed over.
+
+    Example:
+        >>> few_places(np.array([0, 5], dtype=np.uint8), 2).tolist()
+        [8, 10]
+    """
+    at = np.flatnonzero(packed != 0)
+    if at.size > most:
+        return None
+    bits = np.unpackbits(packed.take(at), bitorder="little").view(np.bool_)
+    set_bits = np.flatnonzero(bits)
+    if set_bits.size > most:
+        return None
+    at <<= 3
+    return (at.take(set_bits >> 3) + (set_bits & 7)).astype(np.int32)

@@ -75,19 +75,33 @@ def mask_weights(
 def attach_masks(found: Mapping[str, Target]) -> None:
     """Register one MaskedWeight per target, shared by all its owners; masked ones are left."""
     for target in found.values():
-        masking = target.masking
+        masking, owners = target.masking, target.owners
+        as_it_is = True
         if masking is None:
-            masking = MaskedWeight(target.mask)
-            masking.train(target.uses[0].module.training)
-            for use in target.owners:
+            masking = MaskedWeight(torch.empty(0, dtype=torch.bool))
+            masking.mask = target.mask  # nobody else has it: no need to copy it
+            for use in owners:
                 if torch_mask(use.module, use.tensor_name) is not None:
                     prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
-        for use in target.owners:
+                    as_it_is = False
+        for use in owners:
             accept_plain_checkpoints(use.module)
             release_flat_weights(use.module)
             if not parametrize.is_parametrized(use.module, use.tensor_name):
                 own_class(use.module)
-                parametrize.register_parametrization(use.module, use.tensor_name, masking)
+                _register(use.module, use.tensor_name, masking, as_it_is)
+
+
+def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_is: bool) -> None:
+    """Register a masking; with ``as_it_is`` the weight is stored without being copied."""
+    if not as_it_is:
+        parametrize.register_parametrization(module, tensor_name, masking)
+        return
+    # Under a mask of all ones the weight itself is what is stored: no need to compute it twice.
+    parametrize.register_parametrization(module, tensor_name, nn.Identity())
+    masking.train(module.training)
+    chain = cast(nn.ModuleDict, module.parametrizations)[tensor_name]
+    cast(nn.ModuleList, chain)[0] = masking
 
 
 @torch.no_grad()

@@ -48,10 +48,14 @@ class DeviceField:
         self.keys = keys
         self.size = size
         self.alive = alive
-        self.living = size if alive is None else int(alive.count_nonzero())
         self.parts = [
             slice(at, min(at + PART_ENTRIES, size)) for at in range(0, size, PART_ENTRIES)
         ]
+        self.living_in = [part.stop - part.start for part in self.parts]
+        if alive is not None and self.parts:
+            counts = [alive[part].count_nonzero() for part in self.parts]
+            self.living_in = torch.stack(counts).tolist()
+        self.living = sum(self.living_in)
         self.lazy = lazy
         self._values = values
         self._held: Tensor | None = None
@@ -104,15 +108,15 @@ class DeviceField:
         return counted
 
     def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Tensor:
-        """Return which entries of a part stay; what is not alive may be among them.
+        """Return which entries of a part stay.
 
-        Those above the threshold, and of the ``ties`` living entries at it the first ``kept_ties``.
+        The living ones above the threshold, and of the ``ties`` at it the first ``kept_ties``.
         """
         keys = self._keys(part)
-        if kept_ties == ties:
-            return keys >= threshold
-        kept = keys > threshold
-        if kept_ties:
+        kept = keys >= threshold if kept_ties == ties else keys > threshold
+        if self.alive is not None:
+            kept &= self.alive[part]
+        if 0 < kept_ties < ties:
             tied = keys == threshold
             if self.alive is not None:
                 tied &= self.alive[part]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from polarity.bit_packing import few_places
 from polarity.key_fields import Bracket, Part, Space
 from polarity.ordered_keys import Integers, Keys
 
@@ -16,6 +17,8 @@ __all__ = ["PART_BYTES", "HostField"]
 
 # The keys of a part and two bools for each fit in a second-level cache.
 PART_BYTES = 1 << 19
+# Threads wait for the interpreter at every operation: fewer and larger ones keep both busy.
+_LARGER_FOR_THREADS = 4
 
 Bools = npt.NDArray[np.bool_]
 
@@ -25,17 +28,16 @@ class _Seen(NamedTuple):
 
     low: int
     high: int
-    below: npt.NDArray[np.uint8]  # which living entries, as bits
+    from_low: npt.NDArray[np.uint8]  # the living entries at the low edge and above, as bits
     places: npt.NDArray[np.int32]  # of what is inside the bracket
     keys: Integers  # of the same
 
-    def kept(self, threshold: int, kept_ties: int, out: Bools) -> Bools:
-        """Write to ``out`` what :meth:`HostField.kept` returns."""
-        np.logical_not(np.unpackbits(self.below, count=out.size), out=out)
-        out[np.compress(self.keys < threshold, self.places)] = False
-        ties = np.compress(self.keys == threshold, self.places)
-        out[ties[kept_ties:]] = False
-        return out
+    def kept(self, threshold: int, kept_ties: int, size: int) -> Bools:
+        """Return what :meth:`HostField.kept` does."""
+        kept: Bools = np.unpackbits(self.from_low, count=size, bitorder="little").view(bool)
+        kept[self.places[self.keys < threshold]] = False
+        kept[self.places[self.keys == threshold][kept_ties:]] = False
+        return kept
 
 
 class HostField:
@@ -66,11 +68,16 @@ class HostField:
         self.keys = keys
         self.size = size
         self.alive: Bools | None = None if alive is None else alive.numpy()
-        self.living = size if self.alive is None else int(np.count_nonzero(self.alive))
+        part_bytes = PART_BYTES * (_LARGER_FOR_THREADS if torch.get_num_threads() > 1 else 1)
+        self._length = length = part_bytes // keys.integer.itemsize
+        self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
+        if self.alive is None:
+            self.living_in = [part.stop - part.start for part in self.parts]
+        else:
+            self.living_in = [int(np.count_nonzero(self.alive[part])) for part in self.parts]
+        self.living = sum(self.living_in)
         if self.living == size:
             self.alive = None  # one thing less to read
-        length = PART_BYTES // keys.integer.itemsize
-        self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
         self.lazy = lazy
         self._values = values
         self._held: Tensor | Integers | None = None
@@ -102,26 +109,23 @@ class HostField:
         keys = self._keys(part, space)
         alive = None if self.alive is None else self.alive[part]
         bad = self._bad(keys, alive)
-        upto, inside = self._upto_and_inside(keys, alive, bracket, space)
-        is_below = np.logical_xor(upto, inside, out=upto)
-        below = int(np.count_nonzero(is_below))
-        count = int(np.count_nonzero(inside))
+        from_low, above = self._from_low_and_above(keys, alive, bracket, space)
+        living = self.living_in[part.start // self._length]
+        below = living - int(np.count_nonzero(from_low))
         self._seen.pop(part.start, None)
+        if bracket.low < bracket.high:
+            bits = np.packbits(from_low, bitorder="little")
+            inside_bits = bits & ~np.packbits(above, bitorder="little")
+            places = few_places(inside_bits, keys.size // 16)
+            if places is not None and places.size <= bracket.room:
+                # Threads may miscount the room in its favour only: what fits is always collected.
+                bracket.room -= places.size
+                between = keys.take(places)
+                self._seen[part.start] = _Seen(bracket.low, bracket.high, bits, places, between)
+                return Part((below, 0, 0, places.size, bad), between)
+        inside = np.greater(from_low, above, out=above)
         if bracket.low == bracket.high:
-            return Part((below, count, 0, 0, bad), None)
-        if count <= min(keys.size // 16, bracket.room):  # as it is, unless entries are tied
-            # Threads may miscount the room in its favour only, so what fits is always collected.
-            bracket.room -= count
-            places = np.flatnonzero(inside)
-            between = keys[places]
-            self._seen[part.start] = _Seen(
-                bracket.low,
-                bracket.high,
-                np.packbits(is_below),
-                places.astype(np.int32),
-                between,
-            )
-            return Part((below, 0, 0, count, bad), torch.from_numpy(between))
+            return Part((below, int(np.count_nonzero(inside)), 0, 0, bad), None)
         return self._scan_ties(keys, inside, bracket, below, bad)
 
     def _scan_ties(
@@ -138,32 +142,32 @@ class HostField:
         between = None
         if 0 < count <= bracket.room:
             bracket.room -= count
-            between = torch.from_numpy(np.compress(inside, keys))
+            between = np.compress(inside, keys)
         return Part((below, at_low, at_high, count, bad), between)
 
     def histogram(self, part: slice, bracket: Bracket, shift: int, space: Space) -> Integers:
         """Count the living keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
         keys = self._keys(part, space)
         alive = None if self.alive is None else self.alive[part]
-        _, inside = self._upto_and_inside(keys, alive, bracket, space)
+        inside = np.greater(*self._from_low_and_above(keys, alive, bracket, space))
         first, last = bracket.low >> shift, bracket.high >> shift
         return np.bincount((np.compress(inside, keys) >> shift) - first, minlength=last - first + 1)
 
     def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Bools:
-        """Return which entries of a part stay, in the memory of ``space``.
+        """Return which entries of a part stay, perhaps in the memory of ``space``.
 
-        Those above the threshold, and of the ``ties`` living entries at it the first ``kept_ties``.
-        What is not alive may be among them.
+        The living ones above the threshold, and of the ``ties`` at it the first ``kept_ties``.
         """
         seen = self._seen.pop(part.start, None)
         if seen is not None and seen.low <= threshold <= seen.high:
-            return seen.kept(threshold, kept_ties, space.first[: part.stop - part.start])
+            return seen.kept(threshold, kept_ties, part.stop - part.start)
         keys = self._keys(part, space)
         kept = space.first[: keys.size]
-        if kept_ties == ties:
-            return np.greater_equal(keys, threshold, out=kept)
-        np.greater(keys, threshold, out=kept)
-        if kept_ties:
+        compare = np.greater_equal if kept_ties == ties else np.greater
+        compare(keys, threshold, out=kept)
+        if self.alive is not None:
+            np.logical_and(kept, self.alive[part], out=kept)
+        if 0 < kept_ties < ties:
             tied = np.equal(keys, threshold, out=space.second[: keys.size])
             if self.alive is not None:
                 tied &= self.alive[part]
@@ -191,12 +195,11 @@ class HostField:
         return int(np.count_nonzero(bad if alive is None else bad & alive))
 
     @staticmethod
-    def _upto_and_inside(
+    def _from_low_and_above(
         keys: Integers, alive: Bools | None, bracket: Bracket, space: Space
     ) -> tuple[Bools, Bools]:
-        """Return which living entries are up to the high edge, and which of them are inside."""
-        upto = np.less_equal(keys, bracket.high, out=space.first[: keys.size])
+        """Return which living entries are at the low edge or above, and which are above both."""
+        from_low = np.greater_equal(keys, bracket.low, out=space.first[: keys.size])
         if alive is not None:
-            np.logical_and(upto, alive, out=upto)
-        inside = np.greater_equal(keys, bracket.low, out=space.second[: keys.size])
-        return upto, np.logical_and(inside, upto, out=inside)
+            np.logical_and(from_low, alive, out=from_low)
+        return from_low, np.greater(keys, bracket.high, out=space.second[: keys.size])

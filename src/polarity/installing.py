@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from polarity.bit_packing import pack_bits
 from polarity.conversion import set_mask
 from polarity.parametrizations.keep_where import BITS
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parking import Parking
 from polarity.selecting import Chosen, Entries
 from polarity.targets import Target, parametrizations_of
 from polarity.torch_pruning import torch_mask
@@ -41,57 +41,93 @@ def choose_by_magnitude(found: Mapping[str, Target], keep: int | Mapping[str, in
 
 
 @torch.no_grad()
-def install(found: Mapping[str, Target], chosen: Chosen, *, park: bool) -> None:
+def install(
+    found: Mapping[str, Target],
+    chosen: Chosen,
+    *,
+    park: bool,
+    values: Mapping[str, Tensor] | None = None,
+) -> None:
     """Mask all but the chosen entries, as :func:`set_mask` does; every target has a mask.
 
     Masked weights are pruned in place in one pass, part by part.
+
+    Args:
+        found: the weights.
+        chosen: what stays of them.
+        park: whether the values of what goes are set aside.
+        values: what the weights shall be where they stay, by name; as they are if not given.
     """
     if chosen.signed and _scores_are_weights(found, chosen):
         masks = {name: chosen.new_mask(name) for name in found}
         for name, target in found.items():
             set_mask(target, masks[name], park=park)
+            if values is not None:
+                target.write(values[name])
         return
-    in_place = {}
+    in_place: dict[str, tuple[Any, Any]] = {}
+    masked: dict[str, tuple[MaskedWeight, Tensor]] = {}
+    sources: dict[str, Any] = {}
+    later: list[str] = []  # values that are not laid out as the weight they are for
     for name, target in found.items():
-        flat = _flat(target, chosen, park) if chosen.in_place(name) else None
-        if flat is None:
+        masking, leaf = _simple(target), target.stored[0]
+        flat = None
+        if masking is not None and chosen.in_place(name):
+            flat = _flat(name, masking.mask, leaf, chosen, park)
+        if masking is None or flat is None:
             set_mask(target, chosen.new_mask(name), park=park)
         else:
-            in_place[name] = flat
-    parked: dict[str, dict[int, tuple[Tensor, Tensor]]] = {name: {} for name in in_place}
+            in_place[name], masked[name] = flat, (masking, leaf)
+        if values is not None:
+            source = None if flat is None else _source(name, leaf, chosen, values[name])
+            if source is not None:
+                sources[name] = source
+            else:
+                later.append(name)
+    parked = {}
+    if park:
+        parked = {name: Parking(bits, *chosen.gone(name)) for name, (_, bits) in in_place.items()}
 
     def prune(name: str, part: slice, kept: Any, alive: Any) -> None:
         mask, bits = (each[part] for each in in_place[name])
-        if alive is not None:
-            kept &= alive
         if park:
-            gone = ~kept if alive is None else kept ^ alive
-            parked[name][part.start] = _packed(gone), _taken(bits, gone)
+            parked[name].take(part, bits, ~kept if alive is None else kept ^ alive)
         mask[...] = kept
         # The bits of a value times 0 or 1 are zero or the value, whatever it was.
-        bits *= kept.view(np.uint8 if isinstance(kept, np.ndarray) else torch.uint8)
+        source = sources[name][part] if name in sources else bits
+        if isinstance(kept, np.ndarray):
+            np.multiply(source, kept.view(np.int8), out=bits)
+        else:
+            torch.mul(source, kept.view(torch.uint8), out=bits)
 
-    for name in in_place:
-        _masking(found[name]).unpark()
+    for masking, _ in masked.values():
+        masking.unpark()
     chosen.visit(in_place, prune)
-    for name, target in ((name, found[name]) for name in in_place):
-        masking, leaf = _masking(target), target.stored[0]
+    for name, (masking, leaf) in masked.items():
         masking.enforce = True
         # numpy wrote to their memory behind autograd's back.
         increment_version(masking.mask)
         increment_version(leaf)
-        if mine := parked.pop(name):
-            places, values = zip(*(mine[at] for at in sorted(mine)), strict=True)
-            masking.park_packed(torch.cat(places), torch.cat(values).view(leaf.dtype))
+        if park:
+            masking.park_packed(*parked[name].packed(leaf.dtype))
+    for name in later:
+        assert values is not None
+        found[name].write(values[name])
 
 
 def _entries(target: Target) -> Entries:
     """Return the effective weight and which of its entries compete."""
-    leaf, masking = target.stored[0], target.masking
+    leaf = target.stored[0]
     if is_plain(target):
         return Entries.of(leaf, None)
-    alive = target.mask if masking is None or masking.enforce else None
-    if _is_simple(target):
+    simple = _simple(target)
+    masking = simple or target.masking
+    alive = None
+    if masking is None:
+        alive = target.mask
+    elif masking.enforce:
+        alive = masking.mask
+    if simple is not None:
         return Entries.of(leaf, alive)
     return Entries(lambda: target.weight, alive, target.shape, leaf.dtype, leaf.device)
 
@@ -103,10 +139,12 @@ def is_plain(target: Target) -> bool:
     return chain is None and torch_mask(first.module, first.tensor_name) is None
 
 
-def _is_simple(target: Target) -> bool:
-    """Whether the weight is one stored tensor seen through a mask."""
+def _simple(target: Target) -> MaskedWeight | None:
+    """Return the mask of a weight that is one stored tensor seen through it, and nothing else."""
     chain = parametrizations_of(target.uses[0].module, target.uses[0].tensor_name)
-    return chain is not None and len(chain) == 1 and type(chain[0]) is MaskedWeight
+    if chain is not None and len(chain) == 1 and type(chain[0]) is MaskedWeight:
+        return chain[0]
+    return None
 
 
 def _scores_are_weights(found: Mapping[str, Target], chosen: Chosen) -> bool:
@@ -121,33 +159,28 @@ def _scores_are_weights(found: Mapping[str, Target], chosen: Chosen) -> bool:
     )
 
 
-def _masking(target: Target) -> MaskedWeight:
-    assert target.masking is not None
-    return target.masking
-
-
-def _flat(target: Target, chosen: Chosen, park: bool) -> tuple[Any, Any] | None:
+def _flat(
+    name: str, mask: Tensor, leaf: Tensor, chosen: Chosen, park: bool
+) -> tuple[Any, Any] | None:
     """Return mask and bits of a weight as they are visited, or None if it cannot be done so."""
-    leaf, order = target.stored[0], chosen.order(target.name)
-    if not _is_simple(target) or leaf.dtype not in BITS:
-        return None
-    mask = _masking(target).mask
+    order = chosen.order(name)
     # Parked values are numbered in row-major order.
     row_major = order == tuple(range(leaf.dim()))
-    if order != Entries.of(leaf, mask).memory_order or (park and not row_major):
+    if leaf.dtype not in BITS or (park and not row_major):
+        return None
+    if order != Entries.of(leaf, mask).memory_order:
         return None
     bits = leaf.detach().view(BITS[leaf.dtype])
-    return chosen.in_memory(target.name, mask), chosen.in_memory(target.name, bits)
+    return chosen.in_memory(name, mask), chosen.in_memory(name, bits)
 
 
-def _packed(bools: Any) -> Tensor:
-    if isinstance(bools, np.ndarray):
-        return torch.from_numpy(np.packbits(bools, bitorder="little"))
-    return pack_bits(bools)
-
-
-def _taken(values: Any, bools: Any) -> Tensor:
-    if isinstance(values, np.ndarray):  # much faster than indexing if many are taken
-        return torch.from_numpy(np.compress(bools, values))
-    taken: Tensor = values[bools]
-    return taken
+def _source(name: str, leaf: Tensor, chosen: Chosen, values: Tensor) -> Any:
+    """Return the bits of new values as a weight is visited, or None if they lie otherwise."""
+    if type(values) not in (Tensor, torch.nn.Parameter):
+        return None
+    if values.stride() != leaf.stride() or (values.dtype, values.device) != (
+        leaf.dtype,
+        leaf.device,
+    ):
+        return None
+    return chosen.in_memory(name, values.detach().view(BITS[leaf.dtype]))

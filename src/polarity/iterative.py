@@ -82,10 +82,10 @@ def imp_prune(
     if rewind is not None:
         rewind.check(model)
         rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
-    report = _prune(model, amount, density, scope, score, optimizer, generator, rewind is None)
+    report = _prune(model, amount, density, scope, score, optimizer, generator, rewind)
     if rewind is None:
         return report
-    rewind.restore_weights(model)
+    rewind.restore_weights(model, only="unmasked")
     notes = ("rewound: every parameter and buffer to the rewind point",)
     return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
 
@@ -143,7 +143,7 @@ def lrr_step(
     if not isinstance(rewind, RewindPoint):
         raise TypeError(f"rewind must be a RewindPoint, got {type(rewind).__name__}")
     rewind.check_schedule(optimizer, scheduler)
-    report = _prune(model, amount, density, scope, score, optimizer, generator, True)
+    report = _prune(model, amount, density, scope, score, optimizer, generator, None)
     return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
 
 
@@ -155,15 +155,23 @@ def _prune(
     score: Score | None,
     optimizer: Optimizer | None,
     generator: torch.Generator | None,
-    park: bool,
+    rewind: RewindPoint | None,
 ) -> PruneReport:
+    """Prune, setting the values of what goes aside, or with ``rewind`` those of what stays back."""
     if amount is None and density is None:
         amount = 0.2
     found = attached(model) or dict(find_targets(model))
     scores = None
     if score is not None and score is not magnitude:
         scores = score_weights(found, score, generator)
-    return prune_targets(found, scores, amount, density, None, scope, optimizer, park=park)
+    values = None
+    if rewind is not None:
+        weights = rewind.weights
+        values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
+    park = rewind is None
+    return prune_targets(
+        found, scores, amount, density, None, scope, optimizer, park=park, values=values
+    )
 
 
 def _rewind_schedule(

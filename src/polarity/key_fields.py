@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 # Below so many entries threads cost more than they save; more threads than this wait for the
 # interpreter.
-_WORTH_THREADS = 1 << 20
+_WORTH_THREADS = 1 << 23
 _MOST_THREADS = 8
 
 
@@ -46,10 +46,11 @@ class Part(NamedTuple):
             edge, otherwise inside, and NaN or infinite. Entries at an edge are only told apart
             from the others where there are many.
         between: the keys of those otherwise inside; None if there are none, or no room for them.
+            As the counts, numpy's for what is in main memory, and torch's for what is not.
     """
 
     counts: tuple[int, int, int, int, int] | Tensor
-    between: Tensor | None
+    between: Integers | Tensor | None
 
 
 class Space:
@@ -70,6 +71,7 @@ class KeyField(Protocol):
         size: number of entries.
         living: how many of them take part.
         parts: consecutive slices.
+        living_in: how many entries of each part take part.
         alive: which entries take part, a numpy array or a tensor, or None for all.
         lazy: whether holding its entries takes memory, so that it is held alone.
     """
@@ -79,6 +81,7 @@ class KeyField(Protocol):
     size: int
     living: int
     parts: list[slice]
+    living_in: list[int]
     alive: Any
     lazy: bool
 
@@ -97,8 +100,8 @@ class KeyField(Protocol):
     def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Any:
         """Return which entries of a part stay, as a numpy array or a tensor.
 
-        Those above the threshold, and of the ``ties`` living entries at it the first ``kept_ties``.
-        What is not alive may be among them. Valid until ``space`` is used again.
+        The living ones above the threshold, and of the ``ties`` at it the first ``kept_ties``.
+        Valid until ``space`` is used again.
         """
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from polarity.parametrizations.keep_where import clear_outside
+
 __all__ = ["zero_pruned_state"]
 
 
@@ -33,4 +35,4 @@ def zero_pruned_state(
     for parameter, mask in leaves:
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
-                value.masked_fill_(~mask.to(value.device), 0)
+                clear_outside(mask.to(value.device), value)

@@ -129,14 +129,16 @@ def prune_targets(
     optimizer: Optimizer | None,
     *,
     park: bool,
+    values: Mapping[str, Tensor] | None = None,
 ) -> PruneReport:
     """Prune targets as :func:`prune` does; ``park`` sets the values of pruned entries aside.
 
-    Without ``scores`` by magnitude, with the weights read where they lie. Whatever can be wrong
-    raises before anything is changed.
+    Without ``scores`` by magnitude, with the weights read where they lie. Where ``values`` are
+    given what stays is set to them. Whatever can be wrong raises before anything is changed.
     """
+    shapes = {name: target.shape for name, target in found.items()}
     before = {name: _count_mask(target) for name, target in found.items()}
-    keep = _plan(found, before, scores, amount, density, densities, scope)
+    keep = _plan(found, shapes, before, scores, amount, density, densities, scope)
     if scores is None:
         chosen = choose_by_magnitude(found, keep)
     else:
@@ -144,19 +146,20 @@ def prune_targets(
         chosen = choose_top({name: scores[name] for name in found}, keep, alive)
     _check_optimizer(optimizer, found)
     attach_masks(found)
-    install(found, chosen, park=park)
+    install(found, chosen, park=park, values=values)
     if optimizer is not None:
         zero_pruned_state(optimizer, masked_leaves(found.values()))
     return PruneReport(
         tuple(
-            LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
-            for name, target in found.items()
+            LayerReport(name, tuple(shape), before[name], chosen.kept[name])
+            for name, shape in shapes.items()
         )
     )
 
 
 def _plan(
     found: Mapping[str, Target],
+    shapes: Mapping[str, torch.Size],
     before: Mapping[str, int],
     scores: Mapping[str, Tensor] | None,
     amount: float | None,
@@ -177,7 +180,7 @@ def _plan(
         _check_names("densities", densities, found)
         for name, value in densities.items():
             check_fraction(f"densities[{name!r}]", value)
-    sizes = {name: target.shape.numel() for name, target in found.items()}
+    sizes = {name: shape.numel() for name, shape in shapes.items()}
     counts = {
         name: before[name] if _is_enforced(target, amount) else sizes[name]
         for name, target in found.items()
@@ -201,7 +204,8 @@ def _count_mask(target: Target) -> int:
 
 def _is_enforced(target: Target, amount: float | None) -> bool:
     """Whether only what the mask leaves alive can be kept, and else all entries compete again."""
-    if target.masking is None or target.masking.enforce:
+    masking = target.masking
+    if masking is None or masking.enforce:
         return True
     if amount is not None:
         raise ValueError(

@@ -16,8 +16,8 @@ from polarity.ordered_keys import Keys, keys_for
 __all__ = ["Chosen", "Entries", "Visitor"]
 
 # Called with a name, a slice of its entries in the order of memory, which of those stay (valid
-# during the call; what is not alive may be among them), and which of them are alive, if not all.
-# The last two are numpy arrays for a tensor on the CPU, and tensors for one that is not.
+# during the call), and which of them were alive, if not all. The last two are numpy arrays for a
+# tensor on the CPU, and tensors for one that is not.
 Visitor: TypeAlias = Callable[[str, slice, Any, Any], None]
 
 
@@ -87,7 +87,8 @@ def _field_on(
 class _Place:
     """The cut through one tensor: its keys, the threshold, and each part's ties, all and kept.
 
-    The order is that of the dimensions in the field, None for a row-major copy.
+    The order is that of the dimensions in the field, None for a row-major copy; ``gone`` says how
+    many living entries of each part go.
     """
 
     field: KeyField
@@ -96,6 +97,7 @@ class _Place:
     threshold: int
     ties: list[int]
     kept_ties: list[int]
+    gone: list[int]
 
     @property
     def row_major(self) -> bool:
@@ -158,9 +160,15 @@ class Chosen:
             raise ValueError(f"keep={keep} is not between 0 and the {living} living entries")
         cut = find_cut(fields, living - keep, keys, complaint=complaint)
         for at, (name, field) in enumerate(zip(names, fields, strict=True)):
-            self.living[name], self.kept[name] = field.living, cut.kept[at]
+            self.living[name], self.kept[name] = field.living, field.living - sum(cut.gone[at])
             self._places[name] = _Place(
-                field, orders[at], keys, cut.threshold, cut.ties[at], cut.kept_ties[at]
+                field,
+                orders[at],
+                keys,
+                cut.threshold,
+                cut.ties[at],
+                cut.kept_ties[at],
+                cut.gone[at],
             )
 
     def in_place(self, name: str) -> bool:
@@ -176,6 +184,10 @@ class Chosen:
     def order(self, name: str) -> tuple[int, ...] | None:
         """Return the order of dimensions in which :meth:`visit` goes through a tensor."""
         return self._places[name].order
+
+    def gone(self, name: str) -> tuple[list[slice], list[int]]:
+        """Return the parts in which :meth:`visit` goes through a tensor, and what goes in each."""
+        return self._places[name].field.parts, self._places[name].gone
 
     def in_memory(self, name: str, like: Tensor) -> Any:
         """Return a tensor's memory in the order of :meth:`visit`, as an array if that gives any."""
@@ -201,7 +213,7 @@ class Chosen:
         target = flat.numpy() if isinstance(place.field, HostField) else flat
 
         def write(_: str, part: slice, kept: Any, alive: Any) -> None:
-            target[part] = kept if alive is None else kept & alive
+            target[part] = kept
 
         _visit([place], write)
         return mask

@@ -117,8 +117,7 @@ def keep_largest(
             mask.copy_(chosen.new_mask(name))
 
     def write(name: str, part: slice, kept: Any, alive: Any) -> None:
-        mask = in_place[name]
-        mask[part] = kept if alive is None else kept & alive
+        in_place[name][part] = kept
 
     chosen.visit(in_place, write)
     return chosen.kept

@@ -8,9 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from polarity.bit_gather import count_bits, gather_bits, scatter_bits
+
 __all__ = ["check_signs", "pack_signs", "unpack_signs"]
 
-Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -48,13 +49,12 @@ def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
         >>> [f"{byte:08b}" for byte in pack_signs(signs, torch.tensor([1, 1, 1, 0, 1]) != 0)]
         ['00010110', '00000010', '00000001']
     """
-    check_signs(signs, mask)
-    flat = signs.cpu().numpy().reshape(-1)
-    signed: Bools = flat != 0
-    unsigned: Bools = mask.cpu().numpy().reshape(-1)[~signed]
-    planes = [_to_bytes(signed), _to_bytes(flat[signed] < 0)]
-    if unsigned.any():
-        planes.append(_to_bytes(unsigned))
+    signed, lives = _checked(signs, mask)
+    negative = np.packbits(signs.cpu().numpy().reshape(-1) < 0, bitorder="little")
+    planes = [signed, gather_bits(negative, signed)]
+    count = count_bits(signed)
+    if count_bits(lives) > count:
+        planes.append(gather_bits(lives, ~signed)[: _byte_count(signs.numel() - count)])
     return torch.from_numpy(np.concatenate(planes))
 
 
@@ -84,8 +84,8 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     size = math.prod(shape)
     data: Bytes = packed.cpu().numpy().reshape(-1)
     first = _byte_count(size)
-    signed = _to_bools(data[:first], size)
-    count = int(np.count_nonzero(signed))
+    signed = _plane(data[:first], size)
+    count = count_bits(signed)
     # Checked before anything of the shape's size is allocated: the shape comes from a file.
     second, third = first + _byte_count(count), _byte_count(size - count)
     if len(data) not in (second, second + third):
@@ -93,16 +93,23 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
             f"packed holds {len(data)} bytes, expected {second} or {second + third} for {size} "
             f"entries of which {count} have a sign"
         )
-    signs = np.zeros(size, dtype=np.int8)
-    signs[signed] = 1 - 2 * _to_bools(data[first:second], count).view(np.int8)
-    mask = signed.copy()
+    negative = scatter_bits(_plane(data[first:second], count), signed)
+    lives = signed
     if len(data) > second:
-        mask[~signed] = _to_bools(data[second:], size - count)
+        lives = signed | scatter_bits(_plane(data[second:], size - count), ~signed)
+    signs, minus = (_entries(bits, size).view(np.int8) for bits in (signed, negative))
+    signs |= np.negative(minus, out=minus)  # −1 is all bits set
+    mask = _entries(lives, size).view(np.bool_)
     return torch.from_numpy(signs.reshape(shape)), torch.from_numpy(mask.reshape(shape))
 
 
 def check_signs(signs: Tensor, mask: Tensor) -> None:
     """Raise unless ``signs`` are int8 in {−1, 0, +1} and 0 wherever the bool ``mask`` is False."""
+    _checked(signs, mask)
+
+
+def _checked(signs: Tensor, mask: Tensor) -> tuple[Bytes, Bytes]:
+    """Return which entries have a sign and which live, as bits, if all is as it should be."""
     if signs.dtype != torch.int8:
         raise TypeError(f"signs are of dtype {signs.dtype}, expected torch.int8")
     if mask.dtype != torch.bool:
@@ -111,25 +118,28 @@ def check_signs(signs: Tensor, mask: Tensor) -> None:
         raise ValueError(
             f"the mask has shape {tuple(mask.shape)}, expected the signs' {tuple(signs.shape)}"
         )
-    if signs.numel() == 0:
-        return
-    low, high = (int(end) for end in signs.aminmax())
-    if low < -1 or high > 1:
-        raise ValueError(f"signs range from {low} to {high}, expected -1, 0 and +1")
-    if astray := int((~mask & (signs != 0)).count_nonzero()):
+    if signs.numel() > 0:
+        low, high = (int(end) for end in signs.aminmax())
+        if low < -1 or high > 1:
+            raise ValueError(f"signs range from {low} to {high}, expected -1, 0 and +1")
+    signed, lives = (
+        np.packbits(each.cpu().numpy().reshape(-1), bitorder="little") for each in (signs, mask)
+    )
+    if astray := count_bits(signed & ~lives):
         raise ValueError(f"{astray} entries outside the mask have a sign, expected 0 there")
+    return signed, lives
 
 
 def _byte_count(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _to_bytes(bits: Bools) -> Bytes:
-    return np.packbits(bits, bitorder="little")
-
-
-def _to_bools(data: Bytes, count: int) -> Bools:
-    bits = np.unpackbits(data, bitorder="little")
-    if bits[count:].any():
+def _plane(data: Bytes, count: int) -> Bytes:
+    """Return the bytes of a plane of ``count`` bits, if nothing is set behind the last."""
+    if count % 8 and len(data) == _byte_count(count) and data[-1] >> count % 8:
         raise ValueError(f"a bit behind the last of {count} is set, expected 0")
-    return bits[:count].view(np.bool_)
+    return data
+
+
+def _entries(bits: Bytes, size: int) -> Bytes:
+    return np.unpackbits(bits, count=size, bitorder="little")

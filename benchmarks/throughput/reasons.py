@@ -1,0 +1,51 @@
+"""Why a target is missed where it is: what the time goes to, and what was tried.
+
+Numbers stay out of these texts: they are in the rows that a text names.
+"""
+
+from __future__ import annotations
+
+REASONS = {
+    "training step with masks": """
+Two rows say what a masked step cannot be cheaper than here: *an identity by parametrize*, which is
+Python between a layer and its weight, and *float mask on gradients, unchecked*, which is one pass
+over the gradients. (The targets come from such a hook without parametrize, on another processor.)
+What is left between these rows and ours is Python for each weight: versions are compared in
+forward, the weight is a view with a hook, use counts are asked in backward, and the optimizer's
+step is followed; microseconds each by itself, and several times that amid a step, when matrix
+products have emptied the caches. Tried: an autograd Function instead of the hook (slower); masking
+by bytes (for small weights slower than the integers that are kept for them now, for large ones as
+fast); handing out the leaf itself, with a hook of the leaf, which is a few hundredths faster on the
+MLP, but masks what else becomes of the leaf and the gradient of the weight too: not the same
+answers.
+""",
+    "training step with Sign-In": """
+*m * v without a mask* is the least that two factors can cost as a parametrization, and ours is at
+it but for Python. The rest is one product in forward, two in backward, and an optimizer that has
+twice the parameters, which with SGD as it comes is the larger part: the rows with fused SGD have
+less of it. Tried: both gradients in one pass over parts that fit a cache, and the second of them in
+the memory of the incoming gradient; together they saved a few hundredths of the products, about
+what calling a Function costs.
+""",
+    "training step with interpolated norms": """
+A parametrized norm weight costs Python and two kernels on a few numbers, whatever it computes.
+""",
+    "reinit_signs": """
+The naive version neither checks nor counts. Ours reads both weights once, for the signs, the
+counts, NaN and infinity and, in float64, sigma; and writes once. Sigma takes a third of the reading
+pass; in float32 it would be nearly free, but off in the seventh digit where all magnitudes are
+equal, as they are after a reinitialisation. For epsilon, random bytes and the exact count take as
+long again as the reading pass does; for delta it is the search for the smallest. Tried: parts of
+half and of twice the size, other ways to add in float64, and looking for the survivors to draw for
+them alone, which costs more than drawing for all entries.
+""",
+}
+
+
+def reasons_for(groups: list[str]) -> list[str]:
+    """The texts about these groups, each once and with the groups' common name."""
+    return [
+        f"**{start}.** " + " ".join(text.split())
+        for start, text in REASONS.items()
+        if any(group.startswith(start) for group in groups)
+    ]
