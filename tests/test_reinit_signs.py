@@ -126,6 +126,20 @@ def test_standard_brings_pruned_entries_back_at_their_trained_value(net, start, 
     assert differing(masks, pol.masks(net)) == []
 
 
+@pytest.mark.parametrize("prune", [pol.imp_prune, pol.lrr_step], ids=["imp_prune", "lrr_step"])
+def test_without_parking_nothing_is_held_and_standard_finds_zeros(net, start, trained, prune):
+    rewind = {"rewind": start} if prune is pol.lrr_step else {}
+    prune(net, 0.6, park=False, **rewind)
+    masks = pol.masks(net)
+    for target in pol.find_targets(net).values():
+        assert target.masking.parked_values is None
+    parked = copy.deepcopy(net)
+    pol.reinit_signs(net, "standard", init=start)
+    assert all(not weight[~masks[name]].any() for name, weight in weights(net).items())
+    for name, weight in weights(parked).items():
+        assert torch.equal(weight, torch.where(masks[name], trained[name], 0.0))
+
+
 def test_standard_remembers_the_masks_without_enforcing_them(net, start, trained):
     pol.imp_prune(net, density=0.4)
     before = pol.density(net)
