@@ -6,6 +6,17 @@ Numbers stay out of these texts: they are in the rows that a text names.
 from __future__ import annotations
 
 REASONS = {
+    "imp_prune": """
+The targets in times of `torch.nn.utils.prune` come from a processor that reads memory almost twice
+as fast beside what torch needs there; the rows beside one read pass carry over better. Selection
+alone is exact within that limit. Of it, reading and taking magnitudes is a quarter, comparing with
+both ends of the bracket an eighth, finding the few places in between a fifth, and the rest is
+counting, packing and writing the mask. A whole call also writes the weights, which costs about two
+passes and a half, and sets pruned values aside, about four more: `park=False` and rewinding leave
+that out. Small models pay for Python: each layer costs as much as tens of thousands of weights.
+Tried: 16-bit keys, selection by hardshrink, putmask or tables of places, scattered writes, smaller
+parts for threads.
+""",
     "training step with masks": """
 Two rows say what a masked step cannot be cheaper than here: *an identity by parametrize*, which is
 Python between a layer and its weight, and *float mask on gradients, unchecked*, which is one pass
@@ -38,6 +49,19 @@ equal, as they are after a reinitialisation. For epsilon, random bytes and the e
 long again as the reading pass does; for delta it is the search for the smallest. Tried: parts of
 half and of twice the size, other ways to add in float64, and looking for the survivors to draw for
 them alone, which costs more than drawing for all entries.
+""",
+    "deploy": """
+A sparse product pays where the dense one is large: with a single row, or few inputs, reading the
+indices takes what skipping the zeros saves. `compress` measures each layer with the rows it really
+gets and leaves those dense that would not gain, so that a model is not slower than before.
+""",
+    "two runs of MNIST": """
+Pinned processes share nothing but memory and the clock of the processor, which runs two cores
+slower than one; starting and collecting the work takes milliseconds.
+""",
+    "one epoch of MNIST": """
+The step itself, with its masks and Adam, is what is left of the time; images wait on the device,
+and there is no Python for each of them.
 """,
 }
 
