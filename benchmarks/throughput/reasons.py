@@ -56,8 +56,8 @@ indices takes what skipping the zeros saves. `compress` measures each layer with
 gets and leaves those dense that would not gain, so that a model is not slower than before.
 """,
     "two runs of MNIST": """
-Pinned processes share nothing but memory and the clock of the processor, which runs two cores
-slower than one; starting and collecting the work takes milliseconds.
+What two pinned processes still share is memory, its caches and this virtual machine's processor;
+starting the work and collecting it takes milliseconds.
 """,
     "one epoch of MNIST": """
 The step itself, with its masks and Adam, is what is left of the time; images wait on the device,

@@ -38,7 +38,7 @@ def measure(
         lambda: [plain() for _ in range(repeats)],
         what=form,
         against="dense step",
-        rounds=80 if name == "mlp" else 21,
+        rounds=80 if name == "mlp" else 15,
         target=targets[name] if form.startswith("polarity") else None,
         workload=workload.name,
         density=DENSITY,
