@@ -19,6 +19,12 @@ from tests.models_for_tests import seeded
 STEPS = 40
 
 
+@pytest.fixture(autouse=True)
+def _no_weight_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("masked", "keep_where", "masked_product"):
+        monkeypatch.setattr(f"polarity.parametrizations.{module}.SMALL", 0)
+
+
 class ByHand(nn.Module):
     """Two linear layers whose weights are multiplied by their masks in forward."""
 
@@ -93,7 +99,7 @@ def is_short(model: nn.Module) -> bool:
     """Whether the next forward pass applies no mask to the first layer."""
     name = type(model[0].weight.grad_fn).__name__
     assert name in ("ViewBackward0", "_KeepWhereBackward", "MulBackward0") or (
-        name == "_MaskedProductBackward"
+        name in ("_MaskedProductBackward", "WhereBackward0")
     )
     return name in ("ViewBackward0", "MulBackward0")
 
@@ -599,6 +605,15 @@ def test_a_single_entry_outside_the_mask_is_seen(dtype: torch.dtype, transposed:
         assert not leaks(values, mask)
         assert leaks(values, mask, signed=True)
         values[row, column] = 0.0
+
+
+def test_small_weights_are_masked_in_every_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model = ours()
+    assert not is_short(model)
+    assert type(model[0].weight.grad_fn).__name__ == "WhereBackward0"
+    layer = pol.mask_weights(nn.Linear(64, 64))
+    assert type(layer.weight.grad_fn).__name__ == "ViewBackward0"
 
 
 def test_torch_func_and_compiled_models_apply_the_mask() -> None:

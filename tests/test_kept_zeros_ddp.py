@@ -9,12 +9,14 @@ from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
+from polarity.parametrizations import keep_where, masked
 from tests.models_for_tests import random_masks, seeded
 
 WORLD = 2
 
 
 def one_rank(rank: int, folder: str) -> None:
+    masked.SMALL = keep_where.SMALL = 0  # no weight is small here
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from polarity.conversion import own_class
 from polarity.norm_alpha import norm_interps
 from polarity.norm_layers import find_norms, norm_interp
+from polarity.parametrizations.lean_chain import make_lean
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
 from polarity.plain_checkpoint import accept_plain_checkpoints, forget_plain_checkpoints
@@ -106,6 +107,7 @@ def interpolate_norms(
             accept_plain_checkpoints(use.module)
             own_class(use.module)
             parametrize.register_parametrization(use.module, use.tensor_name, interp)
+            make_lean(use.module, use.tensor_name)
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize, prune
 
 from polarity.conversion import own_class
 from polarity.factor_state import foreign_state, split_state
+from polarity.parametrizations.lean_chain import make_lean
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.plain_checkpoint import accept_plain_checkpoints
@@ -130,6 +131,7 @@ def _convert(
             prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
         own_class(module)
         parametrize.register_parametrization(module, tensor_name, form)
+        make_lean(module, tensor_name)
         chains.append(module.parametrizations[tensor_name])  # type: ignore[index]
         if len(chains) > 1:
             chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1

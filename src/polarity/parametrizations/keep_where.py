@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BITS", "clear_outside", "is_transformed", "keep_where"]
+__all__ = ["BITS", "SMALL", "clear_outside", "is_transformed", "keep_where"]
 
 # The integer type as wide as a floating one: multiplying bits by 0 or 1 keeps or clears them.
 BITS = {
@@ -15,6 +15,8 @@ BITS = {
     torch.float32: torch.int32,
     torch.float64: torch.int64,
 }
+# Up to this many entries torch's own operations cost least, and Python most.
+SMALL = 2**11
 # Below this many entries numpy costs more to call than it saves.
 _WORTH_NUMPY = 2**15
 
@@ -39,8 +41,9 @@ def keep_where(mask: Tensor, values: Tensor) -> Tensor:
         >>> keep_where(torch.tensor([True, False, False]), torch.tensor([-1.0, -2.0, torch.nan]))
         tensor([-1.,  0.,  0.])
     """
-    if is_transformed(values):
-        # A compiler fuses this well, and vmap cannot look inside the function below.
+    if values.numel() <= SMALL or is_transformed(values):
+        # A compiler fuses this well, and vmap cannot look inside the function below, whose Python
+        # costs more than it saves where there is little to mask.
         return torch.where(mask, values, 0.0)
     result: Tensor = _KeepWhere.apply(values, mask)
     return result

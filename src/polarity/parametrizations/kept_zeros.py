@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polarity.parametrizations.keep_where import BITS
 
-__all__ = ["KeptZeros", "can_rely", "is_due", "leaks", "mask_of_gradients", "zeros_of"]
+__all__ = ["KeptZeros", "bits_of", "can_rely", "is_due", "leaks", "zeros_of"]
 
 _of_leaf: dict[int, "KeptZeros"] = {}
 _WIDE_UP_TO = 2**18
@@ -24,6 +24,11 @@ class KeptZeros:
     looked at, or what an optimizer known to leave zeros alone has done, gives a new one.
 
     Attributes:
+        at: the certificate, the versions of leaf and mask and the leaf's address; None without.
+        leaf_ref: a weak reference to the leaf.
+        mask_ref: one to the mask that the certificate is about, or was.
+        bits: the mask as wide integers, for gradients; see :func:`bits_of`.
+        bits_at: the version of the mask that they were made of.
         refused: True once zeros were lost behind a valid certificate; there will be no other.
         used: whether a forward pass has relied on the certificate since it was given.
         noted: the gradient as it was accumulated last, by identity and version.
@@ -34,24 +39,24 @@ class KeptZeros:
     """
 
     __slots__ = (
-        *("_at", "_bits", "_bits_at", "_leaf", "_looked", "_looks", "_mask", "__weakref__"),
+        *("__weakref__", "_looked", "_looks", "at", "bits", "bits_at", "leaf_ref", "mask_ref"),
         *("noted", "refused", "steps", "used", "usual", "versions"),
     )
     made: ClassVar[int] = 0
 
     def __init__(self, leaf: Tensor) -> None:
         key = id(leaf)
-        self._leaf = weakref.ref(leaf, lambda _: _of_leaf.pop(key, None))
-        self._mask: Any = _nothing
-        self._at: tuple[int, int, int] | None = None
+        self.leaf_ref = weakref.ref(leaf, lambda _: _of_leaf.pop(key, None))
+        self.mask_ref: Any = _nothing
+        self.at: tuple[int, int, int] | None = None
         self._looked: tuple[int, int, int] | None = None
         self._looks = 0
-        self._bits: Tensor | None = None
-        self._bits_at = -1
+        self.bits: Tensor | None = None
+        self.bits_at = -1
         self.refused = self.used = False
         self.noted: tuple[int, int] | None = None
         self.steps = 0
-        self.versions: list[int] = []
+        self.versions: dict[str, int] = {}
         self.usual: list[int] = []
         leaf.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[no-untyped-call]
         _of_leaf[key] = self
@@ -60,49 +65,28 @@ class KeptZeros:
     @property
     def leaf(self) -> Tensor | None:
         """The leaf, while it exists."""
-        return self._leaf()
+        return self.leaf_ref()
 
     @property
     def mask(self) -> Tensor | None:
         """The mask that there is a certificate about, while both exist."""
-        mask: Tensor | None = None if self._at is None else self._mask()
+        mask: Tensor | None = None if self.at is None else self.mask_ref()
         return mask
-
-    def hold(self, leaf: Tensor, mask: Tensor) -> bool:
-        """Whether there is a valid certificate for this leaf and this mask."""
-        # The leaf is compared too: another one may have got the ``id`` of one that is gone.
-        at = (leaf._version, leaf.data_ptr(), mask._version)
-        return self._at == at and self._mask() is mask and self._leaf() is leaf
 
     def certify(self, leaf: Tensor, mask: Tensor) -> None:
         """Give a certificate for this moment; the caller knows that the zeros are there."""
         self._turn_to(mask)
-        self._at, self.used = (leaf._version, leaf.data_ptr(), mask._version), False
+        self.at, self.used = (leaf._version, leaf.data_ptr(), mask._version), False
 
     def void(self) -> None:
         """Withdraw the certificate until the leaf has been looked at again."""
-        self._at = None
+        self.at = None
 
     def check(self) -> None:
         """Withdraw the certificate if somebody wrote to the leaf since it was given."""
-        leaf = self._leaf()
-        if self._at is None or leaf is None or leaf._version != self._at[0]:
-            self._at = None
-
-    def done(self, by: int, leaf: Tensor, mask: Tensor, state: list[Tensor | None]) -> list[int]:
-        """Return by whom what was written to how often since the certificate was given."""
-        at, noted, gradient = self._at, self.noted, leaf.grad
-        did = [by, leaf._version - (-1 if at is None else at[0]), leaf.data_ptr(), mask._version]
-        if gradient is not None and noted is not None:
-            # Clipping and unscaling write to a gradient as often in every step.
-            did += id(gradient) == noted[0], gradient._version - noted[1]
-        before, self.versions = (
-            self.versions,
-            [-1 if each is None else each._version for each in state],
-        )
-        for each, old, new in zip(state, before, self.versions, strict=False):
-            did += id(each), new - old
-        return did
+        leaf = self.leaf_ref()
+        if self.at is None or leaf is None or leaf._version != self.at[0]:
+            self.at = None
 
     def look(self, leaf: Tensor, mask: Tensor) -> bool:
         """Give a certificate if the leaf is zero outside the mask, and return whether.
@@ -113,7 +97,7 @@ class KeptZeros:
         moment = _moment(leaf, mask)
         if self.refused or self._looked == moment:
             return False
-        if self._mask() is not mask or (self._looked or moment)[2] != moment[2]:
+        if self.mask_ref() is not mask or (self._looked or moment)[2] != moment[2]:
             self._looks = 0
         self._turn_to(mask)
         self._looked = moment
@@ -125,18 +109,19 @@ class KeptZeros:
         self._looked = None
         return True
 
-    def bits(self, leaf: Tensor, mask: Tensor) -> Tensor:
-        """Return the mask as integers as wide as the leaf's entries, 0 and -1."""
-        if self._bits is None or self._bits_at != mask._version:
-            self._bits, self._bits_at = mask.to(BITS[leaf.dtype]).neg_(), mask._version
-        return self._bits
+    def make_bits(self, leaf: Tensor, mask: Tensor) -> Tensor:
+        """Return the mask as integers as wide as the leaf's entries, or itself if it is large."""
+        if leaf.numel() > _WIDE_UP_TO or leaf.dtype not in BITS or not leaf.is_cpu:
+            return mask
+        self.bits, self.bits_at = mask.to(BITS[leaf.dtype]).neg_(), mask._version
+        return self.bits
 
     def _turn_to(self, mask: Tensor) -> None:
-        if self._mask() is not mask:
-            self._mask, self._bits = weakref.ref(mask, self._forget), None
+        if self.mask_ref() is not mask:
+            self.mask_ref, self.bits = weakref.ref(mask, self._forget), None
 
     def _forget(self, _: object) -> None:
-        self._bits = None
+        self.bits = None
 
     def _accumulated(self, leaf: Tensor) -> None:
         gradient = leaf.grad
@@ -148,18 +133,6 @@ def zeros_of(leaf: Tensor) -> KeptZeros | None:
     """Return what is known of the zeros of a leaf, or None if nothing is."""
     kept = _of_leaf.get(id(leaf))
     return kept if kept is not None and kept.leaf is leaf else None
-
-
-def mask_of_gradients(leaf: Tensor, mask: Tensor) -> Tensor:
-    """Return the mask, or one of integers as wide as the leaf's entries, 0 and -1.
-
-    Bitwise they mask faster. They are kept for leaves that fit in a cache; beyond, reading so much
-    more costs what it saves.
-    """
-    kept = _of_leaf.get(id(leaf))
-    if kept is None or leaf.numel() > _WIDE_UP_TO or leaf.dtype not in BITS or not leaf.is_cpu:
-        return mask
-    return kept.bits(leaf, mask)
 
 
 def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
@@ -181,7 +154,14 @@ def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
         return False
     for leaf in leaves:
         kept = _of_leaf.get(id(leaf))
-        if kept is None or not kept.hold(leaf, mask):
+        # Done for every weight in every forward, where a call costs as much as what it does.
+        # The leaf is compared too: another one may have got the ``id`` of one that is gone.
+        if (
+            kept is None
+            or kept.at != (leaf._version, leaf.data_ptr(), mask._version)
+            or kept.mask_ref() is not mask
+            or kept.leaf_ref() is not leaf
+        ):
             if not _is_ordinary(leaf, mask):
                 return False
             kept = zeros_of(leaf) or KeptZeros(leaf)
@@ -189,6 +169,20 @@ def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
                 return False
         kept.used = True
     return True
+
+
+def bits_of(leaf: Tensor, mask: Tensor) -> Tensor:
+    """Return the mask, or one of integers as wide as the leaf's entries, 0 and -1.
+
+    Bitwise they mask faster. They are kept for leaves that fit in a cache; beyond, reading so much
+    more costs what it saves.
+    """
+    kept = _of_leaf.get(id(leaf))
+    if kept is None:
+        return mask
+    if kept.bits is not None and kept.bits_at == mask._version and kept.mask_ref() is mask:
+        return kept.bits
+    return kept.make_bits(leaf, mask)
 
 
 @torch.no_grad()

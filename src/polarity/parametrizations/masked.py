@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity.bit_packing import pack_bits, unpack_bits
-from polarity.parametrizations.keep_where import keep_where
+from polarity.parametrizations.keep_where import SMALL, keep_where
 from polarity.parametrizations.kept_zeros import can_rely
 from polarity.parametrizations.masked_gradient import seen_directly
 from polarity.parametrizations.zeros_in_steps import follow_steps
@@ -79,8 +79,13 @@ class MaskedWeight(nn.Module):
         return keep_where(mask, stored)
 
     def may_rely_on(self, mask: Tensor, *stored: Tensor) -> bool:
-        """Whether the stored tensors are known to be zero outside the mask; in training only."""
-        if not (self.training and self.shortcut and can_rely(mask, *stored)):
+        """Whether the stored tensors are known to be zero outside the mask; in training only.
+
+        Never of small ones: to mask them costs less than to know.
+        """
+        if not (self.training and self.shortcut and mask.numel() > SMALL):
+            return False
+        if not can_rely(mask, *stored):
             return False
         follow_steps()
         return True

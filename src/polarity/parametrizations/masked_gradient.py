@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polarity.parametrizations.keep_where import clear_outside, keep_where
-from polarity.parametrizations.kept_zeros import mask_of_gradients
+from polarity.parametrizations.kept_zeros import bits_of
 
 __all__ = ["seen_directly"]
 
@@ -30,9 +30,8 @@ def seen_directly(leaf: Tensor, mask: Tensor) -> Tensor:
     """
     seen = leaf.view_as(leaf)
     node: Any = seen.grad_fn
-    held = mask_of_gradients(leaf, mask)
     # Behind the node: who asks for the gradient of the weight itself gets all of it.
-    node.register_hook(partial(_masked, held))
+    node.register_hook(partial(_masked, bits_of(leaf, mask)))
     return seen
 
 

@@ -5,7 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polarity.parametrizations.keep_where import BITS, clear_outside, is_transformed, keep_where
+from polarity.parametrizations.keep_where import (
+    BITS,
+    SMALL,
+    clear_outside,
+    is_transformed,
+    keep_where,
+)
 
 __all__ = ["masked_product"]
 
@@ -31,7 +37,8 @@ def masked_product(mask: Tensor, m: Tensor, v: Tensor) -> Tensor:
         >>> masked_product(mask, torch.tensor([2.0, 2.0]), torch.tensor([3.0, 3.0]))
         tensor([6., 0.])
     """
-    if m.dtype not in BITS or m.dtype != v.dtype or is_transformed(m) or is_transformed(v):
+    small = m.numel() <= SMALL or m.dtype not in BITS or m.dtype != v.dtype
+    if small or is_transformed(m) or is_transformed(v):
         return torch.where(mask, m * v, 0.0)
     result: Tensor = _MaskedProduct.apply(mask, m, v)
     return result

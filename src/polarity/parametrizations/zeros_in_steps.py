@@ -35,6 +35,7 @@ MOVING_STATE: dict[type[optim.Optimizer], tuple[str, ...]] = {
 
 _plans: weakref.WeakKeyDictionary[optim.Optimizer, "_Plan"] = weakref.WeakKeyDictionary()
 _following = False
+_NOTHING: dict[str, Any] = {}
 
 
 def follow_steps() -> None:
@@ -77,22 +78,31 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
         if moving is None:
             kept.void()  # a closure may have had it renewed
             continue
-        leaf, mask = kept.leaf, kept.mask
-        if leaf is None or mask is None or not kept.used:
+        leaf, mask, at, noted = kept.leaf_ref(), kept.mask_ref(), kept.at, kept.noted
+        if leaf is None or mask is None or at is None or not kept.used:
             continue
         if leaf.is_cuda and torch.cuda.is_current_stream_capturing():
             kept.void()
             continue
-        state = optimizer.state.get(leaf) or {}
-        moved = [state.get(name) for name in moving]
-        did = kept.done(id(optimizer), leaf, mask, moved)
+        gradient, state = leaf.grad, optimizer.state.get(leaf, _NOTHING)
+        now = (leaf._version, leaf.data_ptr(), mask._version)
+        # By whom, to what, and how often was written since the certificate was given.
+        did = [id(optimizer), now[0] - at[0], now[1], now[2]]
+        if gradient is not None and noted is not None:
+            # Clipping and unscaling write to a gradient as often in every step.
+            did += id(gradient) == noted[0], gradient._version - noted[1]
+        for name in moving:
+            value = state.get(name)
+            if isinstance(value, Tensor):
+                did += id(value), value._version - kept.versions.get(name, 0)
+                kept.versions[name] = value._version
         kept.steps += 1
         regular = did == kept.usual
         kept.usual = did
         if (regular and not is_due(kept.steps)) or _still_zero(
-            kept, leaf, mask, () if regular else moved
+            kept, leaf, mask, [] if regular else [state.get(name) for name in moving]
         ):
-            kept.certify(leaf, mask)
+            kept.at, kept.used = now, False
 
 
 def _still_zero(kept: KeptZeros, leaf: Tensor, mask: Tensor, moved: Sequence[Any]) -> bool:
