@@ -257,6 +257,24 @@ def test_a_module_used_under_two_names_is_masked_and_merged_once() -> None:
     assert torch.equal(dense["2.weight"], shared.weight)
 
 
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+@pytest.mark.parametrize("convert", [pol.mask_weights, pol.sign_in])
+def test_a_parametrization_registered_on_top_of_ours_is_applied_too(convert: Any) -> None:
+    layer = seeded(nn.Linear(60, 50))
+    once = convert(copy.deepcopy(layer)).weight.detach()
+    convert(layer)
+    chain = type(layer.parametrizations.weight)
+    assert chain._get_name(layer.parametrizations.weight) == "ParametrizationList"
+    assert issubclass(chain, parametrize.ParametrizationList)
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    assert torch.equal(layer.weight, 2 * once)
+    assert len(layer.parametrizations.weight) == 2
+
+
 def test_a_parametrization_registered_by_hand_is_pruned_and_merged_like_any_other() -> None:
     layer = seeded(nn.Linear(4, 3))
     masking = pol.MaskedWeight(torch.eye(3, 4))
