@@ -126,21 +126,32 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that the benchmarks lie in, with a mark where it was changed."""
+    """The commit of the checkout that the benchmarks lie in, with a mark where it was changed.
+
+    Result files and pages that a command is just writing change nothing about what was measured.
+    """
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-            # Many runs end at once, and none of them shall hold the lock of the user's index.
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        commit = _git("rev-parse", "HEAD")
+        changed = _git(
+            "diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results", ":!/docs"
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip() or None
+    return commit + ("-dirty" if changed else "") if commit else None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+        # Many runs end at once, and none of them shall hold the lock of the user's index.
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+    )
+    return done.stdout.strip()
 
 
 def _cpu_model() -> str:
