@@ -1,15 +1,17 @@
 """Some bits of a field, moved together and back, without looking at each bit by itself."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["count_bits", "gather_bits", "scatter_bits"]
+__all__ = ["count_bits", "gather_bits", "look_up", "scatter_bits", "scatter_table", "share_bits"]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
+Lanes = npt.NDArray[Any]
+Number = TypeVar("Number", bound=np.generic)
 
 _WORD = np.dtype("<u8")
 _PART = 1 << 16  # bytes looked up at a time: numpy makes an index of 8 bytes of each
@@ -23,7 +25,7 @@ def count_bits(packed: Bytes) -> int:
         >>> count_bits(np.array([0b101, 0b1], dtype=np.uint8))
         3
     """
-    return int(_counts(packed)[-1].sum())
+    return int(_count(_words(packed)).sum(dtype=np.int64))
 
 
 def gather_bits(packed: Bytes, where: Bytes) -> Bytes:
@@ -43,18 +45,16 @@ def gather_bits(packed: Bytes, where: Bytes) -> Bytes:
         >>> [f"{byte:05b}" for byte in gather_bits(bits, where)]
         ['01011']
     """
-    value, counts = _words(_looked_up(packed, where, back=False)), _counts(where)
-    for width, held in zip(_WIDTHS, counts, strict=False):
+    value, chosen = _words(look_up(gather_table(), packed, where)), _words(where)
+    for width in _WIDTHS:
         lanes = value.view(f"<u{width // 4}")
         upper = lanes >> width
-        upper <<= _lower(held, width)
+        upper <<= _count_lower(chosen, width)
         lanes &= _ones(width)
         lanes |= upper
-    ends = np.cumsum(counts[-1], dtype=np.int64)
-    total = int(ends[-1]) if ends.size else 0
+    place, shift, total = _places(chosen)
     result = np.zeros(total // 64 + 1, dtype=_WORD)
     if total:
-        place, shift = _places(counts[-1], ends)
         first = np.flatnonzero(np.diff(place, prepend=-1))
         result[place[first]] = np.bitwise_or.reduceat(value << shift, first)
         over = (value >> 1) >> (63 - shift)
@@ -79,59 +79,45 @@ def scatter_bits(gathered: Bytes, where: Bytes) -> Bytes:
         >>> [f"{byte:08b}" for byte in scatter_bits(np.array([0b01011], dtype=np.uint8), where)]
         ['01010010']
     """
-    counts = _counts(where)
-    place, shift = _places(counts[-1], np.cumsum(counts[-1], dtype=np.int64))
+    return look_up(scatter_table(), share_bits(gathered, where), where)
+
+
+def share_bits(gathered: Bytes, where: Bytes) -> Bytes:
+    """Give every byte of a field its own of the gathered bits, from bit 0 on.
+
+    A byte of ``where`` with n ones gets n of them. What stands above these means nothing.
+
+    Args:
+        gathered: the bits, at least as many as ``where`` has ones.
+        where: a field.
+
+    Returns:
+        As many bytes as ``where`` has.
+
+    Example:
+        >>> where = np.array([0b1111_0000, 0b0000_0010], dtype=np.uint8)
+        >>> first, second = share_bits(np.array([0b1_0110], dtype=np.uint8), where)
+        >>> f"{first & 0b1111:04b}", f"{second & 0b1:b}"
+        ('0110', '1')
+    """
+    chosen = _words(where)
+    place, shift, _ = _places(chosen)
     stream = np.zeros(gathered.size // 8 + 3, dtype=_WORD)
     stream.view(np.uint8)[: gathered.size] = gathered
-    value = stream[place] >> shift
+    value: Words = stream[place] >> shift
     value |= (stream[place + 1] << 1) << (63 - shift)
-    # Bits behind those that belong to a group are carried along; the table does not look at them.
-    for width, held in reversed(list(zip(_WIDTHS, counts, strict=False))):
+    for width in reversed(_WIDTHS):
         lanes = value.view(f"<u{width // 4}")
-        upper = lanes >> _lower(held, width)
+        upper = lanes >> _count_lower(chosen, width)
         upper <<= width
         lanes &= _ones(width)
         lanes |= upper
-    return _looked_up(value.view(np.uint8)[: where.size], where, back=True)
+    return value.view(np.uint8)[: where.size]
 
 
-def _words(packed: Bytes) -> Words:
-    """Return bytes as words of 64 bits, zeros behind them; a copy."""
-    words = np.zeros(-(-packed.size // 8), dtype=_WORD)
-    words.view(np.uint8)[: packed.size] = packed
-    return words
-
-
-def _counts(packed: Bytes) -> list[Words]:
-    """Return how many bits are set in every 8, 16, 32 and 64, in lanes as wide."""
-    words = _words(packed)
-    pairs = words - (words >> 1 & 0x5555555555555555)
-    fours = (pairs & 0x3333333333333333) + (pairs >> 2 & 0x3333333333333333)
-    counts = [fours + (fours >> 4) & 0x0F0F0F0F0F0F0F0F]
-    for width in _WIDTHS:
-        lower, upper = _lower(counts[-1], width), counts[-1].view(f"<u{width // 4}") >> width
-        counts.append((lower + upper).view(_WORD))
-    return counts
-
-
-def _lower(words: Words, width: int) -> npt.NDArray[Any]:
-    """Return the lower of every two neighbours of ``width`` bits, in lanes of twice that width."""
-    return words.view(f"<u{width // 4}") & _ones(width)
-
-
-def _ones(width: int) -> int:
-    return (1 << width) - 1
-
-
-def _places(count: Words, ends: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Words]:
-    """Return the word in which each group of bits begins, and at which of its bits."""
-    starts = ends - count.view(np.int64)
-    return starts >> 6, (starts & 63).view(_WORD)
-
-
-def _looked_up(packed: Bytes, where: Bytes, back: bool) -> Bytes:
-    """Gather or scatter the bits within every byte."""
-    table, result = _table(back), np.empty_like(packed)
+def look_up(table: npt.NDArray[Number], packed: Bytes, where: Bytes) -> npt.NDArray[Number]:
+    """Return for each byte what a table holds at ``256 * packed + where``."""
+    result = np.empty(packed.size, dtype=table.dtype)
     for begin in range(0, packed.size, _PART):
         part = slice(begin, begin + _PART)
         key = packed[part].astype(np.uint16)
@@ -142,13 +128,65 @@ def _looked_up(packed: Bytes, where: Bytes, back: bool) -> Bytes:
 
 
 @lru_cache
-def _table(back: bool) -> Bytes:
-    """Return what becomes of every byte (of which 256 times) at every choice of bits."""
-    bits, where = np.arange(256, dtype=np.uint8)[:, None], np.arange(256, dtype=np.uint8)
-    result = np.zeros((256, 256), dtype=np.uint8)
-    place = np.zeros(256, dtype=np.uint8)
+def gather_table() -> Bytes:
+    """Return for :func:`look_up` the bits of one byte that another chooses, moved together."""
+    bits, where, result, place = _all_pairs()
     for k in range(8):
         chosen = where >> k & 1
-        result |= (bits >> place & chosen) << k if back else (bits >> k & chosen) << place
+        result |= (bits >> k & chosen) << place
         place += chosen
     return result.reshape(-1)
+
+
+@lru_cache
+def scatter_table() -> Bytes:
+    """Return for :func:`look_up` the lowest bits of one byte where another chooses."""
+    bits, where, result, place = _all_pairs()
+    for k in range(8):
+        chosen = where >> k & 1
+        result |= (bits >> place & chosen) << k
+        place += chosen
+    return result.reshape(-1)
+
+
+def _all_pairs() -> tuple[Bytes, Bytes, Bytes, Bytes]:
+    every = np.arange(256, dtype=np.uint8)
+    return every[:, None], every, np.zeros((256, 256), np.uint8), np.zeros(256, np.uint8)
+
+
+def _words(packed: Bytes) -> Words:
+    """Return bytes as words of 64 bits, zeros behind them; a copy."""
+    words = np.zeros(-(-packed.size // 8), dtype=_WORD)
+    words.view(np.uint8)[: packed.size] = packed
+    return words
+
+
+def _ones(width: int) -> int:
+    return (1 << width) - 1
+
+
+def _count_lower(words: Words, width: int) -> Lanes:
+    """Return how many bits are set in the lower of every two neighbours of ``width`` bits."""
+    return _count(words.view(f"<u{width // 4}") & _ones(width))
+
+
+def _count(lanes: Lanes) -> Lanes:
+    """Return how many bits are set in each number, in numbers as wide."""
+    counted: Lanes
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        counted = np.bitwise_count(lanes).astype(lanes.dtype)
+        return counted
+    width = 8 * lanes.dtype.itemsize
+    odd, pair, low, ones = (_ones(width) // n for n in (3, 5, 17, 255))
+    pairs = lanes - (lanes >> 1 & odd)
+    fours = (pairs & pair) + (pairs >> 2 & pair)
+    counted = (fours + (fours >> 4) & low) * ones >> width - 8
+    return counted
+
+
+def _places(chosen: Words) -> tuple[npt.NDArray[np.int64], Words, int]:
+    """Return the word in which each group of bits begins, at which of its bits, and their total."""
+    count = _count(chosen).view(np.int64)
+    ends = np.cumsum(count)
+    starts = ends - count
+    return starts >> 6, (starts & 63).view(_WORD), int(ends[-1]) if ends.size else 0

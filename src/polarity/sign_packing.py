@@ -2,13 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polarity.bit_gather import count_bits, gather_bits, scatter_bits
+from polarity.bit_gather import (
+    count_bits,
+    gather_bits,
+    look_up,
+    scatter_bits,
+    scatter_table,
+    share_bits,
+)
 
 __all__ = ["check_signs", "pack_signs", "unpack_signs"]
 
@@ -52,9 +60,9 @@ def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
     signed, lives = _checked(signs, mask)
     negative = np.packbits(signs.cpu().numpy().reshape(-1) < 0, bitorder="little")
     planes = [signed, gather_bits(negative, signed)]
-    count = count_bits(signed)
-    if count_bits(lives) > count:
-        planes.append(gather_bits(lives, ~signed)[: _byte_count(signs.numel() - count)])
+    if not np.array_equal(signed, lives):
+        rest = signs.numel() - count_bits(signed)
+        planes.append(gather_bits(lives, ~signed)[: _byte_count(rest)])
     return torch.from_numpy(np.concatenate(planes))
 
 
@@ -93,13 +101,12 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
             f"packed holds {len(data)} bytes, expected {second} or {second + third} for {size} "
             f"entries of which {count} have a sign"
         )
-    negative = scatter_bits(_plane(data[first:second], count), signed)
+    groups = share_bits(_plane(data[first:second], count), signed)
+    signs = look_up(_sign_table(), groups, signed).view(np.int8)[:size]
     lives = signed
     if len(data) > second:
         lives = signed | scatter_bits(_plane(data[second:], size - count), ~signed)
-    signs, minus = (_entries(bits, size).view(np.int8) for bits in (signed, negative))
-    signs |= np.negative(minus, out=minus)  # −1 is all bits set
-    mask = _entries(lives, size).view(np.bool_)
+    mask = np.unpackbits(lives, count=size, bitorder="little").view(np.bool_)
     return torch.from_numpy(signs.reshape(shape)), torch.from_numpy(mask.reshape(shape))
 
 
@@ -141,5 +148,11 @@ def _plane(data: Bytes, count: int) -> Bytes:
     return data
 
 
-def _entries(bits: Bytes, size: int) -> Bytes:
-    return np.unpackbits(bits, count=size, bitorder="little")
+@lru_cache
+def _sign_table() -> npt.NDArray[np.uint64]:
+    """Return 8 signs for every 8 bits that say which entries have one, and those of the minus."""
+    signed = np.tile(np.arange(256, dtype=np.uint8), 256)
+    one, minus = (
+        np.unpackbits(bits, bitorder="little").view(np.int8) for bits in (signed, scatter_table())
+    )
+    return (one - 2 * minus).view(np.uint64)

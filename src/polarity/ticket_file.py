@@ -51,7 +51,7 @@ def write_ticket(path: str | Path, contents: Contents) -> None:
         header[name] = {
             "shape": list(signs.shape),
             "masked": mask is not None,
-            "crc32": zlib.crc32(packed.numpy()),
+            "crc32": zlib.crc32(packed.numpy().data),
         }
     about = {
         "version": VERSION,
@@ -89,7 +89,7 @@ def read_ticket(path: str | Path) -> Contents:
             signs[name], mask = unpack_signs(tensors[name], each["shape"])
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"{path} is damaged: {name}: {error}") from None
-        if zlib.crc32(tensors[name].numpy()) != each.get("crc32"):
+        if zlib.crc32(tensors[name].numpy().data) != each.get("crc32"):
             raise ValueError(f"{path} is damaged: the checksum of {name!r} does not match")
         if each["masked"]:
             masks[name] = mask

@@ -72,15 +72,19 @@ class SignedMask:
     recipe: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.masks:
-            if name not in self.signs:
-                raise ValueError(f"signs lack {name!r}, which is masked")
+        self._check_names()
         for name, signs in self.signs.items():
             mask = self.masks.get(name)
             try:
                 check_signs(signs, signs != 0 if mask is None else mask)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{name!r}: {error}") from None
+
+    def _check_names(self) -> None:
+        for name in self.masks:
+            if name not in self.signs:
+                raise ValueError(f"signs lack {name!r}, which is masked")
+        for name, signs in self.signs.items():
             if self.network and self.network.get(name) != (shape := tuple(signs.shape)):
                 known = self.network.get(name, "not among its parameters")
                 raise ValueError(f"{name!r} has shape {shape}, but in network it is {known}")
@@ -181,11 +185,15 @@ class SignedMask:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is not a ticket, is damaged, or of a version unknown here.
         """
-        contents = read_ticket(path)
+        ticket = cls.__new__(cls)
+        # Signs that come out of their bits are in order: checking them again takes a pass over all.
+        for key, value in read_ticket(path)._asdict().items():
+            object.__setattr__(ticket, key, value)
         try:
-            return cls(*contents)
+            ticket._check_names()
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}") from None
+        return ticket
 
     def __eq__(self, other: object) -> bool:
         """Whether both hold the same signs and masks; how they were found does not matter."""

@@ -80,7 +80,9 @@ def recording(layers: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Call]]
 
     def wrapped(forward: Callable[..., Tensor], seen: list[Call]) -> Callable[..., Tensor]:
         def record(*args: Any, **kwargs: Any) -> Tensor:
-            seen.append(_describe(args[0] if args else kwargs["input"]))
+            x = args[0] if args else kwargs.get("input")
+            if isinstance(x, Tensor):  # else the layer itself says what is wrong
+                seen.append(_describe(x))
             return forward(*args, **kwargs)
 
         return record

@@ -38,7 +38,7 @@ def compress(
 
     The model is run once on the example inputs, in evaluation mode and without gradients, to see
     how each ``nn.Linear`` is called. For each that has few enough weights left, both products are
-    timed in turns on inputs of the same shapes: the dense one, and
+    timed in turns, as whole layers, on inputs of the same shapes: the dense one, and
 
     .. math:: x W^\top + b = (W x^\top)^\top + b
 
@@ -79,6 +79,7 @@ def compress(
         The :class:`CompressReport`: for each layer the decision, the reason and the times.
 
     Raises:
+        TypeError: if an argument is of another type, or ``measure`` does not return two numbers.
         ValueError: if something is still attached to the model (call :func:`polarity.merge`), if it
             has no ``nn.Linear``, if a parameter is lazy or an argument out of range, or if the
             outputs differ by more than ``tolerance``. Whatever is raised, also by the model or by
@@ -95,13 +96,21 @@ def compress(
         'density 1 is above break_even=0.4, not measured'
     """
     _check(model, break_even, margin, tolerance)
+    if not callable(measure):
+        raise TypeError(f"measure is a {type(measure).__name__}, expected a function")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}, expected a torch.Generator")
     layers = {
         f"{path}.weight".removeprefix("."): module
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear)
     }
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no nn.Linear that could be swapped")
+        swapped = any(isinstance(module, SparseLinear) for module in model.modules())
+        raise ValueError(
+            f"{type(model).__name__} has no nn.Linear that could be swapped"
+            + ("; it is compressed already, polarity.deploy.decompress undoes that" * swapped)
+        )
     with torch.inference_mode(False):  # the model must be of use outside that mode too
         report = _compress(
             model, example_inputs, layers, break_even, margin, tolerance, measure, generator

@@ -78,7 +78,7 @@ def csr_linear(
     weight = torch.sparse_csr_tensor(
         matrix.crow, matrix.col, matrix.values, shape, check_invariants=False
     )
-    flat = x.reshape(-1, shape[1])
+    flat = x if x.dim() == 2 else x.reshape(-1, shape[1])
     leading = x.shape[:-1]
     if flat.shape[0] == 1:
         vector = flat[0]
@@ -86,7 +86,8 @@ def csr_linear(
         return single.view(*leading, shape[0])
     blocks = 1 if feature_major or x.is_cuda else math.ceil(flat.shape[0] / BLOCK)
     if blocks <= 1:
-        product = _times(weight, flat, bias).view(*leading, shape[0])
+        product = _times(weight, flat, bias)
+        product = product if x.dim() == 2 else product.view(*leading, shape[0])
         return product if feature_major else product.contiguous()
     result = x.new_empty(flat.shape[0], shape[0])
     size = math.ceil(flat.shape[0] / blocks)
@@ -99,7 +100,7 @@ def _times(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
     """Return the product in the order of memory it is computed in."""
     if bias is None:
         return torch.mm(weight, rows.t()).t()
-    return torch.addmm(bias[:, None], weight, rows.t()).t()
+    return torch.addmm(bias.unsqueeze(1), weight, rows.t()).t()
 
 
 def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
 from polarity.deploy.calls import Call
-from polarity.deploy.csr import CSR, csr_linear, encode, has_kernel
+from polarity.deploy.csr import CSR, encode, has_kernel
 from polarity.deploy.report import LayerDecision
+from polarity.deploy.sparse_linear import sparse_twin
 from polarity.deploy.timing import Measure
 
 __all__ = ["Candidate", "choose", "dense_reasons", "find_candidates"]
@@ -156,7 +156,7 @@ def _measured(
     generator: torch.Generator,
 ) -> LayerDecision:
     """Time the calls of one layer in both ways, after a look at whether they agree."""
-    layer, matrix = candidate.layer, candidate.matrix
+    layer = candidate.layer
     weight, bias = layer.weight, layer.bias
     feature_major_input, feature_major_output = layout
     counts = Counter(call for call in candidate.calls if call.rows)
@@ -170,15 +170,18 @@ def _measured(
         for call, x in given.items()
     }
 
-    def sparse_output(call: Call) -> Tensor:
-        return csr_linear(handed[call], matrix, bias, before.shape, feature_major_output)
-
-    if not all(_agree(given[call], weight, bias, sparse_output(call)) for call in given):
+    # Whole layers are timed, since what they do beside the product counts where that is small.
+    twin = sparse_twin(layer, candidate.matrix, feature_major_output)
+    if not all(_agree(given[call], weight, bias, twin.forward(handed[call])) for call in given):
         return replace(before, swapped=False, reason="the sparse product is not exact enough")
-    dense, sparse = measure(
-        lambda: [F.linear(given[call], weight, bias) for call in calls],
-        lambda: [sparse_output(call) for call in calls],
+    measured = measure(
+        lambda: [layer.forward(given[call]) for call in calls],
+        lambda: [twin.forward(handed[call]) for call in calls],
     )
+    try:
+        dense, sparse = map(float, measured)
+    except (TypeError, ValueError):
+        raise TypeError(f"measure returned {measured!r}, expected two numbers of seconds") from None
     timed = replace(before, dense_seconds=times * dense, sparse_seconds=times * sparse)
     assert timed.speedup is not None
     if timed.speedup >= margin:

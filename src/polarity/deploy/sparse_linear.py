@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from polarity.deploy.csr import CSR, csr_linear, decode, encode, has_kernel, why_invalid
 
-__all__ = ["SparseLinear", "make_dense", "make_sparse"]
+__all__ = ["SparseLinear", "make_dense", "make_sparse", "sparse_twin"]
 
 BUFFERS = ("values", "crow_indices", "col_indices")
 
@@ -63,19 +63,24 @@ class SparseLinear(nn.Module):
             ValueError: if the last dimension of ``x`` is not ``in_features``.
         """
         device = x.device.type
+        bias = self._parameters["bias"]
         if (
             x.is_nested
             or x.layout is not torch.strided
             or not has_kernel(device, x.dtype)
             or torch.is_autocast_enabled(device)
         ):
-            return F.linear(x, self.weight, self.bias)
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            return F.linear(x, self.weight, bias)
+        shape = self.out_features, self.in_features
+        if x.dim() == 0 or x.shape[-1] != shape[1]:
             raise ValueError(
                 f"x has the shape {tuple(x.shape)}, expected its last dimension to be "
                 f"in_features={self.in_features}"
             )
-        return csr_linear(x, self.matrix, self.bias, self.shape, self.feature_major)
+        # Found faster than by nn.Module's __getattr__: a small product is a matter of microseconds.
+        buffers: Any = self._buffers
+        matrix = CSR(buffers["values"], buffers["crow_indices"], buffers["col_indices"])
+        return csr_linear(x, matrix, bias, shape, self.feature_major)
 
     def extra_repr(self) -> str:
         """Return what stands between the brackets when the layer is printed."""
@@ -145,6 +150,19 @@ def make_sparse(
     module.dense_class = kind
     module.weight_requires_grad = weight.requires_grad
     return cast(SparseLinear, module)
+
+
+def sparse_twin(linear: nn.Linear, matrix: CSR, feature_major: bool) -> SparseLinear:
+    """Return the sparse layer that :func:`make_sparse` would make of a layer, which stays as it is.
+
+    Args:
+        linear: a layer with a plain weight; its bias is shared.
+        matrix: its weight by its entries.
+        feature_major: see :func:`polarity.deploy.csr.csr_linear`.
+    """
+    twin = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    twin.weight, twin.bias = linear.weight, linear.bias
+    return make_sparse(twin, matrix, feature_major)
 
 
 def make_dense(sparse: SparseLinear, weight: nn.Parameter | None = None) -> nn.Linear:
