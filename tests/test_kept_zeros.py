@@ -336,7 +336,7 @@ def test_noise_on_gradients_is_found_in_the_step_that_brings_it_first(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             train(model, optim.SGD(model.parameters(), 0.1, momentum=0.9), before_step=add_noise)
-        said = [w for w in caught if "moved pruned entries" in str(w.message)]
+        said = [w for w in caught if "pruned entries" in str(w.message)]
         assert len(said) == (2 if shortcut else 0), "once for each of two weights"
         trained.append(model)
     assert same(*trained)
@@ -353,7 +353,7 @@ def test_noise_behind_autograds_back_is_found_by_looking_again_and_never_seen_in
     expected = copy.deepcopy(model).eval()(x)
     assert torch.equal(model.eval()(x), expected)
     model.train()
-    with pytest.warns(UserWarning, match="moved pruned entries"):
+    with pytest.warns(UserWarning, match="pruned entries"):
         train(model, optimizer, 60)
     assert not is_short(model)
 
@@ -518,6 +518,148 @@ def test_the_gradients_of_ordinary_layers_are_masked_in_place(
         out = layer(x, x, x)[0] if kind == "attention" else layer(x)
     out.square().sum().backward()
     assert all(p.grad.any() for n, p in layer.named_parameters() if n.endswith("original"))
+
+
+@pytest.mark.parametrize("product", [False, True], ids=["mask", "sign_in"])
+@pytest.mark.parametrize("way", ["penalty", "hook", "dense pass"])
+def test_dense_gradients_that_join_in_mid_training_are_found_at_once(
+    way: str, product: bool
+) -> None:
+    trained = []
+    for shortcut in (True, False):
+        model = ours(product, shortcut)
+        optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        train(model, optimizer, 20)
+        leaves = [p for name, p in model.named_parameters() if "original" in name]
+        if way == "hook":
+            for leaf in leaves:
+                leaf.register_hook(lambda g: g + 0.01)
+        for _, (x, y) in zip(range(10), batches(6), strict=False):
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            if way == "penalty":
+                loss = loss + sum((leaf - 0.3).square().sum() for leaf in leaves)
+            if way == "dense pass":
+                for i in (0, 2):
+                    model[i].parametrizations.weight[0].enforce = False
+                loss = loss + cross_entropy(model(x), y)
+                for i in (0, 2):
+                    model[i].parametrizations.weight[0].enforce = True
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loss.backward()
+                optimizer.step()
+        trained.append(model)
+    assert same(*trained)
+
+
+def test_a_dense_step_after_a_forward_without_one() -> None:
+    trained = []
+    for shortcut in (True, False):
+        model = ours(shortcut=shortcut)
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        train(model, optimizer, 5)
+        x, _ = next(batches())
+        model(x)
+        for i in (0, 2):
+            model[i].parametrizations.weight[0].enforce = False
+        train(model, optimizer, 2)
+        for i in (0, 2):
+            model[i].parametrizations.weight[0].enforce = True
+        trained.append(model)
+    assert same(*trained)
+    x, _ = next(batches())
+    results = [model(x) for model in trained]
+    assert torch.equal(*results)
+
+
+def test_noise_that_a_rate_of_zero_holds_back_is_found_all_the_same() -> None:
+    trained = []
+    for shortcut in (True, False):
+        model = ours(shortcut=shortcut)
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        train(model, optimizer, 10)
+        draw = torch.Generator().manual_seed(8)
+
+        def add_noise(model: nn.Module, draw: Any = draw) -> None:
+            for p in model.parameters():
+                p.grad.add_(torch.randn(p.shape, generator=draw), alpha=0.01)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer.param_groups[0]["lr"] = 0.0
+            train(model, optimizer, 3, before_step=add_noise)
+            optimizer.param_groups[0]["lr"] = 0.1
+            train(model, optimizer, 6, before_step=add_noise)
+        trained.append(model)
+    assert same(*trained)
+
+
+def test_another_mask_over_values_it_does_not_allow_is_applied_every_time() -> None:
+    model, (x, _) = ours(), next(batches())
+    model(x)
+    masking = model[0].parametrizations.weight[0]
+    masking.mask = masking.mask & (torch.arange(12) % 2 == 0)  # as young as the old one
+    for _ in range(3):
+        assert torch.equal(model[0].weight != 0, masking.mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_may_change_its_dtype_in_mid_training(dtype: torch.dtype) -> None:
+    model = ours()
+    train(model, optim.SGD(model.parameters(), 0.1), 3)
+    model.to(dtype)
+    x, y = next(batches())
+    cross_entropy(model(x.to(dtype)), y).backward()
+    assert not stored(model).grad[~drawn_masks()[0]].any()
+
+
+def test_writes_that_raise_no_version_are_found_without_an_optimizer_too() -> None:
+    model, (x, _) = ours(), next(batches())
+    model(x)
+    stored(model).data.add_(0.1)
+    for _ in range(62):
+        model(x)
+    with pytest.warns(UserWarning, match="pruned entries"):
+        result = model(x)
+    assert torch.equal(result, copy.deepcopy(model).eval()(x))
+
+
+@pytest.mark.parametrize("holder", ["hook", "prehook", "function", "multi", "numpy"])
+def test_gradients_that_python_holds_are_left_as_they_are(holder: str) -> None:
+    model, held, (x, _) = ours(), [], next(batches())
+    outside = ~drawn_masks()[0]
+    array = torch.ones(10, 12).numpy()
+
+    class Keep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Tensor) -> Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            if holder == "numpy":
+                held.append(torch.from_numpy(array.copy()))
+                return torch.from_numpy(array)
+            kept = gradient * 2
+            held.append(kept)
+            return kept
+
+    with parametrize.cached():
+        weight = model[0].weight
+        if holder == "hook":
+            weight.register_hook(lambda g: held.append(g))
+        elif holder == "prehook":
+            weight.grad_fn.register_prehook(lambda gs: held.append(gs[0]))
+        elif holder == "multi":
+            torch.autograd.graph.register_multi_grad_hook([weight], lambda gs: held.append(gs[0]))
+        used = Keep.apply(weight) if holder in ("function", "numpy") else weight
+        linear(x, used).square().sum().backward()
+    if holder == "numpy":
+        assert (array == 1).all()
+    assert held[0][outside].any()
+    assert stored(model).grad.any()
+    assert not stored(model).grad[outside].any()
 
 
 def test_infinite_gradients_of_pruned_entries_do_not_come_through() -> None:

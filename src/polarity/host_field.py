@@ -151,7 +151,8 @@ class HostField:
         alive = None if self.alive is None else self.alive[part]
         inside = np.greater(*self._from_low_and_above(keys, alive, bracket, space))
         first, last = bracket.low >> shift, bracket.high >> shift
-        return np.bincount((np.compress(inside, keys) >> shift) - first, minlength=last - first + 1)
+        places = (np.compress(inside, keys) >> shift).astype(np.int64)  # 16 bits would overflow
+        return np.bincount(places - first, minlength=last - first + 1)
 
     def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Bools:
         """Return which entries of a part stay, perhaps in the memory of ``space``.

@@ -1,5 +1,6 @@
 """Leaves known to be zero outside a mask: what such a leaf holds need not be masked again."""
 
+import warnings
 import weakref
 from typing import Any, ClassVar
 
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from polarity.parametrizations.keep_where import BITS
 
-__all__ = ["KeptZeros", "bits_of", "can_rely", "is_due", "leaks", "zeros_of"]
+__all__ = ["KeptZeros", "bits_of", "can_rely", "forget", "is_due", "leaks", "zeros_of"]
 
 _of_leaf: dict[int, "KeptZeros"] = {}
 _WIDE_UP_TO = 2**18
 _PART = 2**16
+_LOOK_AFTER = 64
 
 
 class KeptZeros:
@@ -28,10 +30,13 @@ class KeptZeros:
         leaf_ref: a weak reference to the leaf.
         mask_ref: one to the mask that the certificate is about, or was.
         bits: the mask as wide integers, for gradients; see :func:`bits_of`.
-        bits_at: the version of the mask that they were made of.
+        bits_at: the version of the mask and the dtype of the leaf that they were made for.
         refused: True once zeros were lost behind a valid certificate; there will be no other.
-        used: whether a forward pass has relied on the certificate since it was given.
-        noted: the gradient as it was accumulated last, by identity and version.
+        used: how many forward passes have relied on the certificate since it was given.
+        masked: address and version of the gradient that was masked last.
+        arrived: those of the gradient that came to be accumulated last.
+        arrivals: how many came since the last step.
+        mixed: whether one of them was not the one that was masked, alone.
         steps: how many steps of optimizers were followed.
         versions: those of the optimizer's state as the last of them left it.
         usual: what that step did: who, and how often it wrote to what.
@@ -39,8 +44,9 @@ class KeptZeros:
     """
 
     __slots__ = (
-        *("__weakref__", "_looked", "_looks", "at", "bits", "bits_at", "leaf_ref", "mask_ref"),
-        *("noted", "refused", "steps", "used", "usual", "versions"),
+        *("__weakref__", "_looked", "_looks", "arrivals", "arrived", "at", "bits", "bits_at"),
+        *("leaf_ref", "mask_ref", "masked", "mixed", "refused", "steps", "used", "usual"),
+        "versions",
     )
     made: ClassVar[int] = 0
 
@@ -52,13 +58,14 @@ class KeptZeros:
         self._looked: tuple[int, int, int] | None = None
         self._looks = 0
         self.bits: Tensor | None = None
-        self.bits_at = -1
-        self.refused = self.used = False
-        self.noted: tuple[int, int] | None = None
-        self.steps = 0
+        self.bits_at: tuple[int, torch.dtype] | None = None
+        self.refused = self.mixed = False
+        self.masked: tuple[int, int] | None = None
+        self.arrived: tuple[int, int] | None = None
+        self.used = self.arrivals = self.steps = 0
         self.versions: dict[str, int] = {}
         self.usual: list[int] = []
-        leaf.register_post_accumulate_grad_hook(self._accumulated)  # type: ignore[no-untyped-call]
+        leaf.register_hook(self._arriving)  # type: ignore[no-untyped-call]
         _of_leaf[key] = self
         KeptZeros.made += 1
 
@@ -76,7 +83,7 @@ class KeptZeros:
     def certify(self, leaf: Tensor, mask: Tensor) -> None:
         """Give a certificate for this moment; the caller knows that the zeros are there."""
         self._turn_to(mask)
-        self.at, self.used = (leaf._version, leaf.data_ptr(), mask._version), False
+        self.at, self.used = (leaf._version, leaf.data_ptr(), mask._version), 0
 
     def void(self) -> None:
         """Withdraw the certificate until the leaf has been looked at again."""
@@ -109,24 +116,49 @@ class KeptZeros:
         self._looked = None
         return True
 
+    def still(self, leaf: Tensor, mask: Tensor) -> bool:
+        """Look once more, where no step of an optimizer has for long, and return whether to rely.
+
+        Writes that raise no version are found so too.
+        """
+        if leaks(leaf, mask):
+            self.refuse("something that PyTorch does not note moved")
+            return False
+        self.used = 1
+        return True
+
+    def refuse(self, what: str) -> None:
+        """Give no certificate any more, and say why."""
+        self.refused, self.at = True, None
+        leaf = self.leaf_ref()
+        shape = "" if leaf is None else f" of a weight of shape {tuple(leaf.shape)}"
+        warnings.warn(
+            f"{what} pruned entries{shape}, where all had been zero: were gradients changed "
+            "between backward and step, by noise for example? The mask of this weight is applied "
+            "in every forward pass from here on, see polarity.mask_shortcut",
+            stacklevel=2,
+        )
+
     def make_bits(self, leaf: Tensor, mask: Tensor) -> Tensor:
         """Return the mask as integers as wide as the leaf's entries, or itself if it is large."""
         if leaf.numel() > _WIDE_UP_TO or leaf.dtype not in BITS or not leaf.is_cpu:
             return mask
-        self.bits, self.bits_at = mask.to(BITS[leaf.dtype]).neg_(), mask._version
+        self.bits = mask.to(BITS[leaf.dtype]).neg_()
+        self.bits_at = mask._version, leaf.dtype
         return self.bits
 
     def _turn_to(self, mask: Tensor) -> None:
         if self.mask_ref() is not mask:
-            self.mask_ref, self.bits = weakref.ref(mask, self._forget), None
+            self.mask_ref, self.bits, self.at = weakref.ref(mask, self._forget), None, None
 
     def _forget(self, _: object) -> None:
         self.bits = None
 
-    def _accumulated(self, leaf: Tensor) -> None:
-        gradient = leaf.grad
-        if gradient is not None:
-            self.noted = id(gradient), gradient._version
+    def _arriving(self, gradient: Tensor) -> None:
+        self.arrived = gradient.data_ptr(), gradient._version
+        self.arrivals += 1
+        if self.arrived != self.masked:
+            self.mixed = True
 
 
 def zeros_of(leaf: Tensor) -> KeptZeros | None:
@@ -167,8 +199,18 @@ def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
             kept = zeros_of(leaf) or KeptZeros(leaf)
             if not kept.look(leaf, mask):
                 return False
-        kept.used = True
+        kept.used += 1
+        if kept.used >= _LOOK_AFTER and not kept.still(leaf, mask):
+            return False
     return True
+
+
+def forget(*leaves: Tensor) -> None:
+    """Let go of what is known of leaves that are about to be trained without a mask."""
+    if not torch.compiler.is_compiling():
+        for leaf in leaves:
+            if (kept := _of_leaf.get(id(leaf))) is not None:
+                kept.void()
 
 
 def bits_of(leaf: Tensor, mask: Tensor) -> Tensor:
@@ -180,7 +222,8 @@ def bits_of(leaf: Tensor, mask: Tensor) -> Tensor:
     kept = _of_leaf.get(id(leaf))
     if kept is None:
         return mask
-    if kept.bits is not None and kept.bits_at == mask._version and kept.mask_ref() is mask:
+    at = mask._version, leaf.dtype
+    if kept.bits is not None and kept.bits_at == at and kept.mask_ref() is mask:
         return kept.bits
     return kept.make_bits(leaf, mask)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from polarity.bit_packing import pack_bits, unpack_bits
 from polarity.parametrizations.keep_where import SMALL, keep_where
-from polarity.parametrizations.kept_zeros import can_rely
+from polarity.parametrizations.kept_zeros import can_rely, forget
 from polarity.parametrizations.masked_gradient import seen_directly
 from polarity.parametrizations.zeros_in_steps import follow_steps
 
@@ -72,6 +72,7 @@ class MaskedWeight(nn.Module):
     def forward(self, stored: Tensor) -> Tensor:
         """Return the effective weight, same shape and dtype as ``stored``."""
         if not self.enforce:
+            forget(stored)
             return stored
         mask = self.mask
         if self.may_rely_on(mask, stored):

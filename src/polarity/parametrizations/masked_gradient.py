@@ -1,15 +1,16 @@
 """A leaf seen as it is, of which only the gradient is masked."""
 
 from functools import cache, partial
+from sys import getrefcount
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from polarity.parametrizations.keep_where import clear_outside, keep_where
-from polarity.parametrizations.kept_zeros import bits_of
+from polarity.parametrizations.kept_zeros import KeptZeros, bits_of, zeros_of
 
-__all__ = ["seen_directly"]
+__all__ = ["product_of_zeros", "seen_directly"]
 
 
 def seen_directly(leaf: Tensor, mask: Tensor) -> Tensor:
@@ -28,15 +29,39 @@ def seen_directly(leaf: Tensor, mask: Tensor) -> Tensor:
         >>> leaf.grad
         tensor([1., 0.])
     """
+    _alone()  # found out now, not amid a backward pass
     seen = leaf.view_as(leaf)
     node: Any = seen.grad_fn
     # Behind the node: who asks for the gradient of the weight itself gets all of it.
-    node.register_hook(partial(_masked, bits_of(leaf, mask)))
+    node.register_hook(partial(_masked, bits_of(leaf, mask), zeros_of(leaf)))
     return seen
 
 
+def product_of_zeros(m: Tensor, v: Tensor) -> Tensor:
+    """Return the product of two leaves that are zero in the same places.
+
+    Zero times zero passes on no gradient, so nothing is left to mask; it is only noted which
+    gradients the leaves get from here.
+    """
+    product = m * v
+    node: Any = product.grad_fn
+    node.register_hook(partial(_multiplied, zeros_of(m), zeros_of(v)))
+    return product
+
+
+def _multiplied(
+    of_m: KeptZeros | None, of_v: KeptZeros | None, inputs: tuple[Tensor | None, ...], _: Any
+) -> None:
+    for kept, gradient in zip((of_m, of_v), inputs, strict=True):
+        if kept is not None and gradient is not None:
+            kept.masked = gradient.data_ptr(), gradient._version
+
+
 def _masked(
-    mask: Tensor, inputs: tuple[Tensor | None], outputs: tuple[Tensor | None]
+    mask: Tensor,
+    kept: KeptZeros | None,
+    inputs: tuple[Tensor | None],
+    outputs: tuple[Tensor | None],
 ) -> tuple[Tensor] | None:
     """Mask the gradient in place if nobody else will see it, else give a masked one instead.
 
@@ -46,32 +71,57 @@ def _masked(
     (gradient,), (whole,) = inputs, outputs
     if gradient is None or whole is None:
         return None
-    if torch.is_grad_enabled() or gradient.stride() != mask.stride() or not _own(gradient, whole):
-        return (keep_where(mask != 0, gradient),)
-    if mask.dtype == torch.bool:
+    result = None
+    if (
+        torch.is_grad_enabled()
+        or gradient.stride() != mask.stride()
+        or _holders(gradient, whole) != _alone()[whole._base is None]
+    ):
+        gradient = keep_where(mask != 0, gradient)
+        result = (gradient,)
+    elif mask.dtype == torch.bool:
         clear_outside(mask, gradient)
     else:
         gradient.view(mask.dtype).bitwise_and_(mask)
-    return None
+    if kept is not None:
+        kept.masked = gradient.data_ptr(), gradient._version
+    return result
 
 
-def _own(gradient: Tensor, whole: Tensor) -> bool:
-    """Whether only the node at work holds ``whole``, of which ``gradient`` is a view.
+def _holders(gradient: Tensor, whole: Tensor) -> tuple[int, ...]:
+    """Count who holds the gradient of a weight, in Python and below, and its memory.
 
-    One use of each tensor is that of Python, one that of the engine; what they are views of is used
-    by both views and by Python, and the storage by all of them.
+    ``gradient`` is a view of ``whole``, which may be a view itself.
     """
-    base, uses = gradient._base, _uses_of_a_new_storage() + 1
-    if base is None or base._use_count() > 3:
-        return False
-    if base is not whole:
-        uses += 1
-        if whole._use_count() > 2 or whole._base is not base:
-            return False
-    return torch._C._storage_Use_Count(gradient.untyped_storage()._cdata) <= uses
+    base, storage = gradient._base, whole.untyped_storage()
+    return (
+        getrefcount(whole),
+        getrefcount(base),
+        whole._use_count(),
+        0 if base is None else base._use_count(),
+        torch._C._storage_Use_Count(storage._cdata),
+        storage.resizable(),  # not if it is the memory of an array
+    )
 
 
 @cache
-def _uses_of_a_new_storage() -> int:
-    """Whether the storage object that is made to ask counts depends on the version of PyTorch."""
-    return torch._C._storage_Use_Count(torch.empty(1).untyped_storage()._cdata)
+def _alone() -> dict[bool, tuple[int, ...]]:
+    """Count who holds a gradient that nobody else holds, when it is no view and when it is one.
+
+    By trying: the numbers depend on the versions of Python and PyTorch.
+    """
+    counts = {}
+
+    def note(inputs: tuple[Tensor], outputs: tuple[Tensor]) -> None:
+        (gradient,), (whole,) = inputs, outputs
+        counts[whole._base is None] = _holders(gradient, whole)
+
+    with torch.enable_grad():
+        leaf, factor = torch.zeros(2, 2, requires_grad=True), torch.ones(2, 2)
+        for turned in (False, True):
+            seen = leaf.view_as(leaf)
+            node: Any = seen.grad_fn
+            node.register_hook(note)
+            product = torch.mul(seen.t() if turned else seen, factor)
+            torch.autograd.backward(product.sum())
+    return counts

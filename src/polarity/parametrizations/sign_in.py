@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polarity.parametrizations.kept_zeros import forget
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.masked_gradient import product_of_zeros
 from polarity.parametrizations.masked_product import masked_product
 
 __all__ = ["SignInMW", "balanced_factors"]
@@ -68,10 +70,12 @@ class SignInMW(MaskedWeight):
 
     def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         """Return the effective weight, same shape and dtype as the factors."""
-        # Zero times zero passes on no gradient either, so nothing is left to mask.
         mask = self.mask
-        if not self.enforce or self.may_rely_on(mask, m, v):
+        if not self.enforce:
+            forget(m, v)
             return m * v
+        if self.may_rely_on(mask, m, v):
+            return product_of_zeros(m, v)
         return masked_product(mask, m, v)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]

@@ -1,8 +1,6 @@
 """What an optimizer's step does to zeros: a certificate outlives the steps that leave them zero."""
 
-import warnings
 import weakref
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -78,7 +76,7 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
         if moving is None:
             kept.void()  # a closure may have had it renewed
             continue
-        leaf, mask, at, noted = kept.leaf_ref(), kept.mask_ref(), kept.at, kept.noted
+        leaf, mask, at = kept.leaf_ref(), kept.mask_ref(), kept.at
         if leaf is None or mask is None or at is None or not kept.used:
             continue
         if leaf.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -87,34 +85,30 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
         gradient, state = leaf.grad, optimizer.state.get(leaf, _NOTHING)
         now = (leaf._version, leaf.data_ptr(), mask._version)
         # By whom, to what, and how often was written since the certificate was given.
-        did = [id(optimizer), now[0] - at[0], now[1], now[2]]
-        if gradient is not None and noted is not None:
+        did = [id(optimizer), now[0] - at[0], now[1], now[2], kept.arrivals]
+        if gradient is not None and kept.arrived is not None:
             # Clipping and unscaling write to a gradient as often in every step.
-            did += id(gradient) == noted[0], gradient._version - noted[1]
+            address, version = kept.arrived
+            did += gradient.data_ptr() == address, gradient._version - version
         for name in moving:
             value = state.get(name)
             if isinstance(value, Tensor):
                 did += id(value), value._version - kept.versions.get(name, 0)
                 kept.versions[name] = value._version
-        kept.steps += 1
         regular = did == kept.usual
-        kept.usual = did
-        if (regular and not is_due(kept.steps)) or _still_zero(
-            kept, leaf, mask, [] if regular else [state.get(name) for name in moving]
-        ):
-            kept.at, kept.used = now, False
-
-
-def _still_zero(kept: KeptZeros, leaf: Tensor, mask: Tensor, moved: Sequence[Any]) -> bool:
-    lost = leaks(leaf, mask)
-    if not (lost and _leaks(leaf.grad, mask)) and any(_leaks(value, mask) for value in moved):
-        kept.void()  # what was remembered before a mask came wakes what it pruned
-        return False
-    if lost:
-        kept.refused = True
-        kept.void()
-        _warn(leaf)
-    return not lost
+        kept.usual, kept.steps, kept.arrivals = did, kept.steps + 1, 0
+        mixed, kept.mixed = kept.mixed, False
+        if regular and not mixed and not is_due(kept.steps):
+            kept.at, kept.used = now, 0
+            continue
+        if (mixed or not regular) and isinstance(gradient, Tensor) and leaks(gradient, mask):
+            kept.refuse("gradients reached")
+        elif not regular and any(_leaks(state.get(name), mask) for name in moving):
+            kept.void()  # what was remembered before a mask came wakes what it pruned
+        elif leaks(leaf, mask):
+            kept.refuse("an optimizer's step moved")
+        else:
+            kept.at, kept.used = now, 0
 
 
 def _followed(optimizer: optim.Optimizer) -> list[KeptZeros]:
@@ -130,13 +124,3 @@ def _followed(optimizer: optim.Optimizer) -> list[KeptZeros]:
 
 def _leaks(values: Any, mask: Tensor) -> bool:
     return isinstance(values, Tensor) and leaks(values, mask)
-
-
-def _warn(leaf: Tensor) -> None:
-    warnings.warn(
-        f"an optimizer's step moved pruned entries of a weight of shape "
-        f"{tuple(leaf.shape)}, whose gradients were zero when they were accumulated: were they "
-        "changed before the step, by noise for example? The mask of this weight is applied in "
-        "every forward pass from here on, see polarity.mask_shortcut",
-        stacklevel=2,
-    )
