@@ -374,3 +374,22 @@ def test_a_gpu_keeps_the_same_weights(dtype, kind):
     finally:
         torch.use_deterministic_algorithms(False)
     assert [mask.tolist() for mask in on_gpu.values()] == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_signed_numbers_of_16_bits_over_their_whole_range(dtype: torch.dtype) -> None:
+    # Keys from -32,000 to 32,000, in an order that defeats the sample: the histogram is needed.
+    size = 3 * 10**5
+    stride = int(size ** (1 / 3)) | 1
+    values = torch.linspace(-6e4, 6e4, size)[
+        torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    ]
+    values[::stride] = 6e4
+    values = values.to(dtype)
+    for share in (0.01, 0.5, 0.9):
+        keep = int(share * size)
+        kept = keep_top({"a": values}, keep, {"a": torch.ones(size, dtype=torch.bool)})["a"]
+        order = np.argsort(-values.double().numpy(), kind="stable")
+        expected = torch.zeros(size, dtype=torch.bool)
+        expected[torch.from_numpy(order[:keep].copy())] = True
+        assert torch.equal(kept, expected)

@@ -168,7 +168,11 @@ def _extra(row: dict[str, Any]) -> str:
         *("ratio_quartiles", "target", "device", "threads", "load", "workload", "density"),
         "clock",
     }
-    return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in row.items() if k not in known)
+    return ", ".join(
+        f"{k.replace('_', ' ')} {_short(v)}"
+        for k, v in row.items()
+        if k not in known and v is not None
+    )
 
 
 def _short(value: Any) -> str:

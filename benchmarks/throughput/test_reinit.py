@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from benchmarks.throughput.memory import peak_bytes
+from benchmarks.throughput.memory import WORTH_WEIGHING, peak_bytes
 
 SIZES = {"0.25 M": (10, 158), "25 M": (10, 1581)}
 SHARE = 0.1  # both epsilon and delta
@@ -58,8 +58,8 @@ def test_signs_for_the_survivors(
 
     prepare = restore(ours, trained)
     prepare()
-    extra = peak_bytes(sign_ours, device)
     total = sum(value.numel() for value in trained.values())
+    extra = peak_bytes(sign_ours, device) if total >= WORTH_WEIGHING else None
     beside(
         sign_ours,
         sign_theirs,

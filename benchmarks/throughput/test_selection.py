@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from benchmarks.throughput.memory import peak_bytes
+from benchmarks.throughput.memory import WORTH_WEIGHING, peak_bytes
 from benchmarks.throughput.pruners import AMOUNT, CALLS, Masked, TorchPruned, layers, plain
 from polarity.selection import keep_largest
 
@@ -47,7 +47,7 @@ def test_pruning_a_fifth_of_the_survivors(
     ours, theirs = Masked(values, density), TorchPruned(values, density)
     total = sum(value.numel() for value in values)
     ours.prepare()
-    extra = peak_bytes(lambda: CALLS[call](ours), device)
+    extra = peak_bytes(lambda: CALLS[call](ours), device) if total >= WORTH_WEIGHING else None
     beside(
         lambda: CALLS[call](ours),
         theirs.prune,
@@ -73,7 +73,9 @@ def test_pruning_a_model_that_is_still_plain(
     theirs = TorchPruned(values, 1.0)
     total = sum(value.numel() for value in values)
     fresh = plain(values)
-    extra = peak_bytes(lambda: pol.imp_prune(fresh, AMOUNT), device)
+    extra = None
+    if total >= WORTH_WEIGHING:
+        extra = peak_bytes(lambda: pol.imp_prune(fresh, AMOUNT), device)
     beside(
         lambda model: pol.imp_prune(model, AMOUNT),
         theirs.prune,

@@ -70,9 +70,9 @@ def mask_shortcut(model: nn.Module, enabled: bool) -> nn.Module:
     made the last step, with nothing remembered of pruned entries. The gradient is masked as it
     arrives, so clipping, scaling and accumulation see what they always see. Any doubt (another
     writer, another optimizer, a compiler, torch.func) brings the mask back by itself. What cannot
-    be noticed at once are writes through ``.data``: they are found when a step looks again, every
-    64th at the latest, and never seen in evaluation. Switch the shortcut off for code that writes
-    so, see *How a mask costs nothing* in the design notes.
+    be noticed at once are writes through ``.data``: they are found when a step or a forward looks
+    again, every 64th at the latest, and never seen in evaluation. Switch the shortcut off for code
+    that writes so, see *How a mask costs nothing* in the design notes.
 
     Args:
         model: a model with masked weights.
