@@ -39,7 +39,7 @@ def measure(
         what=form,
         against="dense step",
         rounds=80 if name == "mlp" else 15,
-        target=targets[name] if form.startswith("polarity") else None,
+        target=targets[name] if form.startswith("polarity") and not fused else None,
         workload=workload.name,
         density=DENSITY,
     )
