@@ -111,6 +111,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
     from benchmarks.tables import markdown
 
+    if not any("ratio" in row for row in rows):
+        keys = [key for key in rows[0] if key.endswith("_per_weight")]
+        numbers = [(row["what"], *(_short(row.get(key)) for key in keys)) for row in rows]
+        titles = tuple(key.removesuffix("_per_weight").replace("_", " ") for key in keys)
+        note = "Nanoseconds and extra bytes of memory for each weight."
+        return f"### {name}\n\n{note}\n\n{markdown(('weights', *titles), numbers)}\n"
     head = ("what", "ratio", "quartiles", "beside", "target", "also")
     cells = [_cells(row) for row in sorted(rows, key=lambda row: row.get("target") is None)]
     used = [at for at in range(len(head)) if at == 0 or any(row[at] for row in cells)]

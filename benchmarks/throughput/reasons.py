@@ -33,7 +33,7 @@ answers.
     "training step with Sign-In": """
 *m * v without a mask* is the least that two factors can cost as a parametrization, and ours is at
 it but for Python. The rest is one product in forward, two in backward, and an optimizer that has
-twice the parameters, which with SGD as it comes is the larger part: the rows with fused SGD have
+twice the parameters, which with SGD as it comes is about half: the rows with fused SGD have
 less of it. Tried: both gradients in one pass over parts that fit a cache, and the second of them in
 the memory of the incoming gradient; together they saved a few hundredths of the products, about
 what calling a Function costs.
