@@ -46,9 +46,10 @@ The naive version neither checks nor counts. Ours reads both weights once, for t
 counts, NaN and infinity and, in float64, sigma; and writes once. Sigma takes a third of the reading
 pass; in float32 it would be nearly free, but off in the seventh digit where all magnitudes are
 equal, as they are after a reinitialisation. For epsilon, random bytes and the exact count take as
-long again as the reading pass does; for delta it is the search for the smallest. Tried: parts of
-half and of twice the size, other ways to add in float64, and looking for the survivors to draw for
-them alone, which costs more than drawing for all entries.
+long again as the reading pass does; for delta it is the search for the smallest. With two threads
+torch shares its passes between them, and ours are not. Tried: parts of half and of twice the size,
+other ways to add in float64, and looking for the survivors to draw for them alone, which costs more
+than drawing for all entries.
 """,
     "deploy": """
 A sparse product pays where the dense one is large: with few inputs, reading the indices and filling
