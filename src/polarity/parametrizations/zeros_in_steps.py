@@ -65,9 +65,10 @@ def _before(optimizer: optim.Optimizer, *_: Any) -> None:
 def _after(optimizer: optim.Optimizer, *_: Any) -> None:
     """Renew the certificates, looking at the zeros themselves at times and at any irregularity.
 
-    A step is regular if it did what the step before it did: the same optimizer wrote equally often
-    to the leaf, to the same state, and others to the gradient since it was accumulated; and nobody
-    else wrote to any of them, or their numbers would differ.
+    A step is regular if it did what the step before it did: as many gradients came, each of them
+    the masked one alone; the same optimizer wrote as often to the leaf and to the same state, and
+    others to the gradient since it came; and nobody else wrote to any of them, or their numbers
+    would differ.
     """
     if torch.compiler.is_compiling():
         return
