@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from polarity.bit_packing import bits_in_each
+
 __all__ = ["count_bits", "gather_bits", "look_up", "scatter_bits", "scatter_table", "share_bits"]
 
 Bytes = npt.NDArray[np.uint8]
@@ -25,7 +27,7 @@ def count_bits(packed: Bytes) -> int:
         >>> count_bits(np.array([0b101, 0b1], dtype=np.uint8))
         3
     """
-    return int(_count(_words(packed)).sum(dtype=np.int64))
+    return int(bits_in_each(_words(packed)).sum(dtype=np.int64))
 
 
 def gather_bits(packed: Bytes, where: Bytes) -> Bytes:
@@ -167,26 +169,12 @@ def _ones(width: int) -> int:
 
 def _count_lower(words: Words, width: int) -> Lanes:
     """Return how many bits are set in the lower of every two neighbours of ``width`` bits."""
-    return _count(words.view(f"<u{width // 4}") & _ones(width))
-
-
-def _count(lanes: Lanes) -> Lanes:
-    """Return how many bits are set in each number, in numbers as wide."""
-    counted: Lanes
-    if hasattr(np, "bitwise_count"):  # numpy 2
-        counted = np.bitwise_count(lanes).astype(lanes.dtype)
-        return counted
-    width = 8 * lanes.dtype.itemsize
-    odd, pair, low, ones = (_ones(width) // n for n in (3, 5, 17, 255))
-    pairs = lanes - (lanes >> 1 & odd)
-    fours = (pairs & pair) + (pairs >> 2 & pair)
-    counted = (fours + (fours >> 4) & low) * ones >> width - 8
-    return counted
+    return bits_in_each(words.view(f"<u{width // 4}") & _ones(width))
 
 
 def _places(chosen: Words) -> tuple[npt.NDArray[np.int64], Words, int]:
     """Return the word in which each group of bits begins, at which of its bits, and their total."""
-    count = _count(chosen).view(np.int64)
+    count = bits_in_each(chosen).view(np.int64)
     ends = np.cumsum(count)
     starts = ends - count
     return starts >> 6, (starts & 63).view(_WORD), int(ends[-1]) if ends.size else 0

@@ -1,11 +1,13 @@
 """Bools at eight to a byte, on any device."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["few_places", "pack_bits", "unpack_bits"]
+__all__ = ["bits_in_each", "few_places", "pack_bits", "unpack_bits"]
 
 
 def pack_bits(bools: Tensor) -> Tensor:
@@ -53,3 +55,22 @@ def few_places(packed: npt.NDArray[np.uint8], most: int) -> npt.NDArray[np.int32
         return None
     at <<= 3
     return (at.take(set_bits >> 3) + (set_bits & 7)).astype(np.int32)
+
+
+def bits_in_each(lanes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return how many bits are set in each unsigned number, in numbers as wide.
+
+    Example:
+        >>> bits_in_each(np.array([0, 255], dtype=np.uint64)).tolist()
+        [0, 8]
+    """
+    counted: npt.NDArray[Any]
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        counted = np.bitwise_count(lanes).astype(lanes.dtype)
+        return counted
+    width = 8 * lanes.dtype.itemsize
+    odd, pair, low, ones = (((1 << width) - 1) // n for n in (3, 5, 17, 255))
+    pairs = lanes - (lanes >> 1 & odd)
+    fours = (pairs & pair) + (pairs >> 2 & pair)
+    counted = (fours + (fours >> 4) & low) * ones >> width - 8
+    return counted

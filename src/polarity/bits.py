@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from polarity.arrays import Array, array_of
-from polarity.bit_packing import unpack_bits
+from polarity.bit_packing import bits_in_each, unpack_bits
 
 __all__ = ["Bits"]
 
 _WORD = 64
 # So many ranks are looked for at a time.
 _RANKS = 1 << 14
-_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,4 @@ class Bits:
 
     def _counts(self) -> Any:
         """Return how many are True in each word."""
-        if hasattr(np, "bitwise_count"):
-            return np.bitwise_count(self.data.view(np.uint64))
-        return _ONES[self.data].reshape(-1, _WORD // 8).sum(1, dtype=np.uint8)  # before numpy 2
+        return bits_in_each(self.data.view(np.uint64)).view(np.int64)

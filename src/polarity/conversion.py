@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from polarity.parametrizations.lean_chain import make_lean
+from polarity.parametrizations.lean_chain import register_lean
 from polarity.parametrizations.masked import MaskedWeight, as_mask
 from polarity.plain_checkpoint import accept_plain_checkpoints
 from polarity.recurrent import release_flat_weights
@@ -96,15 +96,12 @@ def attach_masks(found: Mapping[str, Target]) -> None:
 def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_is: bool) -> None:
     """Register a masking; with ``as_it_is`` the weight is stored without being copied."""
     if not as_it_is:
-        parametrize.register_parametrization(module, tensor_name, masking)
-        make_lean(module, tensor_name)
+        register_lean(module, tensor_name, masking)
         return
     # Under a mask of all ones the weight itself is what is stored: no need to compute it twice.
-    parametrize.register_parametrization(module, tensor_name, nn.Identity())
+    chain = register_lean(module, tensor_name, nn.Identity())
     masking.train(module.training)
-    chain = cast(nn.ModuleDict, module.parametrizations)[tensor_name]
-    cast(nn.ModuleList, chain)[0] = masking
-    make_lean(module, tensor_name)
+    chain[0] = masking
 
 
 @torch.no_grad()

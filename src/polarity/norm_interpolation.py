@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from polarity.conversion import own_class
 from polarity.norm_alpha import norm_interps
 from polarity.norm_layers import find_norms, norm_interp
-from polarity.parametrizations.lean_chain import make_lean
+from polarity.parametrizations.lean_chain import register_lean
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
 from polarity.plain_checkpoint import accept_plain_checkpoints, forget_plain_checkpoints
@@ -106,8 +106,7 @@ def interpolate_norms(
         for use in target.owners:
             accept_plain_checkpoints(use.module)
             own_class(use.module)
-            parametrize.register_parametrization(use.module, use.tensor_name, interp)
-            make_lean(use.module, use.tensor_name)
+            register_lean(use.module, use.tensor_name, interp)
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune
 
 from polarity.conversion import own_class
 from polarity.factor_state import foreign_state, split_state
-from polarity.parametrizations.lean_chain import make_lean
+from polarity.parametrizations.lean_chain import register_lean
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.plain_checkpoint import accept_plain_checkpoints
@@ -130,9 +130,7 @@ def _convert(
         elif torch_mask(module, tensor_name) is not None:
             prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
         own_class(module)
-        parametrize.register_parametrization(module, tensor_name, form)
-        make_lean(module, tensor_name)
-        chains.append(module.parametrizations[tensor_name])  # type: ignore[index]
+        chains.append(register_lean(module, tensor_name, form))
         if len(chains) > 1:
             chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1
     m, v = chains[0].original0, chains[0].original1

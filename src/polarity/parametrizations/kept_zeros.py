@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from polarity.parametrizations.keep_where import BITS
 
-__all__ = ["KeptZeros", "bits_of", "can_rely", "forget", "is_due", "leaks", "zeros_of"]
+__all__ = ["KeptZeros", "can_rely", "forget", "is_due", "leaks", "zeros_of"]
 
 _of_leaf: dict[int, "KeptZeros"] = {}
 _WIDE_UP_TO = 2**18
@@ -29,7 +29,7 @@ class KeptZeros:
         at: the certificate, the versions of leaf and mask and the leaf's address; None without.
         leaf_ref: a weak reference to the leaf.
         mask_ref: one to the mask that the certificate is about, or was.
-        bits: the mask as wide integers, for gradients; see :func:`bits_of`.
+        bits: the mask as wide integers, for gradients.
         bits_at: the version of the mask and the dtype of the leaf that they were made for.
         refused: True once zeros were lost behind a valid certificate; there will be no other.
         used: how many forward passes have relied on the certificate since it was given.
@@ -69,21 +69,10 @@ class KeptZeros:
         _of_leaf[key] = self
         KeptZeros.made += 1
 
-    @property
-    def leaf(self) -> Tensor | None:
-        """The leaf, while it exists."""
-        return self.leaf_ref()
-
-    @property
-    def mask(self) -> Tensor | None:
-        """The mask that there is a certificate about, while both exist."""
-        mask: Tensor | None = None if self.at is None else self.mask_ref()
-        return mask
-
     def certify(self, leaf: Tensor, mask: Tensor) -> None:
         """Give a certificate for this moment; the caller knows that the zeros are there."""
         self._turn_to(mask)
-        self.at, self.used = (leaf._version, leaf.data_ptr(), mask._version), 0
+        self.at, self.used = _moment(leaf, mask), 0
 
     def void(self) -> None:
         """Withdraw the certificate until the leaf has been looked at again."""
@@ -139,12 +128,18 @@ class KeptZeros:
             stacklevel=2,
         )
 
-    def make_bits(self, leaf: Tensor, mask: Tensor) -> Tensor:
-        """Return the mask as integers as wide as the leaf's entries, or itself if it is large."""
+    def mask_of_gradients(self, leaf: Tensor, mask: Tensor) -> Tensor:
+        """Return the mask, or one of integers as wide as the leaf's entries, 0 and -1.
+
+        Bitwise they mask faster. They are kept for leaves that fit in a cache; beyond, reading so
+        much more costs what it saves.
+        """
+        at = mask._version, leaf.dtype
+        if self.bits is not None and self.bits_at == at and self.mask_ref() is mask:
+            return self.bits
         if leaf.numel() > _WIDE_UP_TO or leaf.dtype not in BITS or not leaf.is_cpu:
             return mask
-        self.bits = mask.to(BITS[leaf.dtype]).neg_()
-        self.bits_at = mask._version, leaf.dtype
+        self.bits, self.bits_at = mask.to(BITS[leaf.dtype]).neg_(), at
         return self.bits
 
     def _turn_to(self, mask: Tensor) -> None:
@@ -164,7 +159,7 @@ class KeptZeros:
 def zeros_of(leaf: Tensor) -> KeptZeros | None:
     """Return what is known of the zeros of a leaf, or None if nothing is."""
     kept = _of_leaf.get(id(leaf))
-    return kept if kept is not None and kept.leaf is leaf else None
+    return kept if kept is not None and kept.leaf_ref() is leaf else None
 
 
 def can_rely(mask: Tensor, *leaves: Tensor) -> bool:
@@ -211,21 +206,6 @@ def forget(*leaves: Tensor) -> None:
         for leaf in leaves:
             if (kept := _of_leaf.get(id(leaf))) is not None:
                 kept.void()
-
-
-def bits_of(leaf: Tensor, mask: Tensor) -> Tensor:
-    """Return the mask, or one of integers as wide as the leaf's entries, 0 and -1.
-
-    Bitwise they mask faster. They are kept for leaves that fit in a cache; beyond, reading so much
-    more costs what it saves.
-    """
-    kept = _of_leaf.get(id(leaf))
-    if kept is None:
-        return mask
-    at = mask._version, leaf.dtype
-    if kept.bits is not None and kept.bits_at == at and kept.mask_ref() is mask:
-        return kept.bits
-    return kept.make_bits(leaf, mask)
 
 
 @torch.no_grad()

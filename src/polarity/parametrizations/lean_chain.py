@@ -3,25 +3,31 @@
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
-__all__ = ["make_lean"]
+__all__ = ["register_lean"]
 
 
-def make_lean(module: nn.Module, tensor_name: str) -> None:
-    """Let a tensor with a single parametrization be computed with less Python.
+def register_lean(module: nn.Module, tensor_name: str, form: nn.Module) -> ParametrizationList:
+    """Register a parametrization, so that a tensor that has no other takes less Python to compute.
 
     The list of torch asks for a second parametrization at every access, by an attribute that is not
     there, whose error costs as much as the rest of the access. Of a small network's training step
     that is a hundredth. Everything else stays what it is, further parametrizations included.
 
     Args:
-        module: a parametrized module.
+        module: any module.
         tensor_name: which of its tensors.
+        form: as for ``register_parametrization``.
+
+    Returns:
+        The list of the tensor's parametrizations.
     """
+    register_parametrization(module, tensor_name, form)
     chain: Any = cast(nn.ModuleDict, module.parametrizations)[tensor_name]
     if type(chain) is ParametrizationList:
         chain.__class__ = _LeanChain
+    return cast(ParametrizationList, chain)
 
 
 class _LeanChain(ParametrizationList):

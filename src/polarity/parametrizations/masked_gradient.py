@@ -2,13 +2,13 @@
 
 from functools import cache, partial
 from sys import getrefcount
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from polarity.parametrizations.keep_where import clear_outside, keep_where
-from polarity.parametrizations.kept_zeros import KeptZeros, bits_of, zeros_of
+from polarity.parametrizations.kept_zeros import KeptZeros, zeros_of
 
 __all__ = ["product_of_zeros", "seen_directly"]
 
@@ -31,9 +31,10 @@ def seen_directly(leaf: Tensor, mask: Tensor) -> Tensor:
     """
     _alone()  # found out now, not amid a backward pass
     seen = leaf.view_as(leaf)
-    node: Any = seen.grad_fn
+    kept, node = zeros_of(leaf), cast(Any, seen.grad_fn)
+    held = mask if kept is None else kept.mask_of_gradients(leaf, mask)
     # Behind the node: who asks for the gradient of the weight itself gets all of it.
-    node.register_hook(partial(_masked, bits_of(leaf, mask), zeros_of(leaf)))
+    node.register_hook(partial(_masked, held, kept))
     return seen
 
 

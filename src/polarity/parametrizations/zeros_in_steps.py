@@ -84,9 +84,8 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
             kept.void()
             continue
         gradient, state = leaf.grad, optimizer.state.get(leaf, _NOTHING)
-        now = (leaf._version, leaf.data_ptr(), mask._version)
         # By whom, to what, and how often was written since the certificate was given.
-        did = [id(optimizer), now[0] - at[0], now[1], now[2], kept.arrivals]
+        did = [id(optimizer), leaf._version - at[0], leaf.data_ptr(), mask._version, kept.arrivals]
         if gradient is not None and kept.arrived is not None:
             # Clipping and unscaling write to a gradient as often in every step.
             address, version = kept.arrived
@@ -100,16 +99,15 @@ def _after(optimizer: optim.Optimizer, *_: Any) -> None:
         kept.usual, kept.steps, kept.arrivals = did, kept.steps + 1, 0
         mixed, kept.mixed = kept.mixed, False
         if regular and not mixed and not is_due(kept.steps):
-            kept.at, kept.used = now, 0
-            continue
-        if (mixed or not regular) and isinstance(gradient, Tensor) and leaks(gradient, mask):
+            kept.certify(leaf, mask)
+        elif (mixed or not regular) and _leaks(gradient, mask):
             kept.refuse("gradients reached")
         elif not regular and any(_leaks(state.get(name), mask) for name in moving):
             kept.void()  # what was remembered before a mask came wakes what it pruned
         elif leaks(leaf, mask):
             kept.refuse("an optimizer's step moved")
         else:
-            kept.at, kept.used = now, 0
+            kept.certify(leaf, mask)
 
 
 def _followed(optimizer: optim.Optimizer) -> list[KeptZeros]:
