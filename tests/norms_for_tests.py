@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from polarity.norm_interpolation import attached_norms
+from polarity.attach.norms import attached_norms
 from tests.models_for_tests import seeded
 
 X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(2))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polarity.scores import grasp, snip, synflow
+from tests.laws.refusals import fingerprint
 from tests.models_for_tests import seeded
-from tests.refusals import fingerprint
 
 CROSS_ENTROPY = nn.functional.cross_entropy
 

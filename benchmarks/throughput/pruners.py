@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import polarity as pol
-from polarity.selection import keep_largest
+from polarity.selection.top_k import keep_largest
 
 AMOUNT = 0.2
 

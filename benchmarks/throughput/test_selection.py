@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import polarity as pol
 from benchmarks.throughput.memory import WORTH_WEIGHING, peak_bytes
 from benchmarks.throughput.pruners import AMOUNT, CALLS, Masked, TorchPruned, layers, plain
-from polarity.selection import keep_largest
+from polarity.selection.top_k import keep_largest
 
 # Times faster than torch.nn.utils.prune, first round and at 80 % sparsity, from the targets.
 FASTER = {"25 M": (50, 18), "100 M": (100, 30)}

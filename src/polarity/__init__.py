@@ -15,24 +15,24 @@ from polarity.analysis import (
     sharpness,
     sign_flips,
 )
-from polarity.checkpoint import load, save
-from polarity.conversion import mask_weights
-from polarity.iterative import imp_prune, lrr_step
-from polarity.masking import density, load_masks, mask_shortcut, masks, sparsity
-from polarity.merging import dense_state_dict, merge
-from polarity.norm_alpha import norm_alpha, set_norm_alpha
-from polarity.norm_interpolation import interpolate_norms
+from polarity.attach.checkpoint import load, save
+from polarity.attach.masking import density, load_masks, mask_shortcut, masks, sparsity
+from polarity.attach.masks import mask_weights
+from polarity.attach.merge import dense_state_dict, merge
+from polarity.attach.norm_alpha import norm_alpha, set_norm_alpha
+from polarity.attach.norms import interpolate_norms
+from polarity.attach.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
+from polarity.attach.sign_in import sign_in
 from polarity.parametrizations import MaskedWeight, NormInterp, SignInMW
-from polarity.perturb import Delta, Epsilon, Phi
-from polarity.prune_report import PruneReport
-from polarity.pruning import prune
-from polarity.reinit import reinit_signs, signed_constants
-from polarity.reparametrize import sign_in
-from polarity.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
+from polarity.pruning.imp import imp_prune, lrr_step
+from polarity.pruning.prune import prune
+from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
-from polarity.sign_report import SignReport
-from polarity.targets import find_targets
-from polarity.tickets import SignedMask, signed_mask
+from polarity.signs.perturb import Delta, Epsilon, Phi
+from polarity.signs.reinit import reinit_signs, signed_constants
+from polarity.signs.report import SignReport
+from polarity.targets.search import find_targets
+from polarity.tickets.signed_mask import SignedMask, signed_mask
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity.targets import all_targets, plain_buffers
+from polarity.targets.search import all_targets, plain_buffers
 
 __all__ = ["RewindPoint"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._table import format_table
+from polarity._tables import format_table
 from polarity.analysis.batch_norm import (
     Forward,
     feed,
@@ -16,7 +16,7 @@ from polarity.analysis.batch_norm import (
     recalibrate_batch_norm,
     tracked_norms,
 )
-from polarity.analysis.plain_copy import plain_copy, plain_state
+from polarity.attach.plain_copy import plain_copy, plain_state
 from polarity.rewind import RewindPoint
 
 __all__ = ["BatchNormRule", "ErrorBarrier", "error_barrier"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from polarity._table import format_table
+from polarity._tables import format_table
 
 __all__ = ["FlipReport", "FlipSeries", "LayerFlips"]
 

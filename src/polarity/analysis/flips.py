@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from polarity.analysis.flip_report import FlipReport, LayerFlips
 from polarity.parametrizations.masked import as_mask
 from polarity.rewind import RewindPoint
-from polarity.targets import Target, all_targets, attached, find_targets
+from polarity.targets.search import Target, all_targets, attached, find_targets
 
 __all__ = ["count_flips", "living", "sign_flips", "signs_of", "tracked_targets"]
 

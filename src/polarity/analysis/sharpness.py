@@ -14,9 +14,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from polarity.analysis.batch_norm import tracked_norms
-from polarity.analysis.plain_copy import plain_copy
-from polarity.selectors import Selector, select
-from polarity.targets import all_targets, attached
+from polarity.attach.plain_copy import plain_copy
+from polarity.targets.search import all_targets, attached
+from polarity.targets.selectors import Selector, select
 
 __all__ = ["sharpness"]
 

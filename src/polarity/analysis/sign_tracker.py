@@ -14,9 +14,9 @@ from polarity.analysis.flips import (
     tracked_targets,
 )
 from polarity.parametrizations.masked import as_mask
-from polarity.selectors import Selector
-from polarity.sign_packing import pack_signs, unpack_signs
-from polarity.targets import Target, all_targets, find_targets
+from polarity.targets.search import Target, all_targets, find_targets
+from polarity.targets.selectors import Selector
+from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["SignTracker"]
 

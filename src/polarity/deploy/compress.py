@@ -10,15 +10,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_fraction
+from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import evaluation, followers, recording, run
 from polarity.deploy.decision import choose, dense_reasons, find_candidates
 from polarity.deploy.outputs import excess, floating_tensors
 from polarity.deploy.report import CompressReport
 from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
 from polarity.deploy.timing import Measure, time_in_turns
-from polarity.norm_interpolation import attached_norms
-from polarity.targets import all_targets, attached
-from polarity.torch_pruning import torch_mask
+from polarity.targets.search import all_targets, attached
+from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["compress"]
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from polarity._table import format_shape, format_table
+from polarity._tables import format_shape, format_table
 
 __all__ = ["CompressReport", "LayerDecision"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from polarity.bit_packing import pack_bits, unpack_bits
+from polarity._bits.bit_packing import pack_bits, unpack_bits
 from polarity.parametrizations.keep_where import SMALL, keep_where
 from polarity.parametrizations.kept_zeros import can_rely, forget
 from polarity.parametrizations.masked_gradient import seen_directly

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity.scores._calling import call, map_tensors
-from polarity.selection import all_finite
+from polarity.selection.top_k import all_finite
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from polarity.conversion import attach_masks
-from polarity.merging import merge
-from polarity.targets import Target, all_targets
+from polarity.attach.masks import attach_masks
+from polarity.attach.merge import merge
+from polarity.targets.search import Target, all_targets
 
 
 def merged_copy(

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_finite
-from polarity._prunable import living, masked_or_prunable
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
@@ -17,7 +16,8 @@ from polarity.scores._loss_gradients import (
     summed,
 )
 from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
-from polarity.selectors import Selector
+from polarity.targets.prunable import living, masked_or_prunable
+from polarity.targets.selectors import Selector
 
 __all__ = ["grasp"]
 

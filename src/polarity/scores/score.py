@@ -7,8 +7,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from polarity.selection import all_finite
-from polarity.targets import Target
+from polarity.selection.top_k import all_finite
+from polarity.targets.search import Target
 
 __all__ = ["Score", "score_weights"]
 

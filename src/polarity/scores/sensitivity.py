@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._prunable import masked_or_prunable
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
@@ -13,7 +12,8 @@ from polarity.scores._loss_gradients import (
     summed,
 )
 from polarity.scores._merged_copy import merged_copy, undisturbed
-from polarity.selectors import Selector
+from polarity.targets.prunable import masked_or_prunable
+from polarity.targets.selectors import Selector
 
 __all__ = ["snip"]
 

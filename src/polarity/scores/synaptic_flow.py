@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_fraction
-from polarity._prunable import living, masked_or_prunable
 from polarity.scores._calling import call, map_tensors, tensors_in
 from polarity.scores._loss_gradients import gradients
 from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
-from polarity.selection import all_finite, keep_top
-from polarity.selectors import Selector
+from polarity.selection.top_k import all_finite, keep_top
+from polarity.targets.prunable import living, masked_or_prunable
+from polarity.targets.selectors import Selector
 
 __all__ = ["synflow"]
 

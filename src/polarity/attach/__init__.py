@@ -1,0 +1,1 @@
+"""Attach parametrizations to a model, take them off again, and everything in between."""

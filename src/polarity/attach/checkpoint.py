@@ -1,0 +1,108 @@
+"""A converted model in one safetensors file: loading never unpickles."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from polarity.attach.masks import mask_weights
+from polarity.attach.norms import interpolate_norms
+from polarity.attach.sign_in import sign_in
+
+__all__ = ["load", "save"]
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a model's parameters, buffers and masks to a safetensors file.
+
+    Args:
+        model: any module, masked or plain.
+        path: the file, conventionally ``*.safetensors``.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+        TypeError: if the model's ``state_dict`` holds something that is not a tensor.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.load_masks(nn.Linear(2, 2), {"weight": nn.Linear(2, 2).weight > 0})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pol.save(model, f"{folder}/ticket.safetensors")
+        ...     copy = pol.load(nn.Linear(2, 2), f"{folder}/ticket.safetensors")
+        >>> pol.density(copy) == pol.density(model)
+        True
+    """
+    safetensors = _safetensors()
+    first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
+    tensors, aliases = {}, {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}, safetensors hold tensors only")
+        same = first.setdefault((value.data_ptr(), value.shape, value.dtype), name)
+        if same == name or value.numel() == 0:
+            tensors[name] = value.contiguous()
+        else:  # a tied weight: one copy on disk, all its names
+            aliases[name] = same
+    safetensors.save_file(tensors, str(path), metadata={"aliases": json.dumps(aliases)})
+
+
+def load(model: nn.Module, path: str | Path) -> nn.Module:
+    """Read a file of :func:`save` into a model, in place, attaching what was attached there.
+
+    Args:
+        model: a model of the structure that was saved, plain or masked.
+        path: the file.
+
+    Returns:
+        The model.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+        ValueError: if the file names a masked weight that the model lacks.
+        RuntimeError: if the other names or shapes differ, as ``load_state_dict`` has it.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pol.save(pol.mask_weights(nn.Linear(2, 2)), f"{folder}/model.safetensors")
+        ...     model = pol.load(nn.Linear(2, 2), f"{folder}/model.safetensors")
+        >>> model.parametrizations.weight[0]
+        MaskedWeight((2, 2), density=1)
+    """
+    safetensors = _safetensors()
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    state = safetensors.load_file(str(path))
+    state |= {name: state[same] for name, same in aliases.items()}
+    if masked := _plain_names(state, ".0.mask"):
+        mask_weights(model, targets=masked)
+    if products := _plain_names(state, ".0.beta"):
+        sign_in(model, targets=products)
+    if norms := _plain_names(state, ".0.initial"):
+        draws = {aliases.get(key, key) for key in state if key.endswith(".0.shared.alpha")}
+        interpolate_norms(model, targets=norms, per_layer=len(draws) > 1)
+    model.load_state_dict(state)
+    return model
+
+
+def _plain_names(state: Mapping[str, Tensor], ending: str) -> tuple[str, ...]:
+    """Plain names of the weights whose parametrization has a buffer of this name."""
+    names = (key.removesuffix(ending) for key in state if key.endswith(ending))
+    return tuple(name.replace("parametrizations.", "", 1) for name in names)
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError(
+            "polarity.save and polarity.load need safetensors: pip install safetensors"
+        ) from error
+    return safetensors.torch

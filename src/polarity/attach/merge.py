@@ -1,0 +1,143 @@
+"""Plain parameters again: what was attached to a model comes off, and what it computes stays."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from polarity.attach.masks import masked_leaves, own_class
+from polarity.attach.norms import attached_norms, detach_norms
+from polarity.optimizers.factor_state import join_state
+from polarity.optimizers.pruned_state import zero_pruned_state
+from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.parametrizations.sign_in import SignInMW
+from polarity.targets.recurrent import refresh_flat_weights
+from polarity.targets.search import Target, Targets, attached
+from polarity.targets.state_keys import forget_plain_checkpoints
+
+__all__ = ["dense_state_dict", "merge"]
+
+
+def merge(
+    model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None, verbose: bool = False
+) -> nn.Module:
+    """Make everything that polarity attached a plain parameter again, in place.
+
+    Masked weights keep their zeros, Sign-In weights become the product of their factors, norm
+    layers under :class:`NormInterp` keep their trained values. The model computes exactly what it
+    computed before in evaluation mode, and its ``state_dict`` has the keys (and the order) it had
+    before anything was attached. Masked and norm parameters are still the same objects; the factors
+    of a Sign-In weight give way to a new parameter. Do this before exporting, deploying or handing
+    the model on.
+
+    Args:
+        model: a model to which something is attached.
+        optimizer: if given, what it remembers of pruned entries is zeroed, so that old momentum
+            does not wake them now that no mask holds them, and a Sign-In weight takes the place of
+            its factors, with the state that :func:`sign_in` would split into theirs. An optimizer
+            of Sign-In factors that is not told raises RuntimeError at its next step.
+        verbose: print the table of what was merged.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if nothing is attached to the model; if it has Sign-In weights and ``optimizer``
+            holds none of their factors.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = merge(pol.mask_weights(nn.Linear(4, 3)))
+        >>> list(model.state_dict())
+        ['weight', 'bias']
+    """
+    found = attached(model)
+    if not found and not attached_norms(model):
+        raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
+    products = {n: t.stored for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    if optimizer is not None:
+        if products:
+            check_replaceable(optimizer, products)
+        zero_pruned_state(optimizer, masked_leaves(found.values()))
+    table, waiting = str(Targets(found)) if verbose else "", found
+    del products
+    while waiting:  # so that factors are freed as soon as their product is there
+        target = waiting.pop(next(iter(waiting)))
+        if isinstance(target.masking, SignInMW):
+            replace_parameter(optimizer, _multiply_out(target, optimizer))
+        else:
+            target.write(target.weight)
+            for use in target.owners:
+                own_class(use.module)
+                parametrize.remove_parametrizations(
+                    use.module, use.tensor_name, leave_parametrized=False
+                )
+        for use in target.owners:
+            forget_plain_checkpoints(use.module)
+            refresh_flat_weights(use.module)
+    norms = detach_norms(model)
+    if verbose:
+        print(table)
+        for name in norms:
+            print(name)
+    return model
+
+
+def _multiply_out(target: Target, optimizer: torch.optim.Optimizer | None) -> Replacement:
+    """Put one new parameter, the product, in the place of its factors in every owner."""
+    m, v = target.stored
+    weight = nn.Parameter(target.weight.clone(), requires_grad=m.requires_grad)
+    if m.grad is not None and v.grad is not None:
+        weight.grad = join_state({"exp_avg": m.grad}, {"exp_avg": v.grad}, m, v)["exp_avg"]
+    for use in target.owners:
+        own_class(use.module)
+        parametrize.remove_parametrizations(use.module, use.tensor_name)
+        delattr(use.module, use.tensor_name)  # torch makes a buffer of a frozen weight
+        use.module.register_parameter(use.tensor_name, weight)
+    remembered = {} if optimizer is None else optimizer.state
+    return Replacement(
+        (m, v),
+        {target.name: weight},
+        (join_state(remembered.get(m, {}), remembered.get(v, {}), m, v),),
+        f"merge made {target.name!r} one parameter again; call merge(model, optimizer=optimizer), "
+        "or build the optimizer after merge",
+    )
+
+
+def dense_state_dict(model: nn.Module) -> dict[str, Any]:
+    """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
+
+    Effective weights, and trained norm parameters, under plain names; loads into the plain model,
+    or into a converted one.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
+        ['bias', 'weight']
+    """
+    converted = model.state_dict()
+    state: OrderedDict[str, Any] = OrderedDict(converted)
+    weights: dict[str, Tensor] = {
+        use.name: weight
+        for target in attached(model).values()
+        for weight in (target.weight.clone(),)
+        for use in target.uses
+    }
+    for name, weight in (weights | attached_norms(model)).items():
+        path, _, tensor_name = name.rpartition(".")
+        inside = f"{path}.parametrizations.{tensor_name}.".removeprefix(".")
+        for key in [key for key in state if key.startswith(inside)]:
+            del state[key]
+        state[name] = weight
+    # The versions by which modules read checkpoints of their older selves.
+    versions = {
+        k: v
+        for k, v in converted._metadata.items()  # type: ignore[attr-defined]
+        if "parametrizations" not in k.split(".")
+    }
+    state._metadata = versions  # type: ignore[attr-defined]
+    return state

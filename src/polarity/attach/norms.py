@@ -1,0 +1,222 @@
+"""Let the normalisation layers of a model train between their trained and initial parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.utils import parametrize
+
+from polarity.attach.masks import own_class
+from polarity.attach.norm_alpha import norm_interps
+from polarity.attach.norm_layers import find_norms, norm_interp
+from polarity.parametrizations.lean_chain import register_lean
+from polarity.parametrizations.norm_interp import NormInterp
+from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
+from polarity.rewind import RewindPoint
+from polarity.targets.search import Target, all_targets
+from polarity.targets.selectors import Selector
+from polarity.targets.state_keys import accept_plain_checkpoints, forget_plain_checkpoints
+
+__all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
+
+
+def interpolate_norms(
+    model: nn.Module,
+    *,
+    initial: RewindPoint | Mapping[str, Tensor] | None = None,
+    per_layer: bool = False,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+    generator: torch.Generator | None = None,
+    verbose: bool = False,
+) -> nn.Module:
+    r"""Put a :class:`NormInterp` on the weight and bias of every normalisation layer, in place.
+
+    In training mode the layers compute with :math:`\alpha\psi + (1-\alpha)\psi_\mathrm{init}`. One
+    :math:`\alpha \sim U(0, 1)` is drawn for all of them whenever the model is called in training
+    mode: by the call, ``model(x)``, and not where a single layer is called, nor when activation
+    checkpointing computes a layer again. In evaluation mode they compute with :math:`\psi`.
+
+    The parameters stay the objects they are: an optimizer built earlier keeps training them. A
+    parameter that is interpolated already is left as it is. :func:`merge` makes them plain again,
+    with what was trained; a dense checkpoint loads, and sets what is trained.
+
+    - Gradient accumulation: every micro-batch is a forward and draws. Keep one value for them with
+      ``with set_norm_alpha(model, "hold"):``. Where activation checkpointing is used and several
+      forwards precede one backward, that is needed: what is computed again sees the last value.
+      (Likewise where parts of the model are compiled and not the whole; there PyTorch raises.)
+    - Many processes: the stream starts with rank 0's seeds on every rank, so all have the same
+      values as long as they make as many training forwards. Call this on every rank after
+      ``torch.distributed`` is initialised and before wrapping in ``DistributedDataParallel``. With
+      a ``generator``, of the same seed on every rank, it does not communicate.
+    - Attach before ``torch.compile``. A new value is a change within a tensor: no recompilation.
+    - The stream's state is in the ``state_dict``: a resumed run draws on where the saved one was.
+
+    Args:
+        model: any module with BatchNorm1d/2d/3d, SyncBatchNorm, InstanceNorm, LayerNorm, GroupNorm
+            or RMSNorm layers, or subclasses of these, that have parameters.
+        initial: :math:`\psi_\mathrm{init}` by plain name; by default the values of this moment.
+        per_layer: draw a value for each layer; its weight and bias still share it.
+        targets: which parameters, in the forms of :func:`find_targets`, looked for in
+            normalisation layers only; but a module type that fits none of them is taken at its
+            word, so ``targets=MyRMSNorm`` serves a class that is not PyTorch's.
+        exclude: which to leave out, in the same forms.
+        generator: where the stream of values starts; without it the global random state decides,
+            that of rank 0 where ``torch.distributed`` is initialised.
+        verbose: print the table of what is interpolated, and what was skipped and why.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if there is nothing to interpolate; if a parameter carries a mask or another
+            parametrization; or if ``initial`` lacks one or has another shape. The model is
+            unchanged.
+        TypeError: if ``initial`` or a selector is of another type, or a parameter is sharded.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = interpolate_norms(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))
+        >>> model[1].weight = torch.tensor([2.0, 2.0])
+        >>> _ = model(torch.zeros(1, 3))
+        >>> alpha = model[1].parametrizations.weight[0].alpha
+        >>> torch.equal(model[1].weight, torch.lerp(torch.ones(2), torch.full((2,), 2.0), alpha))
+        True
+        >>> model.eval()[1].weight.tolist()
+        [2.0, 2.0]
+
+    Source: *Find a Winning Sign*, section 3.3, equation 2 and Algorithm 1.
+    """
+    found = find_norms(model, targets, exclude)
+    fresh = {name: target for name, target in found.items() if norm_interp(target.uses[0]) is None}
+    start = {name: _initial_value(name, target, initial) for name, target in fresh.items()}
+    attached = norm_interps(model)
+    alphas: dict[object, SharedAlpha] = {}
+    if attached and not per_layer:
+        alphas[model] = attached[0].shared
+    drawn: list[SharedAlpha] = []
+    for name, target in fresh.items():
+        layer = target.uses[0].module if per_layer else model
+        if layer not in alphas:
+            alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
+            drawn.append(alphas[layer])
+        interp = NormInterp(start[name], alphas[layer])
+        for use in target.owners:
+            accept_plain_checkpoints(use.module)
+            own_class(use.module)
+            register_lean(use.module, use.tensor_name, interp)
+    if fresh or _hooks(model) not in ([], [model]):
+        _draw_when_called(model, drawn)
+    if verbose:
+        print(found)
+    return model
+
+
+def attached_norms(model: nn.Module) -> dict[str, Tensor]:
+    """Return what was trained of every interpolated parameter, detached, by plain name.
+
+    A tied one under each of its names; it is the parameter itself, not a copy.
+    """
+    return {
+        use.name: target.stored[0].detach()
+        for target in all_targets(model)
+        for use in target.uses
+        if norm_interp(use) is not None
+    }
+
+
+def detach_norms(model: nn.Module) -> tuple[str, ...]:
+    """Make every interpolated parameter plain again, with what was trained, in place.
+
+    The parameters stay the objects they are; the ``state_dict`` has the keys and order it had.
+
+    Returns:
+        The plain names of what was interpolated; empty if nothing was.
+    """
+    names = tuple(attached_norms(model))
+    owners = [use for target in all_targets(model) for use in target.owners if norm_interp(use)]
+    for use in owners:
+        own_class(use.module)
+        parametrize.remove_parametrizations(use.module, use.tensor_name, leave_parametrized=False)
+    for use in owners:
+        forget_plain_checkpoints(use.module)
+    for module in _hooks(model):
+        _unhook(module)
+    return names
+
+
+def _common_seeds(generator: torch.Generator | None) -> Tensor:
+    """Return seeds for a stream: the generator's, or else those of rank 0."""
+    seeds = draw_seeds(generator)
+    if generator is None and distributed.is_available() and distributed.is_initialized():
+        told = [seeds.tolist()]
+        distributed.broadcast_object_list(told, src=0)
+        seeds = torch.tensor(told[0])
+    return seeds
+
+
+class _DrawWhenCalled:
+    """A forward pre-hook of a model: new values before a training forward.
+
+    An object and not a function, so that a deepcopy of the model has one that knows the copy's.
+    """
+
+    def __init__(self, interps: list[NormInterp]) -> None:
+        self.interps = interps
+        self.alphas = list(dict.fromkeys(interp.shared for interp in interps))
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if any(interp.training for interp in self.interps):
+            for alpha in self.alphas:
+                if alpha.redraw:
+                    alpha.draw_()
+
+
+def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
+    """Let the model draw, in place of modules inside it; what is drawn from outside stays so."""
+    alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
+    if alphas:
+        inside = [interp for interp in norm_interps(model) if interp.shared in alphas]
+        model.register_forward_pre_hook(_DrawWhenCalled(inside))
+
+
+def _hooks(model: nn.Module) -> list[nn.Module]:
+    """Return the modules that draw when they are called."""
+    return [
+        module
+        for module in model.modules()
+        if any(isinstance(hook, _DrawWhenCalled) for hook in module._forward_pre_hooks.values())
+    ]
+
+
+def _unhook(module: nn.Module) -> list[SharedAlpha]:
+    """Let a module draw no more, and return what it drew."""
+    hooks = module._forward_pre_hooks
+    ours = {key: hook for key, hook in hooks.items() if isinstance(hook, _DrawWhenCalled)}
+    for key in ours:
+        del hooks[key]
+    return [alpha for hook in ours.values() for alpha in hook.alphas]
+
+
+def _initial_value(
+    name: str, target: Target, initial: RewindPoint | Mapping[str, Tensor] | None
+) -> Tensor:
+    """Return the value to interpolate with, on the parameter's device and in its dtype."""
+    now = target.stored[0].detach()
+    if initial is None:
+        return now
+    values = initial.weights if isinstance(initial, RewindPoint) else initial
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"initial must be a RewindPoint or {{name: tensor}}, got {type(initial).__name__}"
+        )
+    if name not in values:
+        raise ValueError(f"initial lacks {name!r}, which the model has")
+    if values[name].shape != now.shape:
+        raise ValueError(
+            f"initial holds {name!r} in shape {tuple(values[name].shape)}, "
+            f"expected the model's {tuple(now.shape)}"
+        )
+    return values[name].detach().to(now)

@@ -1,0 +1,264 @@
+"""Sign-In during training: the inner scaling, its restoration, and the penalty on the product."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from polarity.optimizers.factor_state import foreign_state, join_state, split_state
+from polarity.optimizers.pruned_state import zero_pruned_state
+from polarity.optimizers.replaced import check_replaceable
+from polarity.parametrizations.sign_in import SignInMW, balanced_factors
+from polarity.targets.search import Target, attached
+
+__all__ = ["Momentum", "RescaleSchedule", "frobenius_decay", "inner_scaling", "rescale"]
+
+Momentum: TypeAlias = Literal["keep", "zero", "transform"]
+
+
+@torch.no_grad()
+def rescale(
+    model: nn.Module,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    momentum: Momentum = "keep",
+) -> nn.Module:
+    r"""Restore the inner scaling of every Sign-In weight, its product unchanged, in place.
+
+    Training noise and weight decay shrink :math:`m^2 - v^2`, and with it the speed at which a
+    weight can cross zero. This gives the factors the values with :math:`m^2 - v^2 = \beta` again,
+    :func:`polarity.parametrizations.balanced_factors`; the product :math:`m v` is the same up to
+    one rounding, and no sign changes. Pruned entries stay zero.
+
+    Args:
+        model: a model with Sign-In weights.
+        optimizer: the optimizer that trains them; needed unless ``momentum`` is ``"keep"``.
+        momentum: what becomes of the optimizer's averages of the factors' gradients. ``"keep"``
+            leaves them, as the paper does by its silence; ``"zero"`` forgets them; ``"transform"``
+            expresses the same gradient of the product in the new factors.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the model has no Sign-In weights; if ``momentum`` is none of the three, or
+            needs an optimizer that is not given or holds none of the factors.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.sign_in(nn.Linear(3, 2))
+        >>> with torch.no_grad():  # as training would
+        ...     for factor in model.parametrizations.weight.parameters():
+        ...         _ = factor.mul_(0.9)
+        >>> scaling = pol.inner_scaling(pol.rescale(model))["weight"]
+        >>> torch.allclose(scaling, torch.ones(6))
+        True
+
+    Source: *Sign-In to the Lottery*, Algorithm 1 and appendix H.
+    """
+    found = _factors(model)
+    _check_momentum(momentum, optimizer, found)
+    for target in found.values():
+        form = target.masking
+        assert isinstance(form, SignInMW)
+        m, v = target.stored
+        wide = torch.promote_types(m.dtype, torch.float32)
+        product = m.to(wide) * v.to(wide)
+        if form.enforce:
+            product = torch.where(form.mask, product, 0.0)
+        new_m, new_v = balanced_factors(product, form.beta, m.dtype)
+        if form.enforce:
+            new_m.masked_fill_(~form.mask, 0)
+        if optimizer is not None:
+            _carry_over(optimizer, momentum, (m, v), (new_m, new_v))
+        m.copy_(new_m)
+        v.copy_(new_v)
+    return model
+
+
+class RescaleSchedule:
+    """Rescale every ``every`` epochs until an epoch: call :meth:`step` once per epoch.
+
+    At the beginning of epoch i (the first is 1) a step rescales if i is a multiple of ``every`` and
+    less than ``until``: Algorithm 1 to the letter. Called at the end of an epoch, like a
+    learning-rate scheduler, it does the same one epoch later.
+
+    Attributes:
+        epoch: how many steps were made.
+
+    Args:
+        model: a model with Sign-In weights.
+        every: the period p, in epochs. The paper never states the one it used.
+        until: the epoch T2 from which on nothing is rescaled; None for never.
+        optimizer: as for :func:`rescale`.
+        momentum: as for :func:`rescale`.
+
+    Raises:
+        ValueError: if ``every`` or ``until`` is not a positive integer, or as :func:`rescale`.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> schedule = pol.RescaleSchedule(pol.sign_in(nn.Linear(3, 2)), every=2, until=5)
+        >>> [schedule.step() for epoch in range(1, 8)]
+        [False, True, False, True, False, False, False]
+
+    Source: *Sign-In to the Lottery*, Algorithm 1; Table 7 for T2.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        every: int,
+        until: int | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        momentum: Momentum = "keep",
+    ) -> None:
+        _check_epochs("every", every)
+        if until is not None:
+            _check_epochs("until", until)
+        _check_momentum(momentum, optimizer, _factors(model))
+        self.model, self.optimizer, self.momentum = model, optimizer, momentum
+        self.every, self.until, self.epoch = every, until, 0
+
+    def step(self) -> bool:
+        """Count an epoch, rescale if it is due, and return whether it was."""
+        due = self.epoch + 1
+        rescales = due % self.every == 0 and (self.until is None or due < self.until)
+        if rescales:
+            rescale(self.model, optimizer=self.optimizer, momentum=self.momentum)
+        self.epoch = due
+        return rescales
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the settings; the model and the optimizer save themselves."""
+        return {key: getattr(self, key) for key in ("epoch", "every", "until", "momentum")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of :meth:`state_dict`, with its settings."""
+        for key in ("epoch", "every", "until", "momentum"):
+            setattr(self, key, state[key])
+
+
+def frobenius_decay(model: nn.Module) -> Tensor:
+    r"""Return the sum of the squares of all Sign-In weights, differentiable.
+
+    .. math:: \sum_l \lVert m_l \odot v_l \rVert_F^2
+
+    A penalty on the product leaves the inner scaling alone, which weight decay on the factors
+    shrinks: add ``strength * frobenius_decay(model)`` to the loss, and take the factors out of
+    weight decay.
+
+    Returns:
+        0-dim tensor, float32 or better.
+
+    Raises:
+        ValueError: if the model has no Sign-In weights.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Linear(2, 1)
+        >>> _ = nn.init.constant_(model.weight, 3.0)
+        >>> round(float(pol.frobenius_decay(pol.sign_in(model)).detach()), 4)
+        18.0
+
+    Source: *Sign-In to the Lottery*, appendix D and Table 7.
+    """
+    total: Tensor | None = None
+    for target in _factors(model).values():
+        weight: Tensor = getattr(target.uses[0].module, target.uses[0].tensor_name)
+        weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        square = weight.square().sum()
+        total = square if total is None else total + square.to(total.device)
+    assert total is not None
+    return total
+
+
+@torch.no_grad()
+def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
+    r"""Return the inner scaling of every surviving Sign-In entry, by plain name.
+
+    .. math:: \hat\beta = m^2 - v^2 = (m - v)(m + v)
+
+    It starts at :math:`\beta`. Under gradient descent with rate :math:`\eta` and gradient :math:`g`
+    of the product it shrinks by :math:`1 - \eta^2 g^2` a step, under weight decay
+    :math:`\lambda` by :math:`(1 - \eta\lambda)^2`.
+
+    Returns:
+        ``{name: 1-d tensor}`` over the survivors in their order, float32 or better.
+
+    Raises:
+        ValueError: if the model has no Sign-In weights.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> scaling = pol.inner_scaling(pol.sign_in(nn.Linear(3, 2), beta=2.0))
+        >>> torch.allclose(scaling["weight"], torch.full((6,), 2.0))
+        True
+
+    Source: *Sign-In to the Lottery*, section 4.
+    """
+    scaling = {}
+    for name, target in _factors(model).items():
+        wide = torch.promote_types(target.stored[0].dtype, torch.float32)
+        m, v = (factor.detach()[target.mask].to(wide) for factor in target.stored)
+        scaling[name] = (m - v) * (m + v)
+    return scaling
+
+
+def _factors(model: nn.Module) -> dict[str, Target]:
+    found = {n: t for n, t in attached(model).items() if isinstance(t.masking, SignInMW)}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no Sign-In weights; call sign_in first")
+    return found
+
+
+def _check_epochs(parameter: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{parameter}={value!r}, expected a positive integer")
+
+
+def _check_momentum(
+    momentum: str, optimizer: torch.optim.Optimizer | None, found: Mapping[str, Target]
+) -> None:
+    if momentum not in ("keep", "zero", "transform"):
+        raise ValueError(f"momentum={momentum!r}, expected 'keep', 'zero' or 'transform'")
+    if momentum != "keep" and optimizer is None:
+        raise ValueError(f"momentum={momentum!r} needs optimizer=")
+    if optimizer is None:
+        return
+    check_replaceable(optimizer, {name: target.stored for name, target in found.items()})
+    if momentum == "transform":
+        for name, target in found.items():
+            for factor in target.stored:
+                if foreign := foreign_state(optimizer.state.get(factor, {}), factor.shape):
+                    raise ValueError(
+                        f"momentum='transform' knows no rule for {foreign[0]!r}, which "
+                        f"{type(optimizer).__name__} remembers of {name!r}"
+                    )
+
+
+def _carry_over(
+    optimizer: torch.optim.Optimizer,
+    momentum: Momentum,
+    old: tuple[Tensor, Tensor],
+    new: tuple[Tensor, Tensor],
+) -> None:
+    states = [optimizer.state.get(factor, {}) for factor in old]
+    if momentum == "transform" and all(states):
+        joined = join_state(states[0], states[1], *old)
+        for state, values in zip(states, split_state(joined, *new), strict=True):
+            for key, value in values.items():
+                if isinstance(value, Tensor) and value.dim() > 0:
+                    state[key].copy_(value)
+    elif momentum == "zero":
+        nothing = torch.zeros_like(old[0], dtype=torch.bool)
+        zero_pruned_state(optimizer, [(factor, nothing) for factor in old])

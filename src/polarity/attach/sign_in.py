@@ -1,0 +1,190 @@
+"""Convert a model to Sign-In: every masked weight becomes a product of two trained factors."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize, prune
+
+from polarity.attach.masks import own_class
+from polarity.optimizers.factor_state import foreign_state, split_state
+from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.parametrizations.lean_chain import register_lean
+from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.sign_in import SignInMW, checked_beta
+from polarity.selection.top_k import all_finite
+from polarity.targets.recurrent import release_flat_weights
+from polarity.targets.search import Target, Targets, attached, find_targets, parametrizations_of
+from polarity.targets.selectors import Selector
+from polarity.targets.state_keys import accept_plain_checkpoints
+from polarity.targets.torch_prune import torch_mask
+
+__all__ = ["sign_in"]
+
+
+def sign_in(
+    model: nn.Module,
+    *,
+    beta: float | Mapping[str, float] = 1.0,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    verbose: bool = False,
+) -> nn.Module:
+    r"""Let a model train as mask ⊙ m ⊙ v, in place: one line in an existing script.
+
+    Every selected weight becomes a :class:`SignInMW`: the product of two factors with
+    :math:`m^2 - v^2 = \beta` under the weight's mask (all ones where there was none). The model
+    computes what it computed before, up to rounding. A weight that is in this form already only
+    takes the new ``beta``, at once.
+
+    The factors are new parameters. Call this before an optimizer is built, or hand the optimizer
+    over: the factors then stand in it where the weight stood, with its group, learning rate and
+    options. Averages of gradients that it remembers are carried over by the chain rule, averages of
+    squares by its square, step counts as they are; state of any other kind starts afresh, with a
+    warning. An optimizer that is not told raises RuntimeError at its next step.
+
+    Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
+    :func:`rescale` restores the inner scaling during training, :func:`merge` ends it.
+
+    Args:
+        model: any module, plain or masked, trained or not.
+        beta: the inner scaling, a positive number, or one for each weight, ``{plain name: beta}``.
+        targets: which weights, see :func:`find_targets`; by default those that carry a mask, or all
+            that can be pruned where none does.
+        exclude: which weights to leave out, in the same forms.
+        optimizer: an optimizer built before, to follow.
+        verbose: print the table of what was converted and what was skipped, and why.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if ``beta`` is not positive and finite, or names other weights than those
+            selected; if there is nothing to convert; if a weight is NaN or infinite or has another
+            parametrization besides its mask; if ``optimizer`` holds none of the weights. The model
+            and the optimizer are left as they were.
+        TypeError: if the model is wrapped in ``DistributedDataParallel`` already.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> _ = pol.sign_in(model, optimizer=sgd)
+        >>> model[0].parametrizations.weight[0]
+        SignInMW((3, 4), density=1, beta=1)
+        >>> model(torch.ones(1, 4)).sum().backward(); sgd.step()
+        >>> list(pol.merge(model, optimizer=sgd).state_dict())
+        ['0.weight', '0.bias', '2.weight', '2.bias']
+
+    Source: *Sign-In to the Lottery*, section 4, Algorithm 1 and appendix I.
+    """
+    if isinstance(model, DistributedDataParallel):
+        raise TypeError("model is wrapped in DistributedDataParallel: convert it before wrapping")
+    masked = attached(model) if targets is None else {}
+    chosen = tuple(masked) if targets is None and masked else targets
+    found = find_targets(model, chosen, exclude)
+    betas = _betas(beta, found)
+    _check(found, optimizer)
+
+    table, waiting = str(found) if verbose else "", dict(found)
+    del masked, found  # so that each weight is freed as soon as its factors are there
+    while waiting:
+        name = next(iter(waiting))
+        target = waiting.pop(name)
+        if isinstance(target.masking, SignInMW):
+            weight = target.weight
+            target.masking.beta.copy_(betas[name])
+            target.write(weight)
+        else:
+            replace_parameter(optimizer, _convert(name, target, betas[name], optimizer))
+    if verbose:
+        print(table)
+    return model
+
+
+def _convert(
+    name: str, target: Target, beta: Tensor, optimizer: torch.optim.Optimizer | None
+) -> Replacement:
+    """Give one weight its factors, shared by all its owners."""
+    old = target.stored[0]
+    masking, uses = target.masking, target.owners
+    form = SignInMW(target.mask, float(beta), enforce=masking is None or masking.enforce)
+    if masking is not None:
+        form.parked_where, form.parked_values = masking.parked_where, masking.parked_values
+        form.shortcut = masking.shortcut
+    form.train(uses[0].module.training)
+    chains: list[Any] = []
+    for use in uses:
+        module, tensor_name = use.module, use.tensor_name
+        accept_plain_checkpoints(module)
+        release_flat_weights(module)
+        own_class(module)
+        if parametrize.is_parametrized(module, tensor_name):
+            parametrize.remove_parametrizations(module, tensor_name, leave_parametrized=False)
+        elif torch_mask(module, tensor_name) is not None:
+            prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
+        own_class(module)
+        chains.append(register_lean(module, tensor_name, form))
+        if len(chains) > 1:
+            chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1
+    m, v = chains[0].original0, chains[0].original1
+    if old.grad is not None:
+        m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
+    state = {} if optimizer is None else optimizer.state.get(old, {})
+    inside = f"{name.removesuffix(uses[0].tensor_name)}parametrizations.{uses[0].tensor_name}"
+    return Replacement(
+        (old,),
+        {f"{inside}.original0": m, f"{inside}.original1": v},
+        split_state(state, m, v),
+        f"sign_in made {name!r} a product of two; call sign_in(model, optimizer=optimizer), or "
+        "build the optimizer after sign_in",
+    )
+
+
+def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tensor]:
+    if not isinstance(beta, Mapping):
+        return dict.fromkeys(found, checked_beta(beta))
+    for name in (*found, *beta):
+        if (name in beta) != (name in found):
+            fault = "lacks" if name in found else "holds"
+            kind = "selected" if name in found else "not selected"
+            raise ValueError(f"beta {fault} {name!r}, which is {kind}")
+    return {name: checked_beta(value) for name, value in beta.items()}
+
+
+def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
+    """Find everything that can be wrong before anything is changed."""
+    for name, target in found.items():
+        if not all_finite(target.weight):
+            bad = int((~target.weight.isfinite()).count_nonzero())
+            raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
+        for use in target.owners:
+            for each in parametrizations_of(use.module, use.tensor_name) or ():
+                if not isinstance(each, MaskedWeight):
+                    raise ValueError(
+                        f"{name} is also parametrized by {type(each).__name__}, and a product must "
+                        f"come first; exclude={name!r} leaves it out"
+                    )
+    if optimizer is None:
+        return
+    plain = {n: t.stored for n, t in found.items() if not isinstance(t.masking, SignInMW)}
+    if not plain:
+        return
+    check_replaceable(optimizer, plain)
+    foreign = {
+        key
+        for (leaf,) in plain.values()
+        for key in foreign_state(optimizer.state.get(leaf, {}), leaf.shape)
+    }
+    if foreign:
+        warnings.warn(
+            f"{type(optimizer).__name__} remembers {', '.join(sorted(foreign))}, which has no form "
+            "for a product: its state of the converted weights starts afresh",
+            stacklevel=3,
+        )

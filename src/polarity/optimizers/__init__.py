@@ -1,0 +1,1 @@
+"""What an optimizer remembers of weights that are pruned, factored or replaced."""

@@ -1,0 +1,206 @@
+"""Rounds of iterative pruning: IMP, weight rewinding and learning-rate rewinding."""
+
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from polarity.attach.masks import masked_leaves
+from polarity.optimizers.pruned_state import zero_pruned_state
+from polarity.pruning.prune import Optimizer, Scope, prune_targets
+from polarity.pruning.report import PruneReport
+from polarity.rewind import RewindPoint
+from polarity.scores import Score, magnitude
+from polarity.scores.score import score_weights
+from polarity.targets.search import attached, find_targets
+
+__all__ = ["imp_prune", "lrr_step"]
+
+Scheduler: TypeAlias = torch.optim.lr_scheduler.LRScheduler
+
+
+def imp_prune(
+    model: nn.Module,
+    amount: float | None = None,
+    *,
+    density: float | None = None,
+    scope: Scope = "global",
+    score: Score | None = None,
+    rewind: RewindPoint | None = None,
+    optimizer: Optimizer | None = None,
+    scheduler: Scheduler | None = None,
+    generator: torch.Generator | None = None,
+    park: bool = True,
+) -> PruneReport:
+    """Prune the smallest weights, and rewind the rest if asked: one round of IMP.
+
+    Iterative magnitude pruning trains, prunes a fraction of the survivors, gives the rest their
+    initial values back, and repeats. With a point captured after some warm-up it is weight
+    rewinding. Without ``rewind`` the survivors keep their trained values, for
+    :func:`reinit_signs` or for gradual pruning.
+
+    Args:
+        model: any module; without masks, all its prunable weights are masked first.
+        amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
+        density: fraction of all entries that live afterwards, in [0, 1].
+        scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
+        score: ``(name, weight) -> tensor`` of the weight's shape, the highest survive;
+            :func:`polarity.scores.magnitude` by default.
+        rewind: the point whose weights (survivors), other parameters, buffers and, for what is
+            given below, schedule are restored.
+        optimizer: its state is restored from ``rewind`` if that holds one, and zeroed at pruned
+            entries.
+        scheduler: its state is restored from ``rewind``.
+        generator: handed on as ``score(name, weight, generator=generator)`` to a score that takes
+            one; magnitude draws nothing.
+        park: whether the values of what is pruned are set aside for strategy ``standard`` of
+            :func:`reinit_signs`, which otherwise finds zeros there; that takes a third of the time,
+            a bit per weight, and the memory of what is pruned. Nothing is with ``rewind``.
+
+    Returns:
+        The :class:`PruneReport`; its notes say what was rewound.
+
+    Raises:
+        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if the
+            density exceeds the present one; if ``amount`` is given while a mask is not enforced; if
+            the model has no prunable weights; if a weight or score is NaN or infinite; if
+            ``rewind`` does not fit the model or ``optimizer`` holds none of the pruned parameters.
+            Model, masks and optimizer are left as they were.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = nn.Sequential(nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 5))
+        >>> start = pol.RewindPoint.capture(model)
+        >>> for _ in range(3):  # train in between
+        ...     report = pol.imp_prune(model, 0.2, rewind=start)
+        >>> report.survivors, report.total
+        (77, 150)
+
+    Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
+    """
+    if rewind is not None and not isinstance(rewind, RewindPoint):
+        raise TypeError(f"rewind must be a RewindPoint, got {type(rewind).__name__}")
+    if rewind is None and scheduler is not None:
+        raise ValueError(f"scheduler={type(scheduler).__name__} given without rewind=")
+    if rewind is not None:
+        rewind.check(model)
+        rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
+    report = _prune(model, amount, density, scope, score, optimizer, generator, rewind, park)
+    if rewind is None:
+        return report
+    rewind.restore_weights(model, only="unmasked")
+    notes = ("rewound: every parameter and buffer to the rewind point",)
+    return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
+
+
+def lrr_step(
+    model: nn.Module,
+    amount: float | None = None,
+    *,
+    rewind: RewindPoint,
+    density: float | None = None,
+    scope: Scope = "global",
+    score: Score | None = None,
+    optimizer: Optimizer | None = None,
+    scheduler: Scheduler | None = None,
+    generator: torch.Generator | None = None,
+    park: bool = True,
+) -> PruneReport:
+    """Prune the smallest weights, keep the rest as trained and rewind the schedule: a round of LRR.
+
+    Learning-rate rewinding restores the optimizer (learning rate, momentum) and the scheduler to
+    the rewind point; no weight, bias, or running statistic is rewound.
+
+    Args:
+        model: as for :func:`imp_prune`.
+        amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
+        rewind: the point whose schedule is restored.
+        density: fraction of all entries that live afterwards, in [0, 1].
+        scope: as for :func:`imp_prune`.
+        score: as for :func:`imp_prune`.
+        optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. A loop that
+            builds a new optimizer each round leaves it out.
+        scheduler: its state is restored from ``rewind``.
+        generator: as for :func:`imp_prune`.
+        park: as for :func:`imp_prune`.
+
+    Returns:
+        The :class:`PruneReport`; its notes say what was rewound and what was not.
+
+    Raises:
+        ValueError: as :func:`imp_prune`; or if ``rewind`` holds no state for the optimizer or
+            scheduler that is given.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.mask_weights(nn.Linear(10, 10))
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> start = pol.RewindPoint.capture(model, sgd)
+        >>> sgd.param_groups[0]["lr"] = 0.001  # the schedule ran
+        >>> report = pol.lrr_step(model, 0.2, rewind=start, optimizer=sgd)
+        >>> report.survivors, sgd.param_groups[0]["lr"]
+        (80, 0.1)
+
+    Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
+    """
+    if not isinstance(rewind, RewindPoint):
+        raise TypeError(f"rewind must be a RewindPoint, got {type(rewind).__name__}")
+    rewind.check_schedule(optimizer, scheduler)
+    report = _prune(model, amount, density, scope, score, optimizer, generator, None, park)
+    return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
+
+
+def _prune(
+    model: nn.Module,
+    amount: float | None,
+    density: float | None,
+    scope: Scope,
+    score: Score | None,
+    optimizer: Optimizer | None,
+    generator: torch.Generator | None,
+    rewind: RewindPoint | None,
+    park: bool,
+) -> PruneReport:
+    """Prune, setting the values of what goes aside, or with ``rewind`` those of what stays back."""
+    if amount is None and density is None:
+        amount = 0.2
+    found = attached(model) or dict(find_targets(model))
+    scores = None
+    if score is not None and score is not magnitude:
+        scores = score_weights(found, score, generator)
+    values = None
+    if rewind is not None:
+        weights = rewind.weights
+        values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
+    park = park and rewind is None
+    return prune_targets(
+        found, scores, amount, density, None, scope, optimizer, park=park, values=values
+    )
+
+
+def _rewind_schedule(
+    model: nn.Module,
+    rewind: RewindPoint,
+    optimizer: Optimizer | None,
+    scheduler: Scheduler | None,
+) -> tuple[str, ...]:
+    """Restore what is held of what is given, and say what was done."""
+    rewind.restore_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
+    if optimizer is not None and rewind.optimizer is not None:
+        # The state of the rewind point knows nothing of what was pruned since.
+        zero_pruned_state(optimizer, masked_leaves(attached(model).values()))
+    notes = []
+    for role, given, held in (
+        ("optimizer", optimizer, rewind.optimizer),
+        ("scheduler", scheduler, rewind.scheduler),
+    ):
+        if given is not None and held is not None:
+            notes.append(f"rewound: {role}")
+        elif given is not None:
+            notes.append(f"not rewound: {role} (the rewind point holds none)")
+        elif held is not None:
+            notes.append(f"not rewound: {role} (none given)")
+    return tuple(notes)

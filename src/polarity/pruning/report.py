@@ -1,0 +1,103 @@
+"""What one pruning call did, layer by layer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from polarity._tables import format_shape, format_table
+
+__all__ = ["LayerReport", "PruneReport"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What pruning did to one weight.
+
+    Attributes:
+        name: plain name of the weight.
+        shape: its shape.
+        before: entries that lived before.
+        after: entries that live now.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    before: int
+    after: int
+
+    @property
+    def total(self) -> int:
+        """Number of entries."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def density(self) -> float:
+        """Fraction of the entries that live now; 1 for an empty weight."""
+        return self.after / self.total if self.total else 1.0
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What one call pruned, layer by layer; ``print`` shows it as a table.
+
+    Attributes:
+        layers: one :class:`LayerReport` per weight, in the model's order.
+        notes: what else was done to the model, optimizer and scheduler, or left undone.
+
+    Example:
+        >>> report = PruneReport((LayerReport("fc.weight", (10, 4), before=40, after=32),))
+        >>> report.density
+        0.8
+        >>> print(report)
+        weight     shape  before  after  density
+        ----------------------------------------
+        fc.weight   10x4      40     32   0.8000
+        total         40      40     32   0.8000
+    """
+
+    layers: tuple[LayerReport, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> int:
+        """Entries that lived before, over all layers."""
+        return sum(layer.before for layer in self.layers)
+
+    @property
+    def survivors(self) -> int:
+        """Entries that live now, over all layers."""
+        return sum(layer.after for layer in self.layers)
+
+    @property
+    def total(self) -> int:
+        """Number of entries, over all layers."""
+        return sum(layer.total for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Fraction of all entries that live now."""
+        return self.survivors / self.total if self.total else 1.0
+
+    def __iter__(self) -> Iterator[LayerReport]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                each.name,
+                format_shape(each.shape),
+                f"{each.before}",
+                f"{each.after}",
+                f"{each.density:.4f}",
+            )
+            for each in self.layers
+        ]
+        rows.append(
+            ("total", f"{self.total}", f"{self.before}", f"{self.survivors}", f"{self.density:.4f}")
+        )
+        table = format_table(("weight", "shape", "before", "after", "density"), rows)
+        return "\n".join([table, *self.notes])

@@ -1,0 +1,1 @@
+"""Exact selection of the highest-scored entries of many tensors."""

@@ -1,0 +1,1 @@
+"""Reinitialise survivors to signed constants."""

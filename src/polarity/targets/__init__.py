@@ -1,0 +1,1 @@
+"""The prunable weights of a model: find them, name them, read and write them."""

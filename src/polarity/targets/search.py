@@ -1,0 +1,343 @@
+"""Which weights of a model can be pruned, and under which names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from polarity._tables import format_shape, format_table
+from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.norm_interp import NormInterp
+from polarity.targets.selectors import Selector, Use, select
+from polarity.targets.state_keys import original_order
+from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
+
+__all__ = [
+    "Target",
+    "Targets",
+    "all_targets",
+    "attached",
+    "find_targets",
+    "parametrizations_of",
+    "plain_buffers",
+    "torch_mask",
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One prunable weight and every place of the model that uses it.
+
+    Attributes:
+        uses: plain name, module, tensor name and leaf of each use, in model order; more than one
+            where the weight, or the module that holds it, is shared.
+    """
+
+    uses: tuple[Use, ...]
+
+    @property
+    def name(self) -> str:
+        """The name the parameter has when nothing is attached, e.g. ``layer1.0.conv1.weight``."""
+        return self.uses[0].name
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Its other names; empty unless it is tied."""
+        return tuple(use.name for use in self.uses[1:])
+
+    @property
+    def owners(self) -> tuple[Use, ...]:
+        """One use for every module that holds the tensor."""
+        return tuple(
+            {(id(use.module), use.tensor_name): use for use in reversed(self.uses)}.values()
+        )[::-1]
+
+    @property
+    def masking(self) -> MaskedWeight | None:
+        """The parametrization that owns its mask, or None while it is a plain parameter."""
+        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) or ()
+        return next((each for each in chain if isinstance(each, MaskedWeight)), None)
+
+    @property
+    def stored(self) -> tuple[Tensor, ...]:
+        """The leaves an optimizer trains: one for a plain or masked weight."""
+        return _stored(self.uses[0].module, self.uses[0].tensor_name)
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, detached: seen through the mask where there is one."""
+        theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
+        if theirs is not None:  # the attribute is as old as the last forward pass
+            return self.stored[0].detach() * theirs
+        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name)
+        if chain is not None and isinstance(chain[0], NormInterp):
+            return self.stored[0].detach()  # what is trained, not what this batch made of it
+        with torch.no_grad():
+            effective: Tensor = getattr(self.uses[0].module, self.uses[0].tensor_name)
+        return effective.detach()
+
+    def aliases_storage(self, weight: Tensor) -> bool:
+        """Whether ``weight`` is the memory of a stored leaf: a plain or unenforced weight is."""
+        return any(weight.data_ptr() == leaf.data_ptr() for leaf in self.stored)
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask itself, not a copy; that of ``torch.nn.utils.prune``, or all ones, without."""
+        if self.masking is not None:
+            return self.masking.mask
+        theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
+        if theirs is not None:
+            return theirs != 0
+        return torch.ones_like(self.stored[0], dtype=torch.bool)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weight."""
+        if self.masking is not None:
+            return self.masking.mask.shape
+        plain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) is None
+        return self.stored[0].shape if plain else self.weight.shape
+
+    @torch.no_grad()
+    def write(self, values: Tensor) -> None:
+        """Set the effective weight in place: the leaves stay the objects they are."""
+        parts: Any = values
+        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) or ()
+        for each in reversed(chain):
+            parts = cast(Any, each).right_inverse(parts)
+        for leaf, part in zip(
+            self.stored, parts if isinstance(parts, tuple) else (parts,), strict=True
+        ):
+            leaf.copy_(part)
+
+
+@dataclass(frozen=True, eq=False)
+class Targets(Mapping[str, Target]):
+    """The outcome of a search: the targets by name, and what was passed over and why.
+
+    Attributes:
+        found: the targets by plain name, in the model's order.
+        skipped: why a weight that was asked for is not a target, by plain name.
+    """
+
+    found: dict[str, Target]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Target:
+        return self.found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                name,
+                format_shape(target.shape),
+                parametrize.type_before_parametrizations(target.uses[0].module).__name__,
+            )
+            for name, target in self.found.items()
+        ]
+        rows += [(name, "skipped", why) for name, why in self.skipped.items()]
+        return format_table(("weight", "shape", "used by"), rows)
+
+
+def attached(model: nn.Module) -> dict[str, Target]:
+    """Return the weights of ``model`` that carry a mask, by plain name."""
+    return {target.name: target for target in all_targets(model) if target.masking is not None}
+
+
+def find_targets(
+    model: nn.Module,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
+) -> Targets:
+    """Find the prunable weights of any module, by the names they have when nothing is attached.
+
+    By default: the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the projections of
+    ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its ``out_proj``), and
+    the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their cells. Biases,
+    normalisation and embeddings are never taken unless asked for.
+
+    A tied weight is one target with several owners. It is an error to select one of its users and
+    exclude another. Frozen (``requires_grad=False``), lazy and non-floating-point weights are
+    listed in ``.skipped`` with the reason.
+
+    Args:
+        model: any module, before or after something was attached.
+        targets: what to take instead of the default: a module type or module name (the weights of
+            and below such modules), a parameter name, a glob over parameter names, a predicate
+            ``(name, parameter) -> bool``, or several of these. Types and globs look among the
+            default weights first, and among other parameters only where they find none there.
+        exclude: what to leave out, in the same forms; a module type, name or glob excludes all
+            below it.
+
+    Returns:
+        The :class:`Targets`; ``print`` shows them as a table.
+
+    Raises:
+        ValueError: if nothing is left to prune, if a name or glob matches nothing, if a tied
+            weight is both selected and excluded, or if a selected weight is computed by a hook or
+            a parametrization of another kind.
+        TypeError: if a selector is of another type, or a selected weight is sharded.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+        >>> list(find_targets(model))
+        ['0.weight', '2.weight']
+        >>> list(find_targets(model, exclude="2"))
+        ['0.weight']
+        >>> list(find_targets(model, nn.Linear))
+        ['2.weight']
+    """
+    everything = all_targets(model) + _hooked(model)
+    uses = [use for target in everything for use in target.uses]
+    selected = select(uses, targets, "targets")
+    excluded = select(uses, exclude, "exclude") if exclude is not None else set()
+
+    found: dict[str, Target] = {}
+    skipped: dict[str, str] = {}
+    for target in everything:
+        names = [use.name for use in target.uses]
+        kept = [name for name in names if name in selected and name not in excluded]
+        left_out = [name for name in names if name in excluded]
+        if not kept:
+            continue
+        if left_out:
+            raise ValueError(
+                f"exclude leaves out {left_out[0]!r}, which is tied to {kept[0]!r}: one tensor "
+                "cannot be pruned for one user alone; select or exclude both"
+            )
+        reason = _why_not(target)
+        if reason is None:
+            found[target.name] = target
+        else:
+            skipped[target.name] = reason
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no prunable weights"
+            + (f" for targets={targets!r}" if targets is not None else "")
+            + (f" with exclude={exclude!r}" if exclude is not None else "")
+            + "".join(f"; {name} is {why}" for name, why in skipped.items())
+        )
+    return Targets(found, skipped)
+
+
+def all_targets(model: nn.Module) -> list[Target]:
+    """Every direct parameter of every module as a target, tied ones together, in model order."""
+    uses: dict[int, list[Use]] = {}
+    for path, module, ancestors in _modules(model):
+        for tensor_name in _tensor_names(module):
+            leaf = _stored(module, tensor_name)[0]
+            name = f"{path}.{tensor_name}" if path else tensor_name
+            uses.setdefault(id(leaf), []).append(Use(name, module, tensor_name, leaf, ancestors))
+    return [Target(tuple(each)) for each in uses.values()]
+
+
+def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return every buffer of the model itself by its plain name: no masks, no parametrizations."""
+    buffers = {}
+    for path, module, _ in _modules(model):
+        for name, value in module._buffers.items():
+            is_torch_mask = torch_mask(module, name.removesuffix("_mask")) is value
+            if value is not None and not is_torch_mask:
+                buffers[f"{path}.{name}" if path else name] = value
+    return buffers
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module, ...]]]:
+    """Every module but the parametrizations: its name, itself, and those on the way to it."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for path, module in modules.items():
+        parts = path.split(".") if path else []
+        if "parametrizations" not in parts:
+            prefixes = [".".join(parts[:end]) for end in range(len(parts) + 1)]
+            yield path, module, tuple(modules[prefix] for prefix in prefixes)
+
+
+def _tensor_names(module: nn.Module) -> list[str]:
+    """Plain names of the parameters that ``module`` itself holds, masked or not, in its order."""
+    order = {name: place for place, name in enumerate(original_order(module))}
+    return sorted(_held_names(module), key=lambda name: order.get(name, len(order)))
+
+
+def _held_names(module: nn.Module) -> Iterator[str]:
+    for name, parameter in module._parameters.items():
+        if parameter is None:
+            continue
+        plain = name.removesuffix("_orig")
+        yield name if torch_mask(module, plain) is None else plain
+    if parametrize.is_parametrized(module):
+        yield from cast(nn.ModuleDict, module.parametrizations)
+
+
+def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...] | None:
+    """Return the parametrizations of a tensor, first applied first, or None if it is plain."""
+    if not parametrize.is_parametrized(module, tensor_name):
+        return None
+    return tuple(_parametrization_list(module, tensor_name))
+
+
+def _parametrization_list(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
+    chains = cast(nn.ModuleDict, module.parametrizations)
+    return cast(parametrize.ParametrizationList, chains[tensor_name])
+
+
+def _stored(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
+    if parametrize.is_parametrized(module, tensor_name):
+        chain = _parametrization_list(module, tensor_name)
+        if chain.is_tensor:
+            return (chain.original,)
+        return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
+    held = module._parameters
+    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}_orig"]
+    assert leaf is not None
+    return (leaf,)
+
+
+def _hooked(model: nn.Module) -> list[Target]:
+    """Weights that a forward hook computes, known by the parameters it computes them from."""
+    targets = []
+    for path, module, ancestors in _modules(model):
+        held = module._parameters
+        normed = [name[:-2] for name in held if name.endswith("_g") and f"{name[:-2]}_v" in held]
+        scaled = [name[:-5] for name in _held_names(module) if name.endswith("_orig")]
+        for name in normed + scaled:
+            if isinstance(value := getattr(module, name, None), Tensor):
+                plain = f"{path}.{name}" if path else name
+                targets.append(Target((Use(plain, module, name, value, ancestors),)))
+    return targets
+
+
+def _why_not(target: Target) -> str | None:
+    """Say why a selected weight cannot be pruned, or None if it can."""
+    if target.uses[0].tensor_name not in _held_names(target.uses[0].module):
+        raise ValueError(
+            f"{target.name} is computed by a hook (weight_norm, spectral_norm, …) and not a "
+            f"parameter; exclude={target.name!r} leaves it out"
+        )
+    if target.masking is not None:
+        return None
+    stored = target.stored[0]
+    if is_lazy(stored):
+        return "lazy: run one batch through the model first"
+    if not stored.is_floating_point():
+        return f"of dtype {stored.dtype}, not floating point"
+    if hasattr(stored, "placements"):
+        raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 prunes whole tensors")
+    chain = parametrizations_of(target.uses[0].module, target.uses[0].tensor_name)
+    if chain is not None:
+        raise ValueError(
+            f"{target.name} is already parametrized by {type(chain[0]).__name__}; "
+            f"exclude={target.name!r} leaves it out"
+        )
+    refuse_uneven_masks(target.owners)
+    return None if stored.requires_grad else "frozen (requires_grad=False)"

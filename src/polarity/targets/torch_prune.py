@@ -1,0 +1,31 @@
+"""What ``torch.nn.utils.prune`` left on a module."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from polarity.targets.selectors import Use
+
+__all__ = ["refuse_uneven_masks", "torch_mask"]
+
+
+def torch_mask(module: nn.Module, tensor_name: str) -> Tensor | None:
+    """Return the mask that ``torch.nn.utils.prune`` holds on a tensor, or None."""
+    if f"{tensor_name}_orig" not in module._parameters:
+        return None
+    return module._buffers.get(f"{tensor_name}_mask")
+
+
+def refuse_uneven_masks(owners: Sequence[Use]) -> None:
+    """Refuse a tied weight that ``torch.nn.utils.prune`` masks for one of its users alone."""
+    first, *others = owners
+    theirs = torch_mask(first.module, first.tensor_name)
+    for other in others:
+        its = torch_mask(other.module, other.tensor_name)
+        same = its is None if theirs is None else its is not None and torch.equal(theirs, its)
+        if not same:
+            raise ValueError(
+                f"{first.name} and {other.name} are one tensor, but torch.nn.utils.prune does not "
+                "mask them alike; give both the same mask, or exclude both"
+            )

@@ -1,0 +1,40 @@
+"""What a signed mask holds, as a table."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from polarity._tables import format_shape, format_table
+
+__all__ = ["ticket_table"]
+
+
+def ticket_table(
+    signs: Mapping[str, Tensor], masks: Mapping[str, Tensor], zeros: Mapping[str, int] | None = None
+) -> str:
+    """Return one row per tensor: its survivors, their signs, and how many keep their own.
+
+    Args:
+        signs: int8 tensors of −1, 0 and +1.
+        masks: bool tensors of those that are masked.
+        zeros: for every name, how many entries start without their sign because they are 0.
+
+    Example:
+        >>> import torch
+        >>> signs = torch.tensor([1, -1, 0, 0, 1], dtype=torch.int8)
+        >>> print(ticket_table({"weight": signs}, {"weight": torch.arange(5) != 3}))
+        weight  shape  density  survivors  +  −  own sign
+        -------------------------------------------------
+        weight      5   0.8000          4  2  1         1
+    """
+    rows = []
+    for name, field in signs.items():
+        mask = masks.get(name)
+        alive = int(mask.count_nonzero()) if mask is not None else field.numel()
+        positive, signed = int((field > 0).count_nonzero()), int(field.count_nonzero())
+        density = f"{alive / max(1, field.numel()):.4f}" if mask is not None else "no mask"
+        counts = [alive, positive, signed - positive, alive - signed]
+        counts += [zeros[name]] if zeros is not None else []
+        rows.append((name, format_shape(field.shape), density, *map(str, counts)))
+    header = ("weight", "shape", "density", "survivors", "+", "−", "own sign")
+    return format_table(header if zeros is None else (*header, "zero"), rows)

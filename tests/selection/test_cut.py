@@ -1,0 +1,399 @@
+"""Exact whatever the sample says, in numpy's passes and in torch's: against a stable argsort."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from polarity.selection import chosen as selecting
+from polarity.selection import cpu as host_field
+from polarity.selection import cut as bracket
+from polarity.selection import gpu as device_field
+from polarity.selection import passes as key_fields
+from polarity.selection.cut import first_of
+from polarity.selection.keys import Keys, keys_for
+from polarity.selection.top_k import keep_largest, keep_top, keep_top_each
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
+each_pass = pytest.mark.parametrize("passes", ["numpy", "torch"])
+quick = settings(deadline=None, max_examples=100)
+
+
+@contextlib.contextmanager
+def small(passes: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[None]:
+    """Sample, split and narrow from a few entries on, with numpy's passes or with torch's."""
+
+    def on_torch(device, name, values, alive, size, keys, lazy):
+        return device_field.DeviceField(name, values, alive, size, keys, device, lazy=lazy)
+
+    before = torch.get_num_threads()
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in (
+            (bracket, "_DIRECT", 16),
+            (bracket, "_ROOM", room),
+            (bracket, "_HISTOGRAM_BITS", 3),
+            (host_field, "PART_BYTES", 64),
+            (device_field, "PART_ENTRIES", 16),
+            (key_fields, "_WORTH_THREADS", 0),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        if passes == "torch":
+            stack.enter_context(mock.patch.object(selecting, "_field_on", on_torch))
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def forced(low: int, high: int) -> contextlib.AbstractContextManager[None]:
+    """Begin with these keys in place of a sampled bracket."""
+    return mock.patch.object(bracket, "_first_bracket", return_value=(low, high))
+
+
+def by_stable_sort(weights: dict[str, Tensor], masks: dict[str, Tensor], keep: int) -> list[list]:
+    """Rank (|w|, position) of the living with numpy, in float64; the first keep stay."""
+    size = np.concatenate([np.abs(w.double().numpy()).ravel() for w in weights.values()])
+    living = np.flatnonzero(np.concatenate([m.numpy().ravel() for m in masks.values()]))
+    kept = np.zeros(size.size, dtype=bool)
+    kept[living[np.argsort(-size[living], kind="stable")[:keep]]] = True
+    ends = np.cumsum([w.numel() for w in weights.values()])[:-1]
+    return [
+        part.reshape(tuple(w.shape)).tolist()
+        for part, w in zip(np.split(kept, ends), weights.values(), strict=True)
+    ]
+
+
+def check(weights: dict[str, Tensor], masks: dict[str, Tensor], keep: int) -> None:
+    """Compare keep_largest, in place, and keep_top of the magnitudes with the sort."""
+    expected = by_stable_sort(weights, masks, keep)
+    of_magnitudes = keep_top({name: w.abs() for name, w in weights.items()}, keep, masks)
+    assert [mask.tolist() for mask in of_magnitudes.values()] == expected
+    mine = {name: mask.clone() for name, mask in masks.items()}
+    counts = keep_largest(weights, keep, mine)
+    assert [mask.tolist() for mask in mine.values()] == expected
+    assert counts == {name: int(mask.sum()) for name, mask in mine.items()}
+
+
+def numbers_of(dtype: torch.dtype) -> st.SearchStrategy[float]:
+    """Zeros of both signs, denormals, both ends of the dtype, values often equal, any other."""
+    info = torch.finfo(dtype)
+    denormal = info.smallest_normal * info.eps
+    edges = [0.0, -0.0, denormal, -denormal, 3 * denormal, info.tiny, info.max, info.min, 1.0, -1.0]
+    return st.one_of(st.sampled_from(edges), st.floats(-2, 2, width=16), st.sampled_from([0.5]))
+
+
+@st.composite
+def weights_and_masks(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One to three tensors, of one dtype or mixed, in any layout."""
+    shapes = draw(
+        st.lists(
+            st.sampled_from([(), (0,), (1,), (33,), (5, 8), (3, 0, 2), (2, 3, 2, 4)]),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    common = draw(st.sampled_from([*FLOATS, None]))
+    weights, masks = {}, {}
+    for place, shape in enumerate(shapes):
+        dtype = common or draw(st.sampled_from(FLOATS))
+        size = math.prod(shape)
+        numbers = draw(st.lists(numbers_of(dtype), min_size=size, max_size=size))
+        living = draw(
+            st.one_of(
+                st.lists(st.booleans(), min_size=size, max_size=size),
+                st.just([True] * size),
+            )
+        )
+        order = draw(st.permutations(range(len(shape))))
+        back = [order.index(dim) for dim in range(len(shape))]
+        weight = torch.tensor(numbers, dtype=dtype).view(shape)
+        mask = torch.tensor(living, dtype=torch.bool).view(shape)
+        name = f"{9 - place}"
+        weights[name] = weight.permute(order).contiguous().permute(back)
+        alike = draw(st.booleans())
+        masks[name] = mask.permute(order).contiguous().permute(back) if alike else mask
+    return weights, masks
+
+
+@each_pass
+@quick
+@given(weights_and_masks(), st.data())
+def test_what_stays_is_a_stable_sort_by_magnitude(passes, case, data):
+    weights, masks = case
+    living = sum(int(mask.sum()) for mask in masks.values())
+    keep = data.draw(st.one_of(st.integers(0, living), st.sampled_from([0, living])))
+    with small(passes, room=data.draw(st.sampled_from([0, 4, 1000]))):
+        check(weights, masks, keep)
+
+
+@each_pass
+@quick
+@given(weights_and_masks(), st.data())
+def test_a_bracket_that_misses_changes_nothing(passes, case, data):
+    weights, masks = case
+    keys = keys_for((weight.dtype for weight in weights.values()), signed=False)
+    low = data.draw(st.integers(0, keys.infinity))
+    high = data.draw(st.one_of(st.just(low), st.integers(low, keys.infinity)))
+    living = sum(int(mask.sum()) for mask in masks.values())
+    keep = data.draw(st.integers(0, living))
+    with small(passes, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
+        mine = {name: mask.clone() for name, mask in masks.items()}
+        keep_largest(weights, keep, mine)
+    assert [m.tolist() for m in mine.values()] == by_stable_sort(weights, masks, keep)
+
+
+@each_pass
+@quick
+@given(weights_and_masks(), st.data())
+def test_scores_of_both_signs_survive_a_bracket_that_misses(passes, case, data):
+    scores, alive = case
+    keys = keys_for((score.dtype for score in scores.values()), signed=True)
+    low = data.draw(st.integers(-keys.infinity, keys.infinity))
+    high = data.draw(st.integers(low, keys.infinity))
+    living = sum(int(mask.sum()) for mask in alive.values())
+    keep = data.draw(st.integers(0, living))
+    flat = np.concatenate([score.double().numpy().ravel() for score in scores.values()])
+    places = np.flatnonzero(np.concatenate([mask.numpy().ravel() for mask in alive.values()]))
+    best = set(places[np.argsort(-flat[places], kind="stable")[:keep]].tolist())
+    with small(passes, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
+        masks = keep_top(scores, keep, alive)
+    kept = np.concatenate([mask.numpy().ravel() for mask in masks.values()])
+    assert set(np.flatnonzero(kept).tolist()) == best
+
+
+@each_pass
+@quick
+@given(weights_and_masks(), st.data())
+def test_a_count_for_each_tensor_ranks_it_alone(passes, case, data):
+    weights, masks = case
+    keep = {n: data.draw(st.integers(0, int(masks[n].sum())), label=n) for n in weights}
+    expected = [by_stable_sort({n: weights[n]}, {n: masks[n]}, keep[n])[0] for n in weights]
+    magnitudes = {name: weight.abs() for name, weight in weights.items()}
+    with small(passes):
+        assert [m.tolist() for m in keep_top_each(magnitudes, keep, masks).values()] == expected
+        assert keep_largest(weights, keep, masks) == keep
+    assert [mask.tolist() for mask in masks.values()] == expected
+
+
+def hostile(kind: str, size: int, stride: int) -> Tensor:
+    """Values of which every stride-th tells nothing, or lies, about the others."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(size, generator=generator)
+    at_samples = torch.zeros(size, dtype=torch.bool)
+    at_samples[::stride] = True
+    return {
+        "large where sampled": torch.where(at_samples, noise.abs() + 100, noise),
+        "small where sampled": torch.where(at_samples, noise / 1e6, noise),
+        "constant where sampled": torch.where(at_samples, 0.3, noise),
+        "sorted": noise.sort().values,
+        "sorted by magnitude, largest first": noise.abs().sort(descending=True).values,
+        "periodic": torch.arange(size).remainder(stride).float() - stride / 2,
+        "all equal": torch.full((size,), -0.25),
+        "all but one equal": torch.cat([torch.full((size - 1,), 0.25), torch.tensor([0.125])]),
+        "zeros of both signs": torch.where(noise > 0, 0.0, -0.0),
+        "two values": torch.where(noise > 0, 1.0, -2.0),
+        "one value for each layer": torch.arange(8).repeat_interleave(-(-size // 8))[:size].float(),
+        "denormals": noise * 1e-40,
+        "quantised": noise.mul(64).round().div(64),
+    }[kind]
+
+
+KINDS = [
+    "large where sampled",
+    "small where sampled",
+    "constant where sampled",
+    "sorted",
+    "sorted by magnitude, largest first",
+    "periodic",
+    "all equal",
+    "all but one equal",
+    "zeros of both signs",
+    "two values",
+    "one value for each layer",
+    "denormals",
+    "quantised",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [60_000, 300_000])
+def test_orders_that_defeat_the_sample_are_cut_to_the_entry(kind, size):
+    stride = int(size ** (1 / 3)) | 1
+    weights = {"w": hostile(kind, size, stride).view(-1, 100)}
+    ones = {"w": torch.ones(weights["w"].shape, dtype=torch.bool)}
+    for share in (0.2, 0.5, 0.97):
+        check(weights, ones, round(share * size))
+    check(weights, ones, 1)
+    check(weights, ones, size - 1)
+
+
+@pytest.mark.parametrize("kind", ["large where sampled", "quantised", "all equal"])
+@each_dtype
+@each_pass
+def test_every_dtype_and_pass_is_exact_in_many_parts(kind, dtype, passes):
+    weight = hostile(kind, 3000, 13).to(dtype)
+    weights = {"a": weight[:1000], "b": weight[1000:].view(40, 50)}
+    drawn = torch.rand(3000, generator=torch.Generator().manual_seed(1)) < 0.4
+    masks = {"a": drawn[:1000], "b": drawn[1000:].view(40, 50)}
+    with small(passes, room=50):
+        check(weights, masks, 700)
+
+
+def test_threads_leave_no_trace():
+    weight = hostile("quantised", 5000, 13)
+    weights = {"a": weight[:2000], "b": weight[2000:]}
+    masks = {name: torch.ones(each.shape, dtype=torch.bool) for name, each in weights.items()}
+    for _ in range(5):
+        with small(threads=3):
+            check(weights, masks, 1234)
+
+
+def test_an_error_on_a_thread_reaches_the_caller():
+    fields = [
+        host_field.HostField(str(i), lambda: torch.ones(64), None, 64, Keys(torch.float32, False))
+        for i in range(4)
+    ]
+
+    def fail(field, part, space):
+        raise RuntimeError("no memory")
+
+    with small(threads=2), pytest.raises(RuntimeError, match="no memory"):
+        key_fields.run(fields, Keys(torch.float32, False), fail)
+
+
+def test_a_weight_without_order_in_memory_is_read_row_by_row():
+    weights = {
+        "expanded": torch.tensor([[1.0], [2.0]]).expand(2, 3),
+        "strided": torch.arange(12.0).view(3, 4)[:, ::2],
+    }
+    masks = {"expanded": torch.ones(2, 3).bool(), "strided": torch.ones(3, 2).bool()}
+    for keep in range(13):
+        check(weights, masks, keep)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_ties_go_to_the_first_in_row_major_order_whatever_the_layout(memory_format):
+    weight = torch.ones(2, 3, 4, 5).to(memory_format=memory_format)
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    assert mask.stride() == weight.stride()
+    assert keep_largest({"w": weight}, 31, {"w": mask}) == {"w": 31}
+    assert mask.flatten().tolist() == [True] * 31 + [False] * 89
+
+
+@each_dtype
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("keep", [0, 3, 6])
+def test_a_living_nan_or_infinity_is_refused_and_the_masks_stay(dtype, bad, keep):
+    weights = {"good": torch.ones(4, dtype=dtype), "bad": torch.tensor([1, bad, bad]).to(dtype)}
+    masks = {"good": torch.ones(4).bool(), "bad": torch.tensor([True, False, True])}
+    with pytest.raises(ValueError, match="'bad' has 1 NaN or infinite"):
+        keep_largest(weights, keep, masks)
+    assert masks["good"].all()
+    assert masks["bad"].tolist() == [True, False, True]
+    masks["bad"][2] = False
+    assert sum(keep_largest(weights, min(keep, 5), masks).values()) == min(keep, 5)
+
+
+def test_a_mask_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"weight of 'w' has shape \(2,\), .* \(3,\)"):
+        keep_largest({"w": torch.ones(2)}, 1, {"w": torch.ones(3).bool()})
+    with pytest.raises(ValueError, match=r"mask of 'w' has dtype torch\.uint8, expected"):
+        keep_largest({"w": torch.ones(2)}, 1, {"w": torch.ones(2, dtype=torch.uint8)})
+    with pytest.raises(ValueError, match="mask of 'w' is on meta, expected the weight's cpu"):
+        keep_largest({"w": torch.ones(2)}, 1, {"w": torch.ones(2, device="meta").bool()})
+
+
+@each_dtype
+def test_keys_order_as_numbers_do(dtype):
+    info = torch.finfo(dtype)
+    denormal = info.smallest_normal * info.eps
+    up = [0.0, denormal, 2 * denormal, info.tiny, 0.5, 1.0, 1 + info.eps, info.max, math.inf]
+    numbers = torch.tensor([-number for number in up[:0:-1]] + up, dtype=dtype)
+    signed, unsigned = Keys(dtype, True), Keys(dtype, False)
+    for keys in (signed, unsigned):
+        bits = keys.bits(numbers)
+        assert (
+            keys.of_tensor(bits).tolist()
+            == keys.of_array(bits.numpy(), bits.numpy().copy()).tolist()
+        )
+    ranks = signed.of_tensor(signed.bits(numbers))
+    assert (ranks.diff() > 0).all()
+    assert (int(ranks[0]), int(ranks[-1])) == (signed.lowest, signed.infinity)
+    assert torch.equal(unsigned.of_tensor(unsigned.bits(numbers)), ranks.abs())
+    zeros = torch.tensor([0.0, -0.0], dtype=dtype)
+    assert signed.of_tensor(signed.bits(zeros)).tolist() == [0, 0]
+
+
+def test_counts_are_shared_among_the_first():
+    assert first_of([3, 0, 4, 2], 5) == [3, 0, 2, 0]
+    assert first_of([3, 0, 4, 2], 0) == [0, 0, 0, 0]
+    assert first_of([3, 0, 4, 2], 9) == [3, 0, 4, 2]
+
+
+def test_the_sample_of_gaussian_weights_brackets_tightly():
+    """What makes it fast: one scan, and about two entries in a hundred collected."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {str(i): torch.randn(400, 500, generator=generator) for i in range(10)}
+    masks = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in weights.items()}
+    scans = []
+    scan = bracket._scan
+
+    def spy(fields, keys, edges):
+        parts = scan(fields, keys, edges)
+        collected = [
+            part.between.size for mine in parts for part in mine if part.between is not None
+        ]
+        scans.append(sum(collected) / sum(field.size for field in fields))
+        return parts
+
+    with mock.patch.object(bracket, "_scan", spy):
+        keep_largest(weights, 1_600_000, masks)
+        keep_largest(weights, 400_000, masks)
+        keep_largest(weights, 320_000, masks)
+    assert len(scans) == 3
+    assert max(scans) < 0.04
+
+
+@pytest.mark.gpu
+@each_dtype
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gpu_keeps_the_same_weights(dtype, kind):
+    weight = hostile(kind, 300_000, 67).to(dtype)
+    weights = {"a": weight[:100_000].view(100, 1000), "b": weight[100_000:].view(1000, 200).t()}
+    masks = {name: torch.ones_like(each, dtype=torch.bool) for name, each in weights.items()}
+    expected = by_stable_sort(weights, masks, 54_321)
+    on_gpu = {name: mask.cuda() for name, mask in masks.items()}
+    torch.use_deterministic_algorithms(True)
+    try:
+        keep_largest({name: each.cuda() for name, each in weights.items()}, 54_321, on_gpu)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert [mask.tolist() for mask in on_gpu.values()] == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_signed_numbers_of_16_bits_over_their_whole_range(dtype: torch.dtype) -> None:
+    # Keys from -32,000 to 32,000, in an order that defeats the sample: the histogram is needed.
+    size = 3 * 10**5
+    stride = int(size ** (1 / 3)) | 1
+    values = torch.linspace(-6e4, 6e4, size)[
+        torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    ]
+    values[::stride] = 6e4
+    values = values.to(dtype)
+    for share in (0.01, 0.5, 0.9):
+        keep = int(share * size)
+        kept = keep_top({"a": values}, keep, {"a": torch.ones(size, dtype=torch.bool)})["a"]
+        order = np.argsort(-values.double().numpy(), kind="stable")
+        expected = torch.zeros(size, dtype=torch.bool)
+        expected[torch.from_numpy(order[:keep].copy())] = True
+        assert torch.equal(kept, expected)

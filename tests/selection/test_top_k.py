@@ -1,0 +1,265 @@
+"""Selection keeps exactly what a stable sort would keep, whatever the ties, shapes and dtypes."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from polarity.selection.top_k import all_finite, keep_top, keep_top_each, top_of_field
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
+quick = settings(deadline=None, max_examples=200)
+
+
+class Case(NamedTuple):
+    scores: dict[str, Tensor]
+    alive: dict[str, Tensor]
+
+    @property
+    def living(self) -> int:
+        return sum(int(mask.sum()) for mask in self.alive.values())
+
+
+def numbers_of(dtype: torch.dtype) -> st.SearchStrategy[float]:
+    """Few values that are often equal, the edges of the dtype, and any other."""
+    info = torch.finfo(dtype)
+    denormal = info.smallest_normal * info.eps
+    edges = [0.0, -0.0, denormal, -denormal, info.tiny, info.max, info.min, 1.0, 1 + info.eps, -1.0]
+    return st.one_of(st.sampled_from(edges), st.floats(-2, 2, width=16))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Some tensors, often with ties, and which of their entries live."""
+    shapes = draw(
+        st.lists(
+            st.sampled_from([(), (0,), (1,), (7,), (2, 3), (3, 0, 2), (1, 2, 2)]),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    scores, alive = {}, {}
+    for place, shape in enumerate(shapes):
+        size = math.prod(shape)
+        dtype = draw(st.sampled_from(FLOATS))
+        exactly = {"min_size": size, "max_size": size}
+        numbers = draw(
+            st.one_of(
+                st.lists(numbers_of(dtype), **exactly),
+                numbers_of(dtype).map(lambda number, size=size: [number] * size),
+            )
+        )
+        living = draw(st.one_of(st.lists(st.booleans(), **exactly), st.just([True] * size)))
+        poison = draw(st.sampled_from([None, math.nan, math.inf, -math.inf]))
+        if poison is not None:
+            pairs = zip(numbers, living, strict=True)
+            numbers = [number if lives else poison for number, lives in pairs]
+        # names that sort against the order of insertion
+        name = f"{9 - place}.weight"
+        scores[name] = torch.tensor(numbers, dtype=dtype).view(shape)
+        alive[name] = torch.tensor(living, dtype=torch.bool).view(shape)
+    return Case(scores, alive)
+
+
+def by_stable_sort(case: Case, keep: int) -> dict[str, list]:
+    """The same in numpy: number all entries through, sort the living ones, take the first."""
+    score = np.concatenate([each.double().numpy().ravel() for each in case.scores.values()])
+    living = np.flatnonzero(np.concatenate([each.numpy().ravel() for each in case.alive.values()]))
+    best = living[np.argsort(-score[living], kind="stable")[:keep]]
+    kept = np.zeros(score.size, dtype=bool)
+    kept[best] = True
+    answer, start = {}, 0
+    for name, each in case.scores.items():
+        answer[name] = kept[start : start + each.numel()].reshape(tuple(each.shape)).tolist()
+        start += each.numel()
+    return answer
+
+
+def as_lists(masks: dict[str, Tensor]) -> dict[str, list]:
+    return {name: mask.tolist() for name, mask in masks.items()}
+
+
+@quick
+@given(cases(), st.data())
+def test_selection_over_many_tensors_is_a_stable_sort(case, data):
+    keep = data.draw(st.integers(0, case.living))
+    masks = keep_top(case.scores, keep, case.alive)
+    assert as_lists(masks) == by_stable_sort(case, keep)
+    assert {mask.dtype for mask in masks.values()} == {torch.bool}
+
+
+@quick
+@given(cases(), st.sampled_from([0, 1]))
+def test_all_or_nothing_can_be_kept(case, everything):
+    masks = keep_top(case.scores, everything * case.living, case.alive)
+    nothing = {name: torch.zeros_like(mask) for name, mask in case.alive.items()}
+    assert as_lists(masks) == as_lists(case.alive if everything else nothing)
+
+
+@quick
+@given(cases(), st.data())
+def test_selection_within_each_tensor_is_its_own_stable_sort(case, data):
+    counts = {name: data.draw(st.integers(0, int(case.alive[name].sum()))) for name in case.scores}
+    masks = keep_top_each(case.scores, counts, case.alive)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == counts
+    alone = {name: Case({name: case.scores[name]}, {name: case.alive[name]}) for name in counts}
+    expected = {name: by_stable_sort(alone[name], counts[name])[name] for name in counts}
+    assert as_lists(masks) == expected
+
+
+@quick
+@given(cases(), st.data())
+def test_the_arguments_are_neither_changed_nor_returned(case, data):
+    before = [each.numpy(force=True).tobytes() for each in case.alive.values()]
+    scores = [each.double().numpy().tobytes() for each in case.scores.values()]
+    masks = keep_top(case.scores, data.draw(st.integers(0, case.living)), case.alive)
+    for mask in masks.values():
+        mask.logical_not_()
+    assert [each.numpy(force=True).tobytes() for each in case.alive.values()] == before
+    assert [each.double().numpy().tobytes() for each in case.scores.values()] == scores
+
+
+@each_dtype
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.999, 1.0])
+def test_larger_fields_with_thousands_of_ties_are_cut_to_the_entry(dtype, share):
+    generator = torch.Generator().manual_seed(int(1000 * share))
+    scores = {
+        f"{i}": torch.randn(60, 50 * i, generator=generator).mul(4).round().div(4).to(dtype)
+        for i in (1, 2, 3)
+    }
+    alive = {
+        name: torch.rand(score.shape, generator=generator) < 0.7 for name, score in scores.items()
+    }
+    case = Case(scores, alive)
+    keep = round(share * case.living)
+    assert as_lists(keep_top(scores, keep, alive)) == by_stable_sort(case, keep)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5, 6, 7, 10])
+def test_equal_scores_go_to_the_first_entries_in_the_order_of_the_tensors(keep):
+    scores = {"late": torch.full((2, 3), 0.5), "early": torch.full((4,), 0.5)}
+    masks = keep_top(scores, keep, {name: torch.ones(s.shape).bool() for name, s in scores.items()})
+    kept = [*masks["late"].flatten().tolist(), *masks["early"].tolist()]
+    assert kept == [True] * keep + [False] * (10 - keep)
+
+
+def test_positive_and_negative_zero_are_equal():
+    scores = {"w": torch.tensor([-0.0, 0.0, -0.0, 0.0])}
+    mask = keep_top(scores, 2, {"w": torch.ones(4, dtype=torch.bool)})["w"]
+    assert mask.tolist() == [True, True, False, False]
+
+
+def test_scores_of_different_dtypes_are_compared_by_value():
+    just_above = torch.tensor([1 + 1e-12], dtype=torch.float64)
+    scores = {"half": torch.ones(1, dtype=torch.float16), "double": just_above}
+    masks = keep_top(scores, 1, {name: torch.ones(1, dtype=torch.bool) for name in scores})
+    assert as_lists(masks) == {"half": [False], "double": [True]}
+
+
+def test_a_transposed_or_expanded_score_is_read_row_by_row():
+    alive = {"w": torch.ones(2, 3, dtype=torch.bool)}
+    ties = keep_top({"w": torch.zeros(3, 2).t()}, 2, alive)["w"]
+    assert ties.tolist() == [[True, True, False], [False, False, False]]
+    rows = keep_top({"w": torch.tensor([[1.0], [2.0]]).expand(2, 3)}, 4, alive)["w"]
+    assert rows.tolist() == [[True, False, False], [True, True, True]]
+
+
+def test_scores_with_a_graph_give_masks_without_one():
+    score = torch.ones(3, requires_grad=True) * 2
+    assert not keep_top({"w": score}, 1, {"w": torch.ones(3).bool()})["w"].requires_grad
+
+
+def test_nothing_at_all_keeps_nothing():
+    assert keep_top({}, 0, {}) == {}
+
+
+@each_dtype
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_a_living_nan_or_infinity_is_refused_by_name_and_number(dtype, bad, keep):
+    scores = {"good": torch.ones(2, dtype=dtype), "body.bad": torch.tensor([1, bad, bad]).to(dtype)}
+    alive = {"good": torch.ones(2).bool(), "body.bad": torch.ones(3).bool()}
+    with pytest.raises(ValueError, match=r"'body\.bad' has 2 NaN or infinite"):
+        keep_top(scores, keep, alive)
+    with pytest.raises(ValueError, match=r"body\.bad.* 2 NaN or infinite"):
+        keep_top_each(scores, {"good": 1, "body.bad": keep}, alive)
+
+
+@each_dtype
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_dead_may_score_anything_and_is_never_kept(dtype, bad):
+    scores = {"w": torch.tensor([bad, 1.0, bad, 3.0, 2.0]).to(dtype)}
+    mask = keep_top(scores, 2, {"w": torch.tensor([False, True, False, True, True])})["w"]
+    assert mask.tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("keep", [-1, 4, 100])
+def test_a_count_out_of_range_is_refused_with_both_numbers(keep):
+    scores, alive = {"w": torch.ones(5)}, {"w": torch.tensor([1, 0, 1, 0, 1]).bool()}
+    with pytest.raises(ValueError, match=rf"keep={keep} .*\b3 living"):
+        keep_top(scores, keep, alive)
+    with pytest.raises(ValueError, match=rf"^w: keep={keep} .*\b3 living"):
+        keep_top_each(scores, {"w": keep}, alive)
+
+
+@pytest.mark.parametrize(
+    ("score", "alive", "parts"),
+    [
+        (torch.ones(2, 3), {"w": torch.ones(3, 2).bool()}, ["'w'", "(2, 3)", "(3, 2)"]),
+        (torch.ones(2, 3), {"w": torch.ones(6).bool()}, ["'w'", "(2, 3)", "(6,)"]),
+        (torch.ones(2, 3), {"v": torch.ones(2, 3).bool()}, ["'w'"]),
+        (torch.ones(2, dtype=torch.int64), {"w": torch.ones(2).bool()}, ["'w'", "torch.int64"]),
+        (torch.ones(2, dtype=torch.bool), {"w": torch.ones(2).bool()}, ["'w'", "torch.bool"]),
+    ],
+)
+def test_scores_that_do_not_fit_their_masks_are_refused_by_name(score, alive, parts):
+    with pytest.raises(ValueError, match="score") as error:
+        keep_top({"w": score}, 1, alive)
+    assert [part for part in parts if part not in str(error.value)] == []
+
+
+@quick
+@given(st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.0, -math.inf]), max_size=12), st.data())
+def test_the_top_of_one_field_is_a_stable_sort(numbers, data):
+    keep = data.draw(st.integers(0, len(numbers)))
+    kept = top_of_field(torch.tensor(numbers), keep).nonzero().flatten().tolist()
+    assert kept == sorted(np.argsort(-np.array(numbers), kind="stable")[:keep].tolist())
+
+
+@each_dtype
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_one_bad_entry_anywhere_makes_a_tensor_not_finite(dtype, bad, place):
+    values = torch.full((7,), torch.finfo(dtype).max, dtype=dtype)
+    assert all_finite(values)
+    values[place] = bad
+    assert not all_finite(values)
+
+
+@each_dtype
+def test_an_empty_tensor_is_finite(dtype):
+    assert all_finite(torch.empty(0, 3, dtype=dtype))
+
+
+@pytest.mark.gpu
+@each_dtype
+def test_a_gpu_keeps_the_same_entries(dtype):
+    generator = torch.Generator().manual_seed(0)
+    scores = {
+        f"{i}": torch.randn(40, i, generator=generator).round(decimals=1).to(dtype) for i in (3, 5)
+    }
+    alive = {
+        name: torch.rand(score.shape, generator=generator) < 0.8 for name, score in scores.items()
+    }
+    on_gpu = {name: score.cuda() for name, score in scores.items()}
+    masks = keep_top(on_gpu, 100, alive)
+    assert all(mask.is_cuda for mask in masks.values())
+    assert as_lists(masks) == as_lists(keep_top(scores, 100, alive))
+    mixed = keep_top({"3": on_gpu["3"], "5": scores["5"]}, 100, alive)
+    assert as_lists(mixed) == as_lists(masks)
