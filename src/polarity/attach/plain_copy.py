@@ -62,4 +62,4 @@ def _effective(state: Mapping[str, Any], inside: str) -> Tensor:
     mask = state.get(f"{inside}.0.mask")
     if mask is None or not bool(state.get(f"{inside}.0._extra_state", True)):
         return weight
-    return torch.where(mask.to(weight.device), weight, 0.0)
+    return weight.masked_fill(mask.to(weight.device) == 0, 0)

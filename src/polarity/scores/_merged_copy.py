@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from polarity.attach.masks import attach_masks
 from polarity.attach.merge import merge
-from polarity.targets.search import Target, all_targets
+from polarity.targets.search import all_targets
+from polarity.targets.target import Target
 
 
 def merged_copy(

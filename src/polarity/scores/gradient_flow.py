@@ -16,7 +16,7 @@ from polarity.scores._loss_gradients import (
     summed,
 )
 from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
-from polarity.targets.prunable import living, masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["grasp"]
@@ -108,7 +108,7 @@ def grasp(
             slopes = (gradients(loss, weights) for loss in losses(twin, cooled, batches))
             gradient = summed(slopes, weights)
         with undisturbed(model, seed):
-            flow = {name: gradient[name] * living(target) for name, target in found.items()}
+            flow = {name: gradient[name] * target.live for name, target in found.items()}
             products = summed(_hessian_times(flow, losses(twin, cooled, batches), weights), weights)
     return {name: weights[name].detach() * product for name, product in products.items()}
 
