@@ -7,7 +7,7 @@ from torch import nn
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models_for_tests import seeded
+from tests.models import seeded
 
 
 def conv_net() -> nn.Module:

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models_for_tests import Recurrent, SelfAttention, Tied, half_masked, random_masks, seeded
+from tests.models import Recurrent, SelfAttention, Tied, half_masked, random_masks, seeded
 
 pytest.importorskip("scipy")
 

@@ -26,7 +26,7 @@ from tests.helpers import (
     train_step,
     zeroed,
 )
-from tests.models_for_tests import FORMS, KINDS, Form, Kind, random_masks
+from tests.models import FORMS, KINDS, Form, Kind, random_masks
 
 pytestmark = [
     pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name),

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import polarity as pol
 from polarity.parametrizations.kept_zeros import leaks
-from tests.models_for_tests import seeded
+from tests.models import seeded
 
 STEPS = 40
 

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from polarity.parametrizations import keep_where, masked
-from tests.models_for_tests import random_masks, seeded
+from tests.models import random_masks, seeded
 
 WORLD = 2
 
