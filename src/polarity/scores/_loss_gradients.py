@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity.scores._calling import call, map_tensors
+from polarity._running import call, map_tensors
 from polarity.selection.top_k import all_finite
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
@@ -69,13 +69,6 @@ def gradients(
     """Return the gradient of a scalar by every weight, zeros where it does not depend on it."""
     leaves = tuple(weights.values())
     return torch.autograd.grad(value, leaves, create_graph=create_graph, materialize_grads=True)
-
-
-def drawn_seed(generator: torch.Generator | None) -> int | None:
-    """Draw a seed from a generator, or None without one."""
-    if generator is None:
-        return None
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def _describe(value: object) -> str:

@@ -2,12 +2,9 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from polarity.attach.masks import attach_masks
 from polarity.attach.merge import merge
@@ -36,42 +33,6 @@ def merged_copy(
     twin.requires_grad_(False)
     plain = {target.name: target.stored[0] for target in all_targets(twin)}
     return twin, {name: plain[name].requires_grad_() for name in found}
-
-
-@contextmanager
-def undisturbed(model: nn.Module, seed: int | None = None) -> Iterator[None]:
-    """Record gradients inside, and restore the random state of torch afterwards.
-
-    Args:
-        model: says which CUDA devices' generators are restored beside the CPU's.
-        seed: what these generators are seeded with inside; None leaves them as they are.
-    """
-    tensors = chain(model.parameters(), model.buffers())
-    devices = sorted({each.get_device() for each in tensors if each.is_cuda})
-    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-        yield
-
-
-@contextmanager
-def differentiable_kernels(model: nn.Module) -> Iterator[None]:
-    """Use kernels that can be differentiated twice, and in evaluation mode.
-
-    cuDNN's recurrent networks can do neither, and fused attention not the first.
-    """
-    enabled = torch.backends.cudnn.enabled
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    try:
-        if recurrent:
-            torch.backends.cudnn.enabled = False
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        if recurrent:
-            torch.backends.cudnn.enabled = enabled
 
 
 def _computed_tensors(model: nn.Module) -> Iterator[Tensor]:
