@@ -5,6 +5,8 @@ from collections import namedtuple
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.nn.utils import parametrizations, weight_norm
 
 from polarity import _running
 from tests.models import Recurrent, mlp
@@ -99,6 +101,24 @@ def test_kernels_are_chosen_again_as_they_were(monkeypatch, on):
     run_and_fail(_running.twice_differentiable(recurrent))
     assert all(backend.enabled == on for backend in backends)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, weight_norm])
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_norm_has_a_second_derivative(norm, dim):
+    model = norm(mlp(3, 2)[0], dim=dim).double()
+    x = torch.ones(1, 3, dtype=torch.float64)
+    names = [name for name, _ in model.named_parameters()]
+
+    def loss(*values):
+        return functional_call(model, dict(zip(names, values, strict=True)), (x,)).square().sum()
+
+    values = tuple(model.parameters())
+    plain = model(x)
+    with _running.twice_differentiable(model):
+        torch.testing.assert_close(model(x), plain)
+        assert torch.autograd.gradgradcheck(loss, values)
 
 
 def test_a_seed_is_drawn_from_a_generator_or_not_at_all():

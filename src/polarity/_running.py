@@ -1,12 +1,15 @@
 """Run a model on any inputs and leave no trace: modes, random state, gradients, kernels."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.overrides import TorchFunctionMode
 
 __all__ = [
     "arguments",
@@ -105,10 +108,11 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Keep PyTorch from fused kernels that have no second derivative.
+    """Keep PyTorch from fused kernels whose second derivative is missing or wrong.
 
-    Those are fused attention, the fast path of ``nn.TransformerEncoderLayer``, and the recurrent
-    networks of cuDNN (which have no first derivative in evaluation mode either) and oneDNN.
+    Missing: fused attention, the fast path of ``nn.TransformerEncoderLayer``, and the recurrent
+    networks of cuDNN (without a first derivative in evaluation mode, too) and oneDNN. Wrong:
+    ``weight_norm``.
     """
     backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn)
     enabled = [backend.enabled for backend in backends]
@@ -118,12 +122,35 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
         if any(isinstance(each, nn.RNNBase) for each in model.modules()):
             for backend in backends:
                 backend.enabled = False
-        with sdpa_kernel(SDPBackend.MATH):
+        weight_norm = _WeightNormByParts() if _has_weight_norm(model) else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), weight_norm:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for backend, before in zip(backends, enabled, strict=True):
             backend.enabled = before
+
+
+class _WeightNormByParts(TorchFunctionMode):
+    """Compute ``g v / |v|`` from its parts: the second derivative of the fused kernel is wrong.
+
+    PyTorch differentiates its backward as if ``|v|`` were a constant (seen in 2.6 and 2.14).
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch._weight_norm:
+            v, g, *dim = args
+            return v * (g / torch.norm_except_dim(v, 2, *dim))
+        return function(*args, **(kwargs or {}))
+
+
+def _has_weight_norm(model: nn.Module) -> bool:
+    """Whether ``weight_norm`` is on a module, as a parametrization or as a hook."""
+    modules = list(model.modules())
+    hooks = (hook for module in modules for hook in module._forward_pre_hooks.values())
+    return any(isinstance(each, (_WeightNorm, WeightNorm)) for each in (*modules, *hooks))
 
 
 def drawn_seed(generator: torch.Generator | None) -> int | None:

@@ -161,8 +161,8 @@ def error_barrier(
     if not callable(evaluate):
         raise TypeError(f"evaluate must be callable, got {type(evaluate).__name__}")
     network = plain_copy(model).eval()
-    a = _checked_state(network, plain_state(state_a, "state_a"), "state_a")
-    b = _checked_state(network, plain_state(state_b, "state_b"), "state_b")
+    a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
+    b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
     recalibrates = bn != "keep" and bool(tracked_norms(network))
     if recalibrates:
         _check_batches(batches, bn)

@@ -21,7 +21,8 @@ from polarity._running import (
 )
 from polarity.analysis.batch_norm import tracked_norms
 from polarity.attach.plain_copy import plain_copy
-from polarity.targets.search import all_targets, attached
+from polarity.targets.prunable import living
+from polarity.targets.search import Target, all_targets, torch_mask
 from polarity.targets.selectors import Selector, select
 
 __all__ = ["sharpness"]
@@ -166,11 +167,7 @@ class _AtSurvivors(nn.Module):
         self, model: nn.Module, parameters: Selector | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        masks = {
-            name: target.mask
-            for name, target in attached(model).items()
-            if target.masking is not None and target.masking.enforce
-        }
+        masks = {target.name: living(target) for target in all_targets(model) if _is_masked(target)}
         plain = plain_copy(model).eval()
         trainable = _trainable(model)
         uses = [use for target in all_targets(plain) for use in target.uses]
@@ -184,7 +181,7 @@ class _AtSurvivors(nn.Module):
                 f"{type(model).__name__} has no parameter that requires gradients"
                 + (f" for parameters={parameters!r}" if parameters is not None else "")
             )
-        held = {each.stored[0].dtype for each in targets}
+        held = {leaf.dtype for each in targets for leaf in each.stored}
         widest = torch.float64 if torch.float64 in held else torch.float32
         self.dtype = dtype or widest
         # Hidden from registration: only what is differentiated in is a parameter of this module.
@@ -193,18 +190,20 @@ class _AtSurvivors(nn.Module):
         self._shapes: list[torch.Size] = []
         self._places: list[Tensor | None] = []
         self.values = nn.ParameterList()
-        for target in all_targets(plain):
-            if target.name not in {each.name for each in targets}:
-                continue
-            weight = target.stored[0].detach().clone(memory_format=torch.contiguous_format)
-            places = None
-            if target.name in masks:
-                places = masks[target.name].flatten().nonzero().squeeze(1)
-                weight = weight.flatten()[places]
-            self._names.append(target.name)
-            self._shapes.append(target.shape)
-            self._places.append(places)
-            self.values.append(nn.Parameter(weight))
+        names = {id(parameter): name for name, parameter in plain.named_parameters()}
+        chosen_names = {each.name for each in targets}
+        # Searched again: the cast may have put other parameters in place of those found above.
+        for target in (each for each in all_targets(plain) if each.name in chosen_names):
+            for leaf in target.stored:  # more than one where weight_norm, for instance, computes it
+                value = leaf.detach().clone(memory_format=torch.contiguous_format)
+                places = None
+                if target.name in masks:
+                    places = masks[target.name].flatten().nonzero().squeeze(1)
+                    value = value.flatten()[places]
+                self._names.append(names[id(leaf)])
+                self._shapes.append(leaf.shape)
+                self._places.append(places)
+                self.values.append(nn.Parameter(value))
 
     @property
     def plain(self) -> nn.Module:
@@ -264,6 +263,11 @@ def _check_mean(loss_fn: Loss) -> None:
     reduction = getattr(loss_fn, "reduction", "mean")
     if reduction != "mean":
         raise ValueError(f"loss_fn has reduction={reduction!r}, expected 'mean'")
+
+
+def _is_masked(target: Target) -> bool:
+    use = target.uses[0]
+    return target.masking is not None or torch_mask(use.module, use.tensor_name) is not None
 
 
 def _trainable(model: nn.Module) -> set[str]:

@@ -1,4 +1,4 @@
-"""Losses of a model over batches, and their gradients."""
+"""A copy of a model to compute scores on, its losses over batches, and their gradients."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -7,10 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from polarity._running import call, map_tensors
+from polarity.attach.plain_copy import plain_copy
 from polarity.selection.top_k import all_finite
+from polarity.targets.search import all_targets
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+
+
+def scored_copy(
+    model: nn.Module, names: Iterable[str], dtype: torch.dtype | None = None
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return a plain copy of a model, and those of its weights that will be scored, by name.
+
+    Only these weights require gradients.
+
+    Args:
+        model: any module, plain or with something attached.
+        names: plain names of the weights to score.
+        dtype: what floating parameters and buffers of the copy are cast to; None leaves them.
+    """
+    twin = plain_copy(model).to(dtype).requires_grad_(False)
+    plain = {target.name: target.stored[0] for target in all_targets(twin)}
+    return twin, {name: plain[name].requires_grad_() for name in names}
 
 
 def losses(model: nn.Module, loss_fn: LossFunction, batches: Batches) -> Iterator[Tensor]:

@@ -13,8 +13,14 @@ from polarity._running import (
     same_random_state,
     twice_differentiable,
 )
-from polarity.scores._loss_gradients import Batches, LossFunction, gradients, losses, summed
-from polarity.scores._merged_copy import merged_copy
+from polarity.scores._loss_gradients import (
+    Batches,
+    LossFunction,
+    gradients,
+    losses,
+    scored_copy,
+    summed,
+)
 from polarity.targets.prunable import living, masked_or_prunable
 from polarity.targets.selectors import Selector
 
@@ -102,7 +108,7 @@ def grasp(
 
     with twice_differentiable(model), recording_gradients():
         with same_random_state(model, seed):
-            twin, weights = merged_copy(model, found)
+            twin, weights = scored_copy(model, found)
             twin.train()
             slopes = (gradients(loss, weights) for loss in losses(twin, cooled, batches))
             gradient = summed(slopes, weights)

@@ -4,8 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from polarity._running import drawn_seed, recording_gradients, same_random_state
-from polarity.scores._loss_gradients import Batches, LossFunction, gradients, losses, summed
-from polarity.scores._merged_copy import merged_copy
+from polarity.scores._loss_gradients import (
+    Batches,
+    LossFunction,
+    gradients,
+    losses,
+    scored_copy,
+    summed,
+)
 from polarity.targets.prunable import masked_or_prunable
 from polarity.targets.selectors import Selector
 
@@ -68,7 +74,7 @@ def snip(
     """
     found = masked_or_prunable(model, targets, exclude)
     with same_random_state(model, drawn_seed(generator)), recording_gradients():
-        twin, weights = merged_copy(model, found)
+        twin, weights = scored_copy(model, found)
         terms = (gradients(loss, weights) for loss in losses(twin.train(), loss_fn, batches))
         slopes = summed(terms, weights)
     with torch.no_grad():

@@ -15,8 +15,7 @@ from polarity._running import (
     tensors_in,
     twice_differentiable,
 )
-from polarity.scores._loss_gradients import gradients
-from polarity.scores._merged_copy import merged_copy
+from polarity.scores._loss_gradients import gradients, scored_copy
 from polarity.selection.top_k import all_finite, keep_top
 from polarity.targets.prunable import living, masked_or_prunable
 from polarity.targets.selectors import Selector
@@ -100,7 +99,7 @@ def synflow(
         )
     gone = total - left  # how many places are taken
     with same_random_state(model), recording_gradients(), twice_differentiable(model):
-        twin, weights = merged_copy(model, found, dtype)
+        twin, weights = scored_copy(model, found, dtype)
         twin.eval()
         places = {
             name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
