@@ -7,7 +7,7 @@ from torch import nn
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models_for_tests import half_masked, random_masks, seeded
+from tests.models import half_masked, random_masks, seeded
 
 HIDDEN = 4
 SWAP = torch.tensor([0, 2, 1, 3])

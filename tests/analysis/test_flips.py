@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from tests.models_for_tests import Tied, random_masks, seeded
+from tests.models import Tied, random_masks, seeded
 
 
 def mlp(seed: int = 0) -> nn.Module:

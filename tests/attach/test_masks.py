@@ -12,7 +12,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import outputs, plain_state, same_state, train, train_step
-from tests.models_for_tests import Recurrent, SelfAttention, Tied, half_masked, noise, seeded
+from tests.models import Recurrent, SelfAttention, Tied, half_masked, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

@@ -26,7 +26,7 @@ from tests.helpers import (
     train_step,
     zeroed,
 )
-from tests.models_for_tests import FORMS, KINDS, Form, Kind, random_masks
+from tests.models import FORMS, KINDS, Form, Kind, random_masks
 
 pytestmark = [
     pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name),
@@ -273,7 +273,13 @@ def test_autocast_computes_in_bfloat16_and_trains_in_float32(kind: Kind, form: F
         if not form.same_parameters:
             plain.load_state_dict(pol.dense_state_dict(model))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output, expected = model(*inputs), plain(*inputs)
+            try:
+                expected = plain(*inputs)
+            except RuntimeError as error:
+                if "could not create a primitive descriptor" not in str(error):
+                    raise
+                pytest.skip("PyTorch itself cannot run this layer in bfloat16 on this processor")
+            output = model(*inputs)
         assert output.dtype == expected.dtype
         assert torch.equal(output, expected)
         output.float().square().sum().backward()

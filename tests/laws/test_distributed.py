@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from tests.helpers import same_state, train_step
-from tests.models_for_tests import random_masks, seeded
+from tests.models import random_masks, seeded
 
 WORLD = 2
 MOMENTS = ("pruned", "resigned", "trained", "revived", "pruned_again", "rewound", "drawn", "merged")

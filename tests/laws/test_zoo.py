@@ -18,7 +18,7 @@ from tests.helpers import (
     same_state,
     train_step,
 )
-from tests.models_for_tests import LARGE_ZOO, ZOO, Kind, TextEncoder, half_masked, seeded
+from tests.models import LARGE_ZOO, ZOO, Kind, TextEncoder, half_masked, seeded
 
 STRATEGIES = ("mask1", "mask0", "gradual", "standard")
 PERTURBATIONS = {

@@ -12,8 +12,16 @@ from torch.func import functional_call
 import polarity as pol
 from polarity.scores import grasp, snip
 from tests.helpers import zeroed
-from tests.models_for_tests import random_masks, seeded
-from tests.pai_models import CROSS_ENTROPY, Several, conv_net, images, noisy, square
+from tests.models import (
+    CROSS_ENTROPY,
+    Several,
+    conv_net,
+    images,
+    noisy,
+    random_masks,
+    seeded,
+    square,
+)
 
 
 def gated_loss(

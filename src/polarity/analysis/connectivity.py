@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from polarity._running import drawn_seed, same_random_state
 from polarity._tables import format_table
 from polarity.analysis.batch_norm import (
     Forward,
@@ -159,15 +161,12 @@ def error_barrier(
     if not callable(evaluate):
         raise TypeError(f"evaluate must be callable, got {type(evaluate).__name__}")
     network = plain_copy(model).eval()
-    a = _checked_state(network, plain_state(state_a, "state_a"), "state_a")
-    b = _checked_state(network, plain_state(state_b, "state_b"), "state_b")
+    a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
+    b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
     recalibrates = bn != "keep" and bool(tracked_norms(network))
     if recalibrates:
         _check_batches(batches, bn)
-    seed = None
-    if generator is not None:
-        drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
-        seed = int(drawn)
+    seed = drawn_seed(generator)
     alphas = tuple(point / (points - 1) for point in range(points))
     curve = []
     for alpha in alphas:
@@ -205,10 +204,8 @@ def _refresh_statistics(
         return
     with fresh_statistics(network, tracked_norms(network)):
         network.train()
-        devices = list({each.device for each in network.parameters() if each.is_cuda})
-        with torch.random.fork_rng(devices, enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        seeded = nullcontext() if seed is None else same_random_state(network, seed)
+        with seeded:
             feed(network, batches, forward)
 
 

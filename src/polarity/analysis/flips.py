@@ -10,8 +10,8 @@ from torch.nn.parameter import is_lazy
 from polarity.analysis.flip_report import FlipReport, LayerFlips
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
-from polarity.targets.target import Target
 from polarity.targets.search import all_targets, attached, find_targets
+from polarity.targets.target import Target
 
 __all__ = ["count_flips", "living", "sign_flips", "signs_of", "tracked_targets"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "evaluation", "followers", "recording", "run"]
+__all__ = ["Call", "followers", "recording"]
 
 # Layers that keep the order of memory of what they are given, and care for none.
 _ELEMENTWISE = (
@@ -41,32 +41,6 @@ class Call:
     def rows(self) -> int:
         """Vectors in the input."""
         return torch.Size(self.shape[:-1]).numel()
-
-
-def run(model: nn.Module, example_inputs: Any) -> Any:
-    """Call a model on a tensor, a tuple or list of positional arguments, or a dict of keywords."""
-    if isinstance(example_inputs, Mapping):
-        return model(**example_inputs)
-    if isinstance(example_inputs, (tuple, list)):
-        return model(*example_inputs)
-    return model(example_inputs)
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, and afterwards the modes and random states there were.
-
-    Not in inference mode: what a model keeps of the run must not be a tensor of that mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({each.get_device() for each in model.parameters() if each.is_cuda})
-    with torch.random.fork_rng(devices), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_fraction
+from polarity._running import call, evaluation
 from polarity.attach.norms import attached_norms
-from polarity.deploy.calls import evaluation, followers, recording, run
+from polarity.deploy.calls import followers, recording
 from polarity.deploy.decision import choose, dense_reasons, find_candidates
 from polarity.deploy.outputs import excess, floating_tensors
 from polarity.deploy.report import CompressReport
@@ -132,7 +133,7 @@ def _compress(
 ) -> CompressReport:
     """Record, choose, swap and compare; swap back if that fails."""
     with evaluation(model), recording(layers) as calls:
-        before = [each.clone() for each in floating_tensors(run(model, example_inputs))]
+        before = [each.clone() for each in floating_tensors(call(model, example_inputs))]
     draw = torch.Generator().manual_seed(0) if generator is None else generator
     with torch.no_grad():
         candidates, decisions = find_candidates(
@@ -145,7 +146,7 @@ def _compress(
         for name, (matrix, feature_major) in chosen.items():
             make_sparse(layers[name], matrix, feature_major)
         with evaluation(model):
-            after = floating_tensors(run(model, example_inputs))
+            after = floating_tensors(call(model, example_inputs))
         difference, part = excess(before, after, tolerance)
         if not part <= 1 and tolerance != math.inf:
             raise ValueError(

@@ -7,9 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_fraction
-from polarity.scores._calling import call, map_tensors, tensors_in
-from polarity.scores._loss_gradients import gradients
-from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
+from polarity._running import (
+    call,
+    map_tensors,
+    recording_gradients,
+    same_random_state,
+    tensors_in,
+    twice_differentiable,
+)
+from polarity.scores._loss_gradients import gradients, scored_copy
 from polarity.selection.top_k import all_finite, keep_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
@@ -92,8 +98,8 @@ def synflow(
             f"but only {left} live (density {left / total:.6g})"
         )
     gone = total - left  # how many places are taken
-    with undisturbed(model), differentiable_kernels(model):
-        twin, weights = merged_copy(model, found, dtype)
+    with same_random_state(model), recording_gradients(), twice_differentiable(model):
+        twin, weights = scored_copy(model, found, dtype)
         twin.eval()
         places = {
             name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
