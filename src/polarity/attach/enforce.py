@@ -141,8 +141,8 @@ class _KeptZero:
         self._masking: MaskedWeight | None = target.masking
         self._owner = owner
         self._leaves = target.stored
-        # A swap of parameters moves hooks away without a word: what is at these addresses has them.
-        self._addresses = [leaf._cdata for leaf in self._leaves]
+        # torch.utils.swap_tensors gives a parameter another dict, and leaves its hooks behind.
+        self._dicts = [leaf.__dict__ for leaf in self._leaves]
         mask = self._masked_product if isinstance(target.masking, SignInMW) else self._masked
         self._hooks = [
             leaf.register_hook(mask)  # type: ignore[no-untyped-call]
@@ -152,13 +152,16 @@ class _KeptZero:
 
     def covers(self, *stored: Tensor) -> bool:
         """Return whether these very tensors are kept zero, in plain eager mode."""
-        return (
-            not torch.compiler.is_compiling()
-            and torch._C._get_tracing_state() is None
-            and not torch._C._are_functorch_transforms_active()
-            and all(one is other for one, other in zip(stored, self._leaves, strict=True))
-            and [leaf._cdata for leaf in stored] == self._addresses
-        )
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
+            or torch._C._are_functorch_transforms_active()
+        ):
+            return False
+        for given, leaf, attributes in zip(stored, self._leaves, self._dicts, strict=True):
+            if given is not leaf or given.__dict__ is not attributes:
+                return False
+        return True
 
     def project(self) -> None:
         """Zero what is stored outside the mask, which may be another one than before."""
@@ -189,7 +192,7 @@ class _KeptZero:
         if self._masking is not None and self._masking.in_step is self:
             self._masking.in_step = None
         self._hooks, self._leaves, self._masking = [], (), None
-        del self._ones
+        del self._ones, self._dicts
         self._owner._forget(self)
 
     def _masked(self, gradient: Tensor) -> Tensor | None:
