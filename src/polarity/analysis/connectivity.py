@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from polarity._reports import plain_data
 from polarity._running import drawn_seed, same_random_state
 from polarity._tables import format_table
 from polarity.analysis.batch_norm import (
@@ -74,6 +75,10 @@ class ErrorBarrier:
         first, last = self.endpoints
         pairs = zip(self.alphas, self.curve, strict=True)
         return _supremum(tuple(e - ((1 - a) * first + a * last) for a, e in pairs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the points, the curve and the barriers as lists and numbers, as for JSON."""
+        return plain_data(self)
 
     def __str__(self) -> str:
         points = zip(self.alphas, self.curve, self.excess, strict=True)
