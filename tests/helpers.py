@@ -59,7 +59,7 @@ def leaf_and_mask(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         for chain in getattr(module, "parametrizations", {}).values():
             if isinstance(chain[0], pol.MaskedWeight):
                 leaves = [p for name, p in chain.named_parameters(recurse=False)]
-                pairs |= {id(leaf): (leaf, chain[0].mask) for leaf in leaves}
+                pairs |= {id(leaf): (leaf, chain[0].mask != 0) for leaf in leaves}
     return list(pairs.values())
 
 

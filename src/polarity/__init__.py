@@ -16,8 +16,8 @@ from polarity.analysis import (
     sign_flips,
 )
 from polarity.attach.checkpoint import load, save
-from polarity.attach.masking import density, load_masks, mask_shortcut, masks, sparsity
-from polarity.attach.masks import mask_weights
+from polarity.attach.enforce import StepEnforcement, enforce_in_step
+from polarity.attach.masks import density, load_masks, mask_weights, masks, sparsity
 from polarity.attach.merge import dense_state_dict, merge
 from polarity.attach.norm_alpha import norm_alpha, set_norm_alpha
 from polarity.attach.norms import interpolate_norms
@@ -51,10 +51,12 @@ __all__ = [
     "SignReport",
     "SignTracker",
     "SignedMask",
+    "StepEnforcement",
     "dense_state_dict",
     "densities",
     "density",
     "deploy",
+    "enforce_in_step",
     "error_barrier",
     "find_targets",
     "frobenius_decay",
@@ -65,7 +67,6 @@ __all__ = [
     "load",
     "load_masks",
     "lrr_step",
-    "mask_shortcut",
     "mask_weights",
     "masks",
     "merge",

@@ -8,10 +8,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "array_of", "bytes_of", "count_true", "parts_of", "places_of", "wide_parts"]
+__all__ = [
+    "Array",
+    "array_of",
+    "bytes_of",
+    "count_true",
+    "parts_of",
+    "places_of",
+    "read_only",
+    "wide_parts",
+]
 
 Array: TypeAlias = Any
 
@@ -31,6 +41,16 @@ def parts_of(size: int, device: torch.device) -> Iterator[slice]:
 def array_of(tensor: Tensor) -> Array:
     """Return a tensor's memory as an array, or the tensor itself if it is on an accelerator."""
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def read_only(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a CPU tensor's memory as an array to read from.
+
+    Unlike ``Tensor.numpy`` this leaves no mark on the tensor: a storage that numpy has seen can
+    never be resized again, which FSDP and offloading do to parameters.
+    """
+    array: npt.NDArray[Any] = np.from_dlpack(tensor.detach())
+    return array
 
 
 def wide_parts(tensor: Tensor) -> Callable[[slice], Array]:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polarity.analysis.flip_report import FlipReport, LayerFlips
-from polarity.parametrizations.masked import as_mask
+from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
-from polarity.targets.search import Target, all_targets, attached, find_targets
+from polarity.targets.search import all_targets, attached, find_targets
+from polarity.targets.target import Target
 
 __all__ = ["count_flips", "living", "sign_flips", "signs_of", "tracked_targets"]
 

@@ -21,9 +21,10 @@ from polarity._running import (
 )
 from polarity.analysis.batch_norm import tracked_norms
 from polarity.attach.plain_copy import plain_copy
-from polarity.targets.prunable import living
-from polarity.targets.search import Target, all_targets, torch_mask
+from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector, select
+from polarity.targets.target import Target
+from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["sharpness"]
 
@@ -167,7 +168,7 @@ class _AtSurvivors(nn.Module):
         self, model: nn.Module, parameters: Selector | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        masks = {target.name: living(target) for target in all_targets(model) if _is_masked(target)}
+        masks = {target.name: target.live for target in all_targets(model) if _is_masked(target)}
         plain = plain_copy(model).eval()
         trainable = _trainable(model)
         uses = [use for target in all_targets(plain) for use in target.uses]

@@ -13,9 +13,10 @@ from polarity.analysis.flips import (
     signs_of,
     tracked_targets,
 )
-from polarity.parametrizations.masked import as_mask
-from polarity.targets.search import Target, all_targets, find_targets
+from polarity.parametrizations.arithmetic import as_mask
+from polarity.targets.search import all_targets, find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.target import Target
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["SignTracker"]

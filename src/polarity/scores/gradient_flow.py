@@ -21,7 +21,7 @@ from polarity.scores._loss_gradients import (
     scored_copy,
     summed,
 )
-from polarity.targets.prunable import living, masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["grasp"]
@@ -113,7 +113,7 @@ def grasp(
             slopes = (gradients(loss, weights) for loss in losses(twin, cooled, batches))
             gradient = summed(slopes, weights)
         with same_random_state(model, seed):
-            flow = {name: gradient[name] * living(target) for name, target in found.items()}
+            flow = {name: gradient[name] * target.live for name, target in found.items()}
             products = summed(_hessian_times(flow, losses(twin, cooled, batches), weights), weights)
     return {name: weights[name].detach() * product for name, product in products.items()}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polarity.selection.top_k import all_finite
-from polarity.targets.search import Target
+from polarity.targets.target import Target
 
 __all__ = ["Score", "score_weights"]
 

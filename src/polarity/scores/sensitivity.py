@@ -12,7 +12,7 @@ from polarity.scores._loss_gradients import (
     scored_copy,
     summed,
 )
-from polarity.targets.prunable import masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["snip"]

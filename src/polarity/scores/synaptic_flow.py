@@ -17,7 +17,7 @@ from polarity._running import (
 )
 from polarity.scores._loss_gradients import gradients, scored_copy
 from polarity.selection.top_k import all_finite, keep_top
-from polarity.targets.prunable import living, masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["synflow"]
@@ -90,7 +90,7 @@ def synflow(
     _check(density, steps, dtype)
     found = masked_or_prunable(model, targets, exclude)
     total = sum(target.shape.numel() for target in found.values())
-    alive = {name: living(target) for name, target in found.items()}
+    alive = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in alive.values())
     if round(density * total) > left:
         raise ValueError(

@@ -49,7 +49,7 @@ def smallest(entries: Mapping[str, Entries], count: int) -> Iterator[tuple[str, 
             for part in field.parts:
                 tied, share = next(shares)
                 if everything:
-                    yield field.name, part, _living(field, part)
+                    yield field.name, part, _living(field, part, space)
                 else:
                     small = _small(field, part, cut.threshold, tied, share, space)
                     yield field.name, part, small
@@ -69,8 +69,8 @@ def _small(
     def upto(kept_ties: int) -> Array:
         """Return the living entries at the threshold and below, or those below alone."""
         small = ~field.kept(part, threshold, ties, kept_ties, space)
-        if field.alive is not None:
-            small &= field.alive[part]
+        if (live := field.live(part, space)) is not None:
+            small &= live
         return small
 
     if share == 0:
@@ -82,9 +82,9 @@ def _small(
     return small
 
 
-def _living(field: KeyField, part: slice) -> Array:
-    if field.alive is not None:
-        return field.alive[part]
+def _living(field: KeyField, part: slice, space: Space) -> Array:
+    if (live := field.live(part, space)) is not None:
+        return live
     size = part.stop - part.start
     if field.device.type == "cpu":
         return np.ones(size, dtype=bool)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_fraction, check_scope
-from polarity.parametrizations.masked import MaskedWeight, as_mask
+from polarity.parametrizations.arithmetic import as_mask
+from polarity.parametrizations.masked import MaskedWeight
 from polarity.rewind import RewindPoint, weights_of
 from polarity.selection.chosen import Entries
 from polarity.selection.top_k import all_finite
@@ -17,7 +18,8 @@ from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.perturbing import perturb_fields
 from polarity.signs.read import Reference, read_signs
 from polarity.signs.report import LayerSigns, SignReport
-from polarity.targets.search import Target, attached, parametrizations_of
+from polarity.targets.search import attached
+from polarity.targets.target import Target, parametrizations_of
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
 

@@ -1,11 +1,12 @@
-"""The list of a tensor's parametrizations, without what only several of them need."""
+"""Register a parametrization so that a module computes its tensor at little cost."""
 
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
-__all__ = ["register_lean"]
+__all__ = ["own_class", "register_lean"]
 
 
 def register_lean(module: nn.Module, tensor_name: str, form: nn.Module) -> ParametrizationList:
@@ -42,3 +43,15 @@ class _LeanChain(ParametrizationList):
 
     def _get_name(self) -> str:
         return "ParametrizationList"
+
+
+def own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class that no other module has.
+
+    ``parametrize`` keeps a tensor as a property of a class made for the module. A deepcopy has
+    that class too: changing one of the two would break the other.
+    """
+    if parametrize.is_parametrized(module):
+        shared = type(module)
+        contents = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+        module.__class__ = type(shared.__name__, shared.__bases__, contents)
