@@ -55,11 +55,11 @@ def test_a_twin_computes_the_same_and_leaves_its_layer_alone(bias: bool) -> None
 
 
 WRONG = {
-    "no function": ({"measure": None}, "measure is a NoneType, expected a function"),
+    "no function": ({"measure": None}, "measure=None is a NoneType, expected a function"),
     "one number": ({"measure": lambda d, s: 1.0}, "measure returned 1.0, expected two numbers"),
     "three numbers": ({"measure": lambda d, s: (1, 2, 3)}, "expected two numbers"),
     "words": ({"measure": lambda d, s: ("fast", "slow")}, "expected two numbers"),
-    "a seed": ({"generator": 3}, r"generator is a int, expected a torch\.Generator"),
+    "a seed": ({"generator": 3}, r"generator=3 is an int, expected a torch\.Generator"),
 }
 
 

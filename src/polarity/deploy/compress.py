@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_fraction
+from polarity._checks import check_callable, check_fraction, check_generator, check_number
 from polarity._running import call, evaluation, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording
@@ -94,10 +93,8 @@ def compress(
         'density 1 is above break_even=0.4, not measured'
     """
     _check(model, break_even, margin, tolerance)
-    if not callable(measure):
-        raise TypeError(f"measure is a {type(measure).__name__}, expected a function")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is a {type(generator).__name__}, expected a torch.Generator")
+    check_callable("measure", measure)
+    check_generator(generator)
     layers = {
         f"{path}.weight".removeprefix("."): module
         for path, module in model.named_modules()
@@ -164,13 +161,9 @@ def _check(model: nn.Module, break_even: float, margin: float, tolerance: float 
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, expected a nn.Module")
     check_fraction("break_even", break_even)
-    for parameter, value, least in (("margin", margin, 1.0), ("tolerance", tolerance, 0.0)):
-        if parameter == "tolerance" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{parameter}={value!r} is a {type(value).__name__}, expected a number")
-        if math.isnan(value) or value < least:
-            raise ValueError(f"{parameter}={value!r}, expected a number of at least {least:g}")
+    check_number("margin", margin, at_least=1)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, at_least=0)
     for parameter, held in model.named_parameters():
         if is_lazy(held):
             raise ValueError(f"{parameter} is lazy; run the model once, then prune and compress it")
