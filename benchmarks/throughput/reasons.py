@@ -56,7 +56,8 @@ A sparse product pays where the dense one is large: with few inputs, reading the
 the output take what skipping the zeros saves. `compress` measures each layer with the rows it
 really gets, as a whole, and leaves those dense that would not gain by a tenth, so that a model is
 not slower than before: at 80 % nothing is swapped, and that row is the noise of two equal models.
-Tried: filling and adding in two steps, writing into a buffer, other numbers of rows at a time.
+Tried: filling and adding in two steps, writing into a buffer, other numbers of rows at a time, and
+handing outputs on feature by feature from layer to layer, which gained 2 to 8 % of a ViT-S.
 """,
     "two runs of MNIST": """
 What two pinned processes still share is memory, its caches and this virtual machine's processor;
