@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import polarity as pol
-from polarity._bits.bit_packing import few_places, pack_bits, unpack_bits
 from polarity.pruning.prune import prune_targets
 from polarity.targets.search import attached
 
@@ -81,7 +80,7 @@ def test_what_was_pruned_in_place_comes_back_where_it_was(form):
     before = {n: w.clone() for n, w in start.weights.items()}
     pol.imp_prune(model, 0.4)
     masks = pol.masks(model)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     for name, target in attached(model).items():
         gone = ~masks[name]
         # Factors of a product round once more.
@@ -99,7 +98,7 @@ def test_ties_in_channels_last_go_to_the_first_in_row_major_order():
 def test_a_mask_that_is_not_enforced_lets_every_entry_compete():
     model = masked(net())
     start = pol.RewindPoint.capture(model)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     with torch.no_grad():
         model[2].parametrizations.weight.original.normal_(
             generator=torch.Generator().manual_seed(3)
@@ -166,17 +165,9 @@ def test_in_place_parts_of_a_large_weight_are_those_of_one():
     expected = np.zeros(700_000, dtype=bool)
     expected[keep] = True
     assert np.array_equal(pol.masks(model)["weight"].numpy().ravel(), expected)
-    pol.reinit_signs(model, "standard", init={"weight": before})
+    pol.reinit_signs(model, "standard", init={"weight": before}, trained={"weight": before})
     gone = ~torch.from_numpy(expected).view(700, 1000)
     assert torch.equal(model.weight.detach()[gone], before[gone])
-
-
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 64, 1001])
-def test_bits_are_packed_as_numpy_packs_them(size):
-    bools = torch.rand(size, generator=torch.Generator().manual_seed(size)) < 0.3
-    packed = pack_bits(bools)
-    assert packed.tolist() == np.packbits(bools.numpy(), bitorder="little").tolist()
-    assert torch.equal(unpack_bits(packed, size), bools)
 
 
 def test_memory_beyond_the_model_is_under_half_a_byte_per_weight():
@@ -185,20 +176,11 @@ def test_memory_beyond_the_model_is_under_half_a_byte_per_weight():
     for density in (0.8, 0.2, 0.16):
         tracemalloc.start()
         try:
-            prune_targets(attached(model), None, None, density, None, "global", None, park=False)
+            prune_targets(attached(model), None, None, density, None, "global", None)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert 0.05 < peak / 4e6 < 0.5
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 1.0])
-def test_few_places_are_those_of_the_set_bits(share):
-    bools = np.random.default_rng(0).random(1003) < share
-    packed = np.packbits(bools, bitorder="little")
-    count = int(bools.sum())
-    assert few_places(packed, count).tolist() == np.flatnonzero(bools).tolist()
-    assert count == 0 or few_places(packed, count - 1) is None
 
 
 @each_form
@@ -215,18 +197,7 @@ def test_rewinding_as_it_prunes_is_rewinding_afterwards(form, score):
     start.restore_weights(other)
     assert state_of(model) == state_of(other)
     for target in attached(model).values():
-        assert target.masking.parked_values is None
         assert not (target.weight[~target.mask].signbit().any())
-
-
-@pytest.mark.parametrize("density", [0.9, 0.3, 0.0])
-def test_what_is_set_aside_is_found_again_whether_little_or_much(density):
-    model = pol.mask_weights(nn.Linear(700, 300, bias=False))
-    before = model.weight.detach().clone()
-    pol.imp_prune(model, density=density)
-    masking = attached(model)["weight"].masking
-    assert masking.parked_values.numel() == before.numel() - round(density * before.numel())
-    assert torch.equal(masking.with_parked(model.weight.detach()), before)
 
 
 def test_attaching_a_mask_copies_no_weight():

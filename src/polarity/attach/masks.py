@@ -105,16 +105,10 @@ def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_
 
 
 @torch.no_grad()
-def set_mask(target: Target, mask: Tensor, *, park: bool = False) -> None:
-    """Install a mask and zero what is stored outside it; with ``park`` its values are remembered.
-
-    An entry that comes to life again starts at zero.
-    """
+def set_mask(target: Target, mask: Tensor) -> None:
+    """Install a mask and zero what is stored outside it; revived entries start at zero."""
     masking = cast(MaskedWeight, target.masking)
     mask = mask.to(masking.mask.device)
-    masking.unpark()
-    if park:
-        masking.park(target.weight, ~mask if not masking.enforce else masking.mask & ~mask)
     born = mask & ~masking.mask if masking.enforce else torch.zeros_like(mask)
     masking.mask.copy_(mask)
     masking.enforce = True

@@ -116,7 +116,6 @@ def _convert(
     masking, uses = target.masking, target.owners
     form = SignInMW(target.mask, float(beta), enforce=masking is None or masking.enforce)
     if masking is not None:
-        form.parked_where, form.parked_values = masking.parked_where, masking.parked_values
         form.shortcut = masking.shortcut
     form.train(uses[0].module.training)
     chains: list[Any] = []

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.bit_packing import pack_bits, unpack_bits
 from polarity.parametrizations.keep_where import SMALL, keep_where
 from polarity.parametrizations.kept_zeros import can_rely, forget
 from polarity.parametrizations.masked_gradient import seen_directly
@@ -56,18 +55,12 @@ class MaskedWeight(nn.Module):
     """
 
     mask: Tensor
-    parked_where: Tensor | None
-    parked_values: Tensor | None
 
     def __init__(self, mask: Tensor, *, enforce: bool = True) -> None:
         super().__init__()
         self.register_buffer("mask", as_mask(mask).clone())
         self.enforce = bool(enforce)
         self.shortcut = True
-        # What a pruned entry was worth when it was pruned, kept for a strategy that brings it back.
-        # Buffers, so that they follow the model to its device; never saved.
-        self.register_buffer("parked_where", None, persistent=False)
-        self.register_buffer("parked_values", None, persistent=False)
 
     def forward(self, stored: Tensor) -> Tensor:
         """Return the effective weight, same shape and dtype as ``stored``."""
@@ -112,37 +105,13 @@ class MaskedWeight(nn.Module):
         for leaf in leaves:
             leaf.masked_fill_(~self.mask, 0)
 
-    @torch.no_grad()
-    def park(self, stored: Tensor, pruned: Tensor) -> None:
-        """Remember the values of ``stored`` where the bool tensor ``pruned`` is True."""
-        flat = pruned.flatten()
-        self.park_packed(pack_bits(flat), stored.flatten()[flat])
-
-    def park_packed(self, where: Tensor, values: Tensor) -> None:
-        """Remember values whose places are the set bits of ``where``, see :func:`pack_bits`."""
-        self.parked_where, self.parked_values = where, values
-
-    def unpark(self) -> None:
-        """Forget the values of pruned entries."""
-        self.parked_where = None
-        self.parked_values = None
-
-    @torch.no_grad()
-    def with_parked(self, stored: Tensor) -> Tensor:
-        """Return a copy of ``stored`` with the parked values back in their places."""
-        values = stored.clone(memory_format=torch.contiguous_format)
-        if self.parked_where is not None and self.parked_values is not None:
-            values.view(-1)[unpack_bits(self.parked_where, values.numel())] = self.parked_values
-        return values
-
     def get_extra_state(self) -> Tensor:
         """Return ``enforce`` as a 0-dim bool tensor, the form every checkpoint format can hold."""
         return torch.tensor(self.enforce)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take ``enforce`` from a checkpoint, whose values replace what was set aside here."""
+        """Take ``enforce`` from a checkpoint."""
         self.enforce = bool(state)
-        self.unpark()
 
     def extra_repr(self) -> str:
         """Return the shape, the real density, and whether the mask is applied."""

@@ -11,7 +11,6 @@ from torch.autograd.graph import increment_version
 from polarity.attach.masks import set_mask
 from polarity.parametrizations.keep_where import BITS
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.pruning.parking import Parking
 from polarity.selection.chosen import Chosen, Entries
 from polarity.targets.search import Target, parametrizations_of
 from polarity.targets.torch_prune import torch_mask
@@ -44,8 +43,6 @@ def choose_by_magnitude(found: Mapping[str, Target], keep: int | Mapping[str, in
 def install(
     found: Mapping[str, Target],
     chosen: Chosen,
-    *,
-    park: bool,
     values: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Mask all but the chosen entries, as :func:`set_mask` does; every target has a mask.
@@ -55,13 +52,12 @@ def install(
     Args:
         found: the weights.
         chosen: what stays of them.
-        park: whether the values of what goes are set aside.
-        values: what the weights shall be where they stay, by name; as they are if not given.
+        values: new values for the survivors, by name. By default they keep theirs.
     """
     if chosen.signed and _scores_are_weights(found, chosen):
         masks = {name: chosen.new_mask(name) for name in found}
         for name, target in found.items():
-            set_mask(target, masks[name], park=park)
+            set_mask(target, masks[name])
             if values is not None:
                 target.write(values[name])
         return
@@ -73,9 +69,9 @@ def install(
         masking, leaf = _simple(target), target.stored[0]
         flat = None
         if masking is not None and chosen.in_place(name):
-            flat = _flat(name, masking.mask, leaf, chosen, park)
+            flat = _flat(name, masking.mask, leaf, chosen)
         if masking is None or flat is None:
-            set_mask(target, chosen.new_mask(name), park=park)
+            set_mask(target, chosen.new_mask(name))
         else:
             in_place[name], masked[name] = flat, (masking, leaf)
         if values is not None:
@@ -84,14 +80,9 @@ def install(
                 sources[name] = source
             else:
                 later.append(name)
-    parked = {}
-    if park:
-        parked = {name: Parking(bits, *chosen.gone(name)) for name, (_, bits) in in_place.items()}
 
     def prune(name: str, part: slice, kept: Any, alive: Any) -> None:
         mask, bits = (each[part] for each in in_place[name])
-        if park:
-            parked[name].take(part, bits, ~kept if alive is None else kept ^ alive)
         mask[...] = kept
         # The bits of a value times 0 or 1 are zero or the value, whatever it was.
         source = sources[name][part] if name in sources else bits
@@ -100,16 +91,12 @@ def install(
         else:
             torch.mul(source, kept.view(torch.uint8), out=bits)
 
-    for masking, _ in masked.values():
-        masking.unpark()
     chosen.visit(in_place, prune)
-    for name, (masking, leaf) in masked.items():
+    for masking, leaf in masked.values():
         masking.enforce = True
         # numpy wrote to their memory behind autograd's back.
         increment_version(masking.mask)
         increment_version(leaf)
-        if park:
-            masking.park_packed(*parked[name].packed(leaf.dtype))
     for name in later:
         assert values is not None
         found[name].write(values[name])
@@ -159,16 +146,9 @@ def _scores_are_weights(found: Mapping[str, Target], chosen: Chosen) -> bool:
     )
 
 
-def _flat(
-    name: str, mask: Tensor, leaf: Tensor, chosen: Chosen, park: bool
-) -> tuple[Any, Any] | None:
+def _flat(name: str, mask: Tensor, leaf: Tensor, chosen: Chosen) -> tuple[Any, Any] | None:
     """Return mask and bits of a weight as they are visited, or None if it cannot be done so."""
-    order = chosen.order(name)
-    # Parked values are numbered in row-major order.
-    row_major = order == tuple(range(leaf.dim()))
-    if leaf.dtype not in BITS or (park and not row_major):
-        return None
-    if order != Entries.of(leaf, mask).memory_order:
+    if leaf.dtype not in BITS or chosen.order(name) != Entries.of(leaf, mask).memory_order:
         return None
     bits = leaf.detach().view(BITS[leaf.dtype])
     return chosen.in_memory(name, mask), chosen.in_memory(name, bits)

@@ -42,8 +42,9 @@ def prune(
     :math:`\operatorname{round}(an)`; ties go to the lower index, in the model's order.
 
     A pruned entry is zero from here on: what is stored and, where ``optimizer`` is given, what the
-    optimizer remembers of it are zeroed, and no gradient reaches it. The value that it had is set
-    aside until the next call for :func:`reinit_signs` with strategy ``standard``.
+    optimizer remembers of it are zeroed, and no gradient reaches it. Strategy ``standard`` of
+    :func:`reinit_signs`, which gives pruned entries back, needs a :class:`RewindPoint` captured
+    immediately before.
 
     Args:
         model: any module; without masks, every weight that ``scores`` names is masked first, or
@@ -116,7 +117,7 @@ def prune(
         tensors = scores
     elif scores is not magnitude:
         tensors = score_weights(found, scores, generator)
-    return prune_targets(found, tensors, amount, density, densities, scope, optimizer, park=True)
+    return prune_targets(found, tensors, amount, density, densities, scope, optimizer)
 
 
 def prune_targets(
@@ -127,11 +128,9 @@ def prune_targets(
     densities: Mapping[str, float] | None,
     scope: Scope,
     optimizer: Optimizer | None,
-    *,
-    park: bool,
     values: Mapping[str, Tensor] | None = None,
 ) -> PruneReport:
-    """Prune targets as :func:`prune` does; ``park`` sets the values of pruned entries aside.
+    """Prune targets as :func:`prune` does.
 
     Without ``scores`` by magnitude, with the weights read where they lie. Where ``values`` are
     given what stays is set to them. Whatever can be wrong raises before anything is changed.
@@ -146,7 +145,7 @@ def prune_targets(
         chosen = choose_top({name: scores[name] for name in found}, keep, alive)
     _check_optimizer(optimizer, found)
     attach_masks(found)
-    install(found, chosen, park=park, values=values)
+    install(found, chosen, values)
     if optimizer is not None:
         zero_pruned_state(optimizer, masked_leaves(found.values()))
     return PruneReport(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polarity._bits.bit_packing import few_places
+from polarity._bits.bits import few_places
 from polarity.selection.keys import Integers, Keys
 from polarity.selection.passes import Bracket, Part, Space
 
