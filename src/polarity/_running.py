@@ -11,6 +11,8 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
+from polarity._checks import check_generator
+
 __all__ = [
     "arguments",
     "call",
@@ -155,6 +157,7 @@ def _has_weight_norm(model: nn.Module) -> bool:
 
 def drawn_seed(generator: torch.Generator | None) -> int | None:
     """Draw a seed from a generator; None without one."""
+    check_generator(generator)
     if generator is None:
         return None
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -305,6 +305,7 @@ def test_bad_input_is_named():
     for options, message in (
         ({"bn": "train"}, "bn='train'"),
         ({"tolerance": 0}, "tolerance=0"),
+        ({"max_iterations": 0}, "max_iterations=0"),
         ({"loss_fn": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
         ({"loss_fn": lambda output, _: output}, "must give a 0-dim"),
         ({"parameters": "x"}, "parameters='x'"),
@@ -313,9 +314,11 @@ def test_bad_input_is_named():
             sharp(model, batches, **options)
     with pytest.raises(ValueError, match="batches is empty"):
         sharp(model, [])
+    with pytest.raises(TypeError, match="generator=3"):
+        sharp(model, batches, generator=3)
     with pytest.raises(TypeError, match="pairs"):
         sharp(model, [torch.ones(2, 4)])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="loss_fn must be callable"):
+    with pytest.raises(TypeError, match="loss_fn=3 is an int, expected a function"):
         sharp(model, batches, loss_fn=3)
     with pytest.raises(ValueError, match="no parameter that requires gradients"):
         sharp(mlp().requires_grad_(False), batches)

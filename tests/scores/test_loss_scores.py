@@ -219,3 +219,9 @@ def test_grasp_needs_one_tensor_to_cool():
 def test_the_temperature_has_to_be_positive(temperature):
     with pytest.raises(ValueError, match=f"temperature={temperature}"):
         grasp(nn.Linear(2, 2), square, [], temperature=temperature)
+
+
+@pytest.mark.parametrize("score", [snip, grasp])
+def test_a_seed_is_no_generator(score):
+    with pytest.raises(TypeError, match=r"generator=3 is an int, expected a torch\.Generator"):
+        score(noisy(), CROSS_ENTROPY, [], generator=3)

@@ -11,6 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from polarity._checks import (
+    check_callable,
+    check_choice,
+    check_generator,
+    check_integer,
+    check_number,
+)
 from polarity._running import (
     arguments,
     map_tensors,
@@ -87,8 +94,9 @@ def sharpness(
 
     Raises:
         ImportError: if scipy is missing (``pip install polarity[analysis]``).
-        ValueError: if there is no batch, no parameter, or the loss is not a mean; if a value of
-            ``bn`` or ``tolerance`` is out of range.
+        ValueError: if there is no batch, no parameter, or the loss is not a mean; if ``bn``,
+            ``tolerance`` or ``max_iterations`` is out of range.
+        TypeError: if an argument is of another type.
         RuntimeError: if the iteration does not converge, or the loss or the Hessian is not finite.
 
     Example:
@@ -102,10 +110,10 @@ def sharpness(
 
     Source: *Sign-In to the Lottery*, section 3 and Figure 5(b).
     """
-    if bn not in ("keep", "batch"):
-        raise ValueError(f"bn={bn!r}, expected 'keep' or 'batch'")
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance={tolerance!r}, expected a number between 0 and 1")
+    check_choice("bn", bn, ("keep", "batch"))
+    check_number("tolerance", tolerance, above=0, below=1)
+    check_integer("max_iterations", max_iterations, at_least=1)
+    check_generator(generator)
     linalg = _scipy_linalg()
     _check_mean(loss_fn)
     with recording_gradients(), same_random_state(model):
@@ -259,8 +267,7 @@ def _samples(inputs: Any) -> int:
 
 
 def _check_mean(loss_fn: Loss) -> None:
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}")
+    check_callable("loss_fn", loss_fn)
     reduction = getattr(loss_fn, "reduction", "mean")
     if reduction != "mean":
         raise ValueError(f"loss_fn has reduction={reduction!r}, expected 'mean'")

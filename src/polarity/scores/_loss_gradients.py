@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_entries
 from polarity._running import call, map_tensors
 from polarity.attach.plain_copy import plain_copy
-from polarity.selection.top_k import all_finite
 from polarity.targets.search import all_targets
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
@@ -76,9 +76,7 @@ def summed(terms: Iterable[tuple[Tensor, ...]], weights: Mapping[str, Tensor]) -
         for total, each in zip(sums.values(), term, strict=True):
             total.add_(each.detach())
     for name, total in sums.items():
-        if not all_finite(total):
-            bad = int((~total.isfinite()).count_nonzero())
-            raise ValueError(f"the gradient of {name!r} holds {bad} NaN or infinite entries")
+        check_entries(f"the gradient of {name!r}", total)
     return sums
 
 

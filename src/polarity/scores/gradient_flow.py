@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_finite
+from polarity._checks import check_finite, check_number
 from polarity._running import (
     drawn_seed,
     recording_gradients,
@@ -91,8 +91,7 @@ def grasp(
     flow*, equations 6 to 8 and algorithm 2.
     """
     check_finite("temperature", temperature)
-    if temperature <= 0:
-        raise ValueError(f"temperature={temperature!r}, expected a positive number")
+    check_number("temperature", temperature, above=0)
     found = masked_or_prunable(model, targets, exclude)
     seed = drawn_seed(generator)
     with recording_gradients(), same_random_state(model, seed):

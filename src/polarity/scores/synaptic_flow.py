@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_fraction
+from polarity._checks import all_finite, check_fraction, check_integer
 from polarity._running import (
     call,
     map_tensors,
@@ -16,7 +16,7 @@ from polarity._running import (
     twice_differentiable,
 )
 from polarity.scores._loss_gradients import gradients, scored_copy
-from polarity.selection.top_k import all_finite, keep_top
+from polarity.selection.top_k import keep_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
@@ -179,12 +179,7 @@ def _ones(example_inputs: Any, like: Tensor) -> Any:
 
 
 def _check(density: float, steps: int, dtype: torch.dtype | None) -> None:
-    check_fraction("density", density)
-    if density == 0:
-        raise ValueError(f"density={density!r} leaves nothing to rank, expected one in (0, 1]")
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps={steps!r} is a {type(steps).__name__}, expected an int")
-    if steps < 1:
-        raise ValueError(f"steps={steps!r}, expected at least 1")
+    check_fraction("density", density, zero=False)
+    check_integer("steps", steps, at_least=1)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype={dtype!r}, expected a floating-point torch.dtype or None")
