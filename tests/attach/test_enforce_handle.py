@@ -230,7 +230,30 @@ def remember(model: nn.Module, optimizer: Any, start: Any) -> None:
     pol.imp_prune(model, density=0.3)
 
 
-CHANGES = [prune_by_load_masks, revive, round_of_imp, round_of_lrr, prune_by_scores, restore]
+def resign(model: nn.Module, optimizer: Any, start: Any) -> None:
+    pol.imp_prune(model, 0.3, optimizer=optimizer)
+    pol.reinit_signs(model, init=start)
+
+
+def give_back(model: nn.Module, optimizer: Any, start: Any) -> None:
+    """Go on dense with what was pruned given back, then prune again."""
+    before = pol.RewindPoint.capture(model)
+    pol.imp_prune(model, 0.3, optimizer=optimizer)
+    pol.reinit_signs(model, "standard", init=start, trained=before)
+    train(model, optimizer, 3, seed=11)
+    pol.imp_prune(model, density=0.3)
+
+
+CHANGES = [
+    resign,
+    give_back,
+    prune_by_load_masks,
+    revive,
+    round_of_imp,
+    round_of_lrr,
+    prune_by_scores,
+    restore,
+]
 CHANGES += [assign, remember]
 
 
