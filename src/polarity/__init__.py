@@ -4,6 +4,7 @@ The public names are listed in ``__all__``; ``help(polarity.imp_prune)`` and the
 """
 
 from polarity import densities, deploy, scores
+from polarity._bits.random import VERSION as _DRAWS_VERSION
 from polarity.analysis import (
     ErrorBarrier,
     FlipReport,
@@ -35,6 +36,8 @@ from polarity.targets.search import find_targets
 from polarity.tickets.signed_mask import SignedMask, signed_mask
 
 __version__ = "0.1.0"
+# Another version draws other signs, masks and scores from the same seed.
+__draws_version__ = _DRAWS_VERSION
 
 __all__ = [
     "Delta",

@@ -237,7 +237,7 @@ def test_merging_a_remembered_mask_keeps_every_weight() -> None:
     model = pol.mask_weights(small())
     start = pol.RewindPoint.capture(model)
     pol.imp_prune(model, density=0.4)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     output = outputs(model, INPUTS)
     assert torch.equal(outputs(pol.merge(model), INPUTS), output)
     assert pol.density(model) == 1.0

@@ -231,7 +231,9 @@ def test_a_compiled_layer_follows_every_change_of_its_mask(kind: Kind, form: For
         lambda: pol.imp_prune(model, density=0.4),
         lambda: pol.imp_prune(model, density=0.3),
         lambda: [mask.logical_not_() for _, mask in leaf_and_mask(model)],
-        lambda: pol.reinit_signs(model, "standard", init=pol.RewindPoint.capture(model)),
+        lambda: pol.reinit_signs(
+            model, "standard", init=(now := pol.RewindPoint.capture(model)), trained=now
+        ),
         lambda: pol.imp_prune(model, density=0.1),
     ]
     compilations = []

@@ -59,8 +59,15 @@ def one_rank(rank: int, folder: str) -> None:
     note("resigned")
     train()
     note("trained")
+    now = pol.RewindPoint.capture(model)
     pol.reinit_signs(
-        model, "standard", pol.Epsilon(0.2), init=start, scope="global", generator=draw
+        model,
+        "standard",
+        pol.Epsilon(0.2),
+        init=start,
+        trained=now,
+        scope="global",
+        generator=draw,
     )
     note("revived")
     train()

@@ -6,10 +6,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from polarity._bits.bit_packing import pack_bits, unpack_bits
 from torch import nn
 
 import polarity as pol
-from polarity._bits.bit_packing import few_places, pack_bits, unpack_bits
 from polarity.targets.search import attached
 
 
@@ -190,15 +190,6 @@ def test_memory_that_numpy_takes_is_under_half_a_byte_per_weight():
         finally:
             tracemalloc.stop()
         assert 0.05 < peak / 4e6 < 0.5
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 1.0])
-def test_few_places_are_those_of_the_set_bits(share):
-    bools = np.random.default_rng(0).random(1003) < share
-    packed = np.packbits(bools, bitorder="little")
-    count = int(bools.sum())
-    assert few_places(packed, count).tolist() == np.flatnonzero(bools).tolist()
-    assert count == 0 or few_places(packed, count - 1) is None
 
 
 @each_form

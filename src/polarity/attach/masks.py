@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize, prune
 
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.registering import own_class, register_lean
+from polarity.parametrizations.registering import own_class, register_light
 from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
@@ -110,10 +110,10 @@ def attach_masks(found: Mapping[str, Target]) -> None:
 def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_is: bool) -> None:
     """Register a masking; with ``as_it_is`` the weight is stored without being copied."""
     if not as_it_is:
-        register_lean(module, tensor_name, masking)
+        register_light(module, tensor_name, masking)
         return
     # Under a mask of all ones the weight itself is what is stored: no need to copy it.
-    chain = register_lean(module, tensor_name, nn.Identity())
+    chain = register_light(module, tensor_name, nn.Identity())
     masking.train(module.training)
     chain[0] = masking
 

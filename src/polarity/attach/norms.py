@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from polarity.attach.norm_alpha import norm_interps
 from polarity.attach.norm_layers import find_norms, norm_interp
 from polarity.parametrizations.norm_interp import NormInterp
-from polarity.parametrizations.registering import own_class, register_lean
+from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
 from polarity.rewind import RewindPoint
 from polarity.targets.search import all_targets
@@ -106,7 +106,7 @@ def interpolate_norms(
         for use in target.owners:
             accept_plain_checkpoints(use.module)
             own_class(use.module)
-            register_lean(use.module, use.tensor_name, interp)
+            register_light(use.module, use.tensor_name, interp)
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize, prune
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.registering import own_class, register_lean
+from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.selection.top_k import all_finite
 from polarity.targets.recurrent import release_flat_weights
@@ -131,7 +131,7 @@ def _convert(
         elif torch_mask(module, tensor_name) is not None:
             prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
         own_class(module)
-        chains.append(register_lean(module, tensor_name, form))
+        chains.append(register_light(module, tensor_name, form))
         if len(chains) > 1:
             chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1
     m, v = chains[0].original0, chains[0].original1

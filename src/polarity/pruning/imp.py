@@ -37,7 +37,8 @@ def imp_prune(
     Iterative magnitude pruning trains, prunes a fraction of the survivors, gives the rest their
     initial values back, and repeats. With a point captured after some warm-up it is weight
     rewinding. Without ``rewind`` the survivors keep their trained values, for
-    :func:`reinit_signs` or for gradual pruning.
+    :func:`reinit_signs` or for gradual pruning. Pruned values are not kept: capture a
+    :class:`RewindPoint` before the call if strategy ``standard`` is to give them back.
 
     Args:
         model: any module; without masks, all its prunable weights are masked first.

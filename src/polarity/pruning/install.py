@@ -26,7 +26,7 @@ def install(
     """
     for name, target in found.items():
         assert target.masking is not None
-        target.masking.mask.copy_(chosen.new_mask(name))
+        chosen.write(name, target.masking.mask)
         target.masking.enforce = True
     for name, target in found.items():
         assert target.masking is not None

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,32 +140,47 @@ class Chosen:
             )
 
     def new_mask(self, name: str) -> Tensor:
-        """Return a new bool tensor of the entries of a tensor that stay, laid out as the tensor.
+        """Return a new row-major bool tensor of the entries of a tensor that stay."""
+        entries = self._entries[name]
+        mask = torch.empty(entries.shape, dtype=torch.bool, device=entries.device)
+        self.write(name, mask)
+        return mask
 
-        Each tensor's mask depends on that tensor's values and mask alone from here on.
+    def write(self, name: str, mask: Tensor) -> None:
+        """Set ``mask`` to one where an entry of a tensor stays and to zero elsewhere, in place.
+
+        Args:
+            name: the tensor.
+            mask: of its shape and on its device, of any dtype; it may be the mask that the choice
+                was made under.
         """
         entries, place = self._entries[name], self._places[name]
-        order = place.order
         row_major = tuple(range(len(entries.shape)))
+        order = row_major if place.order is None else place.order
         torn = 0 < sum(place.kept_ties) < sum(place.ties)
-        if torn and order not in (None, row_major):
+        if torn and order != row_major:
             # The first of equal entries are the first in row-major order.
             field = entries.field(name, place.keys, None)
             ties = ties_of(field, place.keys, place.threshold)
             kept_ties = first_of(ties, sum(place.kept_ties))
             place = replace(place, field=field, ties=ties, kept_ties=kept_ties)
-            order = None
-        order = row_major if order is None else order
-        shape = [entries.shape[dim] for dim in order]
-        flat = torch.empty(entries.shape.numel(), dtype=torch.bool, device=entries.device)
-        target: Any = flat.numpy() if entries.device.type == "cpu" else flat
+            order = row_major
+        ordered = mask.permute(order)
+        target = ordered if ordered.is_contiguous() else torch.empty_like(ordered).contiguous()
+        flat = target.view(-1)
+        # Numpy converts bools to floats six times as fast; it has no bfloat16.
+        array = flat.numpy() if flat.is_cpu and flat.dtype != torch.bfloat16 else None
 
         def write(_: int, chunk: int, space: Space) -> None:
             where = place.field.parts[chunk]
-            target[where] = place.field.kept(
+            kept = place.field.kept(
                 where, place.threshold, place.ties[chunk], place.kept_ties[chunk], space
             )
+            if isinstance(array, np.ndarray):
+                np.copyto(array[where], kept)
+            else:
+                flat[where].copy_(torch.as_tensor(kept))
 
         run([place.field], place.keys, write)
-        back = sorted(range(len(order)), key=order.__getitem__)
-        return flat.view(shape).permute(back)
+        if target is not ordered:
+            ordered.copy_(target)

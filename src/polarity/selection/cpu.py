@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polarity._bits.arrays import read_only
-from polarity._bits.bit_packing import few_places
+from polarity._bits.bits import few_places
 from polarity.selection.keys import Integers, Keys
 from polarity.selection.passes import Bracket, Part, Space
 

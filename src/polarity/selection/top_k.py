@@ -145,7 +145,7 @@ def keep_largest(
     complaint = "{name!r} has {bad} NaN or infinite weights; nothing was pruned"
     chosen = Chosen(entries, keep, signed=False, complaint=complaint)
     for name in weights:
-        masks[name].copy_(chosen.new_mask(name))
+        chosen.write(name, masks[name])
     return chosen.kept
 
 
