@@ -11,11 +11,11 @@ import tyro
 
 # Each word of the command line: the module whose `main` takes its options, and their class.
 COMMANDS = {
-    "fragility": ("benchmarks.papers.fragility", "FragilityOptions"),
-    "zero-crossing": ("benchmarks.papers.zero_crossing", "ZeroCrossingOptions"),
-    "winning-sign": ("benchmarks.papers.winning_sign", "WinningSignOptions"),
-    "sign-in": ("benchmarks.papers.sign_in", "SignInOptions"),
-    "sign-in-theory": ("benchmarks.theory.command", "TheoryOptions"),
+    "fragility": ("benchmarks.papers.signs.fragility", "FragilityOptions"),
+    "zero-crossing": ("benchmarks.papers.signs.zero_crossing", "ZeroCrossingOptions"),
+    "winning-sign": ("benchmarks.papers.winning_sign.command", "WinningSignOptions"),
+    "sign-in": ("benchmarks.papers.sign_in.command", "SignInOptions"),
+    "sign-in-theory": ("benchmarks.papers.sign_in_theory.command", "TheoryOptions"),
     "zoo": ("benchmarks.zoo", "ZooOptions"),
     "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.published import PAPERS, setup
+from benchmarks.pages.published import PAPERS, setup
 
 Result = dict[str, Any]
 
@@ -54,9 +54,9 @@ class Section:
 
 def main(options: ReportOptions) -> int:
     """Writes the reports and gives the exit code."""
-    from benchmarks.results import load_results
-    from benchmarks.sign_in.report import write_page as write_sign_in
-    from benchmarks.sign_in.sweep import load_results as load_sign_in
+    from benchmarks.harness.results import load_results
+    from benchmarks.papers.sign_in.report import write_page as write_sign_in
+    from benchmarks.papers.sign_in.sweep import load_results as load_sign_in
 
     written = write_reports(load_results(options.results), options.out)
     if sign_in := load_sign_in(options.results):
@@ -73,13 +73,13 @@ def main(options: ReportOptions) -> int:
 
 
 def _theory(results: Path, out: Path) -> list[Path]:
-    from benchmarks.theory.page import report
+    from benchmarks.papers.sign_in_theory.report import report
 
     return report(results, out)
 
 
 def _winning_sign(results: Path, out: Path) -> list[Path]:
-    from benchmarks.winning_sign.report import write
+    from benchmarks.papers.winning_sign.report import write
 
     return write(results, out)
 
@@ -121,7 +121,7 @@ def write_reports(results: Sequence[Result], out: Path) -> list[Path]:
         mine = [result for result in results if result["experiment"] == experiment]
         if not mine:
             continue
-        paper = (import_module(f"benchmarks.papers.{experiment}").__doc__ or "").strip()
+        paper = (import_module(f"benchmarks.papers.signs.{experiment}").__doc__ or "").strip()
         section = experiment_markdown(mine, out, details=True)
         text = f"# {paper}\n\n{section.text}\n"
         path = out / f"{experiment}.md"
@@ -143,9 +143,9 @@ def experiment_markdown(
     Returns:
         The Markdown and the plots drawn.
     """
-    from benchmarks.estimates import same_settings, sweeps
-    from benchmarks.published import best_over_grid
-    from benchmarks.tables import accuracy_table, sign_table, summary_table
+    from benchmarks.pages.published import best_over_grid
+    from benchmarks.papers.signs.estimates import same_settings, sweeps
+    from benchmarks.papers.signs.tables import accuracy_table, sign_table, summary_table
 
     parts: list[str] = []
     drawn: list[Path] = []
@@ -172,7 +172,7 @@ def experiment_markdown(
 
 def _draw(group: list[Result], sweep: Any, published: Any, folder: Path) -> list[Path]:
     # matplotlib is slow to import and only needed here.
-    from benchmarks.plots import plot_rounds, plot_sweep
+    from benchmarks.papers.signs.plots import plot_rounds, plot_sweep
 
     config = group[0]["config"]
     # Two groups of one network differ in settings that a file name has no room for.

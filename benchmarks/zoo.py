@@ -47,7 +47,7 @@ def main(options: ZooOptions) -> int:
     import torchvision
     from tqdm import tqdm
 
-    from benchmarks.results import git_commit, machine, versions
+    from benchmarks.harness.results import git_commit, machine, versions
 
     every = torchvision.models.list_models(module=torchvision.models)
     known = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
@@ -181,7 +181,7 @@ def line(row: dict[str, Any]) -> str:
 
 def write_page(results: Path, docs: Path) -> Path:
     """Writes `zoo.md` from a result file and gives its path."""
-    from benchmarks.tables import markdown
+    from benchmarks.papers.signs.tables import markdown
 
     result = json.loads(results.read_text())
     rows: Sequence[dict[str, Any]] = result["rows"]

@@ -9,11 +9,11 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.config import Arch, Init
 from benchmarks.models.conv import conv
 from benchmarks.models.fc import fc
 from benchmarks.models.initialise import initialise
 from benchmarks.models.vgg import load_features, vgg16, weights_have_batch_norm
+from benchmarks.papers.signs.config import Arch, Init
 
 ARCHS: tuple[str, ...] = get_args(Arch)
 
@@ -41,7 +41,7 @@ def build_model(
         arch: One of `ARCHS`.
         dataset_shape: Channels, height and width of an image.
         classes: Number of outputs.
-        init: One of `benchmarks.config.Init`; `default_init(arch)` where it is not given.
+        init: One of the names in `Init`; `default_init(arch)` by default.
         generator: A CPU generator; the one with seed 0 where it is not given.
         weights: For `vgg16_pretrained`, a state_dict file of torchvision's vgg16 or vgg16_bn.
 

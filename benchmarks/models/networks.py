@@ -7,9 +7,9 @@ from typing import get_args
 import torch
 from torch import nn
 
+from benchmarks.harness.recipes import NetworkName
 from benchmarks.models.deit import deit_small
 from benchmarks.models.resnet import cifar_resnet, resnet18, resnet50
-from benchmarks.recipes import NetworkName
 
 NETWORKS: tuple[str, ...] = get_args(NetworkName)
 # Those whose width and stem can be chosen.

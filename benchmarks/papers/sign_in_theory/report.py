@@ -1,0 +1,120 @@
+"""The page of the theory section, made from its result files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.harness.results import read_result
+from benchmarks.papers.sign_in_theory import page_more as more
+from benchmarks.papers.sign_in_theory import page_tables as tables
+from benchmarks.papers.sign_in_theory.records import SCHEMA, Record
+
+# In the order in which the page needs them.
+_PARTS = (
+    "portrait",
+    "table2",
+    "table8",
+    "dependence",
+    "step_size",
+    "students",
+    "figure7",
+    "failure",
+    "obstruction",
+    "speed",
+)
+_STEM = "sign_in_theory"
+
+
+def report(results: Path, out: Path) -> list[Path]:
+    """Writes the page and the pictures it shows.
+
+    Args:
+        results: Folder with one result file for every part of the section.
+        out: Folder of the page.
+
+    Returns:
+        The files written, the page first.
+    """
+    from benchmarks.papers.sign_in_theory import plots
+    from benchmarks.papers.sign_in_theory.student_plots import plot_students
+
+    records: dict[str, Record] = {}
+    for part in _PARTS:
+        record = read_result(results / f"{part}.json")
+        if record.get("schema") != SCHEMA:
+            raise ValueError(f"{results / part}.json is not a result of the theory section")
+        records[part] = record
+    out.mkdir(parents=True, exist_ok=True)
+    drawing: dict[str, Callable[[Record, Path], Path]] = {
+        "portrait": plots.plot_portrait,
+        "dependence": plots.plot_dependence,
+        "students": plot_students,
+        "figure7": plots.plot_figure7,
+        "failure": plots.plot_failure,
+        "obstruction": plots.plot_obstruction,
+    }
+    drawn = [draw(records[part], out / f"{_STEM}-{part}.png") for part, draw in drawing.items()]
+    page = out / f"{_STEM}.md"
+    page.write_text(_text(records), encoding="utf-8")
+    return [page, *drawn]
+
+
+def _text(records: dict[str, Record]) -> str:
+    sections = [
+        _INTRODUCTION,
+        "## Theorems 5.1 and 5.2: phase portraits (Figure 3)",
+        _picture("portrait"),
+        tables.portrait(records["portrait"]),
+        "## Table 2: a < 0, five inputs",
+        tables.table2(records["table2"]),
+        "## Table 8: four sign cases, four methods",
+        tables.table8(records["table8"]),
+        "## Figure 7: paths and losses with five inputs",
+        _picture("figure7"),
+        tables.figure7(records["figure7"]),
+        "## What Tables 2 and 8 depend on",
+        _picture("dependence"),
+        tables.dependence(records["dependence"]),
+        tables.step_size(records["step_size"]),
+        "## The failure case after Figure 7: a random teacher",
+        _picture("failure"),
+        tables.failure(records["failure"]),
+        "## Theorem 5.4: no reparameterisation crosses w = 0",
+        _picture("obstruction"),
+        more.obstruction(records["obstruction"]),
+        "## Figures 4 and 6: several neurons",
+        _picture("students"),
+        more.students(records["students"]),
+        "## Speed of the batch",
+        more.speed(records["speed"]),
+        "## Provenance",
+        more.provenance(records),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _picture(part: str) -> str:
+    return f"![{part}]({_STEM}-{part}.png)"
+
+
+_INTRODUCTION = """\
+# Sign-In to the Lottery: the theory section
+
+One neuron f(z) = a·relu(wᵀz) learns from another one with ã = 1 and w̃ = (1, 0, …, 0). Sparse means
+that the student has the one input that matters (d = 1), overparameterised that it has five. Sign-In
+descends on m and v with a or w = m·v and m² − v² = β at the start; it is not rescaled on the way.
+
+Everything below is float64, full batch, plain gradient descent on half the mean squared error, and
+comes from the JSON files in `benchmarks/results/theory`:
+
+```bash
+python -m benchmarks sign_in theory
+```
+
+The paper leaves the number of samples, the scale of the initialisation and what counts as a success
+open. Unless a caption says otherwise it is n = 256 samples z ~ N(0, I) that all runs share,
+w ~ N(0, I) with signs as the case asks, a = ±‖w‖, and a final loss below 1e-4. Brackets are exact
+(Clopper and Pearson) 95 % intervals over the initialisations; they know nothing of other data sets,
+which the section on dependence varies. No run is stopped early unless its state is a fixed point of
+the step to the last bit or no longer finite."""

@@ -1,0 +1,121 @@
+"""What decides the outcome of one AWS run, its name and its random streams; nothing needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from benchmarks.harness.recipes import Recipe
+from benchmarks.papers.winning_sign.recipes import AwsRecipe
+
+EXPERIMENT = "winning_sign"
+AwsArch = Literal[
+    "small_resnet",
+    "resnet20",
+    "resnet32",
+    "resnet50",
+    "mixer",
+    "mixer_s16",
+    "small_vgg",
+    "vgg11_bn",
+    "mobilenet_v2",
+    "shufflenet_v2",
+    "efficientnet_b0",
+]
+# How a sparse network is found.
+Finder = Literal["lrr", "aws", "imp", "wr", "gem_miner"]
+# rounds: find; final: train a ticket or a baseline; barrier: walk between two trained networks.
+Kind = Literal["rounds", "final", "barrier"]
+
+
+@dataclass(frozen=True)
+class AwsConfig:
+    """One run: a setting, and what of the comparison is computed in it.
+
+    Attributes:
+        recipe: How networks are trained, and how many rounds there are.
+        seed: Of every random stream.
+        train_size: Random subset of that many training images; None is all.
+        test_size: Likewise of the test images.
+        recalibrate: Training images that batch-norm statistics are computed from at a point of an
+            error barrier.
+        prune_classifier: Count and prune the classifier too.
+        official_signs: Tickets lend the signs of classifier and biases too, as the official code's.
+        score_lr: Learning rate of Gem-Miner's scores.
+        score_penalty: Its L2 penalty on them.
+        device: Where it runs.
+        bf16: Forward passes in bfloat16.
+        kind: What sort of run this is.
+        subject: What is found, trained or compared; see `contestants`.
+        round: Round of the ticket, 0 for dense networks.
+        order: Which SGD noise the final training has.
+    """
+
+    recipe: AwsRecipe
+    seed: int
+    train_size: int | None = None
+    test_size: int | None = None
+    recalibrate: int = 1000
+    prune_classifier: bool = False
+    official_signs: bool = False
+    score_lr: float = 0.1
+    score_penalty: float = 0.0
+    device: str = "cpu"
+    bf16: bool = False
+    kind: Kind = "rounds"
+    subject: str = "lrr"
+    round: int = 0
+    order: int = 0
+
+    def task(self, kind: Kind, subject: str, round: int = 0, order: int = 0) -> AwsConfig:
+        """Another run of the same setting and seed.
+
+        What does not bear on it is left out of its digest: Gem-Miner's settings on other runs.
+        """
+        task = replace(self, kind=kind, subject=subject, round=round, order=order)
+        if subject != "gem_miner":
+            task = replace(task, score_lr=0.0, score_penalty=0.0)
+        return task
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as a result file states them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> AwsConfig:
+        """Reads back what `as_json` gave."""
+        recipe = AwsRecipe(**{**stored["recipe"], "final": Recipe(**stored["recipe"]["final"])})
+        return cls(**{**stored, "recipe": recipe})
+
+    @property
+    def digest(self) -> str:
+        """Short hash of the settings; the note of a recipe decides nothing."""
+        decisive = self.as_json()
+        decisive["recipe"].pop("note")
+        canonical = json.dumps(decisive, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    @property
+    def run_id(self) -> str:
+        """Readable and unique name of the run, fit for a file name."""
+        place = [] if self.kind == "rounds" else [f"round{self.round}"]
+        order = [f"order{self.order}"] if self.kind == "final" else []
+        subject = self.subject.replace(":", "-")  # not every file system takes colons
+        parts = (EXPERIMENT, self.recipe.dataset, self.recipe.arch, self.kind, subject)
+        return "-".join((*parts, *place, *order, f"seed{self.seed}", self.digest))
+
+    @property
+    def density(self) -> float:
+        """Density of the ticket's round."""
+        return (1 - self.recipe.amount) ** self.round
+
+    def stream(self, purpose: str) -> int:
+        """Seed of one of the streams: init, fresh, other, rounds, alpha, scores, order0, ….
+
+        They depend on the seed alone: contestants start from the same fresh network and see the
+        same batches, so that they differ in their tickets and nothing else.
+        """
+        text = f"polarity winning_sign, seed {self.seed}, stream {purpose}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,214 @@
+"""Who takes part in the comparisons: what each network begins its final training with.
+
+The names are those of the published table: `lrr` and `aws` are the sparse networks as they were
+found, `init+…` is a fresh random network that a ticket was applied to, `other+…` another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import polarity as pol
+from benchmarks.papers.winning_sign.networks import norm_parameters
+
+# The bias that appendix A initialises normalisation layers with, so that its sign can be seen.
+NORM_BIAS = 0.1
+# What the official code takes signs of beside the masked weights: classifier and biases.
+OFFICIAL = (nn.Linear, nn.Conv2d)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One network of a comparison.
+
+    Attributes:
+        finder: Whose ticket it carries; None for the dense network.
+        fresh: Stream of the random network that the ticket is applied to; None where training goes
+            on from the found network itself.
+        give: What a fresh network gets from the found one.
+        label: As tables and legends call it.
+    """
+
+    finder: str | None
+    fresh: str | None
+    give: Callable[[nn.Module, nn.Module, bool], nn.Module] | None
+    label: str
+
+
+def signs(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
+    """The signed mask: |θ_init| ⊙ s."""
+    include = OFFICIAL if official else None
+    return pol.signed_mask(found, include=include).apply(fresh)
+
+
+def mask_only(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
+    """The mask, each weight with the sign that it has: θ_init ⊙ m."""
+    return pol.mask_weights(fresh, masks=pol.masks(found))
+
+
+@torch.no_grad()
+def signs_and_norms(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
+    """The signed mask and the trained normalisation parameters (Figure 2)."""
+    signs(fresh, found, official)
+    for name in norm_parameters(fresh):
+        fresh.get_parameter(name).copy_(found.get_parameter(name))
+    return fresh
+
+
+@torch.no_grad()
+def signs_of_norms_too(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
+    """The signed mask, and norms of scale 1 and bias 0.1 with the trained signs (appendix A)."""
+    signs(fresh, found, official)
+    for name in norm_parameters(fresh):
+        size = NORM_BIAS if name.endswith("bias") else 1.0
+        fresh.get_parameter(name).copy_(size * found.get_parameter(name).sign())
+    return fresh
+
+
+@torch.no_grad()
+def norm_bias_alone(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
+    """The signed mask, and norms of scale 1 and bias +0.1: appendix A without the signs."""
+    signs(fresh, found, official)
+    for name in norm_parameters(fresh):
+        fresh.get_parameter(name).fill_(NORM_BIAS if name.endswith("bias") else 1.0)
+    return fresh
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "dense": Contestant(None, "init", None, "dense"),
+    # Final training alone is shorter than what LRR and AWS networks have had by then.
+    "dense_longer": Contestant(None, "init", None, "dense, as many epochs as LRR and AWS"),
+    "lrr": Contestant("lrr", None, None, "LRR"),
+    "aws": Contestant("aws", None, None, "AWS"),
+    "init+lrr_sign": Contestant("lrr", "fresh", signs, "init + LRR sign"),
+    "init+aws_sign": Contestant("aws", "fresh", signs, "init + AWS sign"),
+    "init+lrr_mask": Contestant("lrr", "fresh", mask_only, "init + LRR mask"),
+    "init+lrr_sign+norms": Contestant(
+        "lrr", "fresh", signs_and_norms, "init + LRR sign, trained norms"
+    ),
+    "init+lrr_sign+norm_signs": Contestant(
+        "lrr", "fresh", signs_of_norms_too, "init + LRR sign, norm signs, β 0.1"
+    ),
+    "init+lrr_sign+norm_bias": Contestant(
+        "lrr", "fresh", norm_bias_alone, "init + LRR sign, β 0.1"
+    ),
+    "other+lrr_sign": Contestant("lrr", "other", signs, "another init + LRR sign"),
+    "other+aws_sign": Contestant("aws", "other", signs, "another init + AWS sign"),
+    "imp": Contestant("imp", None, None, "IMP"),
+    "wr": Contestant("wr", None, None, "weight rewinding"),
+    "gem_miner": Contestant("gem_miner", None, None, "Gem-Miner"),
+}
+SIX = ("dense", "lrr", "aws", "init+lrr_sign", "init+aws_sign", "init+lrr_mask")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the paper: its contestants at every density, and its pairs at one.
+
+    Attributes:
+        everywhere: Contestants at every reported density.
+        once: Contestants at the density of the barriers only.
+        pairs: Names in `PAIRS`, at the density of the barriers.
+        source: Where in the paper.
+    """
+
+    everywhere: Sequence[str]
+    pairs: Sequence[str] = ()
+    once: Sequence[str] = ()
+    source: str = ""
+
+
+# An endpoint is a contestant after its final training with one SGD noise, a found network as it
+# is, or a found network with initial norms.
+Endpoint = tuple[str, str, int]
+PAIRS: dict[str, tuple[Endpoint, Endpoint]] = {
+    # Stability against SGD noise as the paper defines it: one start, two orders of the data.
+    **{
+        f"noise:{name}": (("final", name, 0), ("final", name, 1))
+        for name in ("lrr", "aws", "init+lrr_sign", "init+aws_sign", "init+lrr_sign+norms")
+    },
+    # As the official script measures it: two random initialisations too.
+    **{
+        f"two-inits:{name}_sign": (
+            ("final", f"init+{name}_sign", 0),
+            ("final", f"other+{name}_sign", 1),
+        )
+        for name in ("lrr", "aws")
+    },
+    # Linear mode connectivity to the solution that the ticket came from.
+    **{
+        f"solution:{name}": (("final", name.split("+")[1].split("_")[0], 0), ("final", name, 1))
+        for name in ("init+lrr_sign", "init+aws_sign", "init+lrr_sign+norms")
+    },
+    "solution:init+lrr_sign+norm_signs": (
+        ("final", "lrr", 1),
+        ("final", "init+lrr_sign+norm_signs", 0),
+    ),
+    # What AWS is made to keep low: from the found network to the same with initial norms.
+    "norms:lrr": (("found", "lrr", 0), ("initial-norms", "lrr", 0)),
+    "norms:aws": (("found", "aws", 0), ("initial-norms", "aws", 0)),
+}
+
+PARTS: dict[str, Part] = {
+    "six": Part(
+        SIX[1:],
+        (
+            "noise:lrr",
+            "noise:aws",
+            "noise:init+lrr_sign",
+            "noise:init+aws_sign",
+            "two-inits:lrr_sign",
+            "two-inits:aws_sign",
+            "solution:init+lrr_sign",
+            "solution:init+aws_sign",
+            "norms:lrr",
+            "norms:aws",
+        ),
+        ("dense_longer",),
+        source="Figure 3 and Table 2",
+    ),
+    "norms": Part(
+        ("lrr", "init+lrr_sign", "init+lrr_sign+norms", "init+lrr_mask"),
+        (
+            "noise:lrr",
+            "noise:init+lrr_sign",
+            "noise:init+lrr_sign+norms",
+            "solution:init+lrr_sign",
+            "solution:init+lrr_sign+norms",
+        ),
+        source="Figure 2",
+    ),
+    "norm_signs": Part(
+        ("lrr", "init+lrr_sign"),
+        ("solution:init+lrr_sign", "solution:init+lrr_sign+norm_signs"),
+        ("init+lrr_sign+norm_signs", "init+lrr_sign+norm_bias"),
+        source="appendix A, Figure 5",
+    ),
+    "gem_miner": Part(("aws", "init+aws_sign", "gem_miner"), source="Figure 4"),
+    "rewinding": Part(("imp", "wr"), source="section 2"),
+}
+
+
+def start(
+    name: str, found: nn.Module | None, fresh: nn.Module | None, *, official: bool = False
+) -> nn.Module:
+    """The network that a contestant's final training begins with.
+
+    Args:
+        name: One of `CONTESTANTS`.
+        found: The network that its finder found, masked, norms not interpolated any more.
+        fresh: A fresh masked network of the contestant's stream.
+        official: Take signs of classifier and biases too, as the official code does.
+    """
+    contestant = CONTESTANTS[name]
+    network = found if contestant.fresh is None else fresh
+    if network is None or (found is None and contestant.give is not None):
+        lacking = "found" if found is None else "fresh"
+        raise ValueError(f"{name} cannot begin without a {lacking} network")
+    if contestant.give is None or found is None:
+        return network
+    return contestant.give(network, found, official)

@@ -1,0 +1,238 @@
+"""The paper's figures in form: accuracy against remaining ratio, and error along linear paths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from benchmarks.papers.winning_sign.contestants import CONTESTANTS
+from benchmarks.papers.winning_sign.outcomes import Outcomes
+from benchmarks.papers.winning_sign.report import pair_label
+
+# The paper's colours by network; marks serve those who cannot tell or print them.
+_LOOKS = {
+    "lrr": ("#1f77b4", "o"),
+    "aws": ("#2ca02c", "s"),
+    "init+lrr_sign": ("#ff7f0e", "^"),
+    "init+aws_sign": ("#d62728", "D"),
+    "init+lrr_mask": ("#9467bd", "v"),
+    "init+lrr_sign+norms": ("#8c564b", "P"),
+    "init+lrr_sign+norm_signs": ("#17becf", "X"),
+    "init+lrr_sign+norm_bias": ("#bcbd22", "<"),
+    "gem_miner": ("#333333", "*"),
+    "imp": ("#e377c2", "h"),
+    "wr": ("#7f7f7f", "p"),
+}
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_DPI = 180
+# Figure, contestants of its left panel, and the pairs of the others under their titles.
+_FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
+    "figure3": (
+        "Six networks, as in Figure 3",
+        ("lrr", "aws", "init+lrr_sign", "init+aws_sign", "init+lrr_mask"),
+        {
+            "(b) SGD-noise stability": ("noise:lrr", "noise:init+lrr_sign", "noise:init+aws_sign"),
+            "(c) to the LRR / AWS solution": (
+                "noise:lrr",
+                "solution:init+lrr_sign",
+                "solution:init+aws_sign",
+            ),
+        },
+    ),
+    "figure2": (
+        "Trained norms kept, as in Figure 2",
+        ("lrr", "init+lrr_sign", "init+lrr_sign+norms", "init+lrr_mask"),
+        {
+            "(b) SGD-noise stability": (
+                "noise:lrr",
+                "noise:init+lrr_sign",
+                "noise:init+lrr_sign+norms",
+            ),
+            "(c) to the LRR solution": (
+                "noise:lrr",
+                "solution:init+lrr_sign",
+                "solution:init+lrr_sign+norms",
+            ),
+        },
+    ),
+    "figure4": (
+        "Beside Gem-Miner, as in Figure 4",
+        ("aws", "init+aws_sign", "gem_miner"),
+        {},
+    ),
+    "figure5": (
+        "Signs of norms transferred, as in Figure 5",
+        ("lrr", "init+lrr_sign", "init+lrr_sign+norm_bias", "init+lrr_sign+norm_signs"),
+        {
+            "(b) to the LRR solution": (
+                "noise:lrr",
+                "solution:init+lrr_sign",
+                "solution:init+lrr_sign+norm_signs",
+            )
+        },
+    ),
+    "paths": (
+        "Beyond the paper's figures",
+        (),
+        {
+            "another initialisation too": ("two-inits:lrr_sign", "two-inits:aws_sign"),
+            "found network to initial norms": ("norms:lrr", "norms:aws"),
+        },
+    ),
+}
+
+
+def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
+    """Draws every figure that the results have something for.
+
+    Args:
+        outcomes: One setting.
+        folder: Where PNGs are written.
+
+    Returns:
+        Paths and captions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for name, (title, contestants, paths) in _FIGURES.items():
+        own = set(contestants) - {"lrr", "aws", "init+lrr_sign", "init+aws_sign"}
+        shown = [c for c in contestants if any(outcomes.accuracy(c, k) for k in outcomes.rounds)]
+        panels = {
+            panel: [pair for pair in pairs if outcomes.curve(pair) is not None]
+            for panel, pairs in paths.items()
+        }
+        panels = {panel: pairs for panel, pairs in panels.items() if pairs}
+        # A figure needs what is its own, not only what it shares with another.
+        if (contestants and not own & set(shown)) or not (shown or panels):
+            continue
+        path = folder / f"{_stem(outcomes)}-{name}.png"
+        _figure(outcomes, title, shown, panels, path)
+        caption = f"{title}: {_small(outcomes)}. Mean and standard deviation over seeds."
+        drawn.append((path, caption))
+    return drawn
+
+
+def _figure(
+    outcomes: Outcomes,
+    title: str,
+    contestants: Sequence[str],
+    panels: dict[str, list[str]],
+    path: Path,
+) -> None:
+    count = bool(contestants) + len(panels)
+    with matplotlib.rc_context(_STYLE):
+        # A single panel still has room for its title and the legend beside each other.
+        size = (3.1 * max(count, 1.6) + 0.4, 3.7)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = list(figure.subplots(1, count, squeeze=False)[0])
+        if contestants:
+            _accuracy_panel(grid.pop(0), outcomes, contestants, lettered=bool(panels))
+        for axes, (panel, pairs) in zip(grid, panels.items(), strict=True):
+            _path_panel(axes, outcomes, panel, pairs)
+        handles: dict[str, Any] = {}
+        for axes in figure.axes:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        note = _small(outcomes)
+        if count == 1:  # too narrow for the whole line
+            note = note.replace(": ", ":\n", 1)
+        figure.suptitle(f"{title}\n{note}", fontsize=9.5)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles))
+        )
+        figure.savefig(path, dpi=_DPI)
+
+
+def _accuracy_panel(
+    axes: Axes, outcomes: Outcomes, contestants: Sequence[str], *, lettered: bool
+) -> None:
+    dense = outcomes.accuracy("dense", 0)
+    if dense is not None:
+        axes.axhline(dense.mean, color="#7f7f7f", ls=":", label="dense")
+    for place, name in enumerate(contestants):
+        known = [
+            (outcomes.density(round), found)
+            for round in outcomes.rounds
+            if (found := outcomes.accuracy(name, round)) is not None
+        ]
+        ratios, means = [x for x, _ in known], [found.mean for _, found in known]
+        spreads = [found.std or 0.0 for _, found in known]
+        colour, mark = _LOOKS[name]
+        label = CONTESTANTS[name].label
+        if len(known) == 1:
+            # Beside the lines, not on them.
+            ratios = [ratios[0] * 0.98**place]
+            look: Any = {"color": colour, "marker": mark, "ls": "", "capsize": 2.5}
+            axes.errorbar(ratios, means, yerr=spreads, label=label, **look)
+        else:
+            axes.plot(ratios, means, color=colour, marker=mark, label=label)
+            low = [m - s for m, s in zip(means, spreads, strict=True)]
+            high = [m + s for m, s in zip(means, spreads, strict=True)]
+            axes.fill_between(ratios, low, high, color=colour, alpha=0.15, lw=0)
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(FixedLocator([outcomes.density(k) for k in outcomes.rounds]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    axes.set_xlabel("remaining parameter ratio")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title("(a) after training" if lettered else "after training", loc="left")
+
+
+def _path_panel(axes: Axes, outcomes: Outcomes, title: str, pairs: Sequence[str]) -> None:
+    for pair in pairs:
+        found = outcomes.curve(pair)
+        if found is None:
+            continue
+        alphas, points = found
+        name = pair.split(":", 1)[1]
+        known = name if name in _LOOKS else f"init+{name}"
+        colour, mark = _LOOKS[known]
+        means = [point.mean for point in points]
+        axes.plot(alphas, means, color=colour, marker=mark, label=pair_label(pair))
+        low = [point.mean - (point.std or 0.0) for point in points]
+        high = [point.mean + (point.std or 0.0) for point in points]
+        axes.fill_between(alphas, low, high, color=colour, alpha=0.15, lw=0)
+    axes.axhline(0, color="#333333", lw=0.6)
+    axes.set_xlabel("interpolation factor α")
+    axes.set_ylabel("test error above the ends' mean")
+    axes.set_title(title, loc="left")
+
+
+def _small(outcomes: Outcomes) -> str:
+    """Short enough for a title: the caption says that the scale is not the paper's."""
+    data, recipe = outcomes.results[0]["dataset"], outcomes.config["recipe"]
+    seeds = len(outcomes.seeds)
+    return (
+        f"smaller scale than the paper's: {outcomes.arch}, {data['train']} images of "
+        f"{outcomes.dataset}, {recipe['final']['epochs']} epochs, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}"
+    )
+
+
+def _stem(outcomes: Outcomes) -> str:
+    varied = ("seed", "kind", "subject", "round", "order", "score_lr", "score_penalty")
+    shared = {k: v for k, v in outcomes.config.items() if k not in varied}
+    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
+    return f"winning_sign-{outcomes.dataset}-{outcomes.arch}-{digest}"
