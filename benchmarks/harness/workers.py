@@ -91,7 +91,8 @@ def perform(
         pool = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
         try:
             ends: Iterable[Ended[Item, Value]] = pool(
-                delayed(_in_worker)(work, item, shared, Path(seats.name)) for item in items
+                delayed(_in_worker)(work, item, shared, Path(seats.name), os.getpid())
+                for item in items
             )
             yield from ends
         except Exception:
@@ -139,9 +140,10 @@ def _attempt(work: Callable[[Item], Value], item: Item) -> Ended[Item, Value]:
 
 
 def _in_worker(
-    work: Callable[[Item], Value], item: Item, shared: Plan, seats: Path
+    work: Callable[[Item], Value], item: Item, shared: Plan, seats: Path, sweep: int
 ) -> Ended[Item, Value]:
-    _end_with_the_parent()
+    """Work on an item in a process that keeps to its cores and ends with the sweep's process."""
+    _end_with(sweep)
     _take_seat(shared, seats)
     torch.set_num_threads(shared.threads)
     # Before the threads of OpenMP are made, which inherit it; see `execution.without_denormals`.
@@ -150,16 +152,21 @@ def _in_worker(
 
 
 @lru_cache(maxsize=1)
-def _end_with_the_parent() -> None:
-    """A worker whose sweep was killed would work on, unseen, beside the next sweep."""
-    parent = os.getppid()
+def _end_with(sweep: int) -> None:
+    """End this process when the sweep's has ended: it would work on, unseen, next to a new sweep.
+
+    The sweep's id comes with the work. Asked for here, it would be that of process 1 where the
+    sweep was killed while this process was still importing.
+    """
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == sweep:
             time.sleep(_ORPHAN_CHECK_SECONDS)
         os._exit(1)
 
-    threading.Thread(target=watch, name="watch for the parent", daemon=True).start()
+    if os.getppid() != sweep:
+        os._exit(1)
+    threading.Thread(target=watch, name="watch for the sweep", daemon=True).start()
 
 
 # joblib lends the processes of one pool to the next, whose plan may be another one.

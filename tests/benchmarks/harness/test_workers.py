@@ -13,6 +13,8 @@ from benchmarks.harness import workers
 from benchmarks.harness.workers import perform, plan, split
 
 ROOT = Path(__file__).parents[3]
+# Of the processes that the tests start; works with a bare checkout too.
+PATHS = os.pathsep.join([str(ROOT), str(ROOT / "src")])
 pins = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs two cores to pin to",
@@ -167,3 +169,53 @@ def test_a_killed_worker_is_told():
     assert ends
     assert ends[-1].item is None
     assert "Worker" in ends[-1].failure
+
+
+SWEEP = """
+import os, pathlib, sys, time
+from benchmarks.harness.workers import perform
+
+def work(item):
+    pathlib.Path(sys.argv[1], str(os.getpid())).touch()  # "I am at work", says the worker itself
+    time.sleep(600)
+
+list(perform(work, range(2), jobs=2, threads=1))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_workers_stop_when_their_sweep_is_killed(tmp_path):
+    script, told = tmp_path / "sweep.py", tmp_path / "told"
+    script.write_text(SWEEP)
+    told.mkdir()
+    command = [sys.executable, str(script), str(told)]
+    sweep = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATHS})
+    try:
+        wait_until(lambda: len(list(told.iterdir())) == 2)
+    finally:
+        sweep.kill()
+        sweep.wait()
+    workers_ = [path.name for path in told.iterdir()]
+    wait_until(lambda: not any(Path("/proc", worker).exists() for worker in workers_))
+
+
+def test_a_worker_that_gets_its_work_after_its_sweep_was_killed_does_nothing(tmp_path):
+    """Its parent is another process by then, whichever that is."""
+    late = (
+        "import os, pathlib; from benchmarks.harness import workers; "
+        f"touch = pathlib.Path({str(tmp_path / 'worked')!r}).touch; "
+        "plan = workers.plan(1); "
+        "workers._in_worker(lambda _: touch(), 0, plan, pathlib.Path('none'), os.getppid() + {})"
+    )
+    for offset, code, worked in ((1, 1, False), (0, 0, True)):
+        command = [sys.executable, "-c", late.replace("{}", str(offset))]
+        ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": PATHS})
+        assert ended.returncode == code
+        assert (tmp_path / "worked").exists() is worked
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
