@@ -11,8 +11,8 @@ import tyro
 
 # Each word of the command line: the module whose `main` takes its options, and their class.
 COMMANDS = {
-    "fragility": ("benchmarks.papers.signs.fragility", "FragilityOptions"),
-    "zero-crossing": ("benchmarks.papers.signs.zero_crossing", "ZeroCrossingOptions"),
+    "fragility": ("benchmarks.papers.signs.command", "FragilityOptions"),
+    "zero-crossing": ("benchmarks.papers.signs.command", "ZeroCrossingOptions"),
     "winning-sign": ("benchmarks.papers.winning_sign.command", "WinningSignOptions"),
     "sign-in": ("benchmarks.papers.sign_in.command", "SignInOptions"),
     "sign-in-theory": ("benchmarks.papers.sign_in_theory.command", "TheoryOptions"),

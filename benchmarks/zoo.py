@@ -181,7 +181,7 @@ def line(row: dict[str, Any]) -> str:
 
 def write_page(results: Path, docs: Path) -> Path:
     """Writes `zoo.md` from a result file and gives its path."""
-    from benchmarks.papers.signs.tables import markdown
+    from benchmarks.pages.markdown import markdown
 
     result = json.loads(results.read_text())
     rows: Sequence[dict[str, Any]] = result["rows"]

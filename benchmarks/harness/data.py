@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.papers.signs.config import DatasetName
+from benchmarks.harness.names import DatasetName
 
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 

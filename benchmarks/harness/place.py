@@ -5,8 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.harness.data import Dataset, load_dataset
+
+
+class DataSettings(Protocol):
+    """What a run's settings say of its data."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def train_size(self) -> int | None: ...
+    @property
+    def test_size(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -17,37 +31,40 @@ class Place:
         out: Folder of the result files.
         data_root: Folder of the data sets.
         download: Fetch data that is missing.
-        keep_checkpoints: Leave the last checkpoint of a finished run on disk.
-        threads: Threads of one run; None takes one for networks whose layers are too small to
-            share, and an equal share of the cores for the others.
+        threads: Threads of one run; None lets the experiment choose.
         compile: Train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
         channels_last: Convolutions and images in NHWC memory order.
+        keep_checkpoints: Leave the last checkpoint of a finished run on disk.
     """
 
     out: Path
     data_root: Path | None = None
     download: bool = False
-    keep_checkpoints: bool = False
     threads: int | None = None
     compile: bool = False
     channels_last: bool = False
+    keep_checkpoints: bool = False
 
-    def dataset(
-        self,
-        name: str,
-        device: str,
-        *,
-        train_size: int | None,
-        test_size: int | None,
-        holdout: float,
-    ) -> Dataset:
-        """The data set of this process; the runs of a sweep share it."""
-        sizes = (train_size, test_size)
-        return _resident(name, self.data_root, self.download, device, *sizes, holdout)
+    def dataset(self, config: DataSettings, *, holdout: float = 0) -> Dataset:
+        """Give the data set of a run; the runs that this process performs share it.
+
+        Args:
+            config: Settings of the run.
+            holdout: Training images set aside for model selection; none where nothing is selected.
+        """
+        return _resident(
+            config.dataset,
+            self.data_root,
+            self.download,
+            config.device,
+            config.train_size,
+            config.test_size,
+            holdout,
+        )
 
 
 def forget_dataset() -> None:
-    """Frees the memory of the data set of this process."""
+    """Free the memory of the data set of this process."""
     _resident.cache_clear()
 
 

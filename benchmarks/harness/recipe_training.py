@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, pad
 from benchmarks.harness.data import Dataset
 from benchmarks.harness.execution import forward_of, memory_order, without_denormals
 from benchmarks.harness.recipes import Recipe
+from benchmarks.harness.results import finite
 from benchmarks.harness.schedules import make_schedule
 from benchmarks.harness.training import evaluate, make_optimizer
 
@@ -93,13 +94,13 @@ def train(
         record: Record = {
             "epoch": epoch,
             "lr": lr,
-            "train_loss": _finite(float(loss_sum) / count),
+            "train_loss": finite(float(loss_sum) / count),
             "train_accuracy": 100.0 * int(correct) / count,
         }
         if evaluate_epochs or epoch == recipe.epochs:
             with precision:
                 test_loss, test_accuracy = evaluate(model, data.test_x, data.test_y)
-            record |= {"test_loss": _finite(test_loss), "test_accuracy": test_accuracy}
+            record |= {"test_loss": finite(test_loss), "test_accuracy": test_accuracy}
         records.append(record)
         if on_epoch is not None:
             on_epoch(record)
@@ -140,8 +141,3 @@ def crop_and_flip(
     # Advanced indices on both sides of the slice put the channels last.
     taken = padded[each[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return taken.permute(0, 3, 1, 2)
-
-
-def _finite(value: float) -> float | None:
-    # JSON has no NaN; a loss that ran away is recorded as missing.
-    return value if math.isfinite(value) else None

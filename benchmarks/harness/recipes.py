@@ -7,13 +7,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-NetworkName = Literal[
-    "resnet8", "resnet14", "resnet20", "resnet32", "resnet18", "resnet50", "deit_small"
-]
-ScheduleName = Literal["constant", "triangular", "multistep", "cosine"]
-OptimizerName = Literal["sgd", "adam", "adamw"]
+from benchmarks.harness.names import NetworkName, OptimizerName, ScheduleName
 
 
 @dataclass(frozen=True)

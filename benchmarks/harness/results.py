@@ -3,73 +3,80 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-from benchmarks.papers.signs.captions import caption
-from benchmarks.papers.signs.config import RunConfig
+from typing import Any, Protocol
 
 SCHEMA = 1
 Result = dict[str, Any]
 
 
-def result_path(out: Path, config: RunConfig) -> Path:
-    """Where the result of a run lies."""
+class Settings(Protocol):
+    """What a run's settings say of themselves, whichever experiment they belong to."""
+
+    @property
+    def experiment(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def result_path(out: Path, config: Settings) -> Path:
+    """Give the path of a run's result."""
     return out / f"{config.run_id}.json"
 
 
-def checkpoint_path(out: Path, config: RunConfig) -> Path:
-    """Where the state of an unfinished run lies."""
-    return out / "checkpoints" / f"{config.run_id}.safetensors"
-
-
-def make_result(
-    config: RunConfig,
+def new_result(
+    config: Settings,
     dataset: dict[str, Any],
-    records: list[dict[str, Any]],
+    content: dict[str, Any],
     *,
     started: datetime,
-    resumed_after: int | None = None,
+    seconds: float,
 ) -> Result:
-    """Puts the records of a run together with its provenance.
+    """Put what a run measured together with its settings and provenance.
 
     Args:
         config: Settings of the run.
         dataset: `Dataset.facts()`.
-        records: One record per round.
+        content: What was measured, by key.
         started: When this process began to work on the run.
-        resumed_after: Last round that an earlier process had finished, if one had.
+        seconds: How long the run took, earlier processes included.
 
     Returns:
         What the result file holds.
     """
-    last = records[-1]
     return {
         "schema": SCHEMA,
         "experiment": config.experiment,
         "run_id": config.run_id,
         "config": config.as_json(),
         "config_digest": config.digest,
-        "caption": caption(config, dataset),
         "dataset": dataset,
-        "final": {key: last[key] for key in ("round", "density", "val_accuracy", "test_accuracy")},
-        "rounds": records,
+        **content,
         "started": started.isoformat(timespec="seconds"),
-        "resumed_after": resumed_after,
-        "seconds": sum(record["seconds"] for record in records),
-        "versions": versions(),
-        "machine": machine(config.device),
-        "git_commit": git_commit(),
+        "seconds": seconds,
+        **provenance(config.device),
     }
 
 
+def provenance(device: str) -> dict[str, Any]:
+    """State what a result was computed with: versions, machine and commit."""
+    return {"versions": versions(), "machine": machine(device), "git_commit": git_commit()}
+
+
 def write_result(path: Path, result: Result) -> None:
-    """Writes a result in one go: a killed process leaves no half of it."""
+    """Write a result in one go: a killed process leaves no half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
@@ -78,28 +85,43 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Reads one result file."""
-    result: Result = json.loads(path.read_text(encoding="utf-8"))
+    """Read one result file.
+
+    Raises:
+        ValueError: The file is not JSON: cut short, or written by something else.
+    """
+    try:
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a result file ({error}); delete it to run again") from None
     return result
 
 
-def load_results(folder: str | Path) -> list[Result]:
-    """Reads every result file of a folder and the folders below it, in the order of their names."""
-    found = []
-    for path in sorted(Path(folder).rglob("*.json")):
-        result = read_result(path)
-        if isinstance(result, dict) and result.get("schema") == SCHEMA and "rounds" in result:
-            found.append(result)
-    return found
+def load_results(folder: Path, experiments: Iterable[str]) -> list[Result]:
+    """Read every result of some experiments in a folder and those below it, by order of names."""
+    wanted = set(experiments)
+    named = tuple(f"{experiment}-" for experiment in wanted)
+    paths = (path for path in sorted(folder.rglob("*.json")) if path.name.startswith(named))
+    found = (read_result(path) for path in paths)
+    return [
+        result
+        for result in found
+        if result.get("schema") == SCHEMA and result.get("experiment") in wanted
+    ]
+
+
+def finite(value: float) -> float | None:
+    """Give a number as JSON can hold it: None where nothing was computed or it diverged."""
+    return value if math.isfinite(value) else None
 
 
 def now() -> datetime:
-    """The time with its zone, as result files state it."""
+    """Give the time with its zone, as result files state it."""
     return datetime.now(timezone.utc)
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that takes part in the arithmetic."""
+    """Give the versions of everything that takes part in the arithmetic."""
     import polarity
 
     found = {"polarity": str(polarity.__version__), "python": platform.python_version()}
@@ -112,7 +134,7 @@ def versions() -> dict[str, str]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the run was computed on."""
+    """Describe what a run was computed on."""
     import torch
 
     on_gpu = torch.device(device).type == "cuda"
@@ -126,7 +148,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that the benchmarks lie in, with a mark where it was changed.
+    """Give the commit of the checkout that holds the benchmarks, marked where it was changed.
 
     Result files and pages that a command is just writing change nothing about what was measured.
     """
@@ -148,7 +170,7 @@ def _git(*arguments: str) -> str:
         text=True,
         timeout=10,
         check=True,
-        # Many runs end at once, and none of them shall hold the lock of the user's index.
+        # Many runs end at once, and none of them may hold the lock of the user's index.
         env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
     )
     return done.stdout.strip()

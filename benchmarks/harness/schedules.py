@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import get_args
+
+from benchmarks.harness.names import ScheduleName
 
 Schedule = Callable[[int], float]
-SCHEDULES = ("constant", "triangular", "multistep", "cosine")
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
 
 def constant() -> Schedule:

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.harness.recipes import NetworkName
+from benchmarks.harness.names import NetworkName
 from benchmarks.models.deit import deit_small
 from benchmarks.models.resnet import cifar_resnet, resnet18, resnet50
 

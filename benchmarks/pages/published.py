@@ -54,12 +54,6 @@ def epochs_per_round(experiment: str, dataset: str) -> int | None:
     return epochs
 
 
-def claims(experiment: str) -> list[str]:
-    """The paper's claims in one sentence each, where they were transcribed."""
-    stored: list[str] = _values()[PAPERS[experiment]].get("claims", [])
-    return stored
-
-
 def best_over_grid(experiment: str, dataset: str, arch: str, kind: str) -> dict[str, Best]:
     """The printed best of every strategy; empty where the paper prints none.
 

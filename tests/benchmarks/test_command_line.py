@@ -95,7 +95,7 @@ def test_a_failing_run_gives_its_traceback_and_exit_code(tmp_path, monkeypatch, 
     def broken(config, data, **options):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("benchmarks.papers.signs.sweep.run", broken)
+    monkeypatch.setattr("benchmarks.papers.signs.sweep.train_rounds", broken)
     options = (*TINY, "--epsilon", "0.5", "--strategies", "mask0", "mask1")
     assert main(["fragility", *options, "--out", str(tmp_path)]) == 1
     told = capsys.readouterr().err

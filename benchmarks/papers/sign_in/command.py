@@ -1,58 +1,22 @@
-"""Sign-In to the Lottery: does training θ as m⊙v help a network that is sparse from the start?
-
-Claim. A random (or SNIP, SynFlow) mask of a fresh network trains better when every weight is the
-product of two parameters with m² − v² = β, reset to β every p epochs until epoch T2: more signs
-flip, and the minimum is flatter. Without the reset the gain is smaller.
-
-Grid. Densities 0.2, 0.1 and 0.05; random masks with balanced layers; plain training, Sign-In, and
-m⊙v without rescaling; the recipes of Tables 6 and 7. p is given nowhere and is swept here.
-
-Expected. Test accuracy with a random mask (Tables 3 and 11; Tables 9 and 11 print baselines that
-are 0.05 to 0.16 above those of Table 3):
-
-| | density 0.2 | 0.1 | 0.05 |
-|---|---|---|---|
-| CIFAR-10 ResNet-20, random | 88.25 | 86.25 | 83.56 |
-| + m⊙v | 89.11 | 87.13 | 83.88 |
-| + Sign-In | 89.37 | 87.83 | 84.74 |
-| CIFAR-100 ResNet-18, random | 73.95 | 72.96 | 71.36 |
-| + m⊙v | 74.62 | 73.18 | 72.08 |
-| + Sign-In | 75.32 | 73.94 | 72.51 |
-| ImageNet ResNet-50, random | 73.87 | 71.56 | 68.72 |
-| + m⊙v | 73.96 | 71.83 | 69.15 |
-| + Sign-In | 74.12 | 72.19 | 69.38 |
-
-Where ours differ, and what the paper leaves open. The rescale period p; what happens to momentum
-at a rescale (kept here, `--rescale-momentum`); which layers are pruned and converted (every
-convolution and linear layer, the first and the last among them, as in the public code that the
-paper's harness resembles, TurboPrune); the corners of the triangular schedule (that code's);
-augmentation (crop and flip). The Frobenius penalty is λ/2·Σ(m⊙v)², so that its gradient in θ is
-that of a weight decay λ. Table 7's weight decay of 0 is taken literally for CIFAR: biases and norms
-decay no longer either, in Sign-In and in m⊙v. "Balanced" is exact: every layer keeps the same
-number of weights, small layers stay dense and the rest share what they cannot use. SynFlow takes
-its hundred steps in evaluation mode; TurboPrune's takes one, in training mode, which may be why the
-paper's SynFlow numbers are low. Sharpness is the largest Hessian eigenvalue of the training loss in
-θ = m⊙v for every method, so that a change of coordinates is not taken for a flatter minimum.
-
-Seen so far. At the small scale that is committed (an eight-layer ResNet, 8000 images, ten epochs,
-five seeds) the three methods do not differ: every difference between them is smaller than its
-standard deviation over seeds, at every density and for every p, and so are those in sign flips and
-sharpness. The inner scaling hardly wears off in ten epochs, so there is little for a rescale to
-restore. The paper's runs are twenty times as long; this says nothing against them.
-"""
+"""The command line of the Sign-In experiment: its options, and the runs they ask for."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from benchmarks.harness.recipes import SIGN_IN, NetworkName, OptimizerName, Recipe, ScheduleName
+import tyro
+
+from benchmarks.harness.command_line import RunOptions, conduct, too_small
+from benchmarks.harness.names import DatasetName, NetworkName, OptimizerName, ScheduleName
+from benchmarks.harness.recipes import SIGN_IN, Recipe
 from benchmarks.papers.sign_in.config import Densities, Method, SignInConfig
-from benchmarks.papers.signs.config import DatasetName
+from benchmarks.papers.sign_in.report import describe
 
-EXPERIMENT = "sign_in"
+if TYPE_CHECKING:
+    from benchmarks.harness.sweep import Outcome
+
 ARCHS: dict[str, NetworkName] = {"cifar10": "resnet20", "cifar100": "resnet18"}
 METHODS: tuple[Method, ...] = ("random", "random+sign_in", "random+mv")
 
@@ -147,40 +111,31 @@ class SignInOptions:
     # Test on a random subset of that many images.
     test_size: int | None = None
 
-    # Where to compute; auto takes a GPU where there is one.
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    # Forward passes in bfloat16.
-    bf16: bool = False
-
     # Convolutions in NHWC memory order: faster for small images on CPU, and on a GPU in bfloat16.
     channels_last: bool = False
 
-    # Train through torch.compile; on a GPU, forward and backward are then captured as CUDA graphs.
-    # Compiling takes a while for every network. It changes the last bits of a result, nothing else.
-    compile: bool = False
+    # Where runs take place, and what is shown of them.
+    where: tyro.conf.OmitArgPrefixes[RunOptions] = field(
+        default_factory=lambda: RunOptions(out=Path("runs/sign_in"))
+    )
 
-    # Folder with MNIST/raw, cifar10, …. Default: $POLARITY_DATA, else ./data.
-    data_root: Path | None = None
 
-    # Let torchvision fetch data that is missing.
-    download: bool = False
+def main(options: SignInOptions) -> int:
+    """Run the sweep, print its tables compared with the published numbers, and draw it.
 
-    # Folder of result files and plots. Finished runs found there are skipped.
-    out: Path = Path("runs/sign_in")
+    Returns:
+        0, or 1 where a run failed or the settings, the data or the folder were refused.
+    """
+    where = options.where
 
-    # Processes that work at once.
-    jobs: int = 1
+    def perform() -> tuple[list[SignInConfig], list[Outcome]]:
+        # Not before here: torch is slow to import, and --help must not wait for it.
+        from benchmarks.papers.sign_in.sweep import sweep
 
-    # Threads of one run. Default: 1 for resnet8 to resnet32, whose layers are too small to share,
-    # else the cores divided by the jobs. It changes the last bits of a result, nothing else.
-    threads: int | None = None
+        configs = configurations(options)
+        return configs, sweep(configs, where.place(), jobs=where.jobs, quiet=where.quiet)
 
-    # No progress.
-    quiet: bool = False
-
-    # Draw figures into the out folder.
-    plot: bool = True
+    return conduct(where, _problems(options), perform, describe)
 
 
 def configurations(options: SignInOptions) -> list[SignInConfig]:
@@ -249,50 +204,10 @@ def _configuration(
         sharpness_every=options.sharpness_every,
         train_size=options.train_size,
         test_size=options.test_size,
-        device=_device(options.device),
-        bf16=options.bf16,
+        device=options.where.chosen_device(),
+        bf16=options.where.bf16,
         channels_last=options.channels_last,
     )
-
-
-def main(options: SignInOptions) -> int:
-    """Runs the sweep, prints its tables beside the published numbers and gives the exit code."""
-    problems = _problems(options)
-    if problems:
-        return _refuse("; ".join(problems))
-    # Not before here: torch is slow to import, and --help shall not wait for it.
-    from benchmarks.harness.place import Place
-    from benchmarks.papers.sign_in.sweep import result_file, sweep
-
-    place = Place(
-        options.out,
-        options.data_root,
-        options.download,
-        threads=options.threads,
-        compile=options.compile,
-    )
-    try:
-        configs = configurations(options)
-        outcomes = sweep(configs, place, jobs=options.jobs, quiet=options.quiet)
-    except (ValueError, FileNotFoundError) as error:
-        return _refuse(str(error))
-    paths = [path for config in configs if (path := result_file(options.out, config)).is_file()]
-    if paths:
-        from benchmarks.harness.results import read_result
-        from benchmarks.papers.sign_in.report import markdown_report
-
-        section = markdown_report(
-            [read_result(path) for path in paths], options.out if options.plot else None
-        )
-        print(section.text)
-        for path in section.plots:
-            print(f"plot: {path}")
-    failed = [outcome for outcome in outcomes if outcome.failure is not None]
-    for outcome in failed:
-        print(f"\nFAILED {outcome.run_id}\n{outcome.failure}", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {len(configs)} runs failed", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def _given(options: SignInOptions) -> dict[str, object]:
@@ -306,28 +221,9 @@ def _problems(options: SignInOptions) -> list[str]:
         problems.append("at least one method, density, seed and rescale period are needed")
     if not all(0 < density <= 1 for density in options.densities):
         problems.append("--densities are fractions above 0 and at most 1")
-    counts = (options.epochs, options.batch_size, options.rescale_until, options.threads)
-    if min(options.jobs, *options.rescale_periods, *(n for n in counts if n is not None)) < 1:
-        problems.append(
-            "--epochs, --batch-size, --rescale-periods, --rescale-until, --jobs and --threads "
-            "must be at least 1"
-        )
+    problems += too_small(options, ("epochs", "batch_size", "rescale_periods", "rescale_until"))
     if options.beta <= 0:
         problems.append(f"--beta {options.beta} is not positive")
     if min(options.sharpness_images, options.sharpness_every) < 0:
         problems.append("--sharpness-images and --sharpness-every must not be negative")
     return problems
-
-
-def _refuse(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return 1
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ValueError("--device cuda, but torch sees no GPU")
-    return "cuda" if available and wanted != "cpu" else "cpu"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from benchmarks.harness.recipes import OptimizerName, Recipe, ScheduleName
+from benchmarks.harness.names import OptimizerName, ScheduleName
+from benchmarks.harness.recipes import Recipe
+from benchmarks.harness.settings import settings_digest, stream_seed
+
+EXPERIMENT = "sign_in"
 
 Method = Literal[
     "random",
@@ -65,7 +67,7 @@ class SignInConfig:
     device: str = "cpu"
     bf16: bool = False
     channels_last: bool = False
-    experiment: str = "sign_in"
+    experiment: str = EXPERIMENT
 
     @property
     def mask(self) -> str:
@@ -97,12 +99,6 @@ class SignInConfig:
             augment=self.augment,
         )
 
-    def with_recipe(self, recipe: Recipe) -> SignInConfig:
-        """The run under another recipe."""
-        return replace(
-            self, **{key: value for key, value in asdict(recipe).items() if key in _RECIPE}
-        )
-
     def as_json(self) -> dict[str, Any]:
         """The settings as a result file states them."""
         return asdict(self)
@@ -110,8 +106,7 @@ class SignInConfig:
     @property
     def digest(self) -> str:
         """Short hash of the settings."""
-        canonical = json.dumps(self.as_json(), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        return settings_digest(self.as_json())
 
     @property
     def run_id(self) -> str:
@@ -123,8 +118,4 @@ class SignInConfig:
 
     def stream(self, purpose: Purpose) -> int:
         """Seed of one random stream; methods of one seed share initialisation, mask and batches."""
-        text = f"polarity sign_in, seed {self.seed}, {purpose}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-_RECIPE = frozenset(SignInConfig.__dataclass_fields__) & frozenset(Recipe.__dataclass_fields__)
+        return stream_seed(f"polarity sign_in, seed {self.seed}, {purpose}")

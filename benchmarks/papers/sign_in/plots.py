@@ -7,22 +7,29 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
+from benchmarks.pages.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    drawing,
+    legend_above,
+    save,
+    ticks,
+)
 from benchmarks.papers.sign_in.summary import Arm, Comparison, label, mean_over_seeds
-from benchmarks.papers.signs.plots import DPI, STYLE
 
-# Okabe and Ito's palette, told apart by colour-blind readers.
-_COLOURS = {"": "#7F7F7F", "mv": "#E69F00", "sign_in": "#0072B2"}
+_COLOURS = {"": GREY, "mv": ORANGE, "sign_in": BLUE}
 _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}
 _LINES = {"random": "-", "snip": "--", "grasp": ":", "synflow": "-."}
 _STAGES = {
-    "init_to_end": ("initialisation → end", "#0072B2"),
-    "init_to_warmup": ("initialisation → warm-up", "#D55E00"),
-    "warmup_to_end": ("warm-up → end", "#009E73"),
+    "init_to_end": ("initialisation → end", BLUE),
+    "init_to_warmup": ("initialisation → warm-up", RED),
+    "warmup_to_end": ("warm-up → end", GREEN),
 }
 
 
@@ -50,13 +57,11 @@ def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
     if group.swept():
         todo.append(("period", _period, (5.4, 3.4), "Test accuracy against the rescale period p."))
     drawn = []
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         for name, painter, size, caption in todo:
             figure = Figure(figsize=size, layout="constrained")
             painter(figure, group, density)
-            path = folder / f"{stem}-{name}.png"
-            figure.savefig(path, dpi=DPI)
-            drawn.append((path, caption))
+            drawn.append((save(figure, folder / f"{stem}-{name}.png"), caption))
     return drawn
 
 
@@ -80,10 +85,10 @@ def _accuracy(figure: Figure, group: Comparison, density: float) -> None:
         )
     axes.set_xscale("log")
     axes.invert_xaxis()
-    _ticks(axes, group.densities)
+    ticks(axes, group.densities, "{:g}".format)
     axes.set_xlabel("density")
     axes.set_ylabel("test accuracy (%)")
-    _legend(figure, axes)
+    legend_above(figure, axes, columns=3)
 
 
 def _stages(figure: Figure, group: Comparison, density: float) -> None:
@@ -105,7 +110,7 @@ def _stages(figure: Figure, group: Comparison, density: float) -> None:
     axes.grid(axis="x", visible=False)
     axes.set_axisbelow(True)
     axes.set_ylabel("survivors whose sign differs (%)")
-    _legend(figure, axes)
+    legend_above(figure, axes, columns=3)
 
 
 def _epochs(figure: Figure, group: Comparison, density: float) -> None:
@@ -129,7 +134,7 @@ def _epochs(figure: Figure, group: Comparison, density: float) -> None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
-    _legend(figure, left)
+    legend_above(figure, left, columns=3)
 
 
 def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
@@ -145,7 +150,7 @@ def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
     panels[0].set_ylim(bottom=0)
     figure.supxlabel("layer, input to output", fontsize=9)
     panels[0].set_ylabel("survivors whose sign differs (%)")
-    _legend(figure, panels[0])
+    legend_above(figure, panels[0], columns=3)
 
 
 def _layer_densities(figure: Figure, group: Comparison, density: float) -> None:
@@ -162,7 +167,7 @@ def _layer_densities(figure: Figure, group: Comparison, density: float) -> None:
     axes.set_xlabel("layer, input to output")
     axes.set_ylabel("density")
     axes.set_ylim(0, 1.05)
-    _legend(figure, axes)
+    legend_above(figure, axes, columns=3)
 
 
 def _period(figure: Figure, group: Comparison, density: float) -> None:
@@ -186,10 +191,10 @@ def _period(figure: Figure, group: Comparison, density: float) -> None:
                 axes.axhline(found.mean, color=look["color"], ls="--", label=name)
         axes.set_title(f"density {at:g}", loc="left")
         axes.set_xscale("log")
-        _ticks(axes, [float(period or 0) for period, _ in known])
+        ticks(axes, [float(period or 0) for period, _ in known], "{:g}".format)
     figure.supxlabel("rescale period p (epochs)", fontsize=9)
     panels[0].set_ylabel("test accuracy (%)")
-    _legend(figure, panels[0])
+    legend_above(figure, panels[0], columns=3)
 
 
 _ACCURACY = "test_accuracy"
@@ -214,15 +219,3 @@ def _look(arm: Arm) -> dict[str, Any]:
         "linestyle": _LINES[mask],
         "label": label(arm),
     }
-
-
-def _ticks(axes: Axes, values: Sequence[float]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(list(values)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    # Above the axes a legend can hide nothing.
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)

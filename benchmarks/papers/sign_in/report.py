@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.harness.results import load_results
+from benchmarks.pages.estimates import Result, cell, estimate, percent
+from benchmarks.pages.markdown import NONE, markdown
 from benchmarks.pages.published import transcript
+from benchmarks.pages.section import Section, provenance, seeds, stem_digest, write_page
+from benchmarks.papers import sign_in
+from benchmarks.papers.sign_in.config import EXPERIMENT
 from benchmarks.papers.sign_in.summary import Arm, Comparison, comparisons, label, published
-from benchmarks.papers.signs.estimates import Estimate, estimate
-from benchmarks.papers.signs.tables import markdown
-from benchmarks.report import Section, provenance
 
-Result = dict[str, Any]
-_NONE = "—"
 _STAND_INS = {
     "digits": "scikit-learn's 8x8 digits, which the paper does not use",
     "mnist": "MNIST, which the paper does not use",
@@ -22,21 +21,25 @@ _STAND_INS = {
 }
 
 
-def write_page(results: Sequence[Result], out: Path) -> Path:
-    """Writes `sign_in.md` and its figures."""
-    from benchmarks.papers.sign_in import command
+def write_pages(folder: Path, out: Path) -> list[Path]:
+    """Write `sign_in.md` and its figures where there are results.
 
-    out.mkdir(parents=True, exist_ok=True)
-    section = markdown_report(results, out, details=True)
-    path = out / "sign_in.md"
-    path.write_text(f"# {(command.__doc__ or '').strip()}\n\n{section.text}\n", encoding="utf-8")
-    return path
+    Args:
+        folder: Folder of result files; folders below it are read too.
+        out: Folder of the page and the figures it shows.
+
+    Returns:
+        The page.
+    """
+    results = load_results(folder, [EXPERIMENT])
+    if not results:
+        return []
+    section = describe(results, out, details=True)
+    return [write_page(out / f"{EXPERIMENT}.md", sign_in.__doc__, section)]
 
 
-def markdown_report(
-    results: Sequence[Result], plots: Path | None, *, details: bool = False
-) -> Section:
-    """A section per group of runs with the same settings.
+def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
+    """Make a section per group of runs with the same settings.
 
     Args:
         results: Contents of result files.
@@ -87,9 +90,9 @@ def accuracy_table(group: Comparison) -> str:
     for arm in group.main_arms:
         row = [label(arm, period=True)]
         for density in group.densities:
-            row.append(_cell(group.final(arm, density, "test_accuracy"), full))
+            row.append(cell(group.final(arm, density, "test_accuracy"), full))
             if with_paper:
-                row.append(published(group.config["dataset"], arm[0], density) or _NONE)
+                row.append(published(group.config["dataset"], arm[0], density) or NONE)
         rows.append(row)
     return markdown(head, rows)
 
@@ -103,7 +106,7 @@ def gain_table(group: Comparison) -> str:
         row = [label(arm, period=True)]
         for density in group.densities:
             gain = group.gain(arm, density)
-            row.append(_NONE if gain is None else f"{gain[0]} ({gain[1]}/{gain[0].count})")
+            row.append(NONE if gain is None else f"{gain[0]} ({gain[1]}/{gain[0].count})")
         rows.append(row)
     return markdown(["method", *(f"{density:g}" for density in group.densities)], rows)
 
@@ -131,19 +134,19 @@ def period_table(group: Comparison, method: str, density: float) -> str:
         if not group.of(arm, density):
             continue
         name = {f"{mask}+mv": "never (m⊙v)", mask: "plain training"}.get(arm[0], str(arm[1]))
-        accuracy = _cell(group.final(arm, density, "test_accuracy"))
+        accuracy = cell(group.final(arm, density, "test_accuracy"))
         rows.append([name, accuracy, *_numbers(group, arm, density)])
     return markdown(head, rows)
 
 
 def _numbers(group: Comparison, arm: Arm, density: float) -> list[str]:
     stages = ("init_to_warmup", "warmup_to_end", "init_to_end")
-    row = [_percent(group.final(arm, density, stage)) for stage in stages]
-    row.append(_cell(group.final(arm, density, "flips_cumulative")))
-    row.append(_cell(group.final(arm, density, "sharpness")))
+    row = [percent(group.final(arm, density, stage)) for stage in stages]
+    row.append(cell(group.final(arm, density, "flips_cumulative")))
+    row.append(cell(group.final(arm, density, "sharpness")))
     scaling = [result["final"]["inner_scaling"] for result in group.of(arm, density)]
     found = estimate(each["mean"] if each else None for each in scaling)
-    return [*row, _NONE if found is None else f"{found.mean:.4f}"]
+    return [*row, NONE if found is None else f"{found.mean:.4f}"]
 
 
 _SIGN_NOTE = (
@@ -178,10 +181,10 @@ def _scale(group: Comparison) -> str:
         wanted = paper["batch" if key == "batch_size" else key]
         if config[key] != wanted:
             notes.append(f"{config[key]:g} {name}, the paper's {wanted:g}")
-    seeds = sorted({result["config"]["seed"] for result in group.results})
     scale = "; ".join(notes) or "the paper's"
     return (
-        f"{len(group.results)} runs, seeds {', '.join(map(str, seeds))}. Scale: {scale}. "
+        f"{len(group.results)} runs, seeds {', '.join(map(str, seeds(group.results)))}. "
+        f"Scale: {scale}. "
         "± is the standard deviation over seeds; where seeds are missing, their number stands in "
         "brackets. Columns are densities."
     )
@@ -208,20 +211,5 @@ def _draw(group: Comparison, folder: Path) -> list[tuple[Path, str]]:
 
     folder.mkdir(parents=True, exist_ok=True)
     config = group.config
-    # Two groups of one network differ in settings that a file name has no room for.
-    digest = hashlib.sha256(group.shared.encode()).hexdigest()[:6]
-    return draw(group, folder, f"sign_in-{config['dataset']}-{config['arch']}-{digest}")
-
-
-def _cell(found: Estimate | None, full: int = 0) -> str:
-    if found is None:
-        return _NONE
-    return f"{found} ({found.count})" if found.count < full else str(found)
-
-
-def _percent(found: Estimate | None) -> str:
-    return _NONE if found is None else f"{100 * found.mean:.1f} %"
-
-
-def _distinct(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
+    stem = f"{EXPERIMENT}-{config['dataset']}-{config['arch']}-{stem_digest(group.shared)}"
+    return draw(group, folder, stem)

@@ -24,7 +24,7 @@ _SHARPNESS_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """What a run measured.
 
     Attributes:
@@ -43,13 +43,13 @@ class Outcome:
     final: Record
 
 
-def run(
+def train_sparse(
     config: SignInConfig,
     data: Dataset,
     *,
     on_epoch: Callable[[Record], None] | None = None,
     compile: bool | str = False,
-) -> Outcome:
+) -> Measured:
     """Performs a run from its settings alone.
 
     Args:
@@ -97,7 +97,7 @@ def run(
         channels_last=config.channels_last,
         compile=compile,
     )
-    return Outcome(records, watch.layers(), watch.final(records))
+    return Measured(records, watch.layers(), watch.final(records))
 
 
 class _Watch:

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.pages.estimates import Estimate, Result, estimate, same_settings, shared_settings
 from benchmarks.pages.published import transcript
 from benchmarks.papers.sign_in.config import Method
-from benchmarks.papers.signs.estimates import Estimate, estimate
 
-Result = dict[str, Any]
 # A method and its rescale period; None where nothing is rescaled.
 Arm = tuple[str, int | None]
 
@@ -51,7 +50,7 @@ class Comparison:
     @property
     def shared(self) -> str:
         """The settings that all runs share, as JSON."""
-        return _shared(self.results[0])
+        return json.dumps(shared_settings(self.config, _VARIED), sort_keys=True)
 
     @property
     def densities(self) -> list[float]:
@@ -117,10 +116,7 @@ class Comparison:
 
 def comparisons(results: Iterable[Result]) -> list[Comparison]:
     """Groups results by all settings that do not belong to a method."""
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        groups[_shared(result)].append(result)
-    return [Comparison(tuple(group)) for group in groups.values()]
+    return [Comparison(tuple(group)) for group in same_settings(results, _VARIED)]
 
 
 def label(arm: Arm, *, period: bool = False) -> str:
@@ -156,8 +152,3 @@ def mean_over_seeds(series: Sequence[Sequence[float]]) -> list[float]:
 
 def _arm(result: Result) -> Arm:
     return result["config"]["method"], result["config"]["rescale_period"]
-
-
-def _shared(result: Result) -> str:
-    shared = {key: value for key, value in result["config"].items() if key not in _VARIED}
-    return json.dumps(shared, sort_keys=True)

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
-from benchmarks.papers.sign_in_theory.dependence import dependence, step_size
-from benchmarks.papers.sign_in_theory.line import obstruction, portrait
-from benchmarks.papers.sign_in_theory.records import Record, measure
-from benchmarks.papers.sign_in_theory.report import report
-from benchmarks.papers.sign_in_theory.single_neuron import failure, figure7, table2, table8
-from benchmarks.papers.sign_in_theory.speed import speed
-from benchmarks.papers.sign_in_theory.students import students
+from benchmarks.harness.command_line import refuse
+from benchmarks.papers.sign_in_theory.config import PARTS, Part
+from benchmarks.papers.sign_in_theory.report import write_pages
 
-Part = Literal[
-    "portrait",
-    "table2",
-    "table8",
-    "dependence",
-    "step_size",
-    "students",
-    "figure7",
-    "failure",
-    "obstruction",
-    "speed",
-]
-PARTS: dict[Part, Callable[[bool], Record]] = {
-    "portrait": portrait,
-    "table2": table2,
-    "table8": table8,
-    "dependence": dependence,
-    "step_size": step_size,
-    "students": students,
-    "figure7": figure7,
-    "failure": failure,
-    "obstruction": obstruction,
-    "speed": speed,
-}
 COMMITTED = Path(__file__).parents[2] / "results" / "theory"
 PAGE = Path(__file__).parents[3] / "docs" / "results"
 
@@ -70,13 +38,13 @@ def main(options: TheoryOptions) -> int:
     results = options.results or elsewhere or COMMITTED
     out = options.out or elsewhere or PAGE
     if not options.report_only:
-        for part in options.only or tuple(PARTS):
-            print(f"{part} …", flush=True)
-            print(f"  {measure(results, part, partial(PARTS[part], options.quick))}", flush=True)
+        # Not before here: torch is slow to import, and --help must not wait for it.
+        from benchmarks.papers.sign_in_theory.sweep import sweep
+
+        sweep(options.only or PARTS, results, quick=options.quick)
     missing = [part for part in PARTS if not (results / f"{part}.json").is_file()]
     if missing:
-        print(f"error: no result of {', '.join(missing)} in {results.resolve()}", file=sys.stderr)
-        return 1
-    for path in report(results, out):
+        return refuse(f"no result of {', '.join(missing)} in {results.resolve()}")
+    for path in write_pages(results, out):
         print(path)
     return 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.pages.markdown import markdown
 from benchmarks.papers.sign_in_theory.page_formats import METHODS, percent
 from benchmarks.papers.sign_in_theory.records import Record
-from benchmarks.papers.signs.tables import markdown
 
 
 def obstruction(record: Record) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from benchmarks.pages.markdown import markdown
 from benchmarks.pages.published import transcript
 from benchmarks.papers.sign_in_theory.neuron import CASE_NAMES, CASES
 from benchmarks.papers.sign_in_theory.page_formats import METHODS, PLAIN, percent, share
 from benchmarks.papers.sign_in_theory.records import Record
-from benchmarks.papers.signs.tables import markdown
 
 
 def portrait(record: Record) -> str:

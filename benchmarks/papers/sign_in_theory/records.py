@@ -1,22 +1,15 @@
-"""Result files of the theory section: counts with intervals, settings and provenance."""
+"""What the theory section counts, with exact intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.results import git_commit, machine, now, versions, write_result
+from benchmarks.papers.sign_in_theory.config import LOSS_SOLVED
 from benchmarks.papers.sign_in_theory.neuron import Array, Task, beyond_teaching, losses
 
-SCHEMA = "theory-1"
-LOSS_SOLVED = 1e-4
 Record = dict[str, Any]
 
 
@@ -61,39 +54,8 @@ def outcome(state: Array, task: Task, teacher: Array | None = None) -> Record:
     }
 
 
-def measure(out: Path, name: str, make: Callable[[], Record]) -> Path:
-    """Runs one part of the section and writes its result file.
-
-    Args:
-        out: Folder of the result files.
-        name: Of the part and of its file.
-        make: Computes `{"settings": …, …}`.
-
-    Returns:
-        The file.
-    """
-    started: datetime = now()
-    begin = process_time()
-    body = make()
-    path = out / f"{name}.json"
-    write_result(
-        path,
-        {
-            "schema": SCHEMA,
-            "part": name,
-            **body,
-            "started": started.isoformat(timespec="seconds"),
-            "cpu_seconds": round(process_time() - begin, 1),
-            "versions": {**versions(), "scipy": version("scipy")},
-            "machine": machine("cpu"),
-            "git_commit": git_commit(),
-        },
-    )
-    return path
-
-
 def rounded(values: Any, digits: int = 4) -> Any:
-    """Nested lists of numbers with so many significant digits: enough for a plot."""
+    """Nested lists of numbers with this many significant digits: enough for a plot."""
     if isinstance(values, np.ndarray):
         return rounded(values.tolist(), digits)
     if isinstance(values, list):

@@ -8,26 +8,15 @@ from pathlib import Path
 from benchmarks.harness.results import read_result
 from benchmarks.papers.sign_in_theory import page_more as more
 from benchmarks.papers.sign_in_theory import page_tables as tables
-from benchmarks.papers.sign_in_theory.records import SCHEMA, Record
+from benchmarks.papers.sign_in_theory.config import PARTS
+from benchmarks.papers.sign_in_theory.records import Record
+from benchmarks.papers.sign_in_theory.run import SCHEMA
 
-# In the order in which the page needs them.
-_PARTS = (
-    "portrait",
-    "table2",
-    "table8",
-    "dependence",
-    "step_size",
-    "students",
-    "figure7",
-    "failure",
-    "obstruction",
-    "speed",
-)
 _STEM = "sign_in_theory"
 
 
-def report(results: Path, out: Path) -> list[Path]:
-    """Writes the page and the pictures it shows.
+def write_pages(results: Path, out: Path) -> list[Path]:
+    """Write the page and the pictures it shows.
 
     Args:
         results: Folder with one result file for every part of the section.
@@ -40,7 +29,7 @@ def report(results: Path, out: Path) -> list[Path]:
     from benchmarks.papers.sign_in_theory.student_plots import plot_students
 
     records: dict[str, Record] = {}
-    for part in _PARTS:
+    for part in PARTS:
         record = read_result(results / f"{part}.json")
         if record.get("schema") != SCHEMA:
             raise ValueError(f"{results / part}.json is not a result of the theory section")

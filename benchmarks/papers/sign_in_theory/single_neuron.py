@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.papers.sign_in_theory.config import DIM, LR, RUNS, SAMPLES, STEPS
 from benchmarks.papers.sign_in_theory.dynamics import descend
 from benchmarks.papers.sign_in_theory.neuron import (
     CASES,
@@ -15,11 +16,6 @@ from benchmarks.papers.sign_in_theory.neuron import (
 )
 from benchmarks.papers.sign_in_theory.records import Record, outcome, rounded
 
-DIM = 5
-SAMPLES = 256
-LR = 0.01
-STEPS = 200_000
-RUNS = 100
 # Names as in the paper: inputs, and Sign-In's inner scalings of a and of w.
 METHODS: dict[str, tuple[int, tuple[float, float] | None]] = {
     "sparse": (1, None),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
+from benchmarks.pages.style import BLUE, RED, drawing, save
+from benchmarks.papers.sign_in_theory.plots import CHANGES
 from benchmarks.papers.sign_in_theory.records import Record
-from benchmarks.papers.sign_in_theory.style import BLUE, DPI, RED, STYLE
 
 _TITLES = {
     "dense": "dense, k = 20",
@@ -24,7 +24,7 @@ _TITLES = {
 def plot_students(record: Record, path: Path) -> Path:
     """|aᵢ|·wᵢ of the neurons of one seed in the four setups, blue for aᵢ > 0, red for aᵢ < 0."""
     picture = record["picture"]
-    with matplotlib.rc_context(STYLE):
+    with drawing(CHANGES):
         figure = Figure(figsize=(7.0, 7.6), layout="constrained")
         panels = figure.subplots(2, 2)
         for axes, (setup, title) in zip(panels.flat, _TITLES.items(), strict=True):
@@ -59,8 +59,7 @@ def plot_students(record: Record, path: Path) -> Path:
             Line2D([], [], color="#888888", lw=0.8, label="its path"),
         ]
         figure.legend(handles=keys, loc="outside upper center", ncols=5, fontsize=8)
-        figure.savefig(path, dpi=DPI)
-    return path
+        return save(figure, path, dpi=180)
 
 
 def _colour(a: float) -> str:

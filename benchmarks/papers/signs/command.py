@@ -1,4 +1,4 @@
-"""What the two sign papers share: options, the defaults they leave open, and the end of a sweep.
+"""The command lines of the two sign papers: their options, and the defaults they leave open.
 
 Neither paper names an optimizer, learning rate, batch size or initialisation. Both use the network
 names and the prune base of Zhou et al., "Deconstructing lottery tickets" (2019), whose public code
@@ -7,23 +7,21 @@ is therefore where such defaults come from; every help text says so where it hol
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
+import tyro
+
+from benchmarks.harness.command_line import RunOptions, conduct, too_small
+from benchmarks.harness.names import Arch, DatasetName, Init, OptimizerName
 from benchmarks.pages.published import epochs_per_round
-from benchmarks.papers.signs.config import (
-    Arch,
-    DatasetName,
-    Init,
-    OptimizerName,
-    RunConfig,
-    Scope,
-    Strategy,
-)
+from benchmarks.papers.signs import fragility, zero_crossing
+from benchmarks.papers.signs.config import RunConfig, Scope, Strategy
 from benchmarks.papers.signs.grid import expand, perturbation_grid
+from benchmarks.papers.signs.report import describe
+
+if TYPE_CHECKING:
+    from benchmarks.harness.sweep import Outcome
 
 # Zhou et al. (2019) for fc and conv nets; VGG is ours, a usual step of Adam at that depth.
 LEARNING_RATES: dict[str, float] = {
@@ -44,11 +42,17 @@ ARCHS: dict[str, Arch] = {
 }
 # For data sets that no paper uses: MNIST's.
 OUR_EPOCHS = 10
+_DEFAULT_GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
+    fragility.EXPERIMENT: {"epsilon": fragility.EPSILON},
+    zero_crossing.EXPERIMENT: {"phi": zero_crossing.PHI},
+}
 
 
 @dataclass
 class SignOptions:
     """Options of an experiment in which survivors keep a sign and lose their magnitude."""
+
+    experiment: ClassVar[str]
 
     # Data set. The papers use mnist, cifar10 and cifar100; digits (8x8, no download) is a proxy
     # that runs in seconds.
@@ -143,58 +147,64 @@ class SignOptions:
     # loaded, the classifier is drawn.
     weights: str | None = None
 
-    # Where to compute; auto takes a GPU where there is one.
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    # Run forward passes in bfloat16. The papers do not say; off.
-    bf16: bool = False
-
-    # Train through torch.compile; on a GPU, forward and backward are then captured as CUDA graphs,
-    # which is meant for networks as small as fc. Compiling takes a while for every run. It changes
-    # the last bits of a result, nothing else.
-    compile: bool = False
-
     # Convolutions in NHWC memory order, for conv and VGG: meant for a GPU, with --bf16 above all.
     # It changes the last bits of a result, nothing else.
     channels_last: bool = False
 
-    # Folder with MNIST/raw, cifar10, …. Default: $POLARITY_DATA, else ./data.
-    data_root: Path | None = None
-
-    # Let torchvision fetch data that is missing.
-    download: bool = False
-
-    # Folder of result files, checkpoints and plots. Finished runs found there are skipped,
-    # interrupted ones go on.
-    out: Path = Path("runs")
-
-    # Processes that work at once, each on its own share of the cores.
-    jobs: int = 1
-
-    # Threads of one run. Default: 1 for fc, whose layers are too small to share, else the cores
-    # divided by the jobs. It changes the last bits of a result, nothing else.
-    threads: int | None = None
-
     # Keep the last checkpoint of finished runs.
     keep_checkpoints: bool = False
 
-    # No progress.
-    quiet: bool = False
-
-    # Draw the sweep into the out folder.
-    plot: bool = True
+    # Where runs take place, and what is shown of them.
+    where: tyro.conf.OmitArgPrefixes[RunOptions] = field(default_factory=RunOptions)
 
 
-def configurations(options: SignOptions, experiment: str) -> list[RunConfig]:
-    """The runs that options ask for, every open default filled in.
+@dataclass
+class FragilityOptions(SignOptions):
+    """The Fragility of Polarity: accuracy after pruning while signs are flipped or randomised.
 
-    Args:
-        options: Options with at least one perturbation value.
-        experiment: `fragility` or `zero_crossing`.
+    Without --epsilon, --delta and --phi, epsilon 0, 0.1, …, 0.9 is swept (the range of Figure 1).
+    """
+
+    experiment: ClassVar[str] = fragility.EXPERIMENT
+
+
+@dataclass
+class ZeroCrossingOptions(SignOptions):
+    """Beyond the Zero-Crossing: accuracy after pruning while the threshold of polarity moves.
+
+    Without --epsilon, --delta and --phi, the published phi_center values are swept: 0, ±5e-5,
+    ±1e-4, ±5e-4, ±1e-3, ±1e-1.
+    """
+
+    experiment: ClassVar[str] = zero_crossing.EXPERIMENT
+
+
+def main(options: SignOptions) -> int:
+    """Run the sweep, print its tables compared with the published numbers, and draw it.
 
     Returns:
-        One configuration per run.
+        0, or 1 where a run failed or the settings, the data or the folder were refused.
     """
+    where = options.where
+
+    def perform() -> tuple[list[RunConfig], list[Outcome]]:
+        # Not before here: torch is slow to import, and --help must not wait for it.
+        from benchmarks.papers.signs.sweep import sweep
+
+        place = where.place(
+            channels_last=options.channels_last, keep_checkpoints=options.keep_checkpoints
+        )
+        configs = configurations(options)
+        return configs, sweep(configs, place, jobs=where.jobs, quiet=where.quiet)
+
+    return conduct(where, _problems(options), perform, describe)
+
+
+def configurations(options: SignOptions) -> list[RunConfig]:
+    """Give the runs that options ask for, every open default filled in."""
+    experiment = options.experiment
+    if not (options.epsilon or options.delta or options.phi):
+        options = replace(options, **_DEFAULT_GRIDS[experiment])
     arch = options.arch or ARCHS[options.dataset]
     published = epochs_per_round(experiment, options.dataset)
     base = RunConfig(
@@ -221,8 +231,8 @@ def configurations(options: SignOptions, experiment: str) -> list[RunConfig]:
         train_size=options.train_size,
         test_size=options.test_size,
         weights=options.weights,
-        device=_device(options.device),
-        bf16=options.bf16,
+        device=options.where.chosen_device(),
+        bf16=options.where.bf16,
     )
     points = perturbation_grid(
         options.phi, options.epsilon, options.delta, combined=options.combined
@@ -230,86 +240,21 @@ def configurations(options: SignOptions, experiment: str) -> list[RunConfig]:
     return expand(base, options.strategies, points, options.seeds)
 
 
-def perform(options: SignOptions, experiment: str) -> int:
-    """Runs the sweep, prints its tables beside the published numbers and draws it.
-
-    Returns:
-        0, or 1 where a run failed or the settings or the data were refused.
-    """
-    problems = _problems(options)
-    if problems:
-        return _refuse("; ".join(problems))
-    # Not before here: torch is slow to import, and --help shall not wait for it.
-    from benchmarks.harness.place import Place
-    from benchmarks.papers.signs.sweep import Outcome, sweep
-
-    place = Place(
-        options.out,
-        options.data_root,
-        options.download,
-        options.keep_checkpoints,
-        options.threads,
-        options.compile,
-        options.channels_last,
-    )
-    try:
-        configs = configurations(options, experiment)
-        outcomes = sweep(configs, place, jobs=options.jobs, quiet=options.quiet)
-    except (ValueError, FileNotFoundError) as error:
-        return _refuse(str(error))
-    _conclude(configs, options)
-    failed: list[Outcome] = [outcome for outcome in outcomes if outcome.failure is not None]
-    for outcome in failed:
-        print(f"\nFAILED {outcome.run_id}\n{outcome.failure}", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {len(configs)} runs failed", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _conclude(configs: Sequence[RunConfig], options: SignOptions) -> None:
-    from benchmarks.harness.results import read_result, result_path
-    from benchmarks.report import experiment_markdown
-
-    paths = [result_path(options.out, config) for config in configs]
-    results = [read_result(path) for path in paths if path.is_file()]
-    if not results:
-        return
-    section = experiment_markdown(results, options.out if options.plot else None)
-    print(section.text)
-    for path in section.plots:
-        print(f"plot: {path}")
-
-
 def _problems(options: SignOptions) -> list[str]:
     problems = []
     if not options.strategies or not options.seeds:
         problems.append("at least one strategy and one seed are needed")
-    if options.rounds < 0 or (options.epochs is not None and options.epochs < 1):
-        problems.append("rounds must not be negative, and epochs must be at least 1")
+    if options.rounds < 0:
+        problems.append(f"--rounds must not be negative, not {options.rounds}")
     if not 0 < options.prune_base < 1:
         problems.append(f"--prune-base {options.prune_base} is not between 0 and 1")
-    if min(options.batch_size, options.jobs, options.threads or 1) < 1:
-        problems.append("--batch-size, --jobs and --threads must be at least 1")
+    problems += too_small(options, ("epochs", "batch_size"))
     if not 0 <= options.mix <= 1:
         problems.append(f"--mix {options.mix} is not a share between 0 and 1")
     return problems
-
-
-def _refuse(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return 1
 
 
 def _default_init(arch: Arch) -> Init:
     from benchmarks.models import default_init
 
     return default_init(arch)
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ValueError("--device cuda, but torch sees no GPU")
-    return "cuda" if available and wanted != "cpu" else "cpu"

@@ -6,18 +6,16 @@ Nothing here needs torch, so that `--help` answers at once.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
-Arch = Literal["fc", "conv2", "conv4", "conv6", "vgg16", "vgg16_bn", "vgg16_pretrained"]
+from benchmarks.harness.names import Init
+from benchmarks.harness.settings import settings_digest, stream_seed
+
 Strategy = Literal["mask1", "mask0", "gradual", "standard"]
 Scope = Literal["global", "layer"]
-Init = Literal["glorot_normal", "kaiming_normal", "torch"]
-OptimizerName = Literal["adam", "adamw", "sgd"]
 Kind = Literal["phi", "epsilon", "delta"]
 
 # Applied one after the other; empty is the unperturbed run that every sweep shares at its zero.
@@ -76,8 +74,7 @@ class RunConfig:
         decisive = self.as_json()
         if self.weights is not None:
             decisive["weights"] = _file_digest(self.weights)
-        canonical = json.dumps(decisive, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        return settings_digest(decisive)
 
     @property
     def run_id(self) -> str:
@@ -95,9 +92,7 @@ class RunConfig:
 
     def stream(self, purpose: Literal["init", "batches", "signs"]) -> int:
         """Seed of one of the run's random streams; no two streams or seeds share one."""
-        text = f"polarity benchmark, seed {self.seed}, stream {_STREAMS[purpose]}"
-        # 63 bits: what every generator of torch takes.
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        return stream_seed(f"polarity benchmark, seed {self.seed}, stream {_STREAMS[purpose]}")
 
 
 def perturbation_label(perturbation: Perturbation, separator: str = "") -> str:

@@ -36,24 +36,6 @@ training settings unknown only the shape can be compared, not the level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from benchmarks.papers.signs.command import SignOptions, perform
-
 EXPERIMENT = "fragility"
+# Swept where the command line names no values: the range of Figure 1.
 EPSILON = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-@dataclass
-class FragilityOptions(SignOptions):
-    """The Fragility of Polarity: accuracy after pruning while signs are flipped or randomised.
-
-    Without --epsilon, --delta and --phi, epsilon 0, 0.1, …, 0.9 is swept (the range of Figure 1).
-    """
-
-
-def main(options: FragilityOptions) -> int:
-    """Runs the experiment and gives the exit code."""
-    if not (options.epsilon or options.delta or options.phi):
-        options = replace(options, epsilon=EPSILON)
-    return perform(options, EXPERIMENT)

@@ -8,45 +8,30 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from benchmarks.pages.published import Best
+from benchmarks.pages.style import BLUE, GREEN, GREY, RED, drawing, save, ticks
 from benchmarks.papers.signs.config import Perturbation
-from benchmarks.papers.signs.estimates import Sweep
+from benchmarks.papers.signs.summary import Sweep
 from benchmarks.papers.signs.tables import SYMBOLS, point_label
 
-# Okabe and Ito's palette, told apart by colour-blind readers; marks serve those who print in grey.
 _LOOKS = {
-    "gradual": ("#009E73", "D"),
-    "mask0": ("#0072B2", "s"),
-    "mask1": ("#D55E00", "o"),
-    "standard": ("#7F7F7F", "^"),
+    "gradual": (GREEN, "D"),
+    "mask0": (BLUE, "s"),
+    "mask1": (RED, "o"),
+    "standard": (GREY, "^"),
 }
 _AXIS = {
     "epsilon": "ε: fraction of surviving signs flipped",
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
     "phi": "φ: threshold above which a reference weight counts as positive",
 }
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-}
-DPI = 200
 
 
 def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best]) -> Path:
@@ -74,7 +59,7 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
     ]
     bars = [(found.mean, found.std or 0.0) for found in finals]
     bars += [(accuracy, 0.0) for _, accuracy in stars.values()]
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
         ((*parts,),) = _panels(figure, 1, 1, bars)
         for axes in parts:
@@ -96,8 +81,7 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
         figure.legend(
             handles, labels, loc="outside upper center", ncols=5, title=title, title_fontsize=10
         )
-        figure.savefig(path, dpi=DPI)
-    return path
+        return save(figure, path)
 
 
 def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
@@ -118,7 +102,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         for strategy in sweep.strategies
         for point in sweep.points
     }
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(3.3 * columns + 1.2, 2.6 * rows + 0.7), layout="constrained")
         bars = [(y, 0.0) for _, ys in lines.values() for y in ys]
         panels = _panels(figure, rows, columns, bars)
@@ -143,8 +127,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         handles, labels = panels[0][0].get_legend_handles_labels()
         symbol = SYMBOLS.get(sweep.kind, "perturbation")
         figure.legend(handles, labels, loc="outside right center", title=symbol)
-        figure.savefig(path, dpi=DPI)
-    return path
+        return save(figure, path)
 
 
 def _panels(
@@ -248,9 +231,7 @@ def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
     if sweep.kind == "phi":
         nonzero = [abs(value) for value in values if value]
         axes.set_xscale("symlog", linthresh=min(nonzero, default=1e-4), linscale=0.6)
-        axes.xaxis.set_major_locator(FixedLocator(values))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(f"{value:g}")))
+        ticks(axes, values, lambda value: _short(f"{value:g}"))
         axes.tick_params(axis="x", labelrotation=55)
     elif len(values) <= 12:
         axes.xaxis.set_major_locator(FixedLocator(values))
@@ -261,9 +242,7 @@ def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
     axes.invert_xaxis()
     # Every second round where there are many, the last one in any case.
     shown = densities[::-1][:: 2 if len(densities) > 6 else 1]
-    axes.xaxis.set_major_locator(FixedLocator(shown))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    ticks(axes, shown, lambda value: f"{value:.0f}")
 
 
 def _short(label: str) -> str:

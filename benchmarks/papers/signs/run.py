@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +13,15 @@ from torch import nn
 
 import polarity as pol
 from benchmarks.harness.data import Dataset
+from benchmarks.harness.results import finite
 from benchmarks.harness.training import evaluate, make_optimizer, train_epochs
 from benchmarks.models import build_model
-from benchmarks.papers.signs.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from benchmarks.papers.signs.checkpoints import (
+    Checkpoint,
+    last_round,
+    read_checkpoint,
+    write_checkpoint,
+)
 from benchmarks.papers.signs.config import Perturbation, RunConfig
 
 Record = dict[str, Any]
@@ -27,7 +32,7 @@ _KINDS: dict[str, Callable[[float], Any]] = {
 }
 
 
-def run(
+def train_rounds(
     config: RunConfig,
     data: Dataset,
     *,
@@ -68,7 +73,7 @@ def run(
         config.arch, data.shape, data.classes, config.init, generators["init"], config.weights
     )
     model = pol.mask_weights(model.to(device))
-    if checkpoint is not None and checkpoint.is_file():
+    if checkpoint is not None and last_round(checkpoint) is not None:
         stored = read_checkpoint(checkpoint, config)
         model.load_state_dict(stored.model)
         start = pol.RewindPoint(weights={k: v.to(device) for k, v in stored.start.items()})
@@ -104,10 +109,10 @@ def run(
         record = {
             "round": number,
             **touched,
-            "train_loss": _finite(loss),
-            "val_loss": _finite(val_loss),
-            "val_accuracy": _finite(val_accuracy),
-            "test_loss": _finite(test_loss),
+            "train_loss": finite(loss),
+            "val_loss": finite(val_loss),
+            "val_accuracy": finite(val_accuracy),
+            "test_loss": finite(test_loss),
             "test_accuracy": test_accuracy,
             "seconds": time.perf_counter() - began,
         }
@@ -184,8 +189,3 @@ def _dense_layers(model: nn.Module) -> Record:
     ]
     shared = {"density": 1.0, "survivors": total, "total": total, "signs": None}
     return {**shared, "layers": layers}
-
-
-def _finite(value: float) -> float | None:
-    # JSON has no NaN; None says "none was computed, or it diverged".
-    return value if math.isfinite(value) else None

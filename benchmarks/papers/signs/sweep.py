@@ -1,43 +1,24 @@
-"""Many runs, one result file each: finished ones are skipped, interrupted ones go on."""
+"""The runs of a sweep over perturbations, strategies and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.place import Place, forget_dataset
+from benchmarks.harness.place import Place
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import (
-    checkpoint_path,
-    make_result,
-    now,
-    result_path,
-    write_result,
-)
-from benchmarks.harness.workers import Ended, perform
+from benchmarks.harness.results import new_result, now, result_path, write_result
+from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.models import build_model
-from benchmarks.papers.signs.checkpoints import last_round
+from benchmarks.papers.signs.captions import caption
+from benchmarks.papers.signs.checkpoints import checkpoint_path, last_round
 from benchmarks.papers.signs.config import RunConfig
-from benchmarks.papers.signs.run import perturbations, run
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: with a test accuracy, or with a traceback."""
-
-    run_id: str
-    test_accuracy: float | None = None
-    seconds: float = 0.0
-    failure: str | None = None
+from benchmarks.papers.signs.run import perturbations, train_rounds
 
 
 def sweep(
     configs: Sequence[RunConfig], place: Place, *, jobs: int = 1, quiet: bool = False
 ) -> list[Outcome]:
-    """Performs the runs whose result file is not there yet.
+    """Perform the runs whose result file is missing; interrupted ones go on at their last round.
 
     Args:
         configs: The runs.
@@ -50,55 +31,38 @@ def sweep(
 
     Raises:
         ValueError: A setting that polarity or the data set refuses; nothing has been trained.
-        FileNotFoundError: The data set is not there; nothing has been trained.
+        FileNotFoundError: The data set is missing; nothing has been trained.
     """
     for perturbation in {config.perturbation for config in configs}:
         perturbations(perturbation)
-    pending = [config for config in configs if not result_path(place.out, config).is_file()]
-    if not pending:
-        return []
-    first = pending[0]
-    _refuse_early(first, place)
     # Layers of fc are too small to share.
-    threads = place.threads or (1 if first.arch == "fc" else None)
-    if jobs > 1:
-        forget_dataset()  # every worker holds its own
-    outcomes = []
-    with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:
-        work = partial(_complete, place=place, bars=bars if jobs == 1 else None)
-        for end in perform(work, pending, jobs=jobs, threads=threads):
-            outcome = outcome_of(end)
-            outcomes.append(outcome)
-            bars.finished(outcome.run_id, outcome.test_accuracy, outcome.seconds)
-    return outcomes
+    threads = place.threads or (1 if configs[0].arch == "fc" else None)
+    return perform_pending(
+        configs,
+        place,
+        check=lambda first: _check(first, place),
+        complete=_complete,
+        threads=threads,
+        jobs=jobs,
+        quiet=quiet,
+    )
 
 
-def outcome_of(end: Ended[Any, Outcome]) -> Outcome:
-    """The outcome of a run that ended, by itself or by an exception."""
-    if end.value is not None:
-        return end.value
-    # A worker that is killed (memory) takes its pool along; what is on disk stays.
-    name = "the pool of processes" if end.item is None else end.item.run_id
-    return Outcome(name, failure=end.failure)
-
-
-def _refuse_early(first: RunConfig, place: Place) -> None:
-    """Fails where data is missing or the network does not fit the images or the weights.
-
-    It also downloads once instead of in every process.
-    """
-    data = _dataset(first, place)
+def _check(first: RunConfig, place: Place) -> None:
+    """Refuse data that is missing and networks that do not fit the images or the weights."""
+    data = place.dataset(first, holdout=first.holdout)
     build_model(first.arch, data.shape, data.classes, first.init, weights=first.weights)
 
 
 def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome:
-    data = _dataset(config, place)
+    """Perform a run, or what is left of it, and write its file."""
+    data = place.dataset(config, holdout=config.holdout)
     checkpoint = checkpoint_path(place.out, config)
     resumed_after = last_round(checkpoint)
     started = now()
     if bars is not None:
         bars.begin(config.run_id, config.rounds, config.epochs, resumed_after)
-    records = run(
+    records = train_rounds(
         config,
         data,
         checkpoint=checkpoint,
@@ -107,21 +71,17 @@ def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome
         compile=place.compile,
         channels_last=place.channels_last,
     )
-    result = make_result(
-        config, data.facts(), records, started=started, resumed_after=resumed_after
-    )
-    result["execution"] = {"compile": place.compile, "channels_last": place.channels_last}
+    last = records[-1]
+    content = {
+        "caption": caption(config, data.facts()),
+        "final": {key: last[key] for key in ("round", "density", "val_accuracy", "test_accuracy")},
+        "rounds": records,
+        "resumed_after": resumed_after,
+        "execution": {"compile": place.compile, "channels_last": place.channels_last},
+    }
+    seconds = sum(record["seconds"] for record in records)
+    result = new_result(config, data.facts(), content, started=started, seconds=seconds)
     write_result(result_path(place.out, config), result)
     if not place.keep_checkpoints:
         checkpoint.unlink(missing_ok=True)
-    return Outcome(config.run_id, records[-1]["test_accuracy"], result["seconds"])
-
-
-def _dataset(config: RunConfig, place: Place) -> Dataset:
-    return place.dataset(
-        config.dataset,
-        config.device,
-        train_size=config.train_size,
-        test_size=config.test_size,
-        holdout=config.holdout,
-    )
+    return Outcome(config.run_id, last["test_accuracy"], seconds)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from benchmarks.pages.estimates import cell, estimate, percent
+from benchmarks.pages.markdown import NONE, markdown
 from benchmarks.pages.published import Best
 from benchmarks.papers.signs.config import Perturbation
-from benchmarks.papers.signs.estimates import Estimate, Sweep, estimate
+from benchmarks.papers.signs.summary import Sweep
 
 SYMBOLS = {"epsilon": "ε", "delta": "δ", "phi": "φ"}
-_NONE = "—"
 
 
 def accuracy_table(sweep: Sweep) -> str:
@@ -25,16 +24,13 @@ def accuracy_table(sweep: Sweep) -> str:
     full = max((found.count for found in estimates.values() if found is not None), default=0)
     best = {strategy: sweep.best(strategy, "test_accuracy") for strategy in sweep.strategies}
 
-    def cell(strategy: str, point: Perturbation) -> str:
-        found = estimates[strategy, point]
-        if found is None:
-            return _NONE
-        text = str(found) if found.count == full else f"{found} ({found.count})"
+    def shown(strategy: str, point: Perturbation) -> str:
+        text = cell(estimates[strategy, point], full)
         return f"**{text}**" if best[strategy] == point else text
 
     head = [SYMBOLS.get(sweep.kind, "perturbation"), *sweep.strategies]
     rows = [
-        [point_label(sweep.kind, point), *(cell(strategy, point) for strategy in sweep.strategies)]
+        [point_label(sweep.kind, point), *(shown(strategy, point) for strategy in sweep.strategies)]
         for point in sweep.points
     ]
     return markdown(head, rows)
@@ -66,7 +62,7 @@ def summary_table(sweep: Sweep, published: dict[str, Best]) -> str:
         for key in ("test_accuracy", "val_accuracy"):
             point = sweep.best(strategy, key)
             row += (
-                [_NONE, _NONE]
+                [NONE, NONE]
                 if point is None
                 else [
                     str(sweep.final(strategy, point, "test_accuracy")),
@@ -97,7 +93,7 @@ def sign_table(sweep: Sweep) -> str:
             columns.append(
                 estimate(record["signs"]["flipped"] / record["survivors"] for record in signed)
             )
-            rows.append([point_label(sweep.kind, point), strategy, *map(_share, columns)])
+            rows.append([point_label(sweep.kind, point), strategy, *map(percent, columns)])
     return markdown(head, rows)
 
 
@@ -110,23 +106,7 @@ def point_label(kind: str, point: Perturbation) -> str:
     return ", ".join(f"{SYMBOLS[name]} {size:g}" for name, size in point)
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose source is aligned too: it is read in terminals."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        return f"| {' | '.join(padded)} |"
-
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([line(head), rule, *map(line, rows)])
-
-
 def _published_cells(best: Best | None) -> list[str]:
     if best is None:
-        return [_NONE, _NONE]
+        return [NONE, NONE]
     return [f"{best.accuracy:g}", "not given" if best.at is None else f"{best.at:g}"]
-
-
-def _share(found: Estimate | None) -> str:
-    return _NONE if found is None else f"{100 * found.mean:.1f} %"

@@ -33,25 +33,8 @@ the 8x8 digits, whose rounds have forty times fewer steps, 0.1 leaves the networ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from benchmarks.pages.published import setup
-from benchmarks.papers.signs.command import SignOptions, perform
 
 EXPERIMENT = "zero_crossing"
-
-
-@dataclass
-class ZeroCrossingOptions(SignOptions):
-    """Beyond the Zero-Crossing: accuracy after pruning while the threshold of polarity moves.
-
-    Without --epsilon, --delta and --phi, the published phi_center values are swept: 0, ±5e-5,
-    ±1e-4, ±5e-4, ±1e-3, ±1e-1.
-    """
-
-
-def main(options: ZeroCrossingOptions) -> int:
-    """Runs the experiment and gives the exit code."""
-    if not (options.epsilon or options.delta or options.phi):
-        options = replace(options, phi=tuple(setup(EXPERIMENT)["phi_center"]))
-    return perform(options, EXPERIMENT)
+# Swept where the command line names no values: the paper's phi_center.
+PHI: tuple[float, ...] = tuple(setup(EXPERIMENT)["phi_center"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.harness.recipes import Recipe
+from benchmarks.harness.settings import settings_digest, stream_seed
 from benchmarks.papers.winning_sign.recipes import AwsRecipe
 
 EXPERIMENT = "winning_sign"
@@ -90,12 +89,21 @@ class AwsConfig:
         return cls(**{**stored, "recipe": recipe})
 
     @property
+    def experiment(self) -> str:
+        """Name of the experiment, as result files state it."""
+        return EXPERIMENT
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.recipe.dataset
+
+    @property
     def digest(self) -> str:
         """Short hash of the settings; the note of a recipe decides nothing."""
         decisive = self.as_json()
         decisive["recipe"].pop("note")
-        canonical = json.dumps(decisive, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        return settings_digest(decisive)
 
     @property
     def run_id(self) -> str:
@@ -117,5 +125,4 @@ class AwsConfig:
         They depend on the seed alone: contestants start from the same fresh network and see the
         same batches, so that they differ in their tickets and nothing else.
         """
-        text = f"polarity winning_sign, seed {self.seed}, stream {purpose}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        return stream_seed(f"polarity winning_sign, seed {self.seed}, stream {purpose}")

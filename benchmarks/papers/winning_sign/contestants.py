@@ -1,24 +1,18 @@
-"""Who takes part in the comparisons: what each network begins its final training with.
+"""Who takes part in the comparisons, which pairs are compared, and in which part of the paper.
 
 The names are those of the published table: `lrr` and `aws` are the sparse networks as they were
 found, `init+…` is a fresh random network that a ticket was applied to, `other+…` another one.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
-from torch import nn
-
-import polarity as pol
-from benchmarks.papers.winning_sign.networks import norm_parameters
-
-# The bias that appendix A initialises normalisation layers with, so that its sign can be seen.
-NORM_BIAS = 0.1
-# What the official code takes signs of beside the masked weights: classifier and biases.
-OFFICIAL = (nn.Linear, nn.Conv2d)
+# What a fresh network gets from the found one; see `starts`.
+Gift = Literal["signs", "mask", "signs, norms", "signs, norm signs", "signs, norm bias"]
 
 
 @dataclass(frozen=True)
@@ -29,53 +23,14 @@ class Contestant:
         finder: Whose ticket it carries; None for the dense network.
         fresh: Stream of the random network that the ticket is applied to; None where training goes
             on from the found network itself.
-        give: What a fresh network gets from the found one.
+        gift: What a fresh network gets from the found one.
         label: As tables and legends call it.
     """
 
     finder: str | None
     fresh: str | None
-    give: Callable[[nn.Module, nn.Module, bool], nn.Module] | None
+    gift: Gift | None
     label: str
-
-
-def signs(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask: |θ_init| ⊙ s."""
-    include = OFFICIAL if official else None
-    return pol.signed_mask(found, include=include).apply(fresh)
-
-
-def mask_only(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The mask, each weight with the sign that it has: θ_init ⊙ m."""
-    return pol.mask_weights(fresh, masks=pol.masks(found))
-
-
-@torch.no_grad()
-def signs_and_norms(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask and the trained normalisation parameters (Figure 2)."""
-    signs(fresh, found, official)
-    for name in norm_parameters(fresh):
-        fresh.get_parameter(name).copy_(found.get_parameter(name))
-    return fresh
-
-
-@torch.no_grad()
-def signs_of_norms_too(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask, and norms of scale 1 and bias 0.1 with the trained signs (appendix A)."""
-    signs(fresh, found, official)
-    for name in norm_parameters(fresh):
-        size = NORM_BIAS if name.endswith("bias") else 1.0
-        fresh.get_parameter(name).copy_(size * found.get_parameter(name).sign())
-    return fresh
-
-
-@torch.no_grad()
-def norm_bias_alone(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask, and norms of scale 1 and bias +0.1: appendix A without the signs."""
-    signs(fresh, found, official)
-    for name in norm_parameters(fresh):
-        fresh.get_parameter(name).fill_(NORM_BIAS if name.endswith("bias") else 1.0)
-    return fresh
 
 
 CONTESTANTS: dict[str, Contestant] = {
@@ -84,20 +39,20 @@ CONTESTANTS: dict[str, Contestant] = {
     "dense_longer": Contestant(None, "init", None, "dense, as many epochs as LRR and AWS"),
     "lrr": Contestant("lrr", None, None, "LRR"),
     "aws": Contestant("aws", None, None, "AWS"),
-    "init+lrr_sign": Contestant("lrr", "fresh", signs, "init + LRR sign"),
-    "init+aws_sign": Contestant("aws", "fresh", signs, "init + AWS sign"),
-    "init+lrr_mask": Contestant("lrr", "fresh", mask_only, "init + LRR mask"),
+    "init+lrr_sign": Contestant("lrr", "fresh", "signs", "init + LRR sign"),
+    "init+aws_sign": Contestant("aws", "fresh", "signs", "init + AWS sign"),
+    "init+lrr_mask": Contestant("lrr", "fresh", "mask", "init + LRR mask"),
     "init+lrr_sign+norms": Contestant(
-        "lrr", "fresh", signs_and_norms, "init + LRR sign, trained norms"
+        "lrr", "fresh", "signs, norms", "init + LRR sign, trained norms"
     ),
     "init+lrr_sign+norm_signs": Contestant(
-        "lrr", "fresh", signs_of_norms_too, "init + LRR sign, norm signs, β 0.1"
+        "lrr", "fresh", "signs, norm signs", "init + LRR sign, norm signs, β 0.1"
     ),
     "init+lrr_sign+norm_bias": Contestant(
-        "lrr", "fresh", norm_bias_alone, "init + LRR sign, β 0.1"
+        "lrr", "fresh", "signs, norm bias", "init + LRR sign, β 0.1"
     ),
-    "other+lrr_sign": Contestant("lrr", "other", signs, "another init + LRR sign"),
-    "other+aws_sign": Contestant("aws", "other", signs, "another init + AWS sign"),
+    "other+lrr_sign": Contestant("lrr", "other", "signs", "another init + LRR sign"),
+    "other+aws_sign": Contestant("aws", "other", "signs", "another init + AWS sign"),
     "imp": Contestant("imp", None, None, "IMP"),
     "wr": Contestant("wr", None, None, "weight rewinding"),
     "gem_miner": Contestant("gem_miner", None, None, "Gem-Miner"),
@@ -193,22 +148,7 @@ PARTS: dict[str, Part] = {
 }
 
 
-def start(
-    name: str, found: nn.Module | None, fresh: nn.Module | None, *, official: bool = False
-) -> nn.Module:
-    """The network that a contestant's final training begins with.
-
-    Args:
-        name: One of `CONTESTANTS`.
-        found: The network that its finder found, masked, norms not interpolated any more.
-        fresh: A fresh masked network of the contestant's stream.
-        official: Take signs of classifier and biases too, as the official code does.
-    """
-    contestant = CONTESTANTS[name]
-    network = found if contestant.fresh is None else fresh
-    if network is None or (found is None and contestant.give is not None):
-        lacking = "found" if found is None else "fresh"
-        raise ValueError(f"{name} cannot begin without a {lacking} network")
-    if contestant.give is None or found is None:
-        return network
-    return contestant.give(network, found, official)
+def pair_label(pair: str) -> str:
+    """Name the network that a pair is about, as tables and legends call it."""
+    name = pair.split(":", 1)[1]
+    return CONTESTANTS.get(name, CONTESTANTS.get(f"init+{name}", CONTESTANTS["dense"])).label

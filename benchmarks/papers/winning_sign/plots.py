@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS
-from benchmarks.papers.winning_sign.outcomes import Outcomes
-from benchmarks.papers.winning_sign.report import pair_label
+from benchmarks.pages.section import stem_digest
+from benchmarks.pages.style import drawing, save, ticks
+from benchmarks.papers.winning_sign.config import EXPERIMENT
+from benchmarks.papers.winning_sign.contestants import CONTESTANTS, pair_label
+from benchmarks.papers.winning_sign.summary import Outcomes
 
 # The paper's colours by network; marks serve those who cannot tell or print them.
 _LOOKS = {
@@ -31,21 +29,7 @@ _LOOKS = {
     "imp": ("#e377c2", "h"),
     "wr": ("#7f7f7f", "p"),
 }
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
-_DPI = 180
+_CHANGES = {"axes.titlesize": 9.5, "legend.fontsize": 8}
 # Figure, contestants of its left panel, and the pairs of the others under their titles.
 _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
     "figure3": (
@@ -114,6 +98,7 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
         Paths and captions.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{EXPERIMENT}-{outcomes.dataset}-{outcomes.arch}-{stem_digest(outcomes.shared)}"
     drawn = []
     for name, (title, contestants, paths) in _FIGURES.items():
         own = set(contestants) - {"lrr", "aws", "init+lrr_sign", "init+aws_sign"}
@@ -126,7 +111,7 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
         # A figure needs what is its own, not only what it shares with another.
         if (contestants and not own & set(shown)) or not (shown or panels):
             continue
-        path = folder / f"{_stem(outcomes)}-{name}.png"
+        path = folder / f"{stem}-{name}.png"
         _figure(outcomes, title, shown, panels, path)
         caption = f"{title}: {_small(outcomes)}. Mean and standard deviation over seeds."
         drawn.append((path, caption))
@@ -141,7 +126,7 @@ def _figure(
     path: Path,
 ) -> None:
     count = bool(contestants) + len(panels)
-    with matplotlib.rc_context(_STYLE):
+    with drawing(_CHANGES):
         # A single panel still has room for its title and the legend beside each other.
         size = (3.1 * max(count, 1.6) + 0.4, 3.7)
         figure = Figure(figsize=size, layout="constrained")
@@ -161,7 +146,7 @@ def _figure(
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles))
         )
-        figure.savefig(path, dpi=_DPI)
+        save(figure, path, dpi=180)
 
 
 def _accuracy_panel(
@@ -192,9 +177,7 @@ def _accuracy_panel(
             axes.fill_between(ratios, low, high, color=colour, alpha=0.15, lw=0)
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.xaxis.set_major_locator(FixedLocator([outcomes.density(k) for k in outcomes.rounds]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    ticks(axes, [outcomes.density(k) for k in outcomes.rounds], "{:.2g}".format)
     axes.set_xlabel("remaining parameter ratio")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title("(a) after training" if lettered else "after training", loc="left")
@@ -229,10 +212,3 @@ def _small(outcomes: Outcomes) -> str:
         f"{outcomes.dataset}, {recipe['final']['epochs']} epochs, "
         f"{seeds} seed{'s' if seeds > 1 else ''}"
     )
-
-
-def _stem(outcomes: Outcomes) -> str:
-    varied = ("seed", "kind", "subject", "round", "order", "score_lr", "score_penalty")
-    shared = {k: v for k, v in outcomes.config.items() if k not in varied}
-    digest = hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
-    return f"winning_sign-{outcomes.dataset}-{outcomes.arch}-{digest}"

@@ -1,21 +1,20 @@
-"""The page on "Find a Winning Sign": tables in the paper's layout, barriers, figures.
-
-`write(results_folder, out)` makes `winning_sign.md` and its figures from committed result files.
-"""
+"""The page on "Find a Winning Sign": tables in the paper's layout, barriers, figures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.papers.signs.estimates import Estimate
-from benchmarks.papers.signs.tables import markdown
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PARTS
-from benchmarks.papers.winning_sign.outcomes import Outcomes, settings
-from benchmarks.papers.winning_sign.scale import details, scale
-from benchmarks.papers.winning_sign.store import Result, load_results
+from benchmarks.harness.results import load_results
+from benchmarks.pages.estimates import Estimate, Result, cell
+from benchmarks.pages.markdown import NONE, markdown
+from benchmarks.pages.section import Section, write_page
+from benchmarks.papers import winning_sign
+from benchmarks.papers.winning_sign.config import EXPERIMENT
+from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PARTS, pair_label
+from benchmarks.papers.winning_sign.scale import full_scale, scale
+from benchmarks.papers.winning_sign.summary import Outcomes, settings
 
-_NONE = "—"
 _YES, _NO = "yes", "no"
 # Tickets that are trained from the one initialisation they were found for.
 _OWN = {"imp": "its own", "gem_miner": "its own"}
@@ -41,43 +40,39 @@ _WHAT = {
 }
 
 
-def write(results_folder: Path, out: Path) -> list[Path]:
-    """Writes `winning_sign.md` and its figures.
+def write_pages(folder: Path, out: Path) -> list[Path]:
+    """Write `winning_sign.md` and its figures where there are results.
 
     Args:
-        results_folder: Folder of the result files.
-        out: Folder of the page and its figures.
+        folder: Folder of result files; folders below it are read too.
+        out: Folder of the page and the figures it shows.
 
     Returns:
-        The page; nothing where there are no results.
+        The page.
     """
-    from benchmarks.papers.winning_sign import command
-
-    results = load_results(results_folder)
+    results = load_results(folder, [EXPERIMENT])
     if not results:
         return []
-    out.mkdir(parents=True, exist_ok=True)
-    text, _ = group_markdown(results, out, page=True)
-    path = out / "winning_sign.md"
-    path.write_text(f"# {(command.__doc__ or '').strip()}\n\n{text}\n", encoding="utf-8")
-    return [path]
+    section = describe(results, out, details=True)
+    return [write_page(out / f"{EXPERIMENT}.md", winning_sign.__doc__, section)]
 
 
-def group_markdown(
-    results: Iterable[Result], plots: Path | None, *, page: bool = False
-) -> tuple[str, list[Path]]:
-    """A section for each setting: its tables and, where a folder is given, its figures.
+def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
+    """Make a section for each setting: its tables and, where a folder is given, its figures.
 
     Args:
         results: Results of any settings.
         plots: Folder to draw into; None draws nothing.
-        page: Show figures and provenance too: for files, not for terminals.
+        details: Show figures and provenance too: for files, not for terminals.
+
+    Returns:
+        The Markdown and the figures drawn.
     """
     parts: list[str] = []
     drawn: list[Path] = []
     for outcomes in settings(results):
         parts.append(f"## {outcomes.dataset}, {outcomes.arch}")
-        parts.append(details(outcomes) if page else scale(outcomes))
+        parts.append(full_scale(outcomes) if details else scale(outcomes))
         figures: list[tuple[Path, str]] = []
         if plots is not None:
             from benchmarks.papers.winning_sign.plots import draw
@@ -98,17 +93,17 @@ def group_markdown(
                 "Supremum over 11 points of the test error above the mean of both ends.",
                 barriers,
             ]
-        if page:
+        if details:
             for path, caption in figures:
                 parts.append(f"![{caption}]({path.name})\n\n*{caption}*")
-    return "\n\n".join(parts), drawn
+    return Section("\n\n".join(parts), drawn)
 
 
 def accuracy_table(outcomes: Outcomes) -> str:
     """Table 2's layout: contestants below each other, a block per remaining ratio."""
     head = ["method", "AWS subnetwork", "trained from θ_init", "top-1 (%)", "remaining"]
     dense = outcomes.accuracy("dense", 0)
-    rows = [["dense network", "-", "-", _cell(dense, outcomes), "1"]]
+    rows = [["dense network", "-", "-", cell(dense, len(outcomes.seeds)), "1"]]
     for round in outcomes.rounds:
         for name, contestant in CONTESTANTS.items():
             found = outcomes.accuracy(name, round)
@@ -119,7 +114,7 @@ def accuracy_table(outcomes: Outcomes) -> str:
                     contestant.label,
                     _YES if contestant.finder == "aws" else _NO,
                     _YES if contestant.fresh else _OWN.get(name, _NO),
-                    _cell(found, outcomes),
+                    cell(found, len(outcomes.seeds)),
                     f"{outcomes.density(round):.3f}" if contestant.finder else "1",
                 ]
             )
@@ -133,7 +128,7 @@ def difference_table(outcomes: Outcomes) -> str:
     rows = []
     for one, other in _DIFFERENCES:
         cells = [_signed(outcomes.difference(one, other, round)) for round in rounds]
-        if any(cell != _NONE for cell in cells):
+        if any(each != NONE for each in cells):
             labels = [CONTESTANTS[name].label for name in (one, other)]
             rows.append([f"({labels[0]}) − ({labels[1]})", *cells])
     return markdown(head, rows) if rows else ""
@@ -147,14 +142,8 @@ def barrier_table(outcomes: Outcomes) -> str:
         for pair in pairs:
             found = outcomes.barrier(pair) if pair.startswith(f"{kind}:") else None
             if found is not None:
-                rows.append([what, pair_label(pair), _cell(found, outcomes)])
+                rows.append([what, pair_label(pair), cell(found, len(outcomes.seeds))])
     return markdown(["path", "network", "barrier"], rows) if rows else ""
-
-
-def pair_label(pair: str) -> str:
-    """The network that a pair is about, as tables and legends call it."""
-    name = pair.split(":", 1)[1]
-    return CONTESTANTS.get(name, CONTESTANTS.get(f"init+{name}", CONTESTANTS["dense"])).label
 
 
 def _gems(outcomes: Outcomes) -> list[str]:
@@ -175,15 +164,8 @@ def _gems(outcomes: Outcomes) -> list[str]:
     ]
 
 
-def _cell(found: Estimate | None, outcomes: Outcomes) -> str:
-    if found is None:
-        return _NONE
-    seeds: Sequence[int] = outcomes.seeds
-    return str(found) if found.count == len(seeds) else f"{found} ({found.count})"
-
-
 def _signed(found: Estimate | None) -> str:
     if found is None:
-        return _NONE
+        return NONE
     spread = "" if found.std is None else f" ± {found.std:.2f}"
     return f"{found.mean:+.2f}{spread}".replace("-", "−")

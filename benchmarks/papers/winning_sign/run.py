@@ -7,7 +7,6 @@ goes on at its last finished round or training, and results whose networks were 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,23 +20,23 @@ import polarity as pol
 from benchmarks.harness.data import Dataset
 from benchmarks.harness.recipe_training import train
 from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.results import now, read_result
+from benchmarks.harness.results import (
+    Result,
+    finite,
+    new_result,
+    now,
+    read_result,
+    result_path,
+    write_result,
+)
 from benchmarks.harness.training import evaluate
 from benchmarks.papers.winning_sign import loops
 from benchmarks.papers.winning_sign.config import AwsConfig
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS, start
+from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS
 from benchmarks.papers.winning_sign.gem_miner import gem_miner
 from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
-from benchmarks.papers.winning_sign.store import (
-    Result,
-    State,
-    read_state,
-    result_path,
-    state_path,
-    store_result,
-    write_state,
-)
-from polarity.parametrizations.shared_alpha import SharedAlpha
+from benchmarks.papers.winning_sign.starts import start
+from benchmarks.papers.winning_sign.states import State, read_state, state_path, write_state
 
 Record = dict[str, Any]
 # Images per batch where batch-norm statistics are computed at a point of a barrier.
@@ -76,8 +75,9 @@ class Pipeline:
         path = result_path(self.out, config)
         if path.is_file():  # only its network was missing
             return read_result(path)
-        facts = self.data.facts()
-        result = store_result(self.out, config, facts, content, started=started, seconds=seconds)
+        content = {"density": config.density, **content}
+        result = new_result(config, self.data.facts(), content, started=started, seconds=seconds)
+        write_result(path, result)
         if self.on_result is not None:
             self.on_result(path, result)
         return result
@@ -104,16 +104,16 @@ class Pipeline:
                     "round": k,
                     **_count(network),
                     "epochs": recipe.round_epochs if k else recipe.warmup_epochs,
-                    "test_loss": loss if math.isfinite(loss) else None,
+                    "test_loss": finite(loss),
                     "test_accuracy": accuracy,
                     "seconds": time.perf_counter() - begun,
                     **extra,
                 }
             )
-            state = State.of(network, generators, records)
-            for alpha in _interpolation_weights(network):
-                state.generators["alpha"] = alpha.stream.clone()
-            write_state(state_path(self.out, config, k), state)
+            alphas = pol.norm_alpha_state(network) if config.subject == "aws" else {}
+            write_state(
+                state_path(self.out, config, k), State.of(network, generators, records, alphas)
+            )
         return {"records": records, "seconds": sum(record["seconds"] for record in records)}
 
     def _finder(
@@ -160,8 +160,8 @@ class Pipeline:
         if saved is not None:
             saved.restore(model)
             generators["rounds"].set_state(saved.generators["rounds"])
-            for shared in _interpolation_weights(model):
-                shared.stream.copy_(saved.generators["alpha"])
+            if name == "aws":
+                pol.load_norm_alpha_state(model, saved.alphas)
             if name == "wr":
                 begin = pol.RewindPoint(self._saved(config, 0).weights)
         rounds: Iterator[int]
@@ -328,11 +328,6 @@ class Pipeline:
     @staticmethod
     def _generator(config: AwsConfig, stream: str) -> torch.Generator:
         return torch.Generator().manual_seed(config.stream(stream))
-
-
-def _interpolation_weights(model: nn.Module) -> list[SharedAlpha]:
-    """Where α comes from: one for all norms of an AWS network, none in others."""
-    return [module for module in model.modules() if isinstance(module, SharedAlpha)]
 
 
 def _count(model: nn.Module) -> Record:

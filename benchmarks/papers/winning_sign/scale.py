@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from benchmarks.papers.winning_sign.outcomes import Outcomes
+from benchmarks.pages.section import provenance
+from benchmarks.papers.winning_sign.summary import Outcomes
 
 # Data sets of the paper.
 _PAPER = ("cifar100", "tiny_imagenet", "imagenet")
@@ -47,7 +45,7 @@ def scale(outcomes: Outcomes) -> str:
     )
 
 
-def details(outcomes: Outcomes) -> str:
+def full_scale(outcomes: Outcomes) -> str:
     """The scale, the settings and the provenance of a setting."""
     config, results = outcomes.config, outcomes.results
     final = config["recipe"]["final"]
@@ -65,32 +63,11 @@ def details(outcomes: Outcomes) -> str:
         "signs beside the masked weights": config["official_signs"],
         "images for batch-norm statistics": config["recalibrate"],
     }
-    versions = _distinct(
-        ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        for result in results
-    )
-    machines = _distinct(_machine(result["machine"]) for result in results)
-    commits = _distinct(result["git_commit"] or "unknown" for result in results)
-    days = sorted(result["started"][:10] for result in results)
-    period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     hours = sum(result["seconds"] for result in results) / 3600
     lines = [
         scale(outcomes),
         "",
         f"- Settings: {'; '.join(f'{label} {value}' for label, value in shown.items())}",
-        f"- Versions: {' / '.join(versions)}; commit {' / '.join(commits)}",
-        f"- Machine: {' / '.join(machines)}",
-        f"- Time: {hours:.1f} h in all, {period}",
+        *provenance(results, f"{hours:.1f} h in all"),
     ]
     return "\n".join(lines)
-
-
-def _machine(machine: dict[str, Any]) -> str:
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, threads per run {machine['threads']}, "
-        f"device {machine['device']}"
-    )
-
-
-def _distinct(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))

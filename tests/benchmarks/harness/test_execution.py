@@ -13,7 +13,7 @@ from benchmarks.harness.recipes import Recipe
 from benchmarks.harness.training import evaluate, make_optimizer, train_epochs
 from benchmarks.models import build_model
 from benchmarks.models.resnet import cifar_resnet
-from benchmarks.papers.signs.run import run
+from benchmarks.papers.signs.run import train_rounds
 
 BACKENDS = ["eager", "aot_eager"]
 
@@ -70,7 +70,10 @@ def test_bfloat16_runs_in_bfloat16(digits):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_masks_that_change_between_rounds_are_obeyed_by_compiled_code(tiny, digits, backend):
     config = tiny(rounds=3, perturbation=(("epsilon", 0.2),))
-    plain, compiled = run(config, digits), run(config, digits, compile=backend)
+    plain, compiled = (
+        train_rounds(config, digits),
+        train_rounds(config, digits, compile=backend),
+    )
     for a, b in zip(plain, compiled, strict=True):
         assert a["density"] == b["density"]
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
@@ -100,7 +103,7 @@ def test_every_run_of_a_sweep_is_compiled(tiny, digits, monkeypatch):
     plain = torch.compile
     monkeypatch.setattr(torch, "compile", lambda m, **how: plain(m, **{**how, "backend": count}))
     for seed in range(6):
-        run(tiny(rounds=1, seed=seed), digits, compile="counted")
+        train_rounds(tiny(rounds=1, seed=seed), digits, compile="counted")
     # Two sizes of batch, shared by the rounds of a run.
     assert len(compiled) == 2 * 6
 
@@ -113,7 +116,7 @@ def test_the_recipes_loop_compiles_and_the_penalty_stays(digits):
 
     records = []
     for how in (False, *BACKENDS):
-        model = cifar_resnet(8, width=4, channels=1, generator=torch.Generator().manual_seed(0))
+        model = cifar_resnet(8, width=8, channels=1, generator=torch.Generator().manual_seed(0))
         generator = torch.Generator().manual_seed(1)
         halved(model)
         records.append(
@@ -168,7 +171,7 @@ def test_adams_memory_of_dead_units_does_not_become_denormal(digits):
 
 @pytest.mark.slow
 def test_torchs_own_compiler_trains_the_same_network(tiny, digits):
-    plain, compiled = run(tiny(), digits), run(tiny(), digits, compile=True)
+    plain, compiled = train_rounds(tiny(), digits), train_rounds(tiny(), digits, compile=True)
     for a, b in zip(plain, compiled, strict=True):
         assert a["density"] == b["density"]
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-3)
@@ -181,7 +184,7 @@ def test_cuda_graphs_obey_masks_that_change(tiny, bf16):
 
     data = load_dataset("digits", train_size=300, test_size=100, device="cuda")
     config = tiny(rounds=3, device="cuda", bf16=bf16)
-    plain, captured = run(config, data), run(config, data, compile=True)
+    plain, captured = train_rounds(config, data), train_rounds(config, data, compile=True)
     for a, b in zip(plain, captured, strict=True):
         assert a["density"] == b["density"]
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=0.05 if bf16 else 1e-2)

@@ -47,7 +47,7 @@ def test_a_shorter_recipe_keeps_the_fraction_of_its_rescaling():
 
 @pytest.fixture
 def net():
-    return lambda: cifar_resnet(8, width=4, channels=1, generator=torch.Generator().manual_seed(0))
+    return lambda: cifar_resnet(8, width=8, channels=1, generator=torch.Generator().manual_seed(0))
 
 
 RECIPE = Recipe(

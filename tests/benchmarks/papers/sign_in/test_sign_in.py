@@ -13,18 +13,25 @@ import torch
 
 import polarity as pol
 from benchmarks.__main__ import main
+from benchmarks.harness.command_line import RunOptions
+from benchmarks.harness.results import load_results, write_result
 from benchmarks.models.networks import build_network
 from benchmarks.papers.sign_in.command import SignInOptions, configurations
 from benchmarks.papers.sign_in.masks import prune_at_initialisation
-from benchmarks.papers.sign_in.report import accuracy_table, gain_table, period_table, write_page
-from benchmarks.papers.sign_in.run import run
+from benchmarks.papers.sign_in.report import (
+    accuracy_table,
+    gain_table,
+    period_table,
+    write_pages,
+)
+from benchmarks.papers.sign_in.run import train_sparse
 from benchmarks.papers.sign_in.summary import comparisons, published
-from benchmarks.papers.sign_in.sweep import load_results
 
 ROOT = Path(__file__).parents[4]
+CPU = RunOptions(device="cpu")
 SMALL = SignInOptions(
     dataset="digits",
-    width=4,
+    width=8,
     epochs=3,
     batch_size=64,
     lr=0.1,
@@ -34,9 +41,9 @@ SMALL = SignInOptions(
     test_size=100,
     sharpness_images=0,
     rescale_until=3,
-    device="cpu",
+    where=CPU,
 )
-WORDS = ["--width", "4", "--epochs", "1", "--batch-size", "64", "--densities", "0.2", "--quiet"]
+WORDS = ["--width", "8", "--epochs", "1", "--batch-size", "64", "--densities", "0.2", "--quiet"]
 WORDS += ["--train-size", "200", "--test-size", "50", "--sharpness-images", "0", "--device", "cpu"]
 
 
@@ -47,13 +54,13 @@ def one(method, **changes):
 
 def masked(config, data):
     generator = torch.Generator().manual_seed(config.stream("init"))
-    model = build_network(config.arch, data.shape, 10, width=4, generator=generator)
+    model = build_network(config.arch, data.shape, 10, width=8, generator=generator)
     prune_at_initialisation(model, data, config)
     return model
 
 
 def test_the_defaults_are_the_papers_settings():
-    runs = configurations(SignInOptions(dataset="cifar10", device="cpu"))
+    runs = configurations(SignInOptions(dataset="cifar10", where=CPU))
     assert len(runs) == 3 * 3 * 3
     random, sign_in, mv = runs[:3]
     assert (random.method, sign_in.method, mv.method) == ("random", "random+sign_in", "random+mv")
@@ -118,7 +125,7 @@ def outcomes():
     torch.set_num_threads(1)
     data = load_dataset("digits", train_size=300, test_size=100, holdout=0)
     methods = ("random", "random+sign_in", "random+mv")
-    return {method: run(one(method, sharpness_images=64), data) for method in methods}
+    return {method: train_sparse(one(method, sharpness_images=64), data) for method in methods}
 
 
 def test_flips_add_up(outcomes):
@@ -164,8 +171,8 @@ def test_every_method_learns_and_has_a_sharpness(outcomes):
 
 
 def test_the_frobenius_penalty_pulls_as_weight_decay_does(digits):
-    free = run(one("random+mv", weight_decay=0.0, epochs=1, lr=0.0), digits)
-    decayed = run(one("random+mv", weight_decay=0.5, epochs=1, lr=0.0), digits)
+    free = train_sparse(one("random+mv", weight_decay=0.0, epochs=1, lr=0.0), digits)
+    decayed = train_sparse(one("random+mv", weight_decay=0.5, epochs=1, lr=0.0), digits)
     # With a rate of zero nothing moves, whatever the penalty.
     assert decayed.epochs[0]["train_loss"] == free.epochs[0]["train_loss"]
     from benchmarks.papers.sign_in.run import _penalty
@@ -234,6 +241,7 @@ def made_up(method, density, seed, accuracy, period=None, sharpness=2.0):
     scaling = {"mean": 0.5, "min": 0.1, "max": 1.0} if config.parametrized else None
     final = {"test_accuracy": accuracy, "flips_cumulative": 0.2, "sharpness": sharpness, **stages}
     return {
+        "schema": 1,
         "experiment": "sign_in",
         "run_id": config.run_id,
         "config": config.as_json(),
@@ -296,7 +304,10 @@ def test_published_numbers():
 
 
 def test_the_page_of_made_up_results(group, tmp_path):
-    text = write_page(group.results, tmp_path).read_text()
+    for result in group.results:
+        write_result(tmp_path / f"{result['run_id']}.json", result)
+    (page,) = write_pages(tmp_path, tmp_path)
+    text = page.read_text()
     assert "a random subset of 300 of 50000 train images" in text
     assert "3 epochs, the paper's 150" in text
     assert "abacus" in text
@@ -305,7 +316,8 @@ def test_the_page_of_made_up_results(group, tmp_path):
 
 def test_results_of_others_are_not_read(tmp_path):
     (tmp_path / "fragility-digits.json").write_text('{"schema": 1, "experiment": "fragility"}')
-    assert load_results(tmp_path) == []
+    assert load_results(tmp_path, ["sign_in"]) == []
+    assert write_pages(tmp_path, tmp_path) == []
 
 
 @pytest.mark.parametrize(

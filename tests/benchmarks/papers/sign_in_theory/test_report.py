@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.papers.sign_in_theory.command import COMMITTED, PARTS, TheoryOptions, main
+from benchmarks.papers.sign_in_theory.command import COMMITTED, TheoryOptions, main
+from benchmarks.papers.sign_in_theory.config import PARTS
 from benchmarks.papers.sign_in_theory.neuron import gaussian_task
 from benchmarks.papers.sign_in_theory.records import count, interval, outcome
-from benchmarks.papers.sign_in_theory.report import report
+from benchmarks.papers.sign_in_theory.report import write_pages
 
 PICTURES = ("portrait", "dependence", "students", "figure7", "failure", "obstruction")
 
@@ -64,7 +65,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     for part in PARTS:
         (tmp_path / f"{part}.json").write_text('{"schema": 1}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"portrait\.json is not a result of the theory section"):
-        report(tmp_path, tmp_path)
+        write_pages(tmp_path, tmp_path)
 
 
 def test_committed_results_are_of_the_whole_section():

@@ -7,11 +7,13 @@ import pytest
 
 from benchmarks.pages.published import Best, best_over_grid, epochs_per_round
 from benchmarks.papers.signs.captions import caption
-from benchmarks.papers.signs.command import configurations
+from benchmarks.papers.signs.command import (
+    FragilityOptions,
+    ZeroCrossingOptions,
+    configurations,
+)
 from benchmarks.papers.signs.config import RunConfig, perturbation_label
-from benchmarks.papers.signs.fragility import FragilityOptions
 from benchmarks.papers.signs.grid import expand, perturbation_grid
-from benchmarks.papers.signs.zero_crossing import ZeroCrossingOptions
 
 
 def test_run_id_can_be_read(tiny):
@@ -93,9 +95,8 @@ def test_expansion_is_complete_and_without_repetition(tiny):
 )
 def test_defaults_are_the_papers(dataset, experiment, arch, epochs):
     kind = FragilityOptions if experiment == "fragility" else ZeroCrossingOptions
-    (config,) = configurations(
-        kind(dataset=dataset, strategies=("mask1",), epsilon=(0.1,)), experiment
-    )
+    (config,) = configurations(kind(dataset=dataset, strategies=("mask1",), epsilon=(0.1,)))
+    assert config.experiment == experiment
     assert (config.arch, config.epochs) == (arch, epochs)
     assert (config.rounds, config.prune_base, config.mix) == (10, 0.8, 0.7)
 
@@ -121,3 +122,15 @@ def test_caption_names_every_shortcut(tiny):
     facts |= {"train_available": 60_000, "test_available": 10_000}
     assert caption(full, facts) == "the paper's scale"
     assert "proxy" in caption(tiny(), facts)
+
+
+def test_without_values_each_paper_sweeps_its_own_grid():
+    fragility = configurations(FragilityOptions(strategies=("mask1",)))
+    assert [config.perturbation for config in fragility] == [
+        (),
+        *((("epsilon", k / 10),) for k in range(1, 10)),
+    ]
+    crossing = configurations(ZeroCrossingOptions(strategies=("mask1",)))
+    assert sorted(sum(size for _, size in config.perturbation) for config in crossing) == [
+        -0.1, -1e-3, -5e-4, -1e-4, -5e-5, 0, 5e-5, 1e-4, 5e-4, 1e-3, 0.1,
+    ]  # fmt: skip

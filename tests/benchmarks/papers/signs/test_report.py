@@ -2,10 +2,12 @@
 
 import pytest
 
+from benchmarks.harness.results import write_result
+from benchmarks.pages.estimates import Estimate, estimate, same_settings
 from benchmarks.pages.published import best_over_grid
-from benchmarks.papers.signs.estimates import Estimate, estimate, same_settings, sweeps
+from benchmarks.papers.signs.report import describe, write_pages
+from benchmarks.papers.signs.summary import VARIED, sweeps
 from benchmarks.papers.signs.tables import accuracy_table, summary_table
-from benchmarks.report import experiment_markdown, write_reports
 
 RUNS = [
     # strategy, epsilon, seed, held-out accuracy, test accuracy
@@ -41,7 +43,9 @@ def make(tiny):
         ]
         final = {"round": 2, "density": 0.64, "val_accuracy": val, "test_accuracy": test}
         return {
+            "schema": 1,
             "experiment": config.experiment,
+            "run_id": config.run_id,
             "config": config.as_json(),
             "caption": "2 rounds, the paper's 10",
             "final": final,
@@ -98,7 +102,7 @@ def test_ties_go_to_the_smallest_perturbation(make):
 
 
 def test_other_settings_are_another_group(results, make):
-    groups = same_settings([*results, make("mask1", 0.0, 0, 90.0, 91.0, lr=0.1)])
+    groups = same_settings([*results, make("mask1", 0.0, 0, 90.0, 91.0, lr=0.1)], VARIED)
     assert [len(group) for group in groups] == [7, 1]
 
 
@@ -111,7 +115,9 @@ def test_kinds_of_perturbation_are_separate_sweeps(results, make):
 
 
 def test_reports_show_tables_plots_and_provenance(results, tmp_path):
-    (path,) = write_reports(results, tmp_path)
+    for result in results:
+        write_result(tmp_path / "runs" / f"{result['run_id']}.json", result)
+    (path,) = write_pages(tmp_path / "runs", tmp_path)
     text = path.read_text()
     assert path.name == "fragility.md"
     parts = (
@@ -138,13 +144,13 @@ def test_plots_of_thresholds_and_collapsed_runs(make, tmp_path):
         result["experiment"] = result["config"]["experiment"] = "zero_crossing"
         result["config"]["perturbation"] = [["phi", phi]] if phi else []
         results.append(result)
-    section = experiment_markdown(results, tmp_path)
+    section = describe(results, tmp_path)
     assert all(path.is_file() for path in section.plots)
     assert "-5e-05" in section.text
 
 
 def test_printed_section_has_no_pictures(results):
-    section = experiment_markdown(results, None)
+    section = describe(results, None)
     assert section.plots == []
     assert "![" not in section.text
 
@@ -152,4 +158,4 @@ def test_printed_section_has_no_pictures(results):
 def test_a_sweep_of_part_of_the_papers_grid_says_so(make):
     runs = [make("mask1", 0.0, 0, 96.0, 97.0, experiment="zero_crossing") for _ in range(2)]
     runs[1]["config"]["perturbation"] = [["phi", 0.001]]
-    assert "2 of the paper's 11 values." in experiment_markdown(runs, None).text
+    assert "2 of the paper's 11 values." in describe(runs, None).text

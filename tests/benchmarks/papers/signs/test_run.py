@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.harness.data import Dataset
 from benchmarks.papers.signs.checkpoints import last_round, read_checkpoint
-from benchmarks.papers.signs.run import run
+from benchmarks.papers.signs.run import train_rounds
 
 
 class Killed(Exception):
@@ -27,7 +27,7 @@ def without_times(records):
 
 
 def test_ten_rounds_end_at_the_papers_density(tiny, digits):
-    records = run(tiny(rounds=10), digits)
+    records = train_rounds(tiny(rounds=10), digits)
     assert [record["round"] for record in records] == list(range(11))
     last = records[-1]
     assert last["survivors"] == round(0.8**10 * last["total"])
@@ -35,7 +35,9 @@ def test_ten_rounds_end_at_the_papers_density(tiny, digits):
 
 
 def test_every_round_states_its_signs_and_layers(tiny, digits):
-    first, second = run(tiny(rounds=1, perturbation=(("epsilon", 0.3),), strategy="mask1"), digits)
+    first, second = train_rounds(
+        tiny(rounds=1, perturbation=(("epsilon", 0.3),), strategy="mask1"), digits
+    )
     assert first["signs"] is None
     assert first["density"] == 1
     assert second["signs"]["agree_init"] == pytest.approx(0.7, abs=1e-3)
@@ -48,17 +50,19 @@ def test_every_round_states_its_signs_and_layers(tiny, digits):
 
 def test_without_held_out_images_there_is_no_held_out_accuracy(tiny, digits):
     bare = replace(digits, val_x=digits.val_x[:0], val_y=digits.val_y[:0])
-    assert run(tiny(rounds=0), bare)[0]["val_accuracy"] is None
+    assert train_rounds(tiny(rounds=0), bare)[0]["val_accuracy"] is None
 
 
 def test_same_settings_same_records(tiny, digits):
-    first, again = (without_times(run(tiny(), digits)) for _ in range(2))
+    first, again = (without_times(train_rounds(tiny(), digits)) for _ in range(2))
     assert first == again
 
 
 def test_seeds_differ_and_the_dense_network_knows_no_strategy(tiny, digits):
     dense = {
-        (seed, strategy): run(tiny(seed=seed, strategy=strategy, rounds=0), digits)[0]["train_loss"]
+        (seed, strategy): train_rounds(tiny(seed=seed, strategy=strategy, rounds=0), digits)[0][
+            "train_loss"
+        ]
         for seed in (0, 1)
         for strategy in ("mask0", "standard")
     }
@@ -67,7 +71,9 @@ def test_seeds_differ_and_the_dense_network_knows_no_strategy(tiny, digits):
 
 
 def test_the_rest_is_restored_unless_kept(tiny, digits):
-    restored, kept = (run(tiny(rounds=1, keep_rest=keep), digits)[1] for keep in (False, True))
+    restored, kept = (
+        train_rounds(tiny(rounds=1, keep_rest=keep), digits)[1] for keep in (False, True)
+    )
     assert restored["signs"] == kept["signs"]
     assert restored["train_loss"] != kept["train_loss"]
 
@@ -77,13 +83,13 @@ def test_the_rest_is_restored_unless_kept(tiny, digits):
 def test_a_killed_run_goes_on_bit_for_bit(tiny, digits, tmp_path, strategy, killed_after):
     config = tiny(strategy=strategy)
     straight, broken = tmp_path / "straight.safetensors", tmp_path / "broken.safetensors"
-    expected = run(config, digits, checkpoint=straight)
+    expected = train_rounds(config, digits, checkpoint=straight)
 
     with pytest.raises(Killed):
-        run(config, digits, checkpoint=broken, on_round=kill_after(killed_after))
+        train_rounds(config, digits, checkpoint=broken, on_round=kill_after(killed_after))
     assert last_round(broken) == killed_after
     begun = []
-    records = run(config, digits, checkpoint=broken, on_epoch=lambda k, _: begun.append(k))
+    records = train_rounds(config, digits, checkpoint=broken, on_epoch=lambda k, _: begun.append(k))
 
     assert begun == list(range(killed_after + 1, 4))
     assert without_times(records) == without_times(expected)
@@ -95,9 +101,9 @@ def test_a_killed_run_goes_on_bit_for_bit(tiny, digits, tmp_path, strategy, kill
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny, digits, tmp_path):
     path = tmp_path / "run.safetensors"
-    run(tiny(rounds=0), digits, checkpoint=path)
+    train_rounds(tiny(rounds=0), digits, checkpoint=path)
     with pytest.raises(ValueError, match="other settings"):
-        run(tiny(rounds=0, lr=0.1), digits, checkpoint=path)
+        train_rounds(tiny(rounds=0, lr=0.1), digits, checkpoint=path)
 
 
 def test_batch_normalised_networks_resume_and_restore_their_statistics(tiny, tmp_path):
@@ -110,9 +116,9 @@ def test_batch_normalised_networks_resume_and_restore_their_statistics(tiny, tmp
     data = Dataset("cifar10", 10, **parts, train_available=50, test_available=10)
     path = tmp_path / "run.safetensors"
     with pytest.raises(Killed):
-        run(config, data, checkpoint=path, on_round=kill_after(0))
-    resumed = run(config, data, checkpoint=path)
-    assert without_times(resumed) == without_times(run(config, data))
+        train_rounds(config, data, checkpoint=path, on_round=kill_after(0))
+    resumed = train_rounds(config, data, checkpoint=path)
+    assert without_times(resumed) == without_times(train_rounds(config, data))
     # Two batches per round: statistics that were restored have seen two, kept ones four.
     seen = read_checkpoint(path, config).model["features.1.num_batches_tracked"]
     assert int(seen) == 2

@@ -1,19 +1,15 @@
 """Many runs: skipping, resuming, processes, and failures that stay alone."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.results import checkpoint_path, load_results, result_path
+from benchmarks.harness.place import Place
+from benchmarks.harness.results import load_results, result_path
 from benchmarks.papers.signs import sweep as module
+from benchmarks.papers.signs.checkpoints import checkpoint_path
 from benchmarks.papers.signs.grid import expand
-from benchmarks.papers.signs.sweep import Place, sweep
+from benchmarks.papers.signs.sweep import sweep
 
 
 @pytest.fixture
@@ -25,7 +21,7 @@ def configs(tiny):
 def outcomes_of(folder):
     return {
         result["run_id"]: [(r["test_accuracy"], r["signs"]) for r in result["rounds"]]
-        for result in load_results(folder)
+        for result in load_results(folder, ["fragility"])
     }
 
 
@@ -49,7 +45,7 @@ def test_finished_runs_are_not_run_again(configs, tmp_path, capsys):
     outcomes = sweep(configs, Place(tmp_path))
     assert len(outcomes) == 2
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
-    assert len(load_results(tmp_path)) == 4
+    assert len(load_results(tmp_path, ["fragility"])) == 4
     # Not a terminal: one line per run instead of bars.
     assert "2 of 4 runs are already there" in capsys.readouterr().err
     assert sweep(configs, Place(tmp_path), quiet=True) == []
@@ -59,7 +55,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_results(configs, tmp_path, mon
     whole, broken = Place(tmp_path / "whole"), Place(tmp_path / "broken")
     sweep(configs, whole, quiet=True)
 
-    plain_run, calls = module.run, []
+    plain_run, calls = module.train_rounds, []
 
     def interrupted(config, data, *, on_round=None, **options):
         calls.append(config)
@@ -70,11 +66,11 @@ def test_an_interrupted_sweep_goes_on_to_the_same_results(configs, tmp_path, mon
 
         return plain_run(config, data, on_round=watch, **options)
 
-    monkeypatch.setattr(module, "run", interrupted)
+    monkeypatch.setattr(module, "train_rounds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep(configs, broken, quiet=True)
     monkeypatch.undo()
-    assert len(load_results(broken.out)) == 2
+    assert len(load_results(broken.out, ["fragility"])) == 2
     assert checkpoint_path(broken.out, configs[2]).is_file()
 
     sweep(configs, broken, quiet=True)
@@ -91,19 +87,19 @@ def test_two_processes_give_what_one_gives(configs, tmp_path):
 
 
 def test_a_failing_run_leaves_the_others_alone(configs, tmp_path, monkeypatch):
-    plain_run = module.run
+    plain_run = module.train_rounds
 
     def sometimes(config, data, **options):
         if config.strategy == "mask0" and not config.perturbation:
             raise RuntimeError("out of luck")
         return plain_run(config, data, **options)
 
-    monkeypatch.setattr(module, "run", sometimes)
+    monkeypatch.setattr(module, "train_rounds", sometimes)
     outcomes = sweep(configs, Place(tmp_path), quiet=True)
     failed = [outcome for outcome in outcomes if outcome.failure]
     assert len(failed) == 1
     assert "out of luck" in failed[0].failure
-    assert len(load_results(tmp_path)) == 3
+    assert len(load_results(tmp_path, ["fragility"])) == 3
 
 
 def test_impossible_perturbations_surface_before_anything_trains(configs, tiny, tmp_path):
@@ -123,34 +119,11 @@ def test_checkpoints_are_kept_on_request(configs, tmp_path):
     assert checkpoint_path(tmp_path, configs[0]).is_file()
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_workers_stop_when_their_sweep_is_killed(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "fragility", "--epsilon", "0.5", "--jobs", "2"]
-    sweep = subprocess.Popen(
-        [*command, "--epochs", "100000", "--out", str(tmp_path)],
-        cwd=Path(__file__).parents[4],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_until(lambda: len(at_work(sweep.pid)) == 2)
-        workers = at_work(sweep.pid)
-    finally:
-        os.kill(sweep.pid, signal.SIGKILL)
-        sweep.wait()
-    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-
-
-def at_work(parent):
-    """Children that have used seconds of processor time: workers, not joblib's helpers."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    ticks = {child: Path(f"/proc/{child}/stat").read_text().split()[13] for child in children}
-    second = os.sysconf("SC_CLK_TCK")
-    return [child for child, used in ticks.items() if int(used) > 4 * second]
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def test_a_checkpoint_that_was_cut_short_is_begun_again(configs, tmp_path):
+    place = Place(tmp_path)
+    path = checkpoint_path(tmp_path, configs[0])
+    path.parent.mkdir()
+    path.write_bytes(b"cut short")
+    (outcome,) = sweep(configs[:1], place, quiet=True)
+    assert outcome.failure is None
+    assert json.loads(result_path(tmp_path, configs[0]).read_text())["resumed_after"] is None

@@ -7,20 +7,24 @@ import pytest
 import torch
 
 import polarity as pol
+from benchmarks.harness.command_line import RunOptions
 from benchmarks.harness.recipes import Recipe
-from benchmarks.pages.published import _values
+from benchmarks.harness.results import result_path
+from benchmarks.pages.published import transcript
 from benchmarks.papers.winning_sign import loops
 from benchmarks.papers.winning_sign.command import WinningSignOptions, configuration, main
 from benchmarks.papers.winning_sign.config import AwsConfig
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS, start
+from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS
+from benchmarks.papers.winning_sign.grid import plan
 from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
-from benchmarks.papers.winning_sign.outcomes import settings
 from benchmarks.papers.winning_sign.recipes import AWS, AwsRecipe, choose_recipe, small_recipe
-from benchmarks.papers.winning_sign.report import accuracy_table, difference_table, write
+from benchmarks.papers.winning_sign.report import accuracy_table, difference_table, write_pages
 from benchmarks.papers.winning_sign.run import Pipeline
-from benchmarks.papers.winning_sign.store import State, load_results, result_path, state_path
-from benchmarks.papers.winning_sign.sweep import plan
+from benchmarks.papers.winning_sign.starts import start
+from benchmarks.papers.winning_sign.states import State, state_path
+from benchmarks.papers.winning_sign.summary import settings
 
+CPU = RunOptions(device="cpu")
 FINAL = Recipe(epochs=1, batch_size=60, lr=0.05, weight_decay=5e-4, schedule="cosine")
 TINY = AwsRecipe("digits", "mixer", FINAL, warmup_epochs=1, round_epochs=1, rounds=3)
 
@@ -359,7 +363,7 @@ def test_state_of_a_network_under_interpolation_holds_the_trained_norms(network)
 
 
 def test_recipes_are_those_of_the_paper():
-    printed = _values()["find_a_winning_sign"]["setup"]
+    printed = transcript("find_a_winning_sign")["setup"]
     small, large = printed["cifar100_tinyimagenet"], printed["imagenet"]
     for name, recipe in AWS.items():
         expected = large if recipe.dataset == "imagenet" else small
@@ -406,17 +410,17 @@ def test_a_named_recipe_serves_another_pair_and_an_unknown_one_is_refused():
 
 
 def test_options_become_a_setting():
-    base, at, barrier_at = configuration(WinningSignOptions(seeds=(4,), device="cpu"))
+    base, at, barrier_at = configuration(WinningSignOptions(seeds=(4,), where=CPU))
     assert (at, barrier_at, base.seed) == ((5, 8, 11, 14), 11, 4)
     assert 0.8**barrier_at == pytest.approx(0.0859, abs=1e-4)
-    _, at, barrier_at = configuration(WinningSignOptions(rounds=6, device="cpu"))
+    _, at, barrier_at = configuration(WinningSignOptions(rounds=6, where=CPU))
     assert (at, barrier_at) == ((5, 6), 6)
     with pytest.raises(ValueError, match="round 9"):
-        configuration(WinningSignOptions(rounds=6, at=(9,), device="cpu"))
+        configuration(WinningSignOptions(rounds=6, at=(9,), where=CPU))
 
 
 def test_a_plan_holds_each_run_once_and_everything_the_six_way_table_needs():
-    runs = plan(config(), ("six", "norms", "gem_miner"), (1, 3), 3)
+    runs = plan(config(), ("six", "norms", "gem_miner"), (1, 3), 3).runs
     assert len({run.run_id for run in runs}) == len(runs)
     finals = {(run.subject, run.round) for run in runs if run.kind == "final"}
     six = ("lrr", "aws", "init+lrr_sign", "init+aws_sign", "init+lrr_mask")
@@ -428,7 +432,7 @@ def test_a_plan_holds_each_run_once_and_everything_the_six_way_table_needs():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "cifar100", "data_root": "nowhere"}, "cifar100"),
+        ({"dataset": "cifar100"}, "cifar100"),
         ({"recipe": "paper"}, "digits-mixer"),
         ({"rounds": 0}, "--rounds"),
         ({"seeds": ()}, "seed"),
@@ -437,7 +441,8 @@ def test_a_plan_holds_each_run_once_and_everything_the_six_way_table_needs():
 )
 def test_mistakes_are_told_in_one_line(changes, message, tmp_path, capsys):
     out = tmp_path / "runs"
-    options = replace(WinningSignOptions(dataset="digits", arch="mixer", out=out), **changes)
+    where = RunOptions(out=out, data_root=tmp_path / "nowhere")
+    options = replace(WinningSignOptions(dataset="digits", arch="mixer", where=where), **changes)
     assert main(options) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ")
@@ -460,9 +465,7 @@ def test_the_command_prints_the_table_resumes_and_its_page_is_made_from_files(tm
         recalibrate=50,
         seeds=(0, 1),
         parts=("six",),
-        device="cpu",
-        out=out,
-        plot=False,
+        where=RunOptions(device="cpu", out=out, plot=False),
     )
     assert main(options) == 0
     shown = capsys.readouterr()
@@ -475,14 +478,14 @@ def test_the_command_prints_the_table_resumes_and_its_page_is_made_from_files(tm
     assert capsys.readouterr().err == ""
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.json")} == written
 
-    (page,) = write(out, tmp_path / "docs")
+    (page,) = write_pages(out, tmp_path / "docs")
     text = page.read_text(encoding="utf-8")
     assert "Smaller scale than the paper's" in text
     for figure in ("figure3", "paths"):
         (png,) = (tmp_path / "docs").glob(f"*-{figure}.png")
         assert png.name in text
         assert png.read_bytes()[:4] == b"\x89PNG"
-    assert write(tmp_path / "nothing", tmp_path / "docs") == []
+    assert write_pages(tmp_path / "nothing", tmp_path / "docs") == []
 
 
 def test_tables_of_made_up_results(tmp_path):
@@ -508,7 +511,6 @@ def test_tables_of_made_up_results(tmp_path):
     row = next(line for line in difference_table(outcomes).splitlines() if "+5.00" in line)
     assert "(init + AWS sign) − (init + LRR sign)" in row
     assert "+5.00 ± 2.83" in row
-    assert load_results(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.papers.signs.estimates import Estimate, estimate
-from benchmarks.papers.winning_sign.store import Result
+from benchmarks.pages.estimates import Estimate, Result, estimate, same_settings, shared_settings
+from benchmarks.pages.section import seeds
 
 # What differs between the runs of one setting.
 _VARIED = ("seed", "kind", "subject", "round", "order", "score_lr", "score_penalty")
@@ -32,6 +31,11 @@ class Outcomes:
         return shared
 
     @property
+    def shared(self) -> str:
+        """The settings that all runs share, as JSON."""
+        return json.dumps(shared_settings(self.config, _VARIED), sort_keys=True)
+
+    @property
     def arch(self) -> str:
         """Name of the network."""
         return str(self.config["recipe"]["arch"])
@@ -44,7 +48,7 @@ class Outcomes:
     @property
     def seeds(self) -> list[int]:
         """Every seed that has a result."""
-        return sorted({result["config"]["seed"] for result in self.results})
+        return seeds(self.results)
 
     @property
     def rounds(self) -> list[int]:
@@ -105,8 +109,4 @@ class Outcomes:
 
 def settings(results: Iterable[Result]) -> list[Outcomes]:
     """Groups results by everything but seed and what is computed."""
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        shared = {k: v for k, v in result["config"].items() if k not in _VARIED}
-        groups[json.dumps(shared, sort_keys=True)].append(result)
-    return [Outcomes(group) for group in groups.values()]
+    return [Outcomes(group) for group in same_settings(results, _VARIED)]

@@ -1,32 +1,18 @@
-"""Mean and spread over seeds, and the two ways of choosing a point of a grid."""
+"""Results sorted into sweeps, and the two ways of choosing a point of a grid."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Any
 
+from benchmarks.pages.estimates import Estimate, Result, estimate
 from benchmarks.papers.signs.config import Perturbation, RunConfig
 
-Result = dict[str, Any]
 # The order of the papers' tables.
 STRATEGIES = ("gradual", "mask0", "mask1", "standard")
-_VARIED = ("seed", "strategy", "perturbation")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over seeds; the sample standard deviation needs two of them."""
-
-    mean: float
-    std: float | None
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
+# What differs between the runs of one group.
+VARIED = ("seed", "strategy", "perturbation")
 
 
 @dataclass(frozen=True)
@@ -67,23 +53,6 @@ class Sweep:
         if not known:
             return None
         return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))
-
-
-def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """Mean and sample standard deviation; None where nothing was measured."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return Estimate(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
-
-
-def same_settings(results: Iterable[Result]) -> list[list[Result]]:
-    """Groups results by all settings but seed, strategy and perturbation."""
-    groups: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        shared = {key: value for key, value in result["config"].items() if key not in _VARIED}
-        groups[json.dumps(shared, sort_keys=True)].append(result)
-    return list(groups.values())
 
 
 def sweeps(results: Sequence[Result]) -> list[Sweep]:
