@@ -1,14 +1,14 @@
-"""Training recipes: everything that decides how a network is trained, under the papers' names.
+"""A training recipe: everything that decides how a network is trained.
 
-`SIGN_IN` holds Tables 6 and 7 of "Sign-In to the Lottery". Nothing here needs torch, so that
-`--help` answers at once.
+Each paper has its own in `papers/<paper>/recipes`. Nothing here needs torch, so `--help` answers at
+once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.harness.names import NetworkName, OptimizerName, ScheduleName
+from benchmarks.harness.names import OptimizerName, ScheduleName
 
 
 @dataclass(frozen=True)
@@ -42,88 +42,3 @@ class Recipe:
     def scaled(self, epochs: int) -> Recipe:
         """The same recipe over another number of epochs; its schedule stretches along."""
         return replace(self, epochs=epochs)
-
-
-@dataclass(frozen=True)
-class SignInPart:
-    """What Sign-In adds to a recipe, and the weight decay that then replaces the recipe's.
-
-    Attributes:
-        beta: Inner scaling m² − v² of every weight.
-        until: Epoch T2 from which on nothing is rescaled any more.
-        frobenius_decay: λ of the penalty λ/2 · Σ(m⊙v)², whose gradient in θ = m⊙v is λθ, that of
-            a weight decay λ. The paper says "(m⊙w)² with the same strength as weight decay".
-        weight_decay: Decay of m, v and every other parameter.
-    """
-
-    beta: float
-    until: int
-    frobenius_decay: float
-    weight_decay: float
-
-
-@dataclass(frozen=True)
-class SignInRecipe:
-    """A row of Table 6 and the same row of Table 7."""
-
-    dataset: str
-    arch: NetworkName
-    plain: Recipe
-    part: SignInPart
-
-    @property
-    def converted(self) -> Recipe:
-        """The recipe under Sign-In (and m⊙v): Table 7's weight decay overrides Table 6's."""
-        return replace(self.plain, weight_decay=self.part.weight_decay)
-
-    def scaled(self, epochs: int) -> SignInRecipe:
-        """Over another number of epochs, T2 at the same fraction of them."""
-        until = max(1, round(self.part.until * epochs / self.plain.epochs))
-        return replace(self, plain=self.plain.scaled(epochs), part=replace(self.part, until=until))
-
-
-_CIFAR = Recipe(
-    epochs=150,
-    batch_size=512,
-    lr=0.2,
-    weight_decay=1e-4,
-    schedule="triangular",
-    # Not in the tables; usual for CIFAR, and what the printed accuracies need.
-    augment=True,
-)
-
-SIGN_IN: dict[str, SignInRecipe] = {
-    "cifar10-resnet20": SignInRecipe("cifar10", "resnet20", _CIFAR, SignInPart(1.0, 75, 1e-4, 0.0)),
-    "cifar100-resnet18": SignInRecipe(
-        "cifar100", "resnet18", _CIFAR, SignInPart(1.0, 75, 1e-4, 0.0)
-    ),
-    # "Confidence 0.9" for ImageNet's two: a label smoothing of 0.1. Their crops and flips are made
-    # while the files are read (benchmarks/papers/sign_in/imagenet.py).
-    "imagenet-resnet50": SignInRecipe(
-        "imagenet",
-        "resnet50",
-        Recipe(
-            epochs=100,
-            batch_size=1024,
-            lr=0.25,
-            weight_decay=5e-5,
-            schedule="triangular",
-            label_smoothing=0.1,
-        ),
-        SignInPart(1.0, 75, 0.0, 5e-5),
-    ),
-    "imagenet-deit-small": SignInRecipe(
-        "imagenet",
-        "deit_small",
-        Recipe(
-            epochs=300,
-            batch_size=1024,
-            optimizer="adamw",
-            lr=1e-3,
-            weight_decay=0.1,
-            schedule="triangular",
-            label_smoothing=0.1,
-        ),
-        SignInPart(1.0, 225, 0.0, 0.1),
-    ),
-}

@@ -10,8 +10,9 @@ import tyro
 
 from benchmarks.harness.command_line import RunOptions, conduct, too_small
 from benchmarks.harness.names import DatasetName, NetworkName, OptimizerName, ScheduleName
-from benchmarks.harness.recipes import SIGN_IN, Recipe
+from benchmarks.harness.recipes import Recipe
 from benchmarks.papers.sign_in.config import Densities, Method, SignInConfig
+from benchmarks.papers.sign_in.recipes import SIGN_IN
 from benchmarks.papers.sign_in.report import describe
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorData
 
 import polarity as pol
 from benchmarks.harness.recipe_training import recipe_optimizer
-from benchmarks.harness.recipes import SIGN_IN
 from benchmarks.harness.schedules import make_schedule
 from benchmarks.models.networks import build_network
+from benchmarks.papers.sign_in.recipes import SIGN_IN
 
 # ImageNet's usual channel statistics.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
