@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line, runs the command and gives the exit code."""
+    """Parse the command line, run the command and return the exit code."""
     args = _spelled(list(sys.argv[1:] if arguments is None else arguments))
     # One command does not wait for what another one imports.
     wanted = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _spelled(args: list[str]) -> list[str]:
-    """Papers are called after modules, options after command lines: both spellings are accepted.
+    """Accept a paper spelled as a module or as a command, and `sign_in theory` as a command.
 
     The theory section may be asked for as a part of its paper: `sign_in theory`.
     """

@@ -37,8 +37,8 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     """Write the page of everything that has results.
 
     Args:
-        results: Folder of result files. What is no sweep of runs has a folder of its own below it.
-        out: Folder of the pages and their figures.
+        results: folder of result files. What is no sweep of runs has a folder of its own below it.
+        out: folder of the pages and their figures.
 
     Returns:
         The pages, and the figures of the theory section.

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.harness.results import Result, Settings, read_result, result_path
-from benchmarks.pages.section import Section
 
 if TYPE_CHECKING:
     from benchmarks.harness.place import Place
     from benchmarks.harness.sweep import Outcome
+    from benchmarks.pages.section import Section
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RunOptions:
     plot: bool = True
 
     def place(self, **more: Any) -> Place:
-        """Give the place of the runs; `more` are fields that one experiment alone has."""
+        """Return the place of the runs; `more` are fields that one experiment alone has."""
         # Not before here: torch is slow to import, and --help must not wait for it.
         from benchmarks.harness.place import Place
 
@@ -74,10 +74,10 @@ class RunOptions:
         )
 
     def chosen_device(self) -> str:
-        """Give the device that `--device` stands for on this machine.
+        """Return the device that `--device` stands for on this machine.
 
         Raises:
-            ValueError: A GPU was asked for and there is none.
+            ValueError: a GPU was asked for and there is none.
         """
         import torch
 
@@ -107,10 +107,10 @@ def conduct(
     """Refuse what cannot work, perform a sweep, and print its tables, plots and failures.
 
     Args:
-        where: Where its runs take place.
-        problems: What is wrong with the options, one clause each.
-        sweep: Performs the runs; gives all that were asked for, and how those performed now ended.
-        describe: Makes tables of results, and figures where it gets a folder.
+        where: where its runs take place.
+        problems: what is wrong with the options, one clause each.
+        sweep: performs the runs; gives all that were asked for, and how those performed now ended.
+        describe: makes tables of results, and figures where it gets a folder.
 
     Returns:
         0, or 1 where a run failed or the settings, the data or the folder were refused.
@@ -144,7 +144,7 @@ def refuse(reason: str) -> int:
 
 
 def _unwritable(out: Path) -> list[str]:
-    """Say so where results could not be written, before hours are spent on them."""
+    """Refuse a folder that results could not be written to, before hours are spent on them."""
     there = next(each for each in (out, *out.absolute().parents) if each.exists())
     if there.is_dir() and os.access(there, os.W_OK):
         return []

@@ -1,4 +1,4 @@
-"""Image data sets as resident tensors, read from local files, their split the same for all runs."""
+"""Image data sets as resident tensors from local files, split the same way for all runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from benchmarks.harness.names import DatasetName
 
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 
-# Which images are held out or kept in a subset must not depend on the seed of a run, or seeds
-# would be compared on different data.
+# The split must not depend on the seed of a run, or seeds would be compared on different data.
 SPLIT_SEED = 20240917
 DIGITS_TEST_FRACTION = 0.2
 _IDX_FOLDERS = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}
@@ -38,13 +37,13 @@ class Dataset:
     """One data set on one device: float32 NCHW images, int64 labels.
 
     Attributes:
-        name: Name of the data set.
-        classes: Number of classes.
-        train_x: Images that are trained on; `train_y` holds their labels.
-        val_x: Training images set aside for model selection, possibly none.
-        test_x: Test images.
-        train_available: Training images the data set has, before any subset or hold-out.
-        test_available: Test images the data set has.
+        name: name of the data set.
+        classes: number of classes.
+        train_x: images that are trained on; `train_y` holds their labels.
+        val_x: training images set aside for model selection, possibly none.
+        test_x: test images.
+        train_available: training images the data set has, before any subset or hold-out.
+        test_available: test images the data set has.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Dataset:
         return channels, height, width
 
     def facts(self) -> dict[str, Any]:
-        """The sizes that a result file states."""
+        """Return the sizes that a result file states."""
         return {
             "name": self.name,
             "classes": self.classes,
@@ -79,7 +78,7 @@ class Dataset:
 
 
 def default_root() -> Path:
-    """`$POLARITY_DATA` where it is set, else `./data`."""
+    """Return `$POLARITY_DATA` where it is set, else `./data`."""
     return Path(os.environ.get("POLARITY_DATA", "data"))
 
 
@@ -94,24 +93,24 @@ def load_dataset(
     holdout: float = 0.1,
     split_seed: int = SPLIT_SEED,
 ) -> Dataset:
-    """Reads a data set and moves all of it to the device.
+    """Read a data set and move all of it to the device.
 
     Args:
-        name: One of `DATASETS`.
-        root: Folder that holds the data sets; `default_root()` where it is not given.
-        download: Let torchvision fetch what is missing.
-        device: Where the tensors live.
-        train_size: Random subset of that many training images, the held-out ones included.
-        test_size: Random subset of that many test images.
-        holdout: Training images set aside for model selection: a fraction below 1, a number from 1.
-        split_seed: Seed of the subsets and of the hold-out.
+        name: one of `DATASETS`.
+        root: folder that holds the data sets; `default_root()` by default.
+        download: let torchvision fetch what is missing.
+        device: where the tensors are kept.
+        train_size: number of training images in a random subset, the held-out ones included.
+        test_size: number of test images in a random subset.
+        holdout: training images set aside for model selection: a fraction below 1, a number from 1.
+        split_seed: seed of the subsets and of the hold-out.
 
     Returns:
         The data set, normalised per channel with the statistics of the images trained on.
 
     Raises:
-        FileNotFoundError: The files are not under `root`.
-        ValueError: Unknown name, or a size that the data set does not have.
+        FileNotFoundError: the files are not under `root`.
+        ValueError: the name is unknown, or the data set is smaller than a size.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
@@ -125,12 +124,12 @@ def load_dataset(
     order = order[: _checked_size("train_size", train_size, train_available)]
     test_index = np.sort(test_order[: _checked_size("test_size", test_size, test_available)])
     held = _held_out(holdout, len(order))
-    # Sorted, so that a run over everything reads the images in the order they are published in.
+    # Sorted, so that a run over everything reads the images in their published order.
     val_index, train_index = np.sort(order[:held]), np.sort(order[held:])
 
     train = _as_float(images[train_index])
     mean = train.mean(dim=(0, 2, 3), keepdim=True)
-    # A constant channel has nothing to scale.
+    # A constant channel is not scaled.
     std = train.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
 
     def ready(pixels: torch.Tensor) -> torch.Tensor:
@@ -154,7 +153,7 @@ def load_dataset(
 
 
 def read_idx(path: Path) -> _Images:
-    """Reads one idx file of unsigned bytes, gzipped or not."""
+    """Read one idx file of unsigned bytes, gzipped or not."""
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if raw[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} is not an idx file of unsigned bytes")
@@ -164,12 +163,12 @@ def read_idx(path: Path) -> _Images:
 
 
 def read_mosaics(folder: Path, split: str, size: int = 32) -> tuple[_Images, _Labels]:
-    """Reads the images of one split from a folder of square-tiled WebP mosaics.
+    """Read the images of one split from a folder of square-tiled WebP mosaics.
 
     Args:
-        folder: Folder with `labels.npz` and `<split>-NNN.webp`.
+        folder: folder with `labels.npz` and `<split>-NNN.webp`.
         split: `train` or `test`.
-        size: Height and width of one image.
+        size: height and width of one image.
 
     Returns:
         Images (N, size, size, 3) in row-major order of the tiles, and their labels.
@@ -278,7 +277,7 @@ def _not_found(name: str, folder: Path, wanted: str) -> FileNotFoundError:
 
 
 def _as_float(images: _Images) -> torch.Tensor:
-    """Bytes NHW or NHWC to a float32 NCHW tensor in [0, 1]."""
+    """Convert bytes NHW or NHWC to a float32 NCHW tensor in [0, 1]."""
     if images.ndim == 3:
         images = images[..., None]
     nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""How a training computes, beside what: compiled, in which memory order, without denormals."""
+"""How a training computes: compiled, in which memory order, without denormals."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 def forward_of(model: nn.Module, compile: bool | str = False) -> Forward:
-    """The model as a function of a batch, compiled where that is asked for.
+    """Return the model as a function of a batch, compiled if that is asked for.
 
-    Compiled code reads parameters, masks and running statistics where they lie, so it stays right
-    when they change between rounds. Batches of one size share their code: the smaller last batch
-    of an epoch has its own.
+    Compiled code reads parameters, masks and running statistics in place, so it stays right when
+    they change between rounds. Batches of one size share their code; the smaller last batch of an
+    epoch has its own.
 
     Args:
-        model: Evaluated and changed by others as it is; only what is returned runs compiled.
+        model: the network. It is not changed: only the returned function runs compiled.
         compile: True for torch's own compiler, which on a GPU also captures forward and backward
             as CUDA graphs (`mode="reduce-overhead"`); the name of another backend of
             `torch.compile`; or False for the model itself.
 
     Returns:
-        What takes images and gives logits. On a GPU, logits and gradients of a step are overwritten
+        A function from images to logits. On a GPU, logits and gradients of a step are overwritten
         by the next one.
     """
     if not compile:
@@ -39,7 +39,7 @@ def forward_of(model: nn.Module, compile: bool | str = False) -> Forward:
     captured = torch.compile(model, mode="reduce-overhead", dynamic=False)
 
     def step(images: torch.Tensor) -> torch.Tensor:
-        # Memory of the step before may be used again; nothing of it is needed any more.
+        # The memory of the previous step may be used again: nothing of it is needed any more.
         torch.compiler.cudagraph_mark_step_begin()
         return captured(images)
 
@@ -50,11 +50,11 @@ _compiled: list[weakref.ref[nn.Module]] = []
 
 
 def _forget_code_of_others(model: nn.Module) -> None:
-    """Keeps torch compiling, run after run.
+    """Reset the compiler when the network changes.
 
-    Every network has code of its own (a parametrized layer is a class of its own). After the eighth
-    version torch would give up and run uncompiled, and the CUDA graphs of networks long gone would
-    hold their memory.
+    Every network has code of its own, because a parametrized layer is a class of its own. After
+    eight versions torch would run uncompiled, and the CUDA graphs of earlier networks would keep
+    their memory.
     """
     if _compiled and _compiled.pop()() is not model:
         torch.compiler.reset()
@@ -62,7 +62,7 @@ def _forget_code_of_others(model: nn.Module) -> None:
 
 
 def memory_order(model: nn.Module, channels_last: bool) -> torch.memory_format:
-    """The memory format of the batches; brings the model into it where it is channels_last."""
+    """Return the memory format of the batches; bring the model into it if it is channels_last."""
     if not channels_last:
         return torch.contiguous_format
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,11 +71,11 @@ def memory_order(model: nn.Module, channels_last: bool) -> torch.memory_format:
 
 @contextmanager
 def without_denormals() -> Iterator[None]:
-    """Numbers below 1e-38 count as zero on the CPU while this lasts.
+    """Count numbers below 1e-38 as zero on the CPU while this lasts.
 
-    Adam's running means of units that have died shrink until they are denormal and stay so, and
-    processors compute with such numbers a hundred times slower: after 16 epochs of MNIST a step
-    took 1.5 times as long as at the start. It also works as a decorator.
+    Adam's running means of dead units shrink until they are denormal, and stay so. Processors
+    compute a hundred times slower with such numbers: after 16 epochs of MNIST a step took 1.5 times
+    as long as at the start. It also works as a decorator.
     """
     before = _flushes()
     torch.set_flush_denormal(True)
@@ -86,5 +86,5 @@ def without_denormals() -> Iterator[None]:
 
 
 def _flushes() -> bool:
-    # torch does not tell, but arithmetic does.
+    # torch has no getter for this setting; arithmetic shows it.
     return not bool(torch.full((2,), 1e-39).mul(0.5).any())

@@ -28,13 +28,13 @@ class Place:
     """Where and how a sweep runs; at most the last bits of a result depend on it.
 
     Attributes:
-        out: Folder of the result files.
-        data_root: Folder of the data sets.
-        download: Fetch data that is missing.
-        threads: Threads of one run; None lets the experiment choose.
-        compile: Train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
-        channels_last: Convolutions and images in NHWC memory order.
-        keep_checkpoints: Leave the last checkpoint of a finished run on disk.
+        out: folder of the result files.
+        data_root: folder of the data sets.
+        download: fetch data that is missing.
+        threads: threads of one run; None lets the experiment choose.
+        compile: train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
+        channels_last: convolutions and images in NHWC memory order.
+        keep_checkpoints: leave the last checkpoint of a finished run on disk.
     """
 
     out: Path
@@ -46,11 +46,11 @@ class Place:
     keep_checkpoints: bool = False
 
     def dataset(self, config: DataSettings, *, holdout: float = 0) -> Dataset:
-        """Give the data set of a run; the runs that this process performs share it.
+        """Return the data set of a run; the runs that this process performs share it.
 
         Args:
-            config: Settings of the run.
-            holdout: Training images set aside for model selection; none where nothing is selected.
+            config: settings of the run.
+            holdout: training images set aside for model selection; none where nothing is selected.
         """
         return _resident(
             config.dataset,

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: bars on a terminal, one line per run elsewhere, or nothing."""
+"""The progress of a sweep: bars on a terminal, one line per run elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tqdm import tqdm
 
 
 class Progress:
-    """One bar over the runs and, for a single process, one over rounds and one over epochs.
+    """Show a bar over the runs and, for a single process, bars over rounds and epochs.
 
     Args:
-        runs: Runs of the sweep.
-        done: Runs whose results were there before.
-        nested: Show rounds and epochs of the current run.
-        quiet: Show nothing.
+        runs: runs of the sweep.
+        done: runs whose results were there before.
+        nested: show rounds and epochs of the current run.
+        quiet: show nothing.
     """
 
     def __init__(self, runs: int, done: int, *, nested: bool, quiet: bool) -> None:
         self._runs, self._done, self._quiet = runs, done, quiet
-        # Bars redrawn into a log file make it unreadable; there, finished runs get a line each.
+        # Bars would make a log file unreadable; there, finished runs get a line each.
         self._on_terminal = sys.stderr.isatty() and not quiet
         self._nested = nested and self._on_terminal
         self._bars: dict[str, tqdm[Any]] = {}
@@ -44,7 +44,7 @@ class Progress:
                 self._bars.pop(name).close()
 
     def begin(self, run_id: str, rounds: int, epochs: int, last_round: int | None) -> None:
-        """A run starts, or goes on after `last_round`."""
+        """Show that a run starts, or goes on after `last_round`."""
         if self._nested:
             behind = 0 if last_round is None else last_round + 1
             self._bars["runs"].set_postfix_str(run_id, refresh=False)
@@ -52,13 +52,13 @@ class Progress:
             self._bars["epochs"] = self._bar("epochs", epochs, 2)
 
     def epoch(self, number: int, done: int) -> None:
-        """A round has `done` epochs behind it."""
+        """Show that a round has `done` epochs behind it."""
         if self._nested:
             bar = self._bars["epochs"]
             bar.update(done - bar.n)
 
     def round(self, record: dict[str, Any]) -> None:
-        """A round is finished."""
+        """Show that a round is finished."""
         if self._nested:
             self._bars["epochs"].reset()
             accuracy, density = record["test_accuracy"], record["density"]
@@ -66,17 +66,17 @@ class Progress:
             self._bars["rounds"].update()
 
     def finished(self, run_id: str, test_accuracy: float | None, seconds: float) -> None:
-        """A run ended; without an accuracy it failed."""
+        """Show that a run ended; without an accuracy it failed."""
         self._done += 1
-        told = "failed" if test_accuracy is None else f"{test_accuracy:.2f} % ({seconds:.0f} s)"
+        ended = "failed" if test_accuracy is None else f"{test_accuracy:.2f} % ({seconds:.0f} s)"
         if self._on_terminal:
             for name in ("epochs", "rounds"):
                 if name in self._bars:
                     self._bars.pop(name).close()
-            self._bars["runs"].set_postfix_str(f"{run_id}: {told}", refresh=False)
+            self._bars["runs"].set_postfix_str(f"{run_id}: {ended}", refresh=False)
             self._bars["runs"].update()
         elif not self._quiet:
-            _line(f"[{self._done}/{self._runs}] {run_id}: {told}")
+            _line(f"[{self._done}/{self._runs}] {run_id}: {ended}")
 
     def _bar(self, name: str, total: int, position: int, *, initial: int = 0) -> tqdm[Any]:
         return tqdm(

@@ -37,23 +37,23 @@ def train(
     channels_last: bool = False,
     compile: bool | str = False,
 ) -> list[Record]:
-    """Trains a model in place and gives one record per epoch.
+    """Train a model in place and return one record per epoch.
 
     Args:
-        model: On the device of the data; left in training mode.
-        data: Resident tensors; `train_*` is trained on, `test_*` is tested on after every epoch.
-        recipe: How to train; what remains at the end of an epoch is a smaller last batch.
+        model: on the device of the data; left in training mode.
+        data: resident tensors; `train_*` is trained on, `test_*` is tested on after every epoch.
+        recipe: how to train; the last batch of an epoch may be smaller.
         generator: CPU generator of the order of the images and of their augmentation. The same
             seed gives the same batches on every device.
-        optimizer: Of the model's parameters, its rate the recipe's peak; made from the recipe
-            where it is not given.
-        before_epoch: Called with the epoch, counted from 1, before it is trained.
-        on_epoch: Called with the record of each finished epoch.
-        penalty: Added to the loss that is differentiated, not to the one that is recorded.
-        evaluate_epochs: Test after every epoch; else after the last alone.
-        bf16: Forward passes in bfloat16, by autocast on the model's device.
-        channels_last: Convolutions and images in NHWC memory order.
-        compile: As for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
+        optimizer: of the model's parameters, at the recipe's peak rate; made from the recipe by
+            default.
+        before_epoch: called with the number of each epoch, from 1, before it is trained.
+        on_epoch: called with the record of each finished epoch.
+        penalty: added to the loss that is differentiated, but not to the one that is recorded.
+        evaluate_epochs: test after every epoch; otherwise only after the last one.
+        bf16: forward passes in bfloat16, by autocast on the model's device.
+        channels_last: convolutions and images in NHWC memory order.
+        compile: as for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
 
     Returns:
         Records with `epoch` (from 1), `lr` (of its last step), `train_loss` and `train_accuracy`
@@ -108,21 +108,21 @@ def train(
 
 
 def recipe_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimizer, fused, over every trainable parameter."""
+    """Make the recipe's optimizer, fused, over every trainable parameter."""
     return make_optimizer(recipe.optimizer, model, recipe.lr, recipe.momentum, recipe.weight_decay)
 
 
 def crop_and_flip(
     images: torch.Tensor, generator: torch.Generator, padding: int = PADDING
 ) -> torch.Tensor:
-    """Shifts each image by up to `padding` pixels either way and mirrors half of them.
+    """Shift each image by up to `padding` pixels either way and mirror half of them.
 
-    What is shifted in is zero, the mean colour of normalised images.
+    The border that is shifted in is zero, the mean colour of normalised images.
 
     Args:
         images: (N, C, H, W), any floating dtype and device.
         generator: CPU generator; draws 3N numbers.
-        padding: Largest shift.
+        padding: largest shift.
 
     Returns:
         Images of the same shape and dtype.
@@ -133,7 +133,7 @@ def crop_and_flip(
     down, right = torch.arange(height), torch.arange(width)
     columns = torch.where(mirror[:, None], right.flip(0), right) + shift[1, :, None]
     rows = down + shift[0, :, None]
-    # Indices are made on the CPU, where they are drawn, and copied in one small transfer each.
+    # Indices are made on the CPU, where they are drawn, and copied in one small transfer.
     device = images.device
     rows, columns = rows.to(device), columns.to(device)
     padded = pad(images, (padding,) * 4)

@@ -16,15 +16,15 @@ class Recipe:
     """How one network is trained.
 
     Attributes:
-        epochs: Passes over the training images.
-        batch_size: Images per step.
+        epochs: passes over the training images.
+        batch_size: images per step.
         optimizer: `sgd`, `adam` (decay as an L2 penalty) or `adamw` (decoupled decay).
-        lr: Peak learning rate.
-        momentum: For `sgd`; the others keep torch's betas.
-        weight_decay: Applies to every parameter, norms and biases among them.
-        schedule: One of `benchmarks.harness.schedules.SCHEDULES`, advanced at every step.
-        final_lr: Factor of the peak rate at the end of a triangular or cosine schedule.
-        label_smoothing: Probability that is taken from the label and shared by all classes.
+        lr: peak learning rate.
+        momentum: for `sgd`; the others keep torch's betas.
+        weight_decay: applies to every parameter, norms and biases among them.
+        schedule: one of `benchmarks.harness.schedules.SCHEDULES`, advanced at every step.
+        final_lr: factor of the peak rate at the end of a triangular or cosine schedule.
+        label_smoothing: probability that is taken from the label and shared by all classes.
         augment: Random crop (4 pixels of padding) and horizontal flip of each training image.
     """
 
@@ -40,5 +40,5 @@ class Recipe:
     augment: bool = False
 
     def scaled(self, epochs: int) -> Recipe:
-        """The same recipe over another number of epochs; its schedule stretches along."""
+        """Return the same recipe over another number of epochs; its schedule is stretched."""
         return replace(self, epochs=epochs)

@@ -32,7 +32,7 @@ class Settings(Protocol):
 
 
 def result_path(out: Path, config: Settings) -> Path:
-    """Give the path of a run's result."""
+    """Return the path of a run's result."""
     return out / f"{config.run_id}.json"
 
 
@@ -47,11 +47,11 @@ def new_result(
     """Put what a run measured together with its settings and provenance.
 
     Args:
-        config: Settings of the run.
+        config: settings of the run.
         dataset: `Dataset.facts()`.
-        content: What was measured, by key.
-        started: When this process began to work on the run.
-        seconds: How long the run took, earlier processes included.
+        content: what was measured, by key.
+        started: when this process began to work on the run.
+        seconds: how long the run took, earlier processes included.
 
     Returns:
         What the result file holds.
@@ -88,7 +88,7 @@ def read_result(path: Path) -> Result:
     """Read one result file.
 
     Raises:
-        ValueError: The file is not JSON: cut short, or written by something else.
+        ValueError: the file is not JSON: cut short, or written by something else.
     """
     try:
         result: Result = json.loads(path.read_text(encoding="utf-8"))
@@ -111,17 +111,17 @@ def load_results(folder: Path, experiments: Iterable[str]) -> list[Result]:
 
 
 def finite(value: float) -> float | None:
-    """Give a number as JSON can hold it: None where nothing was computed or it diverged."""
+    """Return a number as JSON can hold it: None where nothing was computed or it diverged."""
     return value if math.isfinite(value) else None
 
 
 def now() -> datetime:
-    """Give the time with its zone, as result files state it."""
+    """Return the time with its zone, as result files state it."""
     return datetime.now(timezone.utc)
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of everything that takes part in the arithmetic."""
+    """Return the versions of everything that takes part in the arithmetic."""
     import polarity
 
     found = {"polarity": str(polarity.__version__), "python": platform.python_version()}
@@ -148,7 +148,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Give the commit of the checkout that holds the benchmarks, marked where it was changed.
+    """Return the commit of the checkout that holds the benchmarks, marked where it was changed.
 
     Result files and pages that a command is just writing change nothing about what was measured.
     """

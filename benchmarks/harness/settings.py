@@ -8,12 +8,12 @@ from typing import Any
 
 
 def settings_digest(settings: dict[str, Any]) -> str:
-    """Give the short hash of a run's settings that ends its name."""
+    """Return the short hash of a run's settings that ends its name."""
     canonical = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
 def stream_seed(description: str) -> int:
-    """Give the seed of the random stream of a description; no two descriptions share one."""
+    """Return the seed of the random stream of a description; no two descriptions share one."""
     # 63 bits: what every generator of torch takes.
     return int.from_bytes(hashlib.sha256(description.encode()).digest()[:8], "big") >> 1

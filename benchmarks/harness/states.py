@@ -21,9 +21,9 @@ def write_state_file(
     """Write groups of tensors and metadata; a reader finds the old file or the new one, never half.
 
     Args:
-        path: The file; its folder is made where it is missing.
-        groups: Tensors by name, by group. A group's name holds no slash.
-        metadata: What JSON can hold, by key.
+        path: the file; its folder is made where it is missing.
+        groups: tensors by name, by group. A group's name holds no slash.
+        metadata: what JSON can hold, by key.
     """
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()

@@ -38,15 +38,15 @@ def perform_pending(
     """Perform the runs whose result file is missing.
 
     Args:
-        configs: The runs.
-        place: Where results go and data comes from.
-        check: Called with the first of them before anything is trained; raises where its data is
+        configs: the runs.
+        place: where results go and data comes from.
+        check: called with the first of them before anything is trained; raises where its data is
             missing or does not fit its network. It downloads once instead of in every process.
-        complete: Performs a run and writes its file. It gets the progress bars, or None in a
+        complete: performs a run and writes its file. It gets the progress bars, or None in a
             process of its own.
-        threads: Threads of one run; None divides the cores among the jobs.
-        jobs: Processes that work at once.
-        quiet: Show no progress.
+        threads: threads of one run; None divides the cores among the jobs.
+        jobs: processes that work at once.
+        quiet: show no progress.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
@@ -68,7 +68,7 @@ def perform_pending(
 
 
 def outcome_of(end: Ended[Any, Outcome]) -> Outcome:
-    """Give the outcome of a run that ended by itself or by an exception."""
+    """Return the outcome of a run that ended by itself or by an exception."""
     if end.value is not None:
         return end.value
     # A worker that is killed (memory) takes its pool along; what is on disk stays.

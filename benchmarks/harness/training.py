@@ -1,4 +1,4 @@
-"""The training loop of the experiments, tight enough that the arithmetic is what takes the time."""
+"""The training loop of the sign experiments, in which the arithmetic takes nearly all the time."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def make_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    """A fused optimizer over every trainable parameter.
+    """Make a fused optimizer over every trainable parameter.
 
     Args:
         name: `adam`, `adamw` or `sgd`.
-        model: Whose parameters are trained.
-        lr: Learning rate.
-        momentum: For `sgd`; Adam keeps its own betas.
+        model: whose parameters are trained.
+        lr: learning rate.
+        momentum: for `sgd`; Adam keeps its own betas.
         weight_decay: L2 penalty, or decoupled decay for `adamw`.
 
     Returns:
         The optimizer.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # Every device that the benchmarks offer has fused kernels; one call then updates everything.
+    # One call updates everything; every device that the benchmarks offer has fused kernels.
     shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     if name == "adam":
         return torch.optim.Adam(parameters, **shared)
@@ -58,19 +58,19 @@ def train_epochs(
     compile: bool | str = False,
     on_epoch: Callable[[int], None] | None = None,
 ) -> float:
-    """Trains on `data.train_x` and gives the mean loss of the last epoch.
+    """Train on `data.train_x` and return the mean loss of the last epoch.
 
     Args:
-        model: Trained in place and left in training mode.
-        data: Resident tensors on the model's device.
-        optimizer: Steps once per batch.
-        epochs: Passes over the training images.
-        batch_size: Images per step; what remains at the end of an epoch is a smaller last batch.
+        model: trained in place and left in training mode.
+        data: resident tensors on the model's device.
+        optimizer: steps once per batch.
+        epochs: passes over the training images.
+        batch_size: images per step; the last batch of an epoch may be smaller.
         generator: CPU generator of the order of the images, one permutation per epoch.
-        bf16: Forward passes in bfloat16, by autocast on the model's device.
-        channels_last: Convolutions and images in NHWC memory order.
-        compile: As for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
-        on_epoch: Called with the number of finished epochs.
+        bf16: forward passes in bfloat16, by autocast on the model's device.
+        channels_last: convolutions and images in NHWC memory order.
+        compile: as for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
+        on_epoch: called with the number of finished epochs.
 
     Returns:
         Mean training loss over the images of the last epoch, NaN for no epochs.
@@ -105,9 +105,9 @@ def train_epochs(
 def evaluate(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, chunk: int = 2000, bf16: bool = False
 ) -> tuple[float, float]:
-    """Mean loss and accuracy in percent, in evaluation mode; NaN for no images.
+    """Compute mean loss and accuracy in percent, in evaluation mode; NaN for no images.
 
-    The model's mode is put back afterwards.
+    The model's mode is restored afterwards.
     """
     if not len(y):
         return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""Many pieces of work in processes, each process on its own share of the cores."""
+"""Work in several processes, each on its own share of the cores."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Ended(Generic[Item, Value]):
     """How one piece of work ended: with a value, or with a traceback.
 
     Attributes:
-        item: What was worked on; None where the pool of processes itself broke.
-        value: What the work gave.
-        failure: Traceback of the exception that ended it.
+        item: the item; None if the pool of processes itself broke.
+        value: what the work returned.
+        failure: traceback of the exception that ended it.
     """
 
     item: Item | None
@@ -46,10 +46,10 @@ class Plan:
     """How workers share a machine.
 
     Attributes:
-        shares: The cores of each worker, disjoint; empty where nobody is pinned.
-        allowed: Cores that all workers together may use; empty where the system does not say.
-        threads: Threads of one worker, the same for all: with the number of threads the last bits
-            of a result change, and they shall not depend on which worker took the work.
+        shares: the cores of each worker, disjoint; empty if workers are not pinned.
+        allowed: cores that all workers together may use; empty if the system does not say.
+        threads: threads of one worker, the same for all: the last bits of a result depend on the
+            number of threads, and must not depend on which worker took the work.
     """
 
     shares: tuple[tuple[int, ...], ...]
@@ -64,22 +64,22 @@ def perform(
     jobs: int = 1,
     threads: int | None = None,
 ) -> Iterator[Ended[Item, Value]]:
-    """Works on every item and gives the ends in the order in which they come.
+    """Work on every item, and yield how each ended as soon as it has ended.
 
-    Two or more jobs are processes, each kept to its share of the cores that this process may use:
-    threads of two pinned processes never wait for each other, so that two cores give twice one.
-    Where there are fewer cores than jobs, or the system cannot pin (macOS, Windows), nobody is
+    Two or more jobs are processes, each pinned to its share of the cores that this process may use:
+    threads of two pinned processes never wait for each other, so two cores are twice as fast as
+    one. With fewer cores than jobs, or on systems that cannot pin (macOS, Windows), no process is
     pinned. Workers end themselves soon after this process has died.
 
     Args:
-        work: Called with each item; pickled with it for other processes. What it raises becomes the
-            `failure` of its end and leaves the other items alone.
-        items: What to work on, in the order in which work begins.
-        jobs: Processes that work at once; 1 works in this process.
-        threads: Threads of one worker; an equal share of the cores where it is not given.
+        work: called with each item; pickled with it for other processes. An exception becomes the
+            `failure` of its end and does not affect the other items.
+        items: what to work on, in the order in which work begins.
+        jobs: processes that work at once; 1 works in this process.
+        threads: threads of one worker; an equal share of the cores by default.
 
     Yields:
-        One end per item; one without an item where a worker was killed and took the pool along.
+        One end per item; an end without an item if a worker was killed, which ends the pool.
     """
     shared = plan(jobs, threads)
     if jobs == 1:
@@ -100,11 +100,11 @@ def perform(
 
 
 def plan(jobs: int, threads: int | None = None) -> Plan:
-    """Divides the cores that this process may use among so many workers.
+    """Divide the cores that this process may use among its workers.
 
     Args:
-        jobs: Workers.
-        threads: Threads of one worker; an equal share of the cores where it is not given.
+        jobs: number of workers.
+        threads: threads of one worker; an equal share of the cores by default.
     """
     allowed = _allowed()
     share = max(1, joblib.cpu_count() // jobs)
@@ -113,14 +113,14 @@ def plan(jobs: int, threads: int | None = None) -> Plan:
 
 
 def split(cores: Sequence[int], parts: int) -> tuple[tuple[int, ...], ...]:
-    """Neighbouring cores for each of `parts` workers; the first get one more where it does not go.
+    """Give each of `parts` workers neighbouring cores; the first ones get one more each.
 
     Args:
-        cores: At least as many as parts.
-        parts: Number of workers.
+        cores: at least as many as parts.
+        parts: number of workers.
 
     Returns:
-        Disjoint shares, all the cores together, whose sizes differ by one at most.
+        Disjoint shares that hold all cores and differ in size by one at most.
     """
     borders = [-(-len(cores) * part // parts) for part in range(parts + 1)]
     return tuple(tuple(cores[a:b]) for a, b in pairwise(borders))
@@ -146,7 +146,7 @@ def _in_worker(
     _end_with(sweep)
     _take_seat(shared, seats)
     torch.set_num_threads(shared.threads)
-    # Before the threads of OpenMP are made, which inherit it; see `execution.without_denormals`.
+    # OpenMP's threads, made later, inherit it; see `execution.without_denormals`.
     torch.set_flush_denormal(True)
     return _attempt(work, item)
 
@@ -169,43 +169,43 @@ def _end_with(sweep: int) -> None:
     threading.Thread(target=watch, name="watch for the sweep", daemon=True).start()
 
 
-# joblib lends the processes of one pool to the next, whose plan may be another one.
+# joblib reuses the processes of one pool for the next, which may have another plan.
 @lru_cache(maxsize=1)
 def _take_seat(shared: Plan, seats: Path) -> None:
-    """Keeps this process to a share of the cores that no other worker of the pool has."""
+    """Keep this process to a share of the cores that no other worker of the pool has."""
     if not hasattr(os, "sched_setaffinity") or not shared.allowed:
         return
     seat = _free_seat(len(shared.shares), seats)
     cores = shared.allowed if seat is None else shared.shares[seat]
-    # Every thread has its own affinity: a pool of OpenMP or BLAS may be there already.
+    # Every thread has its own affinity, and a pool of OpenMP or BLAS may exist already.
     tasks = Path("/proc/self/task")
     threads = [int(task.name) for task in tasks.iterdir()] if tasks.is_dir() else [0]
     for thread in threads:
         try:
             os.sched_setaffinity(thread, cores)
         except OSError:
-            continue  # the thread has ended meanwhile, or this machine does not let us
+            continue  # the thread has ended meanwhile, or pinning is not allowed here
 
 
-# Open for as long as this process lives: closing the file would give the seat away.
+# Stays open until this process ends: closing the file would free the seat.
 _seat: list[IO[Any]] = []
 
 
 def _free_seat(count: int, seats: Path) -> int | None:
-    """The first number below `count` that no living worker has, None where all are taken.
+    """Take the first number below `count` that no live worker has; None where all are taken.
 
-    A seat is a lock on one byte of a file. The system frees it when its process ends, however it
-    ends, so that a worker that replaces a killed one gets the seat of that one.
+    A seat is a lock on one byte of a file. The system frees it whenever its process ends, so a
+    worker that replaces a killed one gets that one's seat.
     """
     if not count:
         return None
-    import fcntl  # nothing for Windows, where nobody is pinned
+    import fcntl  # does not exist on Windows, where workers are not pinned
 
     while _seat:
         _seat.pop().close()
     file = seats.open("r+b")
     _seat.append(file)
-    # joblib may start a worker a moment before the one that it replaces has ended.
+    # joblib may start a worker shortly before the one it replaces has ended.
     deadline = time.monotonic() + _SEAT_WAIT_SECONDS
     while True:
         for number in range(count):

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.harness.results import Result
 from benchmarks.pages.markdown import NONE
-
-Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Estimate:
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """Give mean and sample standard deviation; None where nothing was measured."""
+    """Return the mean and sample standard deviation; None where nothing was measured."""
     known = [value for value in values if value is not None]
     if not known:
         return None

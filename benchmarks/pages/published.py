@@ -10,7 +10,7 @@ from typing import Any
 
 PAPERS = {"fragility": "fragility_of_polarity", "zero_crossing": "beyond_zero_crossing"}
 
-# Which table of a paper speaks of which data set and perturbation.
+# The table of a paper for each data set and perturbation.
 _TABLES = {
     ("fragility", "mnist", "epsilon"): "table1_mnist_epsilon_best",
     ("fragility", "cifar10", "delta"): "table2_cifar10_delta_best",
@@ -23,7 +23,7 @@ _TABLES = {
 
 @dataclass(frozen=True)
 class Best:
-    """Best final test accuracy over a grid as printed, and the grid point where it is printed."""
+    """The best final test accuracy over a grid, and its grid point if the paper prints it."""
 
     accuracy: float
     at: float | None = None
@@ -37,27 +37,27 @@ def _values() -> dict[str, Any]:
 
 
 def transcript(paper: str) -> dict[str, Any]:
-    """All that was transcribed of a paper, under its key in `published_values.json`."""
+    """Return what was transcribed of a paper: its entry in `published_values.json`."""
     stored: dict[str, Any] = _values()[paper]
     return stored
 
 
 def setup(experiment: str) -> dict[str, Any]:
-    """The settings that a paper gives, as transcribed."""
+    """Return the settings that a paper gives, as transcribed."""
     stored: dict[str, Any] = _values()[PAPERS[experiment]]["setup"]
     return stored
 
 
 def epochs_per_round(experiment: str, dataset: str) -> int | None:
-    """Epochs per round that a paper gives for a data set, None where it does not use it."""
+    """Return the epochs per round that a paper gives for a data set; None if it gives none."""
     epochs: int | None = setup(experiment).get(dataset, {}).get("epochs_per_round")
     return epochs
 
 
 def best_over_grid(experiment: str, dataset: str, arch: str, kind: str) -> dict[str, Best]:
-    """The printed best of every strategy; empty where the paper prints none.
+    """Return the printed best of every strategy; empty where the paper prints none.
 
-    The papers do not say which VGG-16 they mean, so their VGG numbers stand beside all of ours.
+    The papers do not say which VGG-16 they mean: their numbers are compared with all of ours.
     """
     table = _TABLES.get((experiment, dataset, kind))
     if table is None:

@@ -6,9 +6,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-Result = dict[str, Any]
+from benchmarks.harness.results import Result
 
 
 @dataclass
@@ -28,7 +27,7 @@ def write_page(path: Path, introduction: str | None, section: Section) -> Path:
 
 
 def seeds(results: Iterable[Result]) -> list[int]:
-    """Give every seed that has a result."""
+    """Return every seed that has a result."""
     return sorted({result["config"]["seed"] for result in results})
 
 
@@ -36,8 +35,8 @@ def provenance(results: Sequence[Result], duration: str | None = None) -> list[s
     """Make the lines on the versions, machines and times behind some results.
 
     Args:
-        results: Contents of result files.
-        duration: How long they took, where the range over the runs does not tell.
+        results: contents of result files.
+        duration: how long they took, where the range over the runs does not tell.
     """
     versions = distinct(
         ", ".join(f"{name} {number}" for name, number in result["versions"].items())
@@ -60,7 +59,7 @@ def provenance(results: Sequence[Result], duration: str | None = None) -> list[s
 
 
 def distinct(values: Iterable[str]) -> list[str]:
-    """Give each value once, in the order of first appearance."""
+    """Return each value once, in the order of first appearance."""
     return list(dict.fromkeys(values))
 
 

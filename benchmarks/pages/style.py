@@ -37,7 +37,7 @@ GREEN, BLUE, RED, GREY, ORANGE, SKY = (
 
 
 def drawing(changes: dict[str, Any] | None = None) -> Any:
-    """Give the context that figures are made in."""
+    """Return the context that figures are made in."""
     return matplotlib.rc_context(STYLE | (changes or {}))
 
 

@@ -103,13 +103,13 @@ class SignInOptions:
     # Training images whose loss is differentiated twice for the sharpness; 0 computes none.
     sharpness_images: int = 512
 
-    # Compute sharpness every so many epochs too, beside the end; 0 at the end alone.
+    # Compute sharpness every this many epochs as well as at the end; 0 only at the end.
     sharpness_every: int = 0
 
-    # Train on a random subset of that many images.
+    # Train on a random subset of this many images.
     train_size: int | None = None
 
-    # Test on a random subset of that many images.
+    # Test on a random subset of this many images.
     test_size: int | None = None
 
     # Convolutions in NHWC memory order: faster for small images on CPU, and on a GPU in bfloat16.
@@ -140,7 +140,7 @@ def main(options: SignInOptions) -> int:
 
 
 def configurations(options: SignInOptions) -> list[SignInConfig]:
-    """The runs that options ask for; seed by seed, so that a part of the sweep is a result too."""
+    """Return the runs that options ask for, seed by seed: a part of the sweep is a result too."""
     named = SIGN_IN[
         options.recipe
         or ("cifar100-resnet18" if options.dataset == "cifar100" else "cifar10-resnet20")

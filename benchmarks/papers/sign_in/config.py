@@ -81,7 +81,7 @@ class SignInConfig:
 
     @property
     def warmup_epochs(self) -> int:
-        """Epochs until the triangular schedule has its peak; a fifth whatever the schedule."""
+        """Epochs until the triangular schedule has its peak; a fifth for every schedule."""
         return max(1, round(0.2 * self.epochs))
 
     @property
@@ -100,7 +100,7 @@ class SignInConfig:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as a result file states them."""
+        """Return the settings as a result file states them."""
         return asdict(self)
 
     @property
@@ -117,5 +117,5 @@ class SignInConfig:
         return "-".join([*parts, f"seed{self.seed}", self.digest])
 
     def stream(self, purpose: Purpose) -> int:
-        """Seed of one random stream; methods of one seed share initialisation, mask and batches."""
+        """Return the seed of a stream; methods share initialisation, mask and batches."""
         return stream_seed(f"polarity sign_in, seed {self.seed}, {purpose}")

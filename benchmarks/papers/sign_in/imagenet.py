@@ -44,7 +44,7 @@ class ImageNetOptions:
         "imagenet-resnet50"  # Recipe of Tables 6 and 7.
     )
     data: Path | None = None  # Folder with train/ and val/, a folder per class in each.
-    synthetic: int | None = None  # Train on that many random images, test on a quarter as many.
+    synthetic: int | None = None  # Train on this many random images, test on a quarter as many.
     density: float = 0.1  # Fraction of the weights that survive, drawn with balanced layers.
     sign_in: bool = False  # Train as m⊙v; without --rescale-period it is never rescaled.
     rescale_period: int | None = None  # Period p in epochs. The paper does not give it.
@@ -59,7 +59,7 @@ class ImageNetOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Trains and gives one record per epoch; rank 0 prints them."""
+    """Train and return one record per epoch; rank 0 prints them."""
     options = tyro.cli(ImageNetOptions, args=arguments)
     if (options.data is None) == (options.synthetic is None):
         raise SystemExit("error: give exactly one of --data and --synthetic")
@@ -156,7 +156,7 @@ def _train(options: ImageNetOptions, device: torch.device) -> list[dict[str, Any
 
 @torch.no_grad()
 def _test(model: nn.Module, loader: Any, device: torch.device, precision: Any) -> torch.Tensor:
-    """Correct answers and images of this rank."""
+    """Count correct answers and images of this rank."""
     model.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for images, labels in loader:

@@ -18,15 +18,15 @@ _DENSITIES = {
 
 
 def prune_at_initialisation(model: nn.Module, data: Dataset, config: SignInConfig) -> None:
-    """Masks every convolution and linear weight, the classifier's too, at the run's density.
+    """Mask every convolution and linear weight, the classifier's too, at the run's density.
 
     A random mask draws each layer's survivors at the densities that `config.densities` computes;
     the scores rank all weights together.
 
     Args:
-        model: A fresh model on the device of the data; masked in place.
-        data: Where snip and grasp take their images from, the first of a seeded permutation.
-        config: Settings of the run.
+        model: a fresh model on the device of the data; masked in place.
+        data: where snip and grasp take their images from, the first of a seeded permutation.
+        config: settings of the run.
     """
     generator = torch.Generator().manual_seed(config.stream("mask"))
     if config.mask == "random":

@@ -34,12 +34,12 @@ _STAGES = {
 
 
 def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
-    """Draws what the results of a group allow.
+    """Draw what the results of a group allow.
 
     Args:
-        group: Runs with the same settings.
-        folder: Where the PNGs go.
-        stem: How their names begin.
+        group: runs with the same settings.
+        folder: where the PNGs go.
+        stem: how their names begin.
 
     Returns:
         Each picture with its caption.

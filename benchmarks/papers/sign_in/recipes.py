@@ -16,11 +16,11 @@ class SignInPart:
     """What Sign-In adds to a recipe, and the weight decay that then replaces the recipe's.
 
     Attributes:
-        beta: Inner scaling m² − v² of every weight.
-        until: Epoch T2 from which on nothing is rescaled any more.
+        beta: inner scaling m² − v² of every weight.
+        until: epoch T2 from which on nothing is rescaled any more.
         frobenius_decay: λ of the penalty λ/2 · Σ(m⊙v)², whose gradient in θ = m⊙v is λθ, that of
             a weight decay λ. The paper says "(m⊙w)² with the same strength as weight decay".
-        weight_decay: Decay of m, v and every other parameter.
+        weight_decay: decay of m, v and every other parameter.
     """
 
     beta: float
@@ -44,7 +44,7 @@ class SignInRecipe:
         return replace(self.plain, weight_decay=self.part.weight_decay)
 
     def scaled(self, epochs: int) -> SignInRecipe:
-        """Over another number of epochs, T2 at the same fraction of them."""
+        """Return the recipe over another number of epochs, T2 at the same fraction of them."""
         until = max(1, round(self.part.until * epochs / self.plain.epochs))
         return replace(self, plain=self.plain.scaled(epochs), part=replace(self.part, until=until))
 

@@ -1,12 +1,12 @@
-"""Tables of Sign-In results, laid out as Tables 3, 9 and 11, the paper's numbers beside ours."""
+"""Tables of Sign-In results in the layout of Tables 3, 9 and 11, with the paper's numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import load_results
-from benchmarks.pages.estimates import Result, cell, estimate, percent
+from benchmarks.harness.results import Result, load_results
+from benchmarks.pages.estimates import cell, estimate, percent
 from benchmarks.pages.markdown import NONE, markdown
 from benchmarks.pages.published import transcript
 from benchmarks.pages.section import Section, provenance, seeds, stem_digest, write_page
@@ -25,8 +25,8 @@ def write_pages(folder: Path, out: Path) -> list[Path]:
     """Write `sign_in.md` and its figures where there are results.
 
     Args:
-        folder: Folder of result files; folders below it are read too.
-        out: Folder of the page and the figures it shows.
+        folder: folder of result files; folders below it are read too.
+        out: folder of the page and the figures it shows.
 
     Returns:
         The page.
@@ -42,9 +42,9 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     """Make a section per group of runs with the same settings.
 
     Args:
-        results: Contents of result files.
-        plots: Folder to draw into; None draws nothing.
-        details: Show figures and provenance too: for files, not for terminals.
+        results: contents of result files.
+        plots: folder to draw into; None draws nothing.
+        details: show figures and provenance too: for files, not for terminals.
 
     Returns:
         The Markdown and the figures drawn.
@@ -77,7 +77,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
 
 
 def accuracy_table(group: Comparison) -> str:
-    """Methods by densities, the paper's number beside each of ours."""
+    """Tabulate methods by densities, each with the paper's number."""
     head, rows = ["method"], []
     full = max(len(group.of(arm, d)) for arm in group.main_arms for d in group.densities)
     with_paper = any(
@@ -98,7 +98,7 @@ def accuracy_table(group: Comparison) -> str:
 
 
 def gain_table(group: Comparison) -> str:
-    """What Sign-In and m⊙v add to the accuracy of the same mask, seed by seed."""
+    """Tabulate what Sign-In and m⊙v add to the accuracy of the same mask, seed by seed."""
     rows = []
     for arm in group.main_arms:
         if "+" not in arm[0]:
@@ -112,7 +112,7 @@ def gain_table(group: Comparison) -> str:
 
 
 def sign_table(group: Comparison) -> str:
-    """Flips, sharpness and β̂, a row per method and density."""
+    """Tabulate flips, sharpness and β̂, a row per method and density."""
     head = ["density", "method", "init → warm-up", "warm-up → end", "init → end"]
     head += ["flips per survivor", "sharpness", "β̂ at the end"]
     rows = []
@@ -124,7 +124,7 @@ def sign_table(group: Comparison) -> str:
 
 
 def period_table(group: Comparison, method: str, density: float) -> str:
-    """A row per rescale period; m⊙v is the end of the row in which nothing is ever rescaled."""
+    """Tabulate rescale periods; m⊙v is the last row, in which nothing is ever rescaled."""
     mask = method.split("+")[0]
     arms = [arm for arm in group.arms if arm[0] == method] + [(f"{mask}+mv", None), (mask, None)]
     head = ["p", "test accuracy (%)", "init → warm-up", "warm-up → end", "init → end"]
@@ -159,7 +159,7 @@ _SIGN_NOTE = (
 
 
 def _scale(group: Comparison) -> str:
-    """What was run, and how much smaller than the paper's it is."""
+    """Say what was run, and how much smaller than the paper's it is."""
     config, dataset = group.config, group.results[0]["dataset"]
     setup = transcript("sign_in_to_the_lottery")["setup"]
     paper = setup.get(config["dataset"], setup["cifar10"])

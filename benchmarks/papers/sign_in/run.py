@@ -28,13 +28,13 @@ class Measured:
     """What a run measured.
 
     Attributes:
-        epochs: One record per epoch: those of `recipe_training.train`, `flips` (fraction of the
+        epochs: one record per epoch: those of `recipe_training.train`, `flips` (fraction of the
             survivors whose sign is not the initial one), `flips_cumulative` (flips so far per
             survivor), `inner_scaling` (mean, least and largest β̂, or None), `rescaled`, and
             `sharpness` where it was computed.
-        layers: One record per pruned weight: size, survivors and flips between initialisation,
+        layers: one record per pruned weight: size, survivors and flips between initialisation,
             the end of the warm-up and the end.
-        final: Test accuracy after the last epoch, its best over the epochs, and the whole model's
+        final: test accuracy after the last epoch, its best over the epochs, and the whole model's
             numbers at the end.
     """
 
@@ -50,13 +50,13 @@ def train_sparse(
     on_epoch: Callable[[Record], None] | None = None,
     compile: bool | str = False,
 ) -> Measured:
-    """Performs a run from its settings alone.
+    """Perform a run from its settings alone.
 
     Args:
-        config: Settings.
-        data: Resident data set, on the device where the run shall happen.
-        on_epoch: Called with the record of each finished epoch.
-        compile: As for `recipe_training.train`.
+        config: settings.
+        data: resident data set, on the device of the run.
+        on_epoch: called with the record of each finished epoch.
+        compile: as for `recipe_training.train`.
 
     Returns:
         What was measured.
@@ -124,11 +124,11 @@ class _Watch:
             )
 
     def before(self, epoch: int) -> None:
-        """Algorithm 1: epoch i begins with rescaling where i is a multiple of p and below T2."""
+        """Rescale before epoch i where i is a multiple of p and below T2 (Algorithm 1)."""
         self.rescaled = self.rescaling is not None and self.rescaling.step()
 
     def after(self, record: Record) -> None:
-        """Adds to an epoch's record what its signs, factors and curvature are."""
+        """Add to an epoch's record what its signs, factors and curvature are."""
         self.tracker.step()
         record["flips"] = self.tracker.flips("init").fraction
         record["flips_cumulative"] = self.tracker.cumulative().per_survivor[-1]
@@ -144,7 +144,7 @@ class _Watch:
             record["sharpness_seconds"] = time.perf_counter() - began
 
     def layers(self) -> list[Record]:
-        """One record per pruned weight."""
+        """Return one record per pruned weight."""
         stages = {name: self.tracker.flips(*ends) for name, ends in _STAGES.items()}
         masks = pol.masks(self.model)
         return [
@@ -158,7 +158,7 @@ class _Watch:
         ]
 
     def final(self, records: list[Record]) -> Record:
-        """The whole model's numbers at the end."""
+        """Return the whole model's numbers at the end."""
         last = records[-1]
         accuracies = [record["test_accuracy"] for record in records]
         return {
@@ -195,9 +195,9 @@ _STAGES = {
 
 
 def sharpness_of(model: nn.Module, data: Dataset, images: int) -> float | None:
-    """Largest Hessian eigenvalue of the mean loss of the first training images, not augmented.
+    """Compute the largest Hessian eigenvalue of the mean loss of the first training images.
 
-    In the surviving weights θ, biases and norms, whatever θ is made of, and in evaluation mode.
+    In the surviving weights θ (not in their factors), biases and norms, and in evaluation mode.
     """
     x, y = data.train_x[:images], data.train_y[:images]
     batches = list(zip(x.split(_SHARPNESS_CHUNK), y.split(_SHARPNESS_CHUNK), strict=True))

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.pages.estimates import Estimate, Result, estimate, same_settings, shared_settings
+from benchmarks.harness.results import Result
+from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_settings
 from benchmarks.pages.published import transcript
 from benchmarks.papers.sign_in.config import Method
 
@@ -74,7 +75,7 @@ class Comparison:
         return list(chosen.values())
 
     def of(self, arm: Arm, density: float | None = None) -> list[Result]:
-        """Results of an arm, of all seeds, at one density or at all."""
+        """Return the results of an arm, of all seeds, at one density or at all."""
         return [
             result
             for result in self.results
@@ -82,11 +83,11 @@ class Comparison:
         ]
 
     def final(self, arm: Arm, density: float, key: str) -> Estimate | None:
-        """Mean over seeds of a number of `final`."""
+        """Return the mean over seeds of a number of `final`."""
         return estimate(result["final"][key] for result in self.of(arm, density))
 
     def gain(self, arm: Arm, density: float) -> tuple[Estimate, int] | None:
-        """Test accuracy minus that of plain training with the same seed and kind of mask.
+        """Return the gain in test accuracy over plain training with the same seed and mask.
 
         Returns:
             Mean and deviation over the seeds that have both, and how many of them gain; None where
@@ -105,7 +106,7 @@ class Comparison:
         return None if found is None else (found, sum(gain > 0 for gain in gains))
 
     def swept(self) -> list[tuple[str, float]]:
-        """Methods and densities that have more than one rescale period."""
+        """Return the methods and densities that have more than one rescale period."""
         periods: dict[tuple[str, float], set[int]] = defaultdict(set)
         for result in self.results:
             config = result["config"]
@@ -115,12 +116,12 @@ class Comparison:
 
 
 def comparisons(results: Iterable[Result]) -> list[Comparison]:
-    """Groups results by all settings that do not belong to a method."""
+    """Group results by all settings that do not belong to a method."""
     return [Comparison(tuple(group)) for group in same_settings(results, _VARIED)]
 
 
 def label(arm: Arm, *, period: bool = False) -> str:
-    """The paper's name of an arm."""
+    """Return the paper's name of an arm."""
     method, every = arm
     mask, _, way = method.partition("+")
     name = f"{_MASKS[mask]}{_WAYS[way]}"
@@ -128,7 +129,7 @@ def label(arm: Arm, *, period: bool = False) -> str:
 
 
 def published(dataset: str, method: Method | str, density: float) -> str | None:
-    """The paper's number as printed, with its deviation; None where it prints none."""
+    """Return the paper's number as printed, with its deviation; None where it prints none."""
     network = _PAPER_ARCHS.get(dataset)
     if network is None:
         return None
@@ -146,7 +147,7 @@ def published(dataset: str, method: Method | str, density: float) -> str | None:
 
 
 def mean_over_seeds(series: Sequence[Sequence[float]]) -> list[float]:
-    """Position by position, over what all have."""
+    """Average position by position, over the positions that all have."""
     return [sum(values) / len(values) for values in zip(*series, strict=False)]
 
 

@@ -24,17 +24,17 @@ def sweep(
     """Perform the runs whose result file is missing.
 
     Args:
-        configs: The runs.
-        place: Where results go and data comes from.
-        jobs: Processes that work at once.
-        quiet: Show no progress.
+        configs: the runs.
+        place: where results go and data comes from.
+        jobs: processes that work at once.
+        quiet: show no progress.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
 
     Raises:
-        ValueError: A setting that the network or the data set refuses; nothing has been trained.
-        FileNotFoundError: The data set is missing; nothing has been trained.
+        ValueError: a setting that the network or the data set refuses; nothing has been trained.
+        FileNotFoundError: the data set is missing; nothing has been trained.
     """
     # The small networks' layers are too small to share: on a busy machine two threads that wait
     # for each other take many times longer than one.

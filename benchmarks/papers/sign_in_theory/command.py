@@ -33,7 +33,7 @@ class TheoryOptions:
 
 
 def main(options: TheoryOptions) -> int:
-    """Computes the parts, writes the page and gives the exit code."""
+    """Compute the parts, write the page and return the exit code."""
     elsewhere = Path("runs") / "theory_quick" if options.quick else None
     results = options.results or elsewhere or COMMITTED
     out = options.out or elsewhere or PAGE

@@ -18,7 +18,7 @@ CRITERIA = ("loss", "signs", "sign_a")
 
 
 def dependence(quick: bool) -> Record:
-    """The a < 0 problem of Table 2 while one of scale, sample count and β is varied.
+    """Solve the a < 0 problem of Table 2 while one of scale, sample count and β is varied.
 
     Gradient descent runs for T = 200, Sign-In for ten times as long. Each cell has two data sets.
     """
@@ -56,7 +56,7 @@ def dependence(quick: bool) -> Record:
 
 
 def step_size(quick: bool) -> Record:
-    """Are recoveries by gradient descent the work of long steps? Few samples, and a large scale."""
+    """Test whether recoveries by gradient descent are the work of long steps."""
     runs, part = (4, 0.01) if quick else (100, 1.0)
     cells = []
     for samples, scale, horizon, sizes in (
@@ -91,7 +91,7 @@ def _train(start: Array, task: Task, beta: float | None, record: list[int]) -> A
 
 
 def _joined(results: list[Record]) -> Record:
-    """Counts of several data sets in one."""
+    """Add up the counts of several data sets."""
     joined: Record = {
         key: sum(result[key] for result in results) for key in ("silenced", "diverged")
     }

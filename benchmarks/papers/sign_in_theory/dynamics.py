@@ -32,7 +32,7 @@ _NEAR = 9
 
 
 def balance(theta: Array, beta: Array) -> tuple[Array, Array]:
-    """The (m, v) with m·v = θ and m² − v² = β that Sign-In starts from."""
+    """Return the (m, v) with m·v = θ and m² − v² = β that Sign-In starts from."""
     alpha = 0.5 * beta
     m = np.sqrt(alpha + np.hypot(theta, alpha))
     return m, theta / m
@@ -46,7 +46,7 @@ class ActiveMoments:
     the tenth, and at most the nine nearer samples changed sides; all samples are looked at.
 
     Args:
-        task: The data.
+        task: the data.
         weights: (d, R), where the runs begin.
     """
 
@@ -71,7 +71,7 @@ class ActiveMoments:
         self._update(weights, np.arange(runs))
 
     def pull(self, a: Array, weights: Array, out: Array) -> Array:
-        """Writes G = a·M·w − q, of shape (d, R), into `out`."""
+        """Write G = a·M·w − q, of shape (d, R), into `out`."""
         self._refresh(weights)
         np.multiply(self._second, weights, out=self._buffer)
         np.add.reduce(self._buffer, axis=1, out=out)
@@ -80,7 +80,7 @@ class ActiveMoments:
         return out
 
     def keep(self, runs: NDArray[np.intp]) -> None:
-        """Forgets all other runs."""
+        """Forget all other runs."""
         self._task = self._task.of_runs(runs)
         names = ("_second", "_cross", "_direction", "_inner", "_outer_reach", "_close", "_side")
         for name in (*names, "_answers", "_buffer", "_dot"):
@@ -113,7 +113,7 @@ class ActiveMoments:
             self._cross_over(close[..., crossed], sides[:, crossed], stale[crossed])
 
     def _cross_over(self, close: Array, sides: NDArray[np.bool_], runs: NDArray[np.intp]) -> None:
-        """Adds and subtracts the near samples that changed sides."""
+        """Add and subtract the near samples that changed sides."""
         change = sides.astype(np.float64) - self._side[:, runs]
         change /= len(self._inputs)
         moved = close * change[:, None]
@@ -161,15 +161,15 @@ def descend(
     beta: tuple[float, float] | None = None,
     record: Sequence[int] = (),
 ) -> Array:
-    """Full-batch gradient descent on (a, w), or on Sign-In's factors of them.
+    """Run full-batch gradient descent on (a, w), or on Sign-In's factors of them.
 
     Args:
         start: (1 + d, R), a in row 0.
-        task: The data.
-        lr: Step size.
-        steps: Number of steps.
+        task: the data.
+        lr: step size.
+        steps: number of steps.
         beta: Sign-In's inner scaling of a and of w; None descends on a and w themselves.
-        record: Rising step numbers after which the state is wanted; the default is the last one.
+        record: rising step numbers after which the state is wanted; the default is the last one.
 
     Returns:
         (len(record), 1 + d, R), the states a and w after these steps; a run that diverged is not
@@ -187,7 +187,7 @@ def descend(
     final = theta.copy()
     if 0 in wanted:
         recorded[wanted[0]] = theta
-    alive = np.arange(start.shape[1])
+    live = np.arange(start.shape[1])
     moments = ActiveMoments(task, theta[1:])
     work = [np.empty_like(theta) for _ in range(3)]
     for step in range(1, steps + 1):
@@ -195,7 +195,7 @@ def descend(
         before = [array.copy() for array in (factors or (theta,))] if look else []
         _step(theta, factors, moments, lr, work)
         if step in wanted:
-            final[:, alive] = theta
+            final[:, live] = theta
             recorded[wanted[step]] = final
         if not look:
             continue
@@ -204,10 +204,10 @@ def descend(
         moved &= np.isfinite(theta).all(axis=0)
         if moved.all():
             continue
-        final[:, alive] = theta
+        final[:, live] = theta
         kept = np.flatnonzero(moved)
-        alive = alive[kept]
-        if not alive.size:
+        live = live[kept]
+        if not live.size:
             for later in (at for at in wanted if at > step):
                 recorded[wanted[later]] = final
             break

@@ -26,12 +26,12 @@ FLOWS: dict[str, tuple[float, float] | None] = {
 
 
 def pull(a: Array, w: Array) -> Array:
-    """The g of both derivatives for C₊ = C₋ = 1/2."""
+    """Return the g of both derivatives for C₊ = C₋ = 1/2."""
     return np.where(w > 0, 0.5 * (a * w - 1.0), np.where(w < 0, 0.5 * a * w, 0.0))
 
 
 def printed_flow(start: Array, *, lr: float, steps: int, beta: tuple[float, float]) -> Array:
-    """Euler steps of Eq. (3) as printed, with the factors √(θ² + β)."""
+    """Take Euler steps of Eq. (3) as printed, with the factors √(θ² + β)."""
     a, w = start.copy()
     for _ in range(steps):
         g = pull(a, w)
@@ -43,7 +43,7 @@ def printed_flow(start: Array, *, lr: float, steps: int, beta: tuple[float, floa
 
 
 def portrait(quick: bool) -> Record:
-    """Figure 3's trajectories from balanced starts, and outcomes of many more of them."""
+    """Compute Figure 3's trajectories from balanced starts, and outcomes of many more of them."""
     runs, steps = (10, 1000) if quick else (100, 200_000)
     lr = 0.01 if quick else 0.001
     radii = np.array([0.3, 0.6, 0.9, 1.2, 1.5])
@@ -115,7 +115,7 @@ REPARAMETERISATIONS = {
 def reparameterised(
     g: Reparameterisation, start: Array, *, lr: float, steps: int, record: list[int]
 ) -> tuple[Array, Array]:
-    """Gradient descent on u₁ and u₂ with a = g(u₁) and w = g(u₂).
+    """Run gradient descent on u₁ and u₂ with a = g(u₁) and w = g(u₂).
 
     Returns:
         The greatest w of every run on its way, (R,), and the states (a, w) at the steps of
@@ -136,7 +136,7 @@ def reparameterised(
 
 
 def obstruction(quick: bool) -> Record:
-    """Theorem 5.4: from w < 0 no reparameterisation crosses 0, unless a step is too long."""
+    """Show Theorem 5.4: from w < 0 no reparameterisation crosses 0, unless a step is too long."""
     runs, steps, lr = (10, 500, 0.01) if quick else (100, 50_000, 0.004)
     record = np.unique(np.concatenate([[0], np.geomspace(5, steps, 60).astype(int)])).tolist()
     rows = []

@@ -25,7 +25,7 @@ CASE_NAMES = {
 
 @dataclass(frozen=True)
 class Task:
-    """A data set that all runs of a batch share, and what each of them shall fit.
+    """A data set that all runs of a batch share, and what each of them must fit.
 
     Args:
         inputs: (n, d), the samples z.
@@ -36,18 +36,18 @@ class Task:
     labels: Array
 
     def of_runs(self, runs: NDArray[Any]) -> Task:
-        """The same data for some of the runs only."""
+        """Return the same data for some of the runs only."""
         shared = self.labels.shape[1] == 1
         return self if shared else Task(self.inputs, self.labels[:, runs])
 
 
 def gaussian_task(samples: int, dim: int, seed: int, teacher: Array | None = None) -> Task:
-    """Draws z ~ N(0, I) and labels them by relu(w̃ᵀz).
+    """Draw z ~ N(0, I) and labels them by relu(w̃ᵀz).
 
     Args:
         samples: n.
         dim: d.
-        seed: Of the data.
+        seed: of the data.
         teacher: (d, R) or (d, 1), the w̃ (ã = 1). The default is the paper's (1, 0, …, 0).
     """
     inputs = np.random.default_rng((seed, samples, dim)).standard_normal((samples, dim))
@@ -57,19 +57,19 @@ def gaussian_task(samples: int, dim: int, seed: int, teacher: Array | None = Non
 
 
 def balanced(weights: Array, sign: float) -> Array:
-    """Adds a = sign·‖w‖, for a sign of ±1 the balanced initialisation, to weights (d, R)."""
+    """Add a = sign·‖w‖, for a sign of ±1 the balanced initialisation, to weights (d, R)."""
     return np.concatenate([sign * np.linalg.norm(weights, axis=0, keepdims=True), weights])
 
 
 def draw_case(case: str, dim: int, runs: int, seed: int, scale: float = 1.0) -> Array:
-    """Balanced initialisations of one sign case: w ~ N(0, scale²·I), sign of w₁ given, a = ±‖w‖.
+    """Draw balanced initialisations of one sign case: w ~ N(0, scale²·I) and a = ±‖w‖.
 
     Args:
-        case: A key of `CASES`.
+        case: a key of `CASES`.
         dim: d.
         runs: R.
-        seed: Of the draw; the same seed gives every case the same magnitudes.
-        scale: Standard deviation of w.
+        seed: of the draw; the same seed gives every case the same magnitudes.
+        scale: standard deviation of w.
 
     Returns:
         (1 + d, R).
@@ -81,7 +81,7 @@ def draw_case(case: str, dim: int, runs: int, seed: int, scale: float = 1.0) -> 
 
 
 def losses(state: Array, task: Task, block: int = 256) -> Array:
-    """Half the mean squared error of every run, (R,); infinity for a run that diverged."""
+    """Return half the mean squared error of every run, (R,); infinity for a run that diverged."""
     found = []
     for begin in range(0, state.shape[1], block):
         part = slice(begin, begin + block)
@@ -95,7 +95,7 @@ def losses(state: Array, task: Task, block: int = 256) -> Array:
 
 
 def beyond_teaching(state: Array, task: Task) -> NDArray[np.bool_]:
-    """Runs whose neuron is inactive wherever the teacher is active.
+    """Mark the runs whose neuron is inactive wherever the teacher is active.
 
     There the teacher contributes nothing to the gradient: the loss is ½·mean(y²) + ½·mean(f²), and
     the flow can only shrink the student. The w of such runs form an open cone around −w̃ that is

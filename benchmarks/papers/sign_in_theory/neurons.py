@@ -29,7 +29,7 @@ class Networks:
 
 
 def outputs(networks: Networks, inputs: Array, factor: float) -> Array:
-    """Answers c·Σᵢ aᵢ·relu(wᵢᵀz) to inputs of shape (n, d): (S, n)."""
+    """Return answers c·Σᵢ aᵢ·relu(wᵢᵀz) to inputs of shape (n, d): (S, n)."""
     hidden = np.maximum(networks.w @ inputs.T, 0.0)
     found: Array = (networks.a[:, None, :] @ hidden)[:, 0] * factor
     return found
@@ -38,10 +38,10 @@ def outputs(networks: Networks, inputs: Array, factor: float) -> Array:
 def gradients(
     networks: Networks, inputs: Array, labels: Array, factor: float
 ) -> tuple[Array, Array, Array]:
-    """Half the mean squared error and its derivatives.
+    """Return half the mean squared error and its derivatives.
 
     Args:
-        networks: The students.
+        networks: the students.
         inputs: (n, d).
         labels: (S, n).
         factor: c.
@@ -74,17 +74,17 @@ def train(
     beta: tuple[float, float] | None = None,
     record: int = 0,
 ) -> tuple[Networks, Array, list[Networks]]:
-    """Full-batch gradient descent on (a, w), or on Sign-In's factors of both.
+    """Run full-batch gradient descent on (a, w), or on Sign-In's factors of both.
 
     Args:
-        start: Where the students begin.
+        start: where the students begin.
         inputs: (n, d).
         labels: (S, n).
         factor: c.
-        lr: Step size.
-        steps: Number of steps.
+        lr: step size.
+        steps: number of steps.
         beta: Sign-In's inner scalings of a and of w; None descends on the weights themselves.
-        record: After how many steps to take a picture; 0 takes none.
+        record: after how many steps to take a picture; 0 takes none.
 
     Returns:
         The students at the end, their losses there (S,), and the pictures, the start first.

@@ -15,12 +15,12 @@ PLAIN = {"gf": "gradient descent", "sign_in": "Sign-In"}
 
 
 def share(found: Record) -> str:
-    """A count as a fraction with its interval."""
+    """Return a count as a fraction with its interval."""
     low, high = found["interval"]
     return f"{found['successes'] / found['runs']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def percent(found: Record) -> str:
-    """A count in percent with its interval."""
+    """Return a count in percent with its interval."""
     low, high = found["interval"]
     return f"{100 * found['successes'] / found['runs']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"

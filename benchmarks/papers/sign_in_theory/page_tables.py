@@ -99,7 +99,7 @@ def _against(printed: dict[str, float] | None, cell: Record, case: str) -> str:
 
 
 def _differences(record: Record) -> str:
-    """What differs from the printed table, cell by cell, and where those runs are."""
+    """Return what differs from the printed table, cell by cell, and where those runs are."""
     printed = transcript("sign_in_to_the_lottery")["table8_success_fraction"]
     lines = []
     for cell in record["cells"]:

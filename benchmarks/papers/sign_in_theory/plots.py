@@ -28,7 +28,7 @@ _METHODS = {
 
 
 def plot_portrait(record: Record, path: Path) -> Path:
-    """Figure 3: vector fields and trajectories of d = 1, gradient flow beside Sign-In."""
+    """Draw Figure 3: vector fields and trajectories of d = 1, gradient flow and Sign-In."""
     names = {
         "gradient flow": ("gradient flow", (0.0, 0.0)),
         "sign_in, 2 and 1": ("Sign-In, β₁ = 2, β₂ = 1", (2.0, 1.0)),
@@ -80,7 +80,7 @@ def _field(axes: Axes, beta: tuple[float, float] | None) -> None:
 
 
 def plot_dependence(record: Record, path: Path) -> Path:
-    """Recoveries from a < 0 against scale, samples and β, one line per method and step count."""
+    """Draw recoveries from a < 0 against scale, samples and β, a line per method and step count."""
     axis = {"scale": "scale σ of w ~ N(0, σ²·I)", "samples": "samples n", "beta": "β of Sign-In"}
     short = record["settings"]["short"]
     time = short * record["settings"]["lr"]
@@ -122,7 +122,7 @@ def plot_dependence(record: Record, path: Path) -> Path:
 
 
 def plot_figure7(record: Record, path: Path) -> Path:
-    """Figure 7: (a, w₁) and the loss for d = 5, overparameterised with and without Sign-In."""
+    """Draw Figure 7: (a, w₁) and the loss for d = 5, overparameterised with and without Sign-In."""
     steps = np.array(record["settings"]["steps"])
     with drawing(CHANGES):
         figure = Figure(figsize=(7.8, 6.0), layout="constrained")
@@ -158,7 +158,7 @@ def plot_figure7(record: Record, path: Path) -> Path:
 
 
 def plot_failure(record: Record, path: Path) -> Path:
-    """Recoveries from a < 0 of a random teacher against the number of inputs."""
+    """Draw recoveries from a < 0 of a random teacher against the number of inputs."""
     titles = {
         "padded": "teacher uses 2 of the d inputs",
         "full": "teacher uses all d inputs",
@@ -198,7 +198,7 @@ def plot_failure(record: Record, path: Path) -> Path:
 
 
 def plot_obstruction(record: Record, path: Path) -> Path:
-    """Theorem 5.4: |w| on the way from w = −1 for every reparameterisation."""
+    """Draw Theorem 5.4: |w| on the way from w = −1 for every reparameterisation."""
     colours = dict(
         zip(
             dict.fromkeys(row["name"] for row in record["rows"]),

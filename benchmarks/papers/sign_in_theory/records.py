@@ -14,7 +14,7 @@ Record = dict[str, Any]
 
 
 def interval(successes: int, runs: int) -> list[float]:
-    """Clopper and Pearson's exact 95 % interval of a success probability."""
+    """Return Clopper and Pearson's exact 95 % interval of a success probability."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     found = binomtest(successes, runs).proportion_ci(0.95, method="exact")
@@ -22,17 +22,17 @@ def interval(successes: int, runs: int) -> list[float]:
 
 
 def count(solved: NDArray[np.bool_]) -> Record:
-    """How many of the runs are True, of how many, and the interval."""
+    """Return how many of the runs are True, of how many, and the interval."""
     successes, runs = int(solved.sum()), int(solved.size)
     return {"successes": successes, "runs": runs, "interval": interval(successes, runs)}
 
 
 def outcome(state: Array, task: Task, teacher: Array | None = None) -> Record:
-    """What became of a batch of single neurons, under each criterion of success.
+    """Return what became of a batch of single neurons, under each criterion of success.
 
     Args:
         state: (1 + d, R).
-        task: The data they were trained on.
+        task: the data they were trained on.
         teacher: (d, R), the w̃; the default is (1, 0, …, 0).
 
     Returns:
@@ -55,7 +55,7 @@ def outcome(state: Array, task: Task, teacher: Array | None = None) -> Record:
 
 
 def rounded(values: Any, digits: int = 4) -> Any:
-    """Nested lists of numbers with this many significant digits: enough for a plot."""
+    """Round nested lists of numbers to this many significant digits: enough for a plot."""
     if isinstance(values, np.ndarray):
         return rounded(values.tolist(), digits)
     if isinstance(values, list):

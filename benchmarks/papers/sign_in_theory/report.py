@@ -19,8 +19,8 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     """Write the page and the pictures it shows.
 
     Args:
-        results: Folder with one result file for every part of the section.
-        out: Folder of the page.
+        results: folder with one result file for every part of the section.
+        out: folder of the page.
 
     Returns:
         The files written, the page first.

@@ -17,9 +17,9 @@ def perform_part(out: Path, name: str, make: Callable[[], Record]) -> Path:
     """Compute one part of the section and write its result file.
 
     Args:
-        out: Folder of the result files.
-        name: Of the part and of its file.
-        make: Computes `{"settings": …, …}`.
+        out: folder of the result files.
+        name: of the part and of its file.
+        make: computes `{"settings": …, …}`.
 
     Returns:
         The file.

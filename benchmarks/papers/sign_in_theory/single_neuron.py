@@ -27,12 +27,12 @@ METHODS: dict[str, tuple[int, tuple[float, float] | None]] = {
 
 
 def negative_a(runs: int, seed: int, scale: float = 1.0, dim: int = DIM) -> Array:
-    """Balanced initialisations with w ~ N(0, scale²·I) of any signs and a = −‖w‖."""
+    """Draw balanced initialisations with w ~ N(0, scale²·I) of any signs and a = −‖w‖."""
     return balanced(scale * np.random.default_rng(seed).standard_normal((dim, runs)), -1)
 
 
 def table2(quick: bool) -> Record:
-    """Recoveries from a < 0 within T = 200, at two step sizes."""
+    """Compute recoveries from a < 0 within T = 200, at two step sizes."""
     runs, horizon = (4, 2.0) if quick else (RUNS, 200.0)
     task = gaussian_task(SAMPLES, DIM, seed=0)
     start = negative_a(runs, seed=1)
@@ -47,7 +47,7 @@ def table2(quick: bool) -> Record:
 
 
 def table8(quick: bool) -> Record:
-    """Four sign cases by four methods, after 2·10⁴ and after 2·10⁵ steps, for two sample counts."""
+    """Try four sign cases with four methods, after 2·10⁴ and 2·10⁵ steps, for two sample counts."""
     runs, steps = (4, 1000) if quick else (RUNS, STEPS)
     record = [steps // 10, steps]
     cells = []
@@ -69,7 +69,7 @@ def table8(quick: bool) -> Record:
 
 
 def failure(quick: bool) -> Record:
-    """A random teacher, a < 0: how much overparameterisation does Sign-In need?
+    """Try a random teacher, a < 0: how much overparameterisation does Sign-In need?
 
     Two readings of the paper's paragraph: w̃ has two entries and the student inputs that the teacher
     ignores, or w̃ fills all d inputs. Gradient descent is there for comparison up to d = 5.
@@ -100,7 +100,7 @@ def failure(quick: bool) -> Record:
 
 
 def figure7(quick: bool) -> Record:
-    """Paths in the plane of a and w₁, and losses, of a few runs per case with d = 5."""
+    """Compute paths in the plane of a and w₁, and losses, of a few runs per case with d = 5."""
     runs, steps = (3, 1000) if quick else (6, STEPS)
     record = sorted({0, *np.unique(np.geomspace(10, steps, 90).astype(int)).tolist()})
     task = gaussian_task(SAMPLES, DIM, seed=0)

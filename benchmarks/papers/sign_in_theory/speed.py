@@ -16,13 +16,13 @@ from benchmarks.papers.sign_in_theory.records import Record
 def autograd_run(
     start: Array, task: Task, *, lr: float, steps: int, beta: tuple[float, float] | None = None
 ) -> Array:
-    """One run as one would write it in torch: forward, backward, a step of SGD.
+    """Perform one run as one would write it in torch: forward, backward, a step of SGD.
 
     Args:
         start: (1 + d,), a first.
-        task: The data; the first column of labels is used.
-        lr: Step size.
-        steps: Number of steps.
+        task: the data; the first column of labels is used.
+        lr: step size.
+        steps: number of steps.
         beta: Sign-In's inner scalings of a and w; None for none.
 
     Returns:
@@ -48,7 +48,7 @@ def autograd_run(
 
 
 def speed(quick: bool) -> Record:
-    """100 runs of Table 8 with d = 5, 25 of every sign case: batch against single runs.
+    """Time 100 runs of Table 8 with d = 5, 25 of every sign case: batch against single runs.
 
     Process times, one thread. The single runs are extrapolated from a few hundred steps of one run;
     the batch takes every step, and its runs leave it when they have reached a fixed point.

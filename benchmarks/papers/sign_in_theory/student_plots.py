@@ -22,7 +22,7 @@ _TITLES = {
 
 
 def plot_students(record: Record, path: Path) -> Path:
-    """|aᵢ|·wᵢ of the neurons of one seed in the four setups, blue for aᵢ > 0, red for aᵢ < 0."""
+    """Draw |aᵢ|·wᵢ of the neurons of one seed in four setups, blue for aᵢ > 0, red for aᵢ < 0."""
     picture = record["picture"]
     with drawing(CHANGES):
         figure = Figure(figsize=(7.0, 7.6), layout="constrained")

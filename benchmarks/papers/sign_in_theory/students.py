@@ -48,7 +48,7 @@ READINGS: dict[str, tuple[bool, float, float, int]] = {
 
 
 def draw_teachers(count: int, seed: int) -> Networks:
-    """Teachers with aᵢ = ±1, one negative at least, and wᵢ of length 1.
+    """Draw teachers with aᵢ = ±1, one negative at least, and wᵢ of length 1.
 
     A teacher without a negative aᵢ has no bad signs: it is drawn again.
     """
@@ -61,11 +61,11 @@ def draw_teachers(count: int, seed: int) -> Networks:
 
 
 def draw_students(teachers: Networks, seed: int) -> dict[str, Networks]:
-    """Students with weights from N(0, 1/d).
+    """Draw students with weights from N(0, 1/d).
 
     Args:
-        teachers: Theirs, for the good signs.
-        seed: Of the draw.
+        teachers: theirs, for the good signs.
+        seed: of the draw.
 
     Returns:
         "dense": 20 neurons with aᵢ = −aᵢ₊₁₀. "good": 3 neurons, all signs as the teacher's. "bad":
@@ -88,7 +88,7 @@ def draw_students(teachers: Networks, seed: int) -> dict[str, Networks]:
 
 
 def students(quick: bool) -> Record:
-    """Success rates of all setups in three readings, and the pictures of one seed."""
+    """Compute success rates of all setups in three readings, and the pictures of one seed."""
     number = 6 if quick else TEACHERS
     teachers = draw_teachers(number, seed=0)
     starts = draw_students(teachers, seed=1)
@@ -152,12 +152,12 @@ def students(quick: bool) -> Record:
 
 
 def _right_signs(end: Networks, teachers: Networks) -> Record:
-    """Students with as many negative aᵢ as their teacher."""
+    """Draw students with as many negative aᵢ as their teacher."""
     return count((end.a < 0).sum(axis=1) == (teachers.a < 0).sum(axis=1))
 
 
 def _picture(teachers: Networks, ends: dict[str, tuple[Networks, Array, list[Networks]]]) -> Record:
-    """The first seed whose four panels come out as the paper's; without one, the first seed.
+    """Return the first seed whose four panels come out as the paper's; without one, the first seed.
 
     Teachers with two vectors closer than about 30 degrees are passed over: they look like two
     neurons, and nearly are.

@@ -33,9 +33,9 @@ def sweep(parts: Sequence[Part], results: Path, *, quick: bool = False) -> None:
     """Compute parts and write their files, telling which is under way.
 
     Args:
-        parts: Which ones, in their order.
-        results: Folder of the result files.
-        quick: Few runs and few steps: the numbers mean nothing.
+        parts: which ones, in their order.
+        results: folder of the result files.
+        quick: few runs and few steps: the numbers mean nothing.
     """
     for part in parts:
         print(f"{part} …", flush=True)

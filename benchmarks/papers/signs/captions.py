@@ -14,10 +14,10 @@ _STAND_INS = {
 
 
 def caption(config: RunConfig, dataset: dict[str, Any]) -> str:
-    """Says where a run falls short of, or departs from, the scale of its paper.
+    """Say where a run falls short of, or departs from, the scale of its paper.
 
     Args:
-        config: Settings of the run.
+        config: settings of the run.
         dataset: `Dataset.facts()`.
 
     Returns:

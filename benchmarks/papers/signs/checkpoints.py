@@ -19,9 +19,9 @@ class Checkpoint:
 
     Attributes:
         model: state_dict of the masked model.
-        start: Plain-named weights of the run's beginning.
-        generators: State of each random stream.
-        records: One record per finished round.
+        start: plain-named weights of the run's beginning.
+        generators: state of each random stream.
+        records: one record per finished round.
     """
 
     model: Tensors
@@ -31,7 +31,7 @@ class Checkpoint:
 
 
 def checkpoint_path(out: Path, config: RunConfig) -> Path:
-    """Give the path of an unfinished run's state."""
+    """Return the path of an unfinished run's state."""
     return out / "checkpoints" / f"{config.run_id}.safetensors"
 
 
@@ -47,7 +47,7 @@ def write_checkpoint(path: Path, config: RunConfig, checkpoint: Checkpoint) -> N
 
 
 def last_round(path: Path) -> int | None:
-    """Give the last round that a checkpoint has behind it; None without a readable checkpoint."""
+    """Return the last round that a checkpoint has behind it; None without a readable checkpoint."""
     metadata = read_metadata(path)
     return None if metadata is None else len(metadata["records"]) - 1
 
@@ -56,7 +56,7 @@ def read_checkpoint(path: Path, config: RunConfig) -> Checkpoint:
     """Read a checkpoint of exactly this run.
 
     Raises:
-        ValueError: The file belongs to other settings.
+        ValueError: the file belongs to other settings.
     """
     groups, metadata = read_state_file(path, ("model", "start", "generator"))
     if RunConfig.from_json(metadata["config"]) != config:

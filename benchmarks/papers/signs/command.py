@@ -137,10 +137,10 @@ class SignOptions:
     # the papers, which select on the test set; we report both.
     holdout: float = 0.1
 
-    # Work with a random subset of that many training images (held-out ones included).
+    # Work with a random subset of this many training images (held-out ones included).
     train_size: int | None = None
 
-    # Work with a random subset of that many test images.
+    # Work with a random subset of this many test images.
     test_size: int | None = None
 
     # For vgg16_pretrained: a state_dict file of torchvision's vgg16 or vgg16_bn. Its features are
@@ -201,7 +201,7 @@ def main(options: SignOptions) -> int:
 
 
 def configurations(options: SignOptions) -> list[RunConfig]:
-    """Give the runs that options ask for, every open default filled in."""
+    """Return the runs that options ask for, every open default filled in."""
     experiment = options.experiment
     if not (options.epsilon or options.delta or options.phi):
         options = replace(options, **_DEFAULT_GRIDS[experiment])

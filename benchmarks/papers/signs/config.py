@@ -59,12 +59,12 @@ class RunConfig:
     bf16: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as a result file states them."""
+        """Return the settings as a result file states them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> RunConfig:
-        """Reads back what `as_json` gave, also after a trip through JSON."""
+        """Read back what `as_json` gave, also after a trip through JSON."""
         perturbation = tuple((kind, value) for kind, value in stored["perturbation"])
         return cls(**{**stored, "perturbation": perturbation})
 
@@ -91,12 +91,12 @@ class RunConfig:
         return "-".join(parts)
 
     def stream(self, purpose: Literal["init", "batches", "signs"]) -> int:
-        """Seed of one of the run's random streams; no two streams or seeds share one."""
+        """Return the seed of one of the run's random streams; no two streams or seeds share one."""
         return stream_seed(f"polarity benchmark, seed {self.seed}, stream {_STREAMS[purpose]}")
 
 
 def perturbation_label(perturbation: Perturbation, separator: str = "") -> str:
-    """`epsilon0.3`, or `unperturbed`; kinds that apply together are joined by a plus."""
+    """Return `epsilon0.3`, or `unperturbed`; kinds that apply together are joined by a plus."""
     if not perturbation:
         return "unperturbed"
     return "+".join(f"{kind}{separator}{value:g}" for kind, value in perturbation)

@@ -16,15 +16,15 @@ def perturbation_grid(
     *,
     combined: bool = False,
 ) -> list[Perturbation]:
-    """The perturbations of a sweep, each once.
+    """Return the perturbations of a sweep, each once.
 
-    A value of zero perturbs nothing, whatever its kind, so all sweeps share one unperturbed run.
+    A value of zero perturbs nothing for any kind, so all sweeps share one unperturbed run.
 
     Args:
-        phi: Thresholds of polarity.
-        epsilon: Fractions of survivors whose sign is flipped.
-        delta: Fractions of survivors, the smallest first, whose sign is drawn anew.
-        combined: Apply every combination together, in the order phi, epsilon, delta; otherwise
+        phi: thresholds of polarity.
+        epsilon: fractions of survivors whose sign is flipped.
+        delta: fractions of survivors, the smallest first, whose sign is drawn anew.
+        combined: apply every combination together, in the order phi, epsilon, delta; otherwise
             each kind is swept alone.
 
     Returns:
@@ -47,7 +47,7 @@ def expand(
     perturbations: Sequence[Perturbation],
     seeds: Sequence[int],
 ) -> list[RunConfig]:
-    """Every combination as a run; seed by seed, so that a part of the sweep is a result too."""
+    """Return every combination as a run, seed by seed: a part of the sweep is a result too."""
     combinations = product(seeds, perturbations, strategies)
     runs = (
         replace(base, strategy=strategy, perturbation=perturbation, seed=seed)

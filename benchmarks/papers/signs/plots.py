@@ -35,13 +35,13 @@ _AXIS = {
 
 
 def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best]) -> Path:
-    """Final test accuracy against the perturbation, a line per strategy, mean ± std over seeds.
+    """Draw final test accuracy against the perturbation: mean ± std, a line per strategy.
 
     Args:
-        sweep: A sweep over one kind of perturbation.
-        path: The PNG to write.
-        title: Stands above the figure.
-        published: The paper's best; drawn as a star where the paper says at which point it lies.
+        sweep: a sweep over one kind of perturbation.
+        path: the PNG to write.
+        title: stands above the figure.
+        published: the paper's best; drawn as a star where the paper says at which point it lies.
 
     Returns:
         The path.
@@ -85,12 +85,12 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
 
 
 def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
-    """Test accuracy against density, a panel per strategy and a line per grid point.
+    """Draw test accuracy against density, a panel per strategy and a line per grid point.
 
     Args:
-        sweep: Any sweep.
-        path: The PNG to write.
-        title: Stands above the figure.
+        sweep: any sweep.
+        path: the PNG to write.
+        title: stands above the figure.
 
     Returns:
         The path.
@@ -133,7 +133,7 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
 def _panels(
     figure: Figure, rows: int, columns: int, bars: Sequence[tuple[float, float]]
 ) -> list[list[Axes]]:
-    """Equal panels; each is two, one above the other, where some runs lie far below the rest.
+    """Make equal panels; each is two, one above the other, where some runs lie far below the rest.
 
     On one axis a few runs near chance would press all others into a line. `bars` are the means and
     half lengths of what will be drawn; a bar ends at the latest where the axis is interrupted.
@@ -169,7 +169,7 @@ def _panels(
 
 
 def _gap(accuracies: Sequence[float]) -> float | None:
-    """Middle of the empty stretch that an axis can leave out, if there is a wide one."""
+    """Find the middle of the empty stretch that an axis can leave out, if there is a wide one."""
     ordered = sorted(accuracies)
     widest, low, high = max((b - a, a, b) for a, b in pairwise((*ordered, ordered[-1])))
     wide = widest > 15 and widest > 0.4 * (ordered[-1] - ordered[0])
@@ -196,7 +196,7 @@ def _strategy_line(axes: Axes, sweep: Sweep, strategy: str, shift: float) -> Non
 
 
 def _shifted(axes: Axes, values: Sequence[float], shift: float) -> Any:
-    """Moves values by a fraction of the axis, whatever its scale."""
+    """Move values by a fraction of the axis, in its own scale."""
     scale = axes.xaxis.get_transform()
     places = scale.transform(np.asarray(values, dtype=float))
     return scale.inverted().transform(places + shift * (places.max() - places.min()))
@@ -205,7 +205,7 @@ def _shifted(axes: Axes, values: Sequence[float], shift: float) -> Any:
 def _round_means(
     sweep: Sweep, strategy: str, point: Perturbation
 ) -> tuple[list[float], list[float]]:
-    """Densities in percent and mean test accuracies of the rounds that all seeds have."""
+    """Return densities in percent and mean test accuracies, over the rounds all seeds have."""
     runs = [result["rounds"] for result in sweep.results(strategy, point)]
     shared = range(min(map(len, runs), default=0))
     densities = [100 * runs[0][k]["density"] for k in shared]

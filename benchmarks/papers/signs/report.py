@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import load_results
-from benchmarks.pages.estimates import Result, same_settings, shared_settings
+from benchmarks.harness.results import Result, load_results
+from benchmarks.pages.estimates import same_settings, shared_settings
 from benchmarks.pages.published import PAPERS, Best, best_over_grid, setup
 from benchmarks.pages.section import Section, distinct, provenance, seeds, stem_digest, write_page
 from benchmarks.papers.signs import fragility, zero_crossing
@@ -37,8 +37,8 @@ def write_pages(folder: Path, out: Path) -> list[Path]:
     """Write `<paper>.md` and its figures for every sign paper that has results.
 
     Args:
-        folder: Folder of result files; folders below it are read too.
-        out: Folder of the pages and the figures they show.
+        folder: folder of result files; folders below it are read too.
+        out: folder of the pages and the figures they show.
 
     Returns:
         The pages.
@@ -57,9 +57,9 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     """Make the tables of one experiment, a section per group of runs with the same settings.
 
     Args:
-        results: Results of one experiment.
-        plots: Folder to draw into; None draws nothing.
-        details: Show plots, sign statistics and provenance too: for files, not for terminals.
+        results: results of one experiment.
+        plots: folder to draw into; None draws nothing.
+        details: show plots, sign statistics and provenance too: for files, not for terminals.
 
     Returns:
         The Markdown and the plots drawn.

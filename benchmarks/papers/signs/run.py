@@ -42,7 +42,7 @@ def train_rounds(
     channels_last: bool = False,
     compile: bool | str = False,
 ) -> list[Record]:
-    """Performs all rounds of a run, or those that are left of it.
+    """Perform all rounds of a run, or those that are left of it.
 
     Round 0 trains the dense network. Round k prunes to density `prune_base ** k`, restores what is
     not masked from the start (unless `keep_rest`), gives every survivor a new sign at constant
@@ -50,15 +50,15 @@ def train_rounds(
     0.107, the papers' "final sparsity of about 89 %".
 
     Args:
-        config: Settings of the run.
-        data: Resident data set, on the device where the run shall happen.
-        checkpoint: File that holds the state after each round; where it exists the run goes on
-            from there, bit for bit as if it had not been interrupted.
-        on_epoch: Called with the round and the number of its finished epochs.
-        on_round: Called with the record of each finished round, after its checkpoint is written.
-        channels_last: As for `training.train_epochs`.
-        compile: As for `training.train_epochs`. Like the memory order and the number of threads it
-            changes the last bits of a result, nothing else, and is no part of the settings.
+        config: settings of the run.
+        data: resident data set, on the device of the run.
+        checkpoint: file that holds the state after each round. If it exists the run goes on from
+            there, bit for bit as if it had not been interrupted.
+        on_epoch: called with the round and the number of its finished epochs.
+        on_round: called with the record of each finished round, after its checkpoint is written.
+        channels_last: as for `training.train_epochs`.
+        compile: as for `training.train_epochs`. Like the memory order and the number of threads it
+            changes only the last bits of a result, and is no part of the settings.
 
     Returns:
         One record per round, round 0 first.
@@ -127,7 +127,7 @@ def train_rounds(
 
 
 def perturbations(perturbation: Perturbation) -> tuple[Any, ...]:
-    """Polarity's objects for a configured perturbation; a value out of range raises here."""
+    """Make polarity's objects for a configured perturbation; a value out of range raises here."""
     return tuple(_KINDS[kind](value) for kind, value in perturbation)
 
 

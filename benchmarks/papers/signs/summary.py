@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.pages.estimates import Estimate, Result, estimate
+from benchmarks.harness.results import Result
+from benchmarks.pages.estimates import Estimate, estimate
 from benchmarks.papers.signs.config import Perturbation, RunConfig
 
 # The order of the papers' tables.
@@ -21,9 +22,9 @@ class Sweep:
 
     Attributes:
         kind: `epsilon`, `delta`, `phi`, `combined`, or `unperturbed` where nothing was perturbed.
-        points: The perturbations, in the order of their values.
-        strategies: The strategies that have results.
-        cells: Results of each strategy and point, one per seed.
+        points: the perturbations, in the order of their values.
+        strategies: the strategies that have results.
+        cells: results of each strategy and point, one per seed.
     """
 
     kind: str
@@ -32,19 +33,19 @@ class Sweep:
     cells: dict[tuple[str, Perturbation], list[Result]]
 
     def results(self, strategy: str, point: Perturbation) -> list[Result]:
-        """Results of all seeds."""
+        """Return the results of all seeds."""
         return self.cells.get((strategy, point), [])
 
     def value(self, point: Perturbation) -> float:
-        """The perturbation's size; zero for the unperturbed runs."""
+        """Return the perturbation's size; zero for the unperturbed runs."""
         return sum(size for _, size in point)
 
     def final(self, strategy: str, point: Perturbation, key: str) -> Estimate | None:
-        """Estimate of `test_accuracy` or `val_accuracy` after the last round."""
+        """Return the estimate of `test_accuracy` or `val_accuracy` after the last round."""
         return estimate(result["final"][key] for result in self.results(strategy, point))
 
     def best(self, strategy: str, key: str) -> Perturbation | None:
-        """The point with the highest mean; of equals the smallest perturbation.
+        """Return the point with the highest mean; of equals the smallest perturbation.
 
         None where there is no value.
         """
@@ -56,7 +57,7 @@ class Sweep:
 
 
 def sweeps(results: Sequence[Result]) -> list[Sweep]:
-    """Sorts the results of one group into sweeps; unperturbed runs are the zero of every sweep."""
+    """Sort the results of one group into sweeps; unperturbed runs are the zero of every sweep."""
     cells: dict[tuple[str, Perturbation], list[Result]] = defaultdict(list)
     for result in results:
         config = RunConfig.from_json(result["config"])

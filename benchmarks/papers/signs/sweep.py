@@ -21,17 +21,17 @@ def sweep(
     """Perform the runs whose result file is missing; interrupted ones go on at their last round.
 
     Args:
-        configs: The runs.
-        place: Where results go and data comes from.
-        jobs: Processes that work at once.
-        quiet: Show no progress.
+        configs: the runs.
+        place: where results go and data comes from.
+        jobs: processes that work at once.
+        quiet: show no progress.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
 
     Raises:
-        ValueError: A setting that polarity or the data set refuses; nothing has been trained.
-        FileNotFoundError: The data set is missing; nothing has been trained.
+        ValueError: a setting that polarity or the data set refuses; nothing has been trained.
+        FileNotFoundError: the data set is missing; nothing has been trained.
     """
     for perturbation in {config.perturbation for config in configs}:
         perturbations(perturbation)

@@ -1,4 +1,4 @@
-"""Markdown tables of a sweep, the published numbers beside ours."""
+"""Markdown tables of a sweep, with the published numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SYMBOLS = {"epsilon": "ε", "delta": "δ", "phi": "φ"}
 
 
 def accuracy_table(sweep: Sweep) -> str:
-    """Final test accuracy in percent, a row per grid point and a column per strategy.
+    """Tabulate final test accuracy in percent, a row per grid point and a column per strategy.
 
     The best of each column is bold; where seeds are missing, their number stands in brackets.
     """
@@ -37,11 +37,11 @@ def accuracy_table(sweep: Sweep) -> str:
 
 
 def summary_table(sweep: Sweep, published: dict[str, Best]) -> str:
-    """Per strategy: best over the grid by test accuracy, and test accuracy where held-out is best.
+    """Tabulate the best over the grid, and the test accuracy where held-out accuracy is best.
 
     Args:
-        sweep: The sweep.
-        published: The paper's best over its grid, by strategy; may be empty.
+        sweep: the sweep.
+        published: the paper's best over its grid, by strategy; may be empty.
 
     Returns:
         The table; the published column is left out where nothing is published.
@@ -76,7 +76,7 @@ def summary_table(sweep: Sweep, published: dict[str, Best]) -> str:
 
 
 def sign_table(sweep: Sweep) -> str:
-    """What the signs were at the last round: how many positive, how many as their references."""
+    """Tabulate the signs at the last round: how many positive, how many as their references."""
     head = [SYMBOLS.get(sweep.kind, "perturbation"), "strategy"]
     head += ["positive", "as initialised", "as trained", "flipped of the survivors"]
     rows = []
@@ -98,7 +98,7 @@ def sign_table(sweep: Sweep) -> str:
 
 
 def point_label(kind: str, point: Perturbation) -> str:
-    """A grid point as a table shows it."""
+    """Write a grid point as a table shows it."""
     if kind in SYMBOLS:
         return f"{sum(size for _, size in point):g}"
     if not point:

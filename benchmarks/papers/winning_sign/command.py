@@ -58,7 +58,7 @@ class WinningSignOptions:
     # Pruning rounds of 20 percent. Default: the recipe's (small 14, official scripts 15 or 10).
     rounds: int | None = None
 
-    # Rounds whose tickets are finally trained. Default: 5, 8, 11 and 14 where there are so many,
+    # Rounds whose tickets are finally trained. Default: 5, 8, 11 and 14 as far as they exist,
     # densities 0.33, 0.17, 0.086 and 0.044; and the last.
     at: tuple[int, ...] = ()
 
@@ -80,11 +80,11 @@ class WinningSignOptions:
     # Batch size. Default: the recipe's.
     batch_size: int | None = None
 
-    # Work with a random subset of that many training images. Default: 4000 with the recipe small,
+    # Work with a random subset of this many training images. Default: 4000 with the recipe small,
     # else all.
     train_size: int | None = None
 
-    # Work with a random subset of that many test images. Default: 2000 with the recipe small,
+    # Work with a random subset of this many test images. Default: 2000 with the recipe small,
     # else all.
     test_size: int | None = None
 
@@ -133,10 +133,10 @@ def main(options: WinningSignOptions) -> int:
 
 
 def configuration(options: WinningSignOptions) -> tuple[AwsConfig, Sequence[int], int]:
-    """The setting that options ask for with the first seed, its rounds, and that of the barriers.
+    """Return the setting of the first seed, its rounds, and the round of the barriers.
 
     Raises:
-        ValueError: An unknown recipe, or a round that does not exist.
+        ValueError: an unknown recipe, or a round that does not exist.
     """
     recipe = choose_recipe(options.recipe, options.dataset, options.arch)
     small = options.recipe == "small"

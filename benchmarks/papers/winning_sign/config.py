@@ -23,8 +23,6 @@ AwsArch = Literal[
     "shufflenet_v2",
     "efficientnet_b0",
 ]
-# How a sparse network is found.
-Finder = Literal["lrr", "aws", "imp", "wr", "gem_miner"]
 # rounds: find; final: train a ticket or a baseline; barrier: walk between two trained networks.
 Kind = Literal["rounds", "final", "barrier"]
 
@@ -34,22 +32,22 @@ class AwsConfig:
     """One run: a setting, and what of the comparison is computed in it.
 
     Attributes:
-        recipe: How networks are trained, and how many rounds there are.
-        seed: Of every random stream.
+        recipe: how networks are trained, and how many rounds there are.
+        seed: of every random stream.
         train_size: Random subset of that many training images; None is all.
-        test_size: Likewise of the test images.
-        recalibrate: Training images that batch-norm statistics are computed from at a point of an
+        test_size: likewise of the test images.
+        recalibrate: training images that batch-norm statistics are computed from at a point of an
             error barrier.
-        prune_classifier: Count and prune the classifier too.
-        official_signs: Tickets lend the signs of classifier and biases too, as the official code's.
-        score_lr: Learning rate of Gem-Miner's scores.
-        score_penalty: Its L2 penalty on them.
-        device: Where it runs.
-        bf16: Forward passes in bfloat16.
-        kind: What sort of run this is.
-        subject: What is found, trained or compared; see `contestants`.
-        round: Round of the ticket, 0 for dense networks.
-        order: Which SGD noise the final training has.
+        prune_classifier: count and prune the classifier too.
+        official_signs: tickets lend the signs of classifier and biases too, as the official code's.
+        score_lr: learning rate of Gem-Miner's scores.
+        score_penalty: its L2 penalty on them.
+        device: where it runs.
+        bf16: forward passes in bfloat16.
+        kind: what sort of run this is.
+        subject: what is found, trained or compared; see `contestants`.
+        round: round of the ticket, 0 for dense networks.
+        order: which SGD noise the final training has.
     """
 
     recipe: AwsRecipe
@@ -69,7 +67,7 @@ class AwsConfig:
     order: int = 0
 
     def task(self, kind: Kind, subject: str, round: int = 0, order: int = 0) -> AwsConfig:
-        """Another run of the same setting and seed.
+        """Return another run of the same setting and seed.
 
         What does not bear on it is left out of its digest: Gem-Miner's settings on other runs.
         """
@@ -79,12 +77,12 @@ class AwsConfig:
         return task
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as a result file states them."""
+        """Return the settings as a result file states them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> AwsConfig:
-        """Reads back what `as_json` gave."""
+        """Read back what `as_json` gave."""
         recipe = AwsRecipe(**{**stored["recipe"], "final": Recipe(**stored["recipe"]["final"])})
         return cls(**{**stored, "recipe": recipe})
 
@@ -120,7 +118,7 @@ class AwsConfig:
         return (1 - self.recipe.amount) ** self.round
 
     def stream(self, purpose: str) -> int:
-        """Seed of one of the streams: init, fresh, other, rounds, alpha, scores, order0, ….
+        """Return the seed of a stream: init, fresh, other, rounds, alpha, scores, order0, ….
 
         They depend on the seed alone: contestants start from the same fresh network and see the
         same batches, so that they differ in their tickets and nothing else.

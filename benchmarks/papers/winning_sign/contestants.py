@@ -20,11 +20,11 @@ class Contestant:
     """One network of a comparison.
 
     Attributes:
-        finder: Whose ticket it carries; None for the dense network.
-        fresh: Stream of the random network that the ticket is applied to; None where training goes
+        finder: whose ticket it carries; None for the dense network.
+        fresh: stream of the random network that the ticket is applied to; None where training goes
             on from the found network itself.
-        gift: What a fresh network gets from the found one.
-        label: As tables and legends call it.
+        gift: what a fresh network gets from the found one.
+        label: as tables and legends call it.
     """
 
     finder: str | None
@@ -65,10 +65,10 @@ class Part:
     """A part of the paper: its contestants at every density, and its pairs at one.
 
     Attributes:
-        everywhere: Contestants at every reported density.
-        once: Contestants at the density of the barriers only.
-        pairs: Names in `PAIRS`, at the density of the barriers.
-        source: Where in the paper.
+        everywhere: contestants at every reported density.
+        once: contestants at the density of the barriers only.
+        pairs: names in `PAIRS`, at the density of the barriers.
+        source: where in the paper.
     """
 
     everywhere: Sequence[str]

@@ -6,7 +6,7 @@ into [0, 1] after every step. From time to time the smallest scores are frozen a
 unfrozen fraction falls exponentially to the target density. What is found is a mask for this one
 initialisation; its weights are then trained as usual.
 
-What the AWS paper does not tell about its comparison, and is decided here: the freezings follow
+Decided here, because the AWS paper does not say: the freezings follow
 the pruning rounds (a factor 0.8 each), so that Gem-Miner spends the epochs of LRR and its prefixes
 serve every density; scores start uniform in [0, 1]; norms and what is not pruned (the classifier)
 stay as initialised while scores train. The mask that is handed on is that of the unfrozen
@@ -34,7 +34,7 @@ class Scored(nn.Module):
     """Parametrization w -> w · round(p) · unfrozen, differentiable in p as if it were w · p.
 
     Args:
-        weight: The weight that is scored; it is not trained.
+        weight: the weight that is scored; it is not trained.
         generator: CPU generator of the initial scores.
     """
 
@@ -48,7 +48,7 @@ class Scored(nn.Module):
         self.register_buffer("unfrozen", torch.ones_like(weight, dtype=torch.bool))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight where its score rounds to 1 and is not frozen, else 0."""
+        """Return the weight where its score rounds to 1 and is not frozen, else 0."""
         rounded = (self.scores >= 0.5).to(weight.dtype)
         straight_through = self.scores + (rounded - self.scores).detach()
         return weight * straight_through * self.unfrozen
@@ -67,17 +67,17 @@ def gem_miner(
     penalty: float = 0.0,
     generator: torch.Generator,
 ) -> Iterator[tuple[int, nn.Module, dict[str, torch.Tensor], float]]:
-    """Mines masks of falling density; the weights of the model never move.
+    """Mine masks of falling density; the weights of the model never move.
 
     Args:
-        model: Masked with all ones on what shall be mined. It is copied and left as it is.
-        train_scores: Trains the scores of the copy in place.
-        rounds: Freezings.
-        warmup_epochs: Epochs before the first freezing.
-        round_epochs: Epochs after each freezing.
-        amount: Fraction of the unfrozen scores that each freezing takes.
-        lr: Of SGD on the scores.
-        momentum: Of SGD on the scores; kept from freezing to freezing.
+        model: masked with all ones on what is to be mined. It is copied and not changed.
+        train_scores: trains the scores of the copy in place.
+        rounds: freezings.
+        warmup_epochs: epochs before the first freezing.
+        round_epochs: epochs after each freezing.
+        amount: fraction of the unfrozen scores that each freezing takes.
+        lr: of SGD on the scores.
+        momentum: of SGD on the scores; kept from freezing to freezing.
         penalty: λ of the penalty λ · Σ p² over unfrozen scores.
         generator: CPU generator of the initial scores.
 
@@ -108,15 +108,15 @@ def gem_miner(
 
 
 @torch.no_grad()
-def freeze_smallest(mined: Iterable[Scored], alive: int) -> None:
-    """Freezes the smallest scores of all layers together until exactly `alive` are unfrozen."""
+def freeze_smallest(mined: Iterable[Scored], unfrozen: int) -> None:
+    """Freeze the smallest scores of all layers together until exactly `unfrozen` are not."""
     each = list(mined)
     # Frozen scores rank behind every unfrozen one, which lies in [0, 1].
     ranked = torch.cat(
         [torch.where(s.unfrozen, s.scores, torch.full_like(s.scores, -1)).flatten() for s in each]
     )
     keep = torch.zeros_like(ranked, dtype=torch.bool)
-    keep[torch.argsort(ranked, descending=True, stable=True)[:alive]] = True
+    keep[torch.argsort(ranked, descending=True, stable=True)[:unfrozen]] = True
     for scored, part in zip(each, keep.split([s.scores.numel() for s in each]), strict=True):
         scored.unfrozen.copy_(part.view_as(scored.unfrozen))
         scored.scores.mul_(scored.unfrozen)
@@ -131,7 +131,9 @@ def _project(mined: Iterable[Scored]) -> None:
 @torch.no_grad()
 def _rounded_away(mined: Iterable[Scored]) -> float:
     counts = [(each.unfrozen & (each.scores < 0.5), each.unfrozen) for each in mined]
-    return sum(int(away.sum()) for away, _ in counts) / sum(int(alive.sum()) for _, alive in counts)
+    return sum(int(away.sum()) for away, _ in counts) / sum(
+        int(unfrozen.sum()) for _, unfrozen in counts
+    )
 
 
 def _score(model: nn.Module, name: str, generator: torch.Generator) -> Scored:

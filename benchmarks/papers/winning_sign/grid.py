@@ -17,24 +17,24 @@ class Chain:
 
     @property
     def run_id(self) -> str:
-        """Name the chain where its end is told."""
+        """Name of the chain in messages about its end."""
         first = self.runs[0]
         return f"{first.experiment}-{first.recipe.dataset}-{first.recipe.arch}-seed{first.seed}"
 
 
 def seeds_of(base: AwsConfig, seeds: Sequence[int]) -> list[AwsConfig]:
-    """The same setting with each of the seeds."""
+    """Return the same setting with each of the seeds."""
     return [replace(base, seed=seed) for seed in dict.fromkeys(seeds)]
 
 
 def plan(base: AwsConfig, parts: Sequence[str], at: Sequence[int], barrier_at: int) -> Chain:
-    """Give the runs of one seed, each once, in an order that gives whole tables early.
+    """Return the runs of one seed, each once, in an order that gives whole tables early.
 
     Args:
-        base: The setting and its seed.
-        parts: Names in `PARTS`.
-        at: Rounds whose tickets are finally trained.
-        barrier_at: Round whose networks the barriers are measured between.
+        base: the setting and its seed.
+        parts: names in `PARTS`.
+        at: rounds whose tickets are finally trained.
+        barrier_at: round whose networks the barriers are measured between.
     """
     chosen = [PARTS[part] for part in parts]
     everywhere = dict.fromkeys(name for part in chosen for name in part.everywhere)

@@ -32,16 +32,16 @@ def learning_rate_rewinding(
     amount: float = 0.2,
     done: int = -1,
 ) -> Iterator[int]:
-    """Renda et al. (2020) as AWS runs it: prune, keep the trained weights, train on.
+    """Prune, keep the trained weights, train on: Renda et al. (2020) as AWS runs it.
 
     Args:
-        model: Masked (`pol.mask_weights`); trained and pruned in place.
-        train: Trains the model for a number of epochs, optimizer and schedule new each time.
-        rounds: Prunings.
-        warmup_epochs: Epochs of round 0, dense.
-        round_epochs: Epochs after each pruning.
-        amount: Fraction of the survivors that each pruning removes.
-        done: The last round that the model has behind it; -1 is none.
+        model: masked (`pol.mask_weights`); trained and pruned in place.
+        train: trains the model for a number of epochs, optimizer and schedule new each time.
+        rounds: prunings.
+        warmup_epochs: epochs of round 0, dense.
+        round_epochs: epochs after each pruning.
+        amount: fraction of the survivors that each pruning removes.
+        done: the last round that the model has behind it; -1 is none.
 
     Yields:
         The number of the round, 0 for the warm-up.
@@ -67,17 +67,17 @@ def find_a_winning_sign(
     done: int = -1,
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
-    """AWS: LRR while the norms are drawn between their trained and their initial values.
+    """Run LRR while the norms are drawn between their trained and their initial values: AWS.
 
     Args:
-        model: As for LRR, its norms as they were initialised, or interpolated already.
-        train: As for LRR; the warm-up runs under interpolation too, as in the official code.
-        rounds: Prunings.
-        warmup_epochs: Epochs of round 0.
-        round_epochs: Epochs after each pruning.
-        amount: Fraction of the survivors that each pruning removes.
-        done: The last round that the model has behind it; -1 is none.
-        generator: Draws one α per training forward.
+        model: as for LRR, its norms as they were initialised, or interpolated already.
+        train: as for LRR; the warm-up runs under interpolation too, as in the official code.
+        rounds: prunings.
+        warmup_epochs: epochs of round 0.
+        round_epochs: epochs after each pruning.
+        amount: fraction of the survivors that each pruning removes.
+        done: the last round that the model has behind it; -1 is none.
+        generator: draws one α per training forward.
 
     Yields:
         The number of the round, 0 for the warm-up.
@@ -104,16 +104,16 @@ def iterative_magnitude_pruning(
     start: pol.RewindPoint | None = None,
     done: int = 0,
 ) -> Iterator[int]:
-    """Frankle & Carbin (2019): train, prune, give the survivors their values of `start` back.
+    """Train, prune, give the survivors their values of `start` back: Frankle & Carbin (2019).
 
     Args:
-        model: Masked; trained, pruned and rewound in place.
-        train: As for LRR.
-        rounds: Prunings.
-        round_epochs: Epochs before each pruning.
-        amount: Fraction of the survivors that each pruning removes.
-        start: Where the survivors return to; the model as it is given by default.
-        done: The last round that the model has behind it.
+        model: masked; trained, pruned and rewound in place.
+        train: as for LRR.
+        rounds: prunings.
+        round_epochs: epochs before each pruning.
+        amount: fraction of the survivors that each pruning removes.
+        start: where the survivors return to; the model as it is given by default.
+        done: the last round that the model has behind it.
 
     Yields:
         The number of the round, from 1.
@@ -136,17 +136,17 @@ def weight_rewinding(
     start: pol.RewindPoint | None = None,
     done: int = -1,
 ) -> Iterator[int]:
-    """Frankle et al. (2020): IMP that returns to the end of a warm-up, not to the initialisation.
+    """Run IMP that returns to the end of a warm-up: Frankle et al. (2020).
 
     Args:
-        model: Masked; trained, pruned and rewound in place.
-        train: As for LRR.
-        rounds: Prunings.
-        warmup_epochs: Epochs before the point that is returned to.
-        round_epochs: Epochs before each pruning.
-        amount: Fraction of the survivors that each pruning removes.
-        start: The end of the warm-up, where it is past already.
-        done: The last round that the model has behind it; -1 is none.
+        model: masked; trained, pruned and rewound in place.
+        train: as for LRR.
+        rounds: prunings.
+        warmup_epochs: epochs before the point that is returned to.
+        round_epochs: epochs before each pruning.
+        amount: fraction of the survivors that each pruning removes.
+        start: the end of the warm-up, where it is past already.
+        done: the last round that the model has behind it; -1 is none.
 
     Yields:
         The number of the round, 0 for the warm-up.

@@ -23,16 +23,16 @@ _SMALL_SIDE = 64
 
 
 def build_network(arch: str, shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
-    """Builds a network on the CPU, all of its randomness drawn from `generator`.
+    """Build a network on the CPU, all of its randomness drawn from `generator`.
 
     Args:
-        arch: One of `NETWORKS`.
-        shape: Channels, height and width of an image.
-        classes: Number of outputs.
-        generator: A CPU generator.
+        arch: one of `NETWORKS`.
+        shape: channels, height and width of an image.
+        classes: number of outputs.
+        generator: a CPU generator.
 
     Raises:
-        ValueError: Unknown name, or images that do not fit the network.
+        ValueError: unknown name, or images that do not fit the network.
     """
     channels = shape[0]
     if arch == "small_resnet":
@@ -63,7 +63,7 @@ def masked_network(
     prune_classifier: bool = False,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """A fresh network with masks of all ones on what AWS prunes.
+    """Build a fresh network with masks of all ones on what AWS prunes.
 
     Every convolution and every linear layer, the classifier excepted unless asked for: the
     official code leaves it dense, and the remaining ratio does not count it.
@@ -79,7 +79,7 @@ def classifier_name(model: nn.Module) -> str:
 
 
 def norm_parameters(model: nn.Module) -> list[str]:
-    """Plain names of the weights and biases of normalisation layers, ψ in the paper."""
+    """Return the plain names of the weights and biases of normalisation layers, ψ in the paper."""
     kinds = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     return [
         f"{path}.{name}"
@@ -91,7 +91,7 @@ def norm_parameters(model: nn.Module) -> list[str]:
 
 
 def vgg11_bn(shape: Shape, classes: int, *, shrink: int = 1) -> nn.Module:
-    """VGG-11 with batch norm and one linear classifier, every width divided by `shrink`.
+    """Build a VGG-11 with batch norm and one linear classifier, every width divided by `shrink`.
 
     Pools that an image is too small for are left out, the last ones first.
     """
@@ -122,14 +122,14 @@ def vgg11_bn(shape: Shape, classes: int, *, shrink: int = 1) -> nn.Module:
 
 
 def _small_resnet(channels: int, classes: int, generator: torch.Generator) -> nn.Module:
-    """ResNet-8 whose stem halves the image: a quarter of the work at the same weights."""
+    """Build a ResNet-8 whose stem halves the image: a quarter of the work at the same weights."""
     model = cifar_resnet(8, classes, channels=channels, generator=generator)
     model.conv1.stride = (2, 2)
     return model
 
 
 def _resnet50(shape: Shape, classes: int, generator: torch.Generator) -> nn.Module:
-    """The ResNet-50 of torchvision; for small images a 3x3 stem of stride 1 without a pool."""
+    """Build the ResNet-50 of torchvision; for small images its stem has stride 1 and no pool."""
     channels, height, width = shape
     model = resnet50(classes, generator=generator)
     if min(height, width) > _SMALL_SIDE and channels == 3:

@@ -88,11 +88,11 @@ _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
 
 
 def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
-    """Draws every figure that the results have something for.
+    """Draw every figure that the results have something for.
 
     Args:
-        outcomes: One setting.
-        folder: Where PNGs are written.
+        outcomes: one setting.
+        folder: where PNGs are written.
 
     Returns:
         Paths and captions.
@@ -127,7 +127,7 @@ def _figure(
 ) -> None:
     count = bool(contestants) + len(panels)
     with drawing(_CHANGES):
-        # A single panel still has room for its title and the legend beside each other.
+        # A single panel is wide enough for its title and its legend.
         size = (3.1 * max(count, 1.6) + 0.4, 3.7)
         figure = Figure(figsize=size, layout="constrained")
         grid = list(figure.subplots(1, count, squeeze=False)[0])
@@ -166,7 +166,7 @@ def _accuracy_panel(
         colour, mark = _LOOKS[name]
         label = CONTESTANTS[name].label
         if len(known) == 1:
-            # Beside the lines, not on them.
+            # Next to the lines, not on them.
             ratios = [ratios[0] * 0.98**place]
             look: Any = {"color": colour, "marker": mark, "ls": "", "capsize": 2.5}
             axes.errorbar(ratios, means, yerr=spreads, label=label, **look)
@@ -204,7 +204,7 @@ def _path_panel(axes: Axes, outcomes: Outcomes, title: str, pairs: Sequence[str]
 
 
 def _small(outcomes: Outcomes) -> str:
-    """Short enough for a title: the caption says that the scale is not the paper's."""
+    """Describe the scale in a title: the caption says that it is not the paper's."""
     data, recipe = outcomes.results[0]["dataset"], outcomes.config["recipe"]
     seeds = len(outcomes.seeds)
     return (

@@ -15,15 +15,15 @@ class AwsRecipe:
     """How tickets are found and trained.
 
     Attributes:
-        dataset: Data set that the recipe was written for.
-        arch: Network that it was written for.
-        final: The final training, and every re-training of a ticket. Warm-up and rounds take
+        dataset: data set that the recipe was written for.
+        arch: network that it was written for.
+        final: the final training, and every re-training of a ticket. Warm-up and rounds take
             everything but epochs and schedule from it.
-        warmup_epochs: Epochs before the first pruning.
-        round_epochs: Epochs after each pruning, at the constant peak learning rate.
-        rounds: Prunings.
-        amount: Fraction of the survivors that one pruning removes.
-        note: Where the official code differs from the paper, or what is not stated.
+        warmup_epochs: epochs before the first pruning.
+        round_epochs: epochs after each pruning, at the constant peak learning rate.
+        rounds: prunings.
+        amount: fraction of the survivors that one pruning removes.
+        note: where the official code differs from the paper, or what is not stated.
     """
 
     dataset: str
@@ -47,7 +47,7 @@ _SMALL_ARCHS = ("resnet50", "mobilenet_v2", "shufflenet_v2", "efficientnet_b0")
 
 
 def _small_images(dataset: str, arch: str, note: str = _NO_ROUNDS) -> AwsRecipe:
-    """CIFAR-100 and Tiny-ImageNet: SGD, 10 + 15 x 10 epochs, then 100."""
+    """Return the recipe of CIFAR-100 and Tiny-ImageNet: SGD, 10 + 15 x 10 epochs, then 100."""
     final = Recipe(
         epochs=100,
         batch_size=128,
@@ -63,7 +63,7 @@ def _small_images(dataset: str, arch: str, note: str = _NO_ROUNDS) -> AwsRecipe:
 
 
 def _imagenet(arch: str, final: Recipe, note: str) -> AwsRecipe:
-    """ImageNet: 20 + 10 x 5 epochs, then 120 or 200, cosine."""
+    """Return the recipe of ImageNet: 20 + 10 x 5 epochs, then 120 or 200, cosine."""
     code = "the official scripts train 100 epochs and end the cosine at 0.001 of the peak rate"
     return AwsRecipe("imagenet", arch, final, 20, 5, 10, note=f"{_NO_ROUNDS}; {code}; {note}")
 
@@ -117,7 +117,7 @@ _SMALL_ADAM = replace(_SMALL_SGD, optimizer="adam", lr=2e-3, weight_decay=5e-5)
 
 
 def small_recipe(dataset: str, arch: str) -> AwsRecipe:
-    """Our own recipe for a small network on a CPU.
+    """Return our own recipe for a small network on a CPU.
 
     SGD for networks with batch norm and Adam for Mixers, as in the paper; digits are not mirrored.
     """
@@ -128,12 +128,12 @@ def small_recipe(dataset: str, arch: str) -> AwsRecipe:
 
 
 def choose_recipe(name: str | None, dataset: str, arch: str) -> AwsRecipe:
-    """The recipe of a name; `small` or None is ours, `paper` the paper's for the pair.
+    """Return the recipe of a name; `small` or None is ours, `paper` the paper's for the pair.
 
     A named recipe keeps its training settings when data set or network are others.
 
     Raises:
-        ValueError: Unknown name, or `paper` for a pair that the paper does not have.
+        ValueError: unknown name, or `paper` for a pair that the paper does not have.
     """
     if name in (None, "small"):
         return small_recipe(dataset, arch)

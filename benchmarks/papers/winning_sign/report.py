@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import load_results
-from benchmarks.pages.estimates import Estimate, Result, cell
+from benchmarks.harness.results import Result, load_results
+from benchmarks.pages.estimates import Estimate, cell
 from benchmarks.pages.markdown import NONE, markdown
 from benchmarks.pages.section import Section, write_page
 from benchmarks.papers import winning_sign
@@ -44,8 +44,8 @@ def write_pages(folder: Path, out: Path) -> list[Path]:
     """Write `winning_sign.md` and its figures where there are results.
 
     Args:
-        folder: Folder of result files; folders below it are read too.
-        out: Folder of the page and the figures it shows.
+        folder: folder of result files; folders below it are read too.
+        out: folder of the page and the figures it shows.
 
     Returns:
         The page.
@@ -61,9 +61,9 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     """Make a section for each setting: its tables and, where a folder is given, its figures.
 
     Args:
-        results: Results of any settings.
-        plots: Folder to draw into; None draws nothing.
-        details: Show figures and provenance too: for files, not for terminals.
+        results: results of any settings.
+        plots: folder to draw into; None draws nothing.
+        details: show figures and provenance too: for files, not for terminals.
 
     Returns:
         The Markdown and the figures drawn.
@@ -100,7 +100,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
 
 
 def accuracy_table(outcomes: Outcomes) -> str:
-    """Table 2's layout: contestants below each other, a block per remaining ratio."""
+    """Tabulate accuracies in Table 2's layout: contestants in rows, a block per remaining ratio."""
     head = ["method", "AWS subnetwork", "trained from θ_init", "top-1 (%)", "remaining"]
     dense = outcomes.accuracy("dense", 0)
     rows = [["dense network", "-", "-", cell(dense, len(outcomes.seeds)), "1"]]
@@ -122,7 +122,7 @@ def accuracy_table(outcomes: Outcomes) -> str:
 
 
 def difference_table(outcomes: Outcomes) -> str:
-    """What the claims compare, as paired differences; no ordering is read into them."""
+    """Tabulate what the claims compare, as paired differences; no ordering is read into them."""
     rounds = outcomes.rounds
     head = ["difference", *(f"{outcomes.density(round):.3f}" for round in rounds)]
     rows = []
@@ -135,7 +135,7 @@ def difference_table(outcomes: Outcomes) -> str:
 
 
 def barrier_table(outcomes: Outcomes) -> str:
-    """Error barriers of every pair, mean ± std over seeds."""
+    """Tabulate the error barriers of every pair, mean ± std over seeds."""
     pairs = dict.fromkeys(pair for part in PARTS.values() for pair in part.pairs)
     rows = []
     for kind, what in _WHAT.items():
@@ -147,7 +147,7 @@ def barrier_table(outcomes: Outcomes) -> str:
 
 
 def _gems(outcomes: Outcomes) -> list[str]:
-    """How far Gem-Miner's scores got by themselves."""
+    """Say how far Gem-Miner's scores got by themselves."""
     runs = outcomes.runs("rounds", "gem_miner").values()
     records = [record for run in runs for record in run["records"] if record["round"]]
     if not records:

@@ -48,10 +48,10 @@ class Pipeline:
     """Where the runs of one setting and seed take place.
 
     Attributes:
-        data: Resident data set, on the configurations' device.
-        out: Folder of the result files; networks lie in `states` below it.
-        on_result: Called with the path of each result as it is written.
-        compile: As for `recipe_training.train`.
+        data: resident data set, on the configurations' device.
+        out: folder of the result files; networks lie in `states` below it.
+        on_result: called with the path of each result as it is written.
+        compile: as for `recipe_training.train`.
     """
 
     data: Dataset
@@ -60,7 +60,7 @@ class Pipeline:
     compile: bool | str = False
 
     def result(self, config: AwsConfig) -> Result:
-        """The result of a run, read or computed."""
+        """Return the result of a run, read or computed."""
         path = result_path(self.out, config)
         if path.is_file():
             return read_result(path)
@@ -85,7 +85,7 @@ class Pipeline:
     # Finding ------------------------------------------------------------------------------------
 
     def _find(self, config: AwsConfig) -> Result:
-        """All rounds of a finder; its network is saved after each."""
+        """Perform all rounds of a finder; its network is saved after each."""
         recipe, model = config.recipe, self._network(config, "init")
         done = self._last_saved(config)
         saved = None if done < 0 else self._saved(config, done)
@@ -124,7 +124,7 @@ class Pipeline:
         saved: State | None,
         done: int,
     ) -> Iterator[tuple[int, nn.Module, Record]]:
-        """Drives a loop of `loops`, from the saved round on where there is one."""
+        """Drive a loop of `loops`, from the saved round on where there is one."""
         recipe, name = config.recipe, config.subject
         plan = {
             "rounds": recipe.rounds,
@@ -181,14 +181,14 @@ class Pipeline:
             yield k, model, {}
 
     def _last_saved(self, config: AwsConfig) -> int:
-        """The last round that lies on disk, -1 without one; Gem-Miner's scores do not."""
+        """Return the last round on disk, -1 without one; Gem-Miner's scores are not saved."""
         if config.subject == "gem_miner":
             return -1
         rounds = range(config.recipe.rounds + 1)
         return max((k for k in rounds if state_path(self.out, config, k).is_file()), default=-1)
 
     def found(self, config: AwsConfig, finder: str, round: int) -> State:
-        """The network of a finder after a round, computed where it is not on disk."""
+        """Return the network of a finder after a round, computed where it is not on disk."""
         task = config.task("rounds", finder)
         if not state_path(self.out, task, round).is_file():
             self._compute(task)
@@ -207,7 +207,7 @@ class Pipeline:
         return start(config.subject, found, fresh, official=config.official_signs)
 
     def _train_finally(self, config: AwsConfig) -> Result:
-        """The full schedule, on the network that the contestant begins with."""
+        """Train the network that the contestant begins with by the full schedule."""
         model = self._start(config)
         before = pol.RewindPoint.capture(model)
         recipe = config.recipe.final
@@ -234,7 +234,7 @@ class Pipeline:
         }
 
     def trained(self, config: AwsConfig) -> State:
-        """The network of a final training, computed where it is not on disk."""
+        """Return the network of a final training, computed where it is not on disk."""
         path = state_path(self.out, config)
         if not path.is_file():
             self._compute(config)
@@ -248,7 +248,7 @@ class Pipeline:
         generator: torch.Generator,
         **how: Any,
     ) -> list[Record]:
-        # Dropout draws from the global stream, which shall depend on the seed and leave no trace.
+        # Dropout draws from the global stream: seed it for this training, then restore it.
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[] if config.device == "cpu" else None):
             torch.manual_seed(seed)
@@ -279,7 +279,7 @@ class Pipeline:
     # Comparing ----------------------------------------------------------------------------------
 
     def _barrier(self, config: AwsConfig) -> Result:
-        """The test error between two networks, batch-norm statistics computed at each point."""
+        """Measure the test error between two networks, with batch-norm statistics of each point."""
         first, second = (self._end(config, *end) for end in PAIRS[config.subject])
         model = self._network(config, "init")
 

@@ -18,7 +18,7 @@ _NETWORKS = {
 
 
 def scale(outcomes: Outcomes) -> str:
-    """In one paragraph, where the setting falls short of the paper's."""
+    """Say in one paragraph where the setting falls short of the paper's."""
     recipe = outcomes.config["recipe"]
     data, final = outcomes.results[0]["dataset"], recipe["final"]
     notes = []
@@ -46,7 +46,7 @@ def scale(outcomes: Outcomes) -> str:
 
 
 def full_scale(outcomes: Outcomes) -> str:
-    """The scale, the settings and the provenance of a setting."""
+    """State the scale, the settings and the provenance of a setting."""
     config, results = outcomes.config, outcomes.results
     final = config["recipe"]["final"]
     shown = {

@@ -23,13 +23,13 @@ OFFICIAL = (nn.Linear, nn.Conv2d)
 def start(
     name: str, found: nn.Module | None, fresh: nn.Module | None, *, official: bool = False
 ) -> nn.Module:
-    """The network that a contestant's final training begins with.
+    """Return the network that a contestant's final training begins with.
 
     Args:
-        name: One of `CONTESTANTS`.
-        found: The network that its finder found, masked, norms not interpolated any more.
-        fresh: A fresh masked network of the contestant's stream.
-        official: Take signs of classifier and biases too, as the official code does.
+        name: one of `CONTESTANTS`.
+        found: the network that its finder found, masked, norms not interpolated any more.
+        fresh: a fresh masked network of the contestant's stream.
+        official: take signs of classifier and biases too, as the official code does.
     """
     contestant = CONTESTANTS[name]
     network = found if contestant.fresh is None else fresh
@@ -42,19 +42,19 @@ def start(
 
 
 def signs(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask: |θ_init| ⊙ s."""
+    """Give the signed mask: |θ_init| ⊙ s."""
     include = OFFICIAL if official else None
     return pol.signed_mask(found, include=include).apply(fresh)
 
 
 def mask_only(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The mask, each weight with the sign that it has: θ_init ⊙ m."""
+    """Give the mask, each weight with the sign that it has: θ_init ⊙ m."""
     return pol.mask_weights(fresh, masks=pol.masks(found))
 
 
 @torch.no_grad()
 def signs_and_norms(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask and the trained normalisation parameters (Figure 2)."""
+    """Give the signed mask and the trained normalisation parameters (Figure 2)."""
     signs(fresh, found, official)
     for name in norm_parameters(fresh):
         fresh.get_parameter(name).copy_(found.get_parameter(name))
@@ -63,7 +63,7 @@ def signs_and_norms(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Mo
 
 @torch.no_grad()
 def signs_of_norms_too(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask, and norms of scale 1 and bias 0.1 with the trained signs (appendix A)."""
+    """Give the signed mask, and norms of size 1 and 0.1 with the trained signs (appendix A)."""
     signs(fresh, found, official)
     for name in norm_parameters(fresh):
         size = NORM_BIAS if name.endswith("bias") else 1.0
@@ -73,7 +73,7 @@ def signs_of_norms_too(fresh: nn.Module, found: nn.Module, official: bool) -> nn
 
 @torch.no_grad()
 def norm_bias_alone(fresh: nn.Module, found: nn.Module, official: bool) -> nn.Module:
-    """The signed mask, and norms of scale 1 and bias +0.1: appendix A without the signs."""
+    """Give the signed mask, and norms of scale 1 and bias +0.1: appendix A without the signs."""
     signs(fresh, found, official)
     for name in norm_parameters(fresh):
         fresh.get_parameter(name).fill_(NORM_BIAS if name.endswith("bias") else 1.0)

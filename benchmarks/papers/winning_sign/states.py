@@ -19,10 +19,10 @@ class State:
     """A network between two rounds or after its final training.
 
     Attributes:
-        weights: Every parameter and buffer under its plain name, seen through its mask.
-        masks: The masks.
-        generators: States of the random streams that go on.
-        records: One record per finished round.
+        weights: every parameter and buffer under its plain name, seen through its mask.
+        masks: the masks.
+        generators: states of the random streams that go on.
+        records: one record per finished round.
         alphas: `pol.norm_alpha_state` of a network under interpolation.
     """
 
@@ -40,7 +40,7 @@ class State:
         records: list[dict[str, Any]] | None = None,
         alphas: Tensors | None = None,
     ) -> State:
-        """Copies a model's state; norms under interpolation count with their trained values."""
+        """Copy a model's state; norms under interpolation count with their trained values."""
         was_training = model.training
         weights = pol.RewindPoint.capture(model.eval()).weights
         model.train(was_training)
@@ -49,13 +49,13 @@ class State:
         return cls(weights, masks, states, list(records or []), alphas or {})
 
     def restore(self, model: nn.Module) -> nn.Module:
-        """Gives a network of the same structure these weights and masks."""
+        """Give a network of the same structure these weights and masks."""
         pol.mask_weights(model, masks=self.masks)
         return pol.RewindPoint(self.weights).restore_weights(model)
 
 
 def state_path(out: Path, config: AwsConfig, round: int | None = None) -> Path:
-    """Where a network lies: that after a round of a finder, or a finally trained one."""
+    """Return the path of a network: that after a round of a finder, or a finally trained one."""
     place = "" if round is None else f"-at{round}"
     return out / "states" / f"{config.run_id}{place}.safetensors"
 

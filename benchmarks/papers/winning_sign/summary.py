@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.pages.estimates import Estimate, Result, estimate, same_settings, shared_settings
+from benchmarks.harness.results import Result
+from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_settings
 from benchmarks.pages.section import seeds
 
 # What differs between the runs of one setting.
@@ -19,7 +20,7 @@ class Outcomes:
     """The runs of one setting: one data set, network and recipe, any number of seeds.
 
     Attributes:
-        results: All of them.
+        results: all of them.
     """
 
     results: Sequence[Result]
@@ -63,7 +64,7 @@ class Outcomes:
         return max((config["round"] for config in configs), default=None)
 
     def runs(self, kind: str, subject: str, round: int | None = None) -> dict[int, Result]:
-        """Results by seed, those of the first SGD noise."""
+        """Return the results by seed, those of the first SGD noise."""
         return {
             r["config"]["seed"]: r
             for r in self.results
@@ -73,18 +74,18 @@ class Outcomes:
         }
 
     def accuracy(self, name: str, round: int) -> Estimate | None:
-        """Final test accuracy of a contestant."""
+        """Return the final test accuracy of a contestant."""
         place = 0 if name == "dense" else round
         return estimate(r["test_accuracy"] for r in self.runs("final", name, place).values())
 
     def difference(self, one: str, other: str, round: int) -> Estimate | None:
-        """Mean and spread of the difference of two contestants, seed by seed."""
+        """Return the mean and spread of the difference of two contestants, seed by seed."""
         pair = [self.runs("final", n, 0 if n == "dense" else round) for n in (one, other)]
         shared = sorted(pair[0].keys() & pair[1].keys())
         return estimate(pair[0][s]["test_accuracy"] - pair[1][s]["test_accuracy"] for s in shared)
 
     def density(self, round: int) -> float:
-        """Remaining ratio of a round, as it was counted."""
+        """Return the remaining ratio of a round, as it was counted."""
         finals = (r for r in self.results if r["config"]["kind"] == "final")
         densities = (
             r["density"]
@@ -94,11 +95,11 @@ class Outcomes:
         return next(densities, (1 - self.config["recipe"]["amount"]) ** round)
 
     def barrier(self, pair: str) -> Estimate | None:
-        """Error barrier of a pair, in points of test error."""
+        """Return the error barrier of a pair, in points of test error."""
         return estimate(r["barrier"] for r in self.runs("barrier", pair).values())
 
     def curve(self, pair: str) -> tuple[list[float], list[Estimate]] | None:
-        """Points α and the test error above the mean of the ends at each."""
+        """Return the points α and the test error above the mean of the ends at each."""
         runs = list(self.runs("barrier", pair).values())
         if not runs:
             return None
@@ -108,5 +109,5 @@ class Outcomes:
 
 
 def settings(results: Iterable[Result]) -> list[Outcomes]:
-    """Groups results by everything but seed and what is computed."""
+    """Group results by everything but seed and what is computed."""
     return [Outcomes(group) for group in same_settings(results, _VARIED)]

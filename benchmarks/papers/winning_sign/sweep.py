@@ -25,17 +25,17 @@ def sweep(
     """Perform the runs whose result is missing, seeds side by side.
 
     Args:
-        chains: The runs of each seed.
-        place: Where results go and data comes from.
-        jobs: Processes that work at once; there is no use for more than there are seeds.
-        quiet: Say nothing about finished runs.
+        chains: the runs of each seed.
+        place: where results go and data comes from.
+        jobs: processes that work at once; at most one per seed.
+        quiet: say nothing about finished runs.
 
     Returns:
         How each seed that had something to do ended.
 
     Raises:
-        ValueError: A setting that the data set or the network refuses; nothing has been trained.
-        FileNotFoundError: The data set is missing; nothing has been trained.
+        ValueError: a setting that the data set or the network refuses; nothing has been trained.
+        FileNotFoundError: the data set is missing; nothing has been trained.
     """
     pending = [
         chain
@@ -73,5 +73,5 @@ def _complete(chain: Chain, place: Place, quiet: bool) -> Outcome:
 def _tell(path: Path, result: Result) -> None:
     """Print a line about a finished run."""
     shown = {"final": "test_accuracy", "barrier": "barrier"}.get(result["config"]["kind"])
-    told = f": {shown} {result[shown]:.2f}" if shown else ""
-    print(f"{path.stem}{told} ({result['seconds']:.0f} s)", file=sys.stderr, flush=True)
+    value = f": {shown} {result[shown]:.2f}" if shown else ""
+    print(f"{path.stem}{value} ({result['seconds']:.0f} s)", file=sys.stderr, flush=True)
