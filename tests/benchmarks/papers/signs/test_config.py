@@ -5,7 +5,6 @@ from itertools import product
 
 import pytest
 
-from benchmarks.pages.published import Best, best_over_grid, epochs_per_round
 from benchmarks.papers.signs.captions import caption
 from benchmarks.papers.signs.command import (
     FragilityOptions,
@@ -99,16 +98,6 @@ def test_defaults_are_the_papers(dataset, experiment, arch, epochs):
     assert config.experiment == experiment
     assert (config.arch, config.epochs) == (arch, epochs)
     assert (config.rounds, config.prune_base, config.mix) == (10, 0.8, 0.7)
-
-
-def test_published_numbers_stand_beside_what_they_were_measured_on():
-    assert best_over_grid("fragility", "mnist", "fc", "epsilon")["standard"] == Best(97.8)
-    conv4 = best_over_grid("zero_crossing", "cifar10", "conv4", "phi")
-    assert conv4["gradual"] == Best(65.0, -0.001)
-    assert best_over_grid("fragility", "cifar100", "vgg16_bn", "delta")["mask0"] == Best(43.5)
-    assert best_over_grid("fragility", "mnist", "fc", "delta") == {}
-    assert best_over_grid("fragility", "digits", "fc", "epsilon") == {}
-    assert epochs_per_round("fragility", "digits") is None
 
 
 def test_caption_names_every_shortcut(tiny):

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.harness.results import write_result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings
+from benchmarks.pages.estimates import same_settings
 from benchmarks.pages.published import best_over_grid
 from benchmarks.papers.signs.report import describe, write_pages
 from benchmarks.papers.signs.summary import VARIED, sweeps
@@ -63,13 +63,6 @@ def make(tiny):
 @pytest.fixture
 def results(make):
     return [make(*row) for row in RUNS]
-
-
-def test_estimates_by_hand():
-    assert estimate([97.0, 98.0]) == Estimate(97.5, pytest.approx(0.5**0.5), 2)
-    assert estimate([1.0, 2.0, 6.0]) == Estimate(3.0, pytest.approx(7**0.5), 3)
-    assert estimate([5.0]) == Estimate(5.0, None, 1)
-    assert estimate([None]) is None
 
 
 def test_table_of_means_and_deviations(results):
