@@ -211,14 +211,14 @@ claim holds for {count} of {len(rows)}{missing}.
 
 *converted*: weights that became a product. *relative change*: of the output in evaluation mode at
 conversion, float32, norm of the difference over norm (at most {result["tolerance"]:g} is claimed).
-*trained*: weights whose two
+*trained*: weights of which both
 factors received a gradient in the step of SGD. *merged back*: the keys of the `state_dict` are the
 original ones in their order, and the outputs equal those of the converted model bit for bit.
 
 {markdown(head, body)}
 
 Dropout and stochastic depth are off and layers that torchvision starts at zero get small noise, so
-that every layer has a part. Outputs are compared with the running statistics as they are built.
+that every layer contributes. Outputs are compared with the running statistics as they are built.
 
 torch {packages.get("torch")}, torchvision {packages.get("torchvision")}, seed {result["seed"]},
 two images of the smallest size each model takes; commit {(result["commit"] or "unknown")[:7]}.

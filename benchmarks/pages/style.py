@@ -14,7 +14,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9.5,
+    "figure.titlesize": 9.5,
+    "figure.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -22,9 +24,11 @@ STYLE: Any = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 9.5,
     "legend.frameon": False,
 }
-DPI = 200
+DPI = 180
 # Okabe and Ito's palette, told apart by colour-blind readers; marks serve those who print in grey.
 GREEN, BLUE, RED, GREY, ORANGE, SKY = (
     "#009E73",
@@ -36,14 +40,14 @@ GREEN, BLUE, RED, GREY, ORANGE, SKY = (
 )
 
 
-def drawing(changes: dict[str, Any] | None = None) -> Any:
+def drawing() -> Any:
     """Return the context that figures are made in."""
-    return matplotlib.rc_context(STYLE | (changes or {}))
+    return matplotlib.rc_context(STYLE)
 
 
-def save(figure: Figure, path: Path, dpi: int = DPI) -> Path:
-    """Write a figure and give its path."""
-    figure.savefig(path, dpi=dpi)
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure and return its path."""
+    figure.savefig(path, dpi=DPI)
     return path
 
 

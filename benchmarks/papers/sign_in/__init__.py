@@ -28,8 +28,8 @@ convolution and linear layer, the first and the last among them, as in the publi
 paper's harness resembles, TurboPrune); the corners of the triangular schedule (that code's);
 augmentation (crop and flip). The Frobenius penalty is λ/2·Σ(m⊙v)², so that its gradient in θ is
 that of a weight decay λ. Table 7's weight decay of 0 is taken literally for CIFAR: biases and norms
-decay no longer either, in Sign-In and in m⊙v. "Balanced" is exact: every layer keeps the same
-number of weights, small layers stay dense and the rest share what they cannot use. SynFlow takes
+do not decay either, in Sign-In and in m⊙v. "Balanced" is exact: every layer keeps the same number
+of weights, small layers stay dense and the others share what those cannot use. SynFlow takes
 its hundred steps in evaluation mode; TurboPrune's takes one, in training mode, which may be why the
 paper's SynFlow numbers are low. Sharpness is the largest Hessian eigenvalue of the training loss in
 θ = m⊙v for every method, so that a change of coordinates is not taken for a flatter minimum.

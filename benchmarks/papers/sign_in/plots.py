@@ -148,7 +148,7 @@ def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
         axes.set_title(label(arm), loc="left")
     # Shared by all panels, so not before all are drawn.
     panels[0].set_ylim(bottom=0)
-    figure.supxlabel("layer, input to output", fontsize=9)
+    figure.supxlabel("layer, input to output")
     panels[0].set_ylabel("survivors whose sign differs (%)")
     legend_above(figure, panels[0], columns=3)
 
@@ -192,7 +192,7 @@ def _period(figure: Figure, group: Comparison, density: float) -> None:
         axes.set_title(f"density {at:g}", loc="left")
         axes.set_xscale("log")
         ticks(axes, [float(period or 0) for period, _ in known], "{:g}".format)
-    figure.supxlabel("rescale period p (epochs)", fontsize=9)
+    figure.supxlabel("rescale period p (epochs)")
     panels[0].set_ylabel("test accuracy (%)")
     legend_above(figure, panels[0], columns=3)
 

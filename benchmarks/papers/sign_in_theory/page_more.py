@@ -34,7 +34,7 @@ def obstruction(record: Record) -> str:
         f"drawn), mean of relu(z)² = 1/2 in closed form, flow approximated with steps of "
         f"{settings['lr']:g} up to T = {settings['lr'] * settings['steps']:g}. The student that "
         "answers 0 has loss 0.25. For w < 0 the force on w is −a²·w/2 times a squared slope: it "
-        "vanishes with w, whatever g is. Balanced starts go to the origin as a and w shrink alike; "
+        "vanishes with w for every g. Balanced starts go to the origin as a and w shrink alike; "
         "where a is larger it outlasts w, which still goes no further than 0.\n\n"
         f"{markdown(head, rows)}\n\n"
         "The theorem is about the flow. A step of gradient descent that is too long can jump over "
@@ -78,8 +78,8 @@ def students(record: Record) -> str:
         "It is the first seed whose four panels come out as the paper prints them (relative loss "
         "above 1e-2 with bad signs, below 1e-2 dense and below 1e-4 in the other two), one of "
         f"{picture['as_printed']} such seeds among {settings['students']}: the picture is chosen, "
-        "the tables below are not. Among them those are passed over whose teacher has two vectors "
-        "within 30 degrees."
+        "the tables below are not. Seeds whose teacher has two vectors within 30 degrees of each "
+        "other are passed over."
         if picture["as_printed"]
         else "No seed comes out as the paper prints all four panels; this is the first one."
     )

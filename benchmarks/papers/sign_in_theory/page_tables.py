@@ -28,7 +28,7 @@ def portrait(record: Record) -> str:
         "For a < 0, w > 0 the balanced start a = −w is on the stable manifold of the saddle at the "
         "origin for gradient flow and for equal scalings. Both derivatives are built from one "
         "number here, so a = −w holds to the last bit and these runs reach the origin. Where the "
-        "two derivatives are summed separately their rounding differs and part of the runs leave "
+        "two derivatives are summed separately their rounding differs and some runs leave "
         "the saddle: that is an artefact, not a recovery. With β₂ > β₁ the start lies on the wrong "
         "side of the manifold and w dies. With w < 0 every flow ends where a·w = 0. (In the proof "
         "of Theorem A.1 the region Γ₀ is printed as "

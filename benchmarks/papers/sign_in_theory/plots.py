@@ -15,12 +15,6 @@ from benchmarks.papers.sign_in_theory.neuron import CASE_NAMES, CASES
 from benchmarks.papers.sign_in_theory.records import Record
 
 _CASE_COLOURS = dict(zip(CASES, (GREEN, BLUE, ORANGE, RED), strict=True))
-CHANGES = {
-    "axes.grid": False,
-    "axes.titlesize": 9.5,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 6.0,
-}
 _METHODS = {
     "overparam": "Overparam (gradient descent)",
     "overparam+sign_in": "Overparam + Sign-In, β = 1",
@@ -33,7 +27,7 @@ def plot_portrait(record: Record, path: Path) -> Path:
         "gradient flow": ("gradient flow", (0.0, 0.0)),
         "sign_in, 2 and 1": ("Sign-In, β₁ = 2, β₂ = 1", (2.0, 1.0)),
     }
-    with drawing(CHANGES):
+    with drawing():
         figure = Figure(figsize=(7.6, 4.3), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
         for axes, (flow, (title, beta)) in zip(panels, names.items(), strict=True):
@@ -56,10 +50,11 @@ def plot_portrait(record: Record, path: Path) -> Path:
             Line2D([], [], color=RED, marker="X", ms=5, label="stuck"),
         ]
         figure.legend(handles=keys, loc="outside upper center", ncols=4)
-        return save(figure, path, dpi=180)
+        return save(figure, path)
 
 
 def _field(axes: Axes, beta: tuple[float, float] | None) -> None:
+    axes.grid(visible=False)
     ticks = np.linspace(-1.9, 1.9, 24)
     a, w = np.meshgrid(ticks, ticks)
     g = pull(a, w)
@@ -90,7 +85,7 @@ def plot_dependence(record: Record, path: Path) -> Path:
         ("sign_in", short): (BLUE, "o", f"Sign-In, T = {time:g}"),
         ("sign_in", 10 * short): ("#003a5c", "^", f"Sign-In, T = {10 * time:g}"),
     }
-    with drawing(CHANGES):
+    with drawing():
         figure = Figure(figsize=(8.4, 3.3), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
         for axes, (kind, label) in zip(panels, axis.items(), strict=True):
@@ -114,17 +109,16 @@ def plot_dependence(record: Record, path: Path) -> Path:
             if kind == "samples":
                 axes.set_xscale("log", base=2)
             axes.set_xlabel(label)
-            axes.grid(color="#e4e4e4", lw=0.6)
         panels[0].set_ylabel("runs with loss < 1e-4 (%)")
         panels[0].set_ylim(-4, 104)
         legend_above(figure, panels[0], columns=4)
-        return save(figure, path, dpi=180)
+        return save(figure, path)
 
 
 def plot_figure7(record: Record, path: Path) -> Path:
     """Draw Figure 7: (a, w₁) and the loss for d = 5, overparameterised with and without Sign-In."""
     steps = np.array(record["settings"]["steps"])
-    with drawing(CHANGES):
+    with drawing():
         figure = Figure(figsize=(7.8, 6.0), layout="constrained")
         grid = figure.subplots(2, 2, sharex="row", sharey="row", height_ratios=[1.25, 1])
         for column, (method, title) in enumerate(_METHODS.items()):
@@ -154,7 +148,7 @@ def plot_figure7(record: Record, path: Path) -> Path:
         keys = [Line2D([], [], color=_CASE_COLOURS[case], label=CASE_NAMES[case]) for case in CASES]
         keys.append(Line2D([], [], color="black", ls="--", lw=1, label="a·w₁ = 1"))
         figure.legend(handles=keys, loc="outside upper center", ncols=5)
-        return save(figure, path, dpi=180)
+        return save(figure, path)
 
 
 def plot_failure(record: Record, path: Path) -> Path:
@@ -169,7 +163,7 @@ def plot_failure(record: Record, path: Path) -> Path:
         ("sign_in", first): (SKY, "v", f"Sign-In, {first} steps"),
         ("sign_in", last): (BLUE, "o", f"Sign-In, {last} steps"),
     }
-    with drawing(CHANGES):
+    with drawing():
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (reading, title) in zip(panels, titles.items(), strict=True):
@@ -190,11 +184,10 @@ def plot_failure(record: Record, path: Path) -> Path:
             axes.minorticks_off()
             axes.set_xlabel("inputs d of the student")
             axes.set_title(title)
-            axes.grid(color="#e4e4e4", lw=0.6)
         panels[0].set_ylabel("runs with loss < 1e-4 (%)")
         panels[0].set_ylim(-4, 104)
         legend_above(figure, panels[0], columns=3)
-        return save(figure, path, dpi=180)
+        return save(figure, path)
 
 
 def plot_obstruction(record: Record, path: Path) -> Path:
@@ -207,7 +200,7 @@ def plot_obstruction(record: Record, path: Path) -> Path:
         )
     )
     times = np.array(record["settings"]["record"]) * record["settings"]["lr"]
-    with drawing(CHANGES):
+    with drawing():
         figure = Figure(figsize=(7.0, 3.4), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True, sharex=True)
         for axes, start in zip(panels, ("a = abs(w)", "a = 2·abs(w)"), strict=True):
@@ -222,4 +215,4 @@ def plot_obstruction(record: Record, path: Path) -> Path:
         panels[0].set_ylabel("w")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right center", title="a and w =")
-        return save(figure, path, dpi=180)
+        return save(figure, path)

@@ -90,9 +90,9 @@ def _picture(part: str) -> str:
 _INTRODUCTION = """\
 # Sign-In to the Lottery: the theory section
 
-One neuron f(z) = a·relu(wᵀz) learns from another one with ã = 1 and w̃ = (1, 0, …, 0). Sparse means
-that the student has the one input that matters (d = 1), overparameterised that it has five. Sign-In
-descends on m and v with a or w = m·v and m² − v² = β at the start; it is not rescaled on the way.
+One neuron f(z) = a·relu(wᵀz) learns from another one with ã = 1 and w̃ = (1, 0, …, 0). A sparse
+student has only the one input that matters (d = 1), an overparameterised one has five. Sign-In
+descends on m and v, where a or w is m·v and m² − v² = β at the start; it is never rescaled.
 
 Everything below is float64, full batch, plain gradient descent on half the mean squared error, and
 comes from the JSON files in `benchmarks/results/theory`:
@@ -101,9 +101,9 @@ comes from the JSON files in `benchmarks/results/theory`:
 python -m benchmarks sign_in theory
 ```
 
-The paper leaves the number of samples, the scale of the initialisation and what counts as a success
-open. Unless a caption says otherwise it is n = 256 samples z ~ N(0, I) that all runs share,
-w ~ N(0, I) with signs as the case asks, a = ±‖w‖, and a final loss below 1e-4. Brackets are exact
-(Clopper and Pearson) 95 % intervals over the initialisations; they know nothing of other data sets,
-which the section on dependence varies. No run is stopped early unless its state is a fixed point of
-the step to the last bit or no longer finite."""
+The paper does not give the number of samples, the scale of the initialisation, or what counts as a
+success. Unless a caption says otherwise, all runs share n = 256 samples z ~ N(0, I), w ~ N(0, I)
+with the signs of the case, a = ±‖w‖, and a run succeeds with a final loss below 1e-4. Brackets are
+exact (Clopper and Pearson) 95 % intervals over the initialisations; they do not cover other data
+sets, which the section on dependence varies. A run ends early only if its state is a fixed point of
+the step to the last bit, or no longer finite."""

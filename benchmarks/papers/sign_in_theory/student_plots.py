@@ -10,7 +10,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from benchmarks.pages.style import BLUE, RED, drawing, save
-from benchmarks.papers.sign_in_theory.plots import CHANGES
 from benchmarks.papers.sign_in_theory.records import Record
 
 _TITLES = {
@@ -24,7 +23,7 @@ _TITLES = {
 def plot_students(record: Record, path: Path) -> Path:
     """Draw |aᵢ|·wᵢ of the neurons of one seed in four setups, blue for aᵢ > 0, red for aᵢ < 0."""
     picture = record["picture"]
-    with drawing(CHANGES):
+    with drawing():
         figure = Figure(figsize=(7.0, 7.6), layout="constrained")
         panels = figure.subplots(2, 2)
         for axes, (setup, title) in zip(panels.flat, _TITLES.items(), strict=True):
@@ -47,6 +46,7 @@ def plot_students(record: Record, path: Path) -> Path:
                 )
             axes.set_title(f"{title}\nloss {panel['relative_loss']:.1e} of that of answering 0")
             axes.set_aspect("equal")
+            axes.grid(visible=False)
             # The many neurons of a dense student need more room.
             reach = 1.1 * max(1.3, np.abs(panel["vectors"]).max())
             axes.set_xlim(-reach, reach)
@@ -58,8 +58,8 @@ def plot_students(record: Record, path: Path) -> Path:
             Line2D([], [], color=RED, marker="s", ls="", label="student, a < 0"),
             Line2D([], [], color="#888888", lw=0.8, label="its path"),
         ]
-        figure.legend(handles=keys, loc="outside upper center", ncols=5, fontsize=8)
-        return save(figure, path, dpi=180)
+        figure.legend(handles=keys, loc="outside upper center", ncols=5)
+        return save(figure, path)
 
 
 def _colour(a: float) -> str:

@@ -5,7 +5,7 @@ magnitude becomes one constant per layer, the standard deviation of that layer's
 The signs come from the initialisation (`mask1`), the trained weights (`mask0`), 70 % trained and
 30 % initial (`gradual`), or the trained weights with the mask not enforced (`standard`), and are
 then disturbed. On MNIST it hardly matters what is done to them; on CIFAR-10 `mask1` becomes
-fragile; on CIFAR-100 the strategies part. Randomising the signs of small weights costs little.
+fragile; on CIFAR-100 the strategies diverge. Randomising the signs of small weights costs little.
 
 Grid. epsilon (flip that fraction of the survivors' signs), delta (draw the signs of that fraction
 anew, smallest magnitudes first) and phi (what counts as positive), 10 rounds, prune base 0.8. The
@@ -25,9 +25,9 @@ Expected. Best test accuracy over the grid:
 Where ours differ. The paper names no optimizer, learning rate, batch size, initialisation, number
 of seeds, or scope of pruning; `--help` says where each default comes from. A tenth of the training
 images is held out, so that a grid point can also be chosen without the test set. `standard` is
-tested as it trains, with every weight alive, so its accuracy is that of a dense network. Flipping
-90 % of the signs is not the strongest disturbance: it is the negated reference with 10 % of its
-signs wrong; a field of signs says least about its reference at epsilon 0.5.
+tested as it trains, without its mask, so its accuracy is that of a dense network. Flipping 90 % of
+the signs is not the strongest disturbance: it is the negated reference with 10 % of its signs
+wrong; signs say least about their reference at epsilon 0.5.
 
 On MNIST our undisturbed networks end up to a point above the published best, and random signs
 (epsilon 0.5) cost them about half a point, all above the 97 % of the paper's claim. With the

@@ -72,15 +72,13 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
                 colour = _LOOKS[strategy][0]
                 axes.plot(at, accuracy, "*", ms=11, mfc="none", mec=colour, zorder=5)
         parts[-1].set_xlabel(_AXIS[sweep.kind])
-        figure.supylabel("final test accuracy (%)", fontsize=9)
+        figure.supylabel("final test accuracy (%)")
         handles, labels = parts[0].get_legend_handles_labels()
         if stars:
             handles.append(Line2D([], [], ls="", marker="*", ms=11, mfc="none", mec="#333333"))
             labels.append("published best")
         # Above the axes a legend can hide nothing.
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=5, title=title, title_fontsize=10
-        )
+        figure.legend(handles, labels, loc="outside upper center", ncols=5, title=title)
         return save(figure, path)
 
 
@@ -121,9 +119,9 @@ def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
         for axes in (axes for parts in panels[len(sweep.strategies) :] for axes in parts):
             axes.set_visible(False)
         _density_axis(panels[0][0], max((xs for xs, _ in lines.values()), key=len))
-        figure.supxlabel("density of the mask (%), one mark per round", fontsize=9)
-        figure.supylabel("test accuracy (%)", fontsize=9)
-        figure.suptitle(title, fontsize=10)
+        figure.supxlabel("density of the mask (%), one mark per round")
+        figure.supylabel("test accuracy (%)")
+        figure.suptitle(title)
         handles, labels = panels[0][0].get_legend_handles_labels()
         symbol = SYMBOLS.get(sweep.kind, "perturbation")
         figure.legend(handles, labels, loc="outside right center", title=symbol)

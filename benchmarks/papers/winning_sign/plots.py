@@ -29,7 +29,6 @@ _LOOKS = {
     "imp": ("#e377c2", "h"),
     "wr": ("#7f7f7f", "p"),
 }
-_CHANGES = {"axes.titlesize": 9.5, "legend.fontsize": 8}
 # Figure, contestants of its left panel, and the pairs of the others under their titles.
 _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
     "figure3": (
@@ -61,7 +60,7 @@ _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
         },
     ),
     "figure4": (
-        "Beside Gem-Miner, as in Figure 4",
+        "Compared with Gem-Miner, as in Figure 4",
         ("aws", "init+aws_sign", "gem_miner"),
         {},
     ),
@@ -126,7 +125,7 @@ def _figure(
     path: Path,
 ) -> None:
     count = bool(contestants) + len(panels)
-    with drawing(_CHANGES):
+    with drawing():
         # A single panel is wide enough for its title and its legend.
         size = (3.1 * max(count, 1.6) + 0.4, 3.7)
         figure = Figure(figsize=size, layout="constrained")
@@ -142,11 +141,11 @@ def _figure(
         note = _small(outcomes)
         if count == 1:  # too narrow for the whole line
             note = note.replace(": ", ":\n", 1)
-        figure.suptitle(f"{title}\n{note}", fontsize=9.5)
+        figure.suptitle(f"{title}\n{note}")
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles))
         )
-        save(figure, path, dpi=180)
+        save(figure, path)
 
 
 def _accuracy_panel(

@@ -60,7 +60,7 @@ def full_scale(outcomes: Outcomes) -> str:
         "rounds": config["recipe"]["rounds"],
         "pruned per round": config["recipe"]["amount"],
         "classifier pruned": config["prune_classifier"],
-        "signs beside the masked weights": config["official_signs"],
+        "signs of the classifier and of biases too": config["official_signs"],
         "images for batch-norm statistics": config["recalibrate"],
     }
     hours = sum(result["seconds"] for result in results) / 3600
