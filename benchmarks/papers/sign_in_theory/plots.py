@@ -98,21 +98,28 @@ def plot_dependence(record: Record, path: Path) -> Path:
                 if not mine:
                     continue
                 values = [cell["value"] for cell in mine]
-                shares = np.array([c["loss"]["successes"] / c["loss"]["runs"] for c in mine])
-                ends = np.array([cell["loss"]["interval"] for cell in mine]).T
-                bars = np.abs(100 * (ends - shares))
-                axes.errorbar(
-                    values, 100 * shares, bars, color=colour, marker=mark, ms=4, capsize=2,
-                    elinewidth=0.8, label=name,
-                )  # fmt: skip
+                _recoveries(axes, values, mine, color=colour, marker=mark, label=name)
             axes.set_xscale("log")
             if kind == "samples":
                 axes.set_xscale("log", base=2)
             axes.set_xlabel(label)
-        panels[0].set_ylabel("runs with loss < 1e-4 (%)")
-        panels[0].set_ylim(-4, 104)
+        _label_recoveries(panels[0])
         legend_above(figure, panels[0], columns=4)
         return save(figure, path)
+
+
+def _recoveries(axes: Axes, values: list[float], cells: list[Record], **look: str) -> None:
+    """Draw shares of recoveries with their intervals."""
+    shares = np.array([cell["loss"]["successes"] / cell["loss"]["runs"] for cell in cells])
+    ends = np.array([cell["loss"]["interval"] for cell in cells]).T
+    bars = np.abs(100 * (ends - shares))
+    axes.errorbar(values, 100 * shares, bars, ms=4, capsize=2, elinewidth=0.8, **look)
+
+
+def _label_recoveries(axes: Axes) -> None:
+    """Label the axis of shares of recoveries."""
+    axes.set_ylabel("runs with loss < 1e-4 (%)")
+    axes.set_ylim(-4, 104)
 
 
 def plot_figure7(record: Record, path: Path) -> Path:
@@ -173,19 +180,14 @@ def plot_failure(record: Record, path: Path) -> Path:
                     for cell in record["cells"]
                     if (cell["reading"], cell["method"], cell["steps"]) == (reading, method, steps)
                 ]
-                shares = np.array([c["loss"]["successes"] / c["loss"]["runs"] for c in mine])
-                ends = np.array([cell["loss"]["interval"] for cell in mine]).T
-                axes.errorbar(
-                    [cell["dim"] for cell in mine], 100 * shares, np.abs(100 * (ends - shares)),
-                    color=colour, marker=mark, ms=4, capsize=2, elinewidth=0.8, label=name,
-                )  # fmt: skip
+                inputs = [cell["dim"] for cell in mine]
+                _recoveries(axes, inputs, mine, color=colour, marker=mark, label=name)
             axes.set_xscale("log")
             axes.set_xticks([2, 3, 5, 10, 20], ["2", "3", "5", "10", "20"])
             axes.minorticks_off()
             axes.set_xlabel("inputs d of the student")
             axes.set_title(title)
-        panels[0].set_ylabel("runs with loss < 1e-4 (%)")
-        panels[0].set_ylim(-4, 104)
+        _label_recoveries(panels[0])
         legend_above(figure, panels[0], columns=3)
         return save(figure, path)
 

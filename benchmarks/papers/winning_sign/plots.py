@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.pages.estimates import Estimate
 from benchmarks.pages.section import stem_digest
 from benchmarks.pages.style import drawing, save, ticks
 from benchmarks.papers.winning_sign.config import EXPERIMENT
@@ -160,20 +162,17 @@ def _accuracy_panel(
             for round in outcomes.rounds
             if (found := outcomes.accuracy(name, round)) is not None
         ]
-        ratios, means = [x for x, _ in known], [found.mean for _, found in known]
-        spreads = [found.std or 0.0 for _, found in known]
+        ratios, points = [x for x, _ in known], [found for _, found in known]
         colour, mark = _LOOKS[name]
         label = CONTESTANTS[name].label
         if len(known) == 1:
             # Next to the lines, not on them.
             ratios = [ratios[0] * 0.98**place]
             look: Any = {"color": colour, "marker": mark, "ls": "", "capsize": 2.5}
-            axes.errorbar(ratios, means, yerr=spreads, label=label, **look)
+            (point,) = points
+            axes.errorbar(ratios, point.mean, yerr=point.std or 0.0, label=label, **look)
         else:
-            axes.plot(ratios, means, color=colour, marker=mark, label=label)
-            low = [m - s for m, s in zip(means, spreads, strict=True)]
-            high = [m + s for m, s in zip(means, spreads, strict=True)]
-            axes.fill_between(ratios, low, high, color=colour, alpha=0.15, lw=0)
+            _band(axes, ratios, points, name, label)
     axes.set_xscale("log")
     axes.invert_xaxis()
     ticks(axes, [outcomes.density(k) for k in outcomes.rounds], "{:.2g}".format)
@@ -190,16 +189,22 @@ def _path_panel(axes: Axes, outcomes: Outcomes, title: str, pairs: Sequence[str]
         alphas, points = found
         name = pair.split(":", 1)[1]
         known = name if name in _LOOKS else f"init+{name}"
-        colour, mark = _LOOKS[known]
-        means = [point.mean for point in points]
-        axes.plot(alphas, means, color=colour, marker=mark, label=pair_label(pair))
-        low = [point.mean - (point.std or 0.0) for point in points]
-        high = [point.mean + (point.std or 0.0) for point in points]
-        axes.fill_between(alphas, low, high, color=colour, alpha=0.15, lw=0)
+        _band(axes, alphas, points, known, pair_label(pair))
     axes.axhline(0, color="#333333", lw=0.6)
     axes.set_xlabel("interpolation factor α")
     axes.set_ylabel("test error above the ends' mean")
     axes.set_title(title, loc="left")
+
+
+def _band(
+    axes: Axes, xs: Sequence[float], points: Sequence[Estimate], name: str, label: str
+) -> None:
+    """Draw means as a line and one standard deviation on both sides as a band."""
+    colour, mark = _LOOKS[name]
+    means = np.array([point.mean for point in points])
+    spreads = np.array([point.std or 0.0 for point in points])
+    axes.plot(xs, means, color=colour, marker=mark, label=label)
+    axes.fill_between(xs, means - spreads, means + spreads, color=colour, alpha=0.15, lw=0)
 
 
 def _small(outcomes: Outcomes) -> str:
