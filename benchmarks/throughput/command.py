@@ -71,7 +71,7 @@ def main(options: ThroughputOptions) -> int:
 
 def condense(measured: dict[str, Any], options: ThroughputOptions) -> dict[str, Any]:
     """Keeps of pytest-benchmark's report what the page needs."""
-    from benchmarks.results import git_commit, machine, versions
+    from benchmarks.harness.results import git_commit, machine, versions
 
     commit = git_commit()
     rows = [
@@ -109,7 +109,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    from benchmarks.tables import markdown
+    from benchmarks.pages.markdown import markdown
 
     if not any("ratio" in row for row in rows):
         keys = [key for key in rows[0] if key.endswith("_per_weight")]
@@ -126,7 +126,7 @@ def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def targets(rows: Sequence[dict[str, Any]]) -> str:
     """The rows that have a target, and whether it is reached."""
-    from benchmarks.tables import markdown
+    from benchmarks.pages.markdown import markdown
 
     aimed = sorted(
         (row for row in rows if row.get("target") is not None), key=lambda row: row["group"]

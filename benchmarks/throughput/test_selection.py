@@ -14,14 +14,13 @@ from torch import Tensor, nn
 import polarity as pol
 from benchmarks.throughput.memory import WORTH_WEIGHING, peak_bytes
 from benchmarks.throughput.pruners import AMOUNT, CALLS, Masked, TorchPruned, layers, plain
-from polarity.selection.top_k import keep_largest
 
 # Times faster than torch.nn.utils.prune, first round and at 80 % sparsity, from the targets.
 FASTER = {"25 M": (50, 18), "100 M": (100, 30)}
 SIZES = {"0.27 M": (3, 300), "25 M": (10, 1600), "100 M": (10, 3162)}
 GROWTH = {"1 M": (4, 500), "10 M": (4, 1581), "100 M": (10, 3162), "1 B": (40, 5000)}
 MOMENTS = {"first round": 1.0, "at 80 % sparsity": 0.2}
-AT_THE_LARGEST = ("selection alone", "lrr_step", "imp_prune", "cat + topk")
+AT_THE_LARGEST = ("lrr_step", "imp_prune", "cat + topk")
 ROUNDS = {"0.27 M": 25, "25 M": 7, "100 M": 3}
 LARGE = [
     "0.27 M",
@@ -146,22 +145,12 @@ def test_growth(device: torch.device, benchmark: Any, size: str) -> None:
         noted[f"{name}_extra_bytes_per_weight"] = None if extra is None else extra / total
 
     note("attach", lambda: pol.mask_weights(model), 0)
-    leaves = {name: target.stored[0].detach() for name, target in pol.find_targets(model).items()}
-    masks = {name: target.mask for name, target in pol.find_targets(model).items()}
-    note("selection", lambda: keep_largest(leaves, total - total // 5, masks), 0)
-    for mask in masks.values():
-        mask.fill_(True)
-    point = pol.RewindPoint({})
-    note("lrr_step", lambda: pol.lrr_step(model, AMOUNT, rewind=point), 2)
     note("masked_weight", lambda: _read_weights(model), 2)
-
-    def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        living = sum(int(mask.count_nonzero()) for mask in masks.values())
-        return (leaves, living - round(AMOUNT * living), masks), {}
-
-    benchmark.pedantic(keep_largest, setup=setup, rounds=3)
+    point = pol.RewindPoint({})
+    note("lrr_step", lambda: pol.lrr_step(model, AMOUNT, rewind=point), 0)
+    benchmark.pedantic(lambda: pol.lrr_step(model, AMOUNT, rewind=point), rounds=3)
     if benchmark.stats is not None:
-        noted["selection_nanoseconds_per_weight"] = 1e9 * benchmark.stats.stats.median / total
+        noted["lrr_step_nanoseconds_per_weight"] = 1e9 * benchmark.stats.stats.median / total
     benchmark.extra_info.update(
         what=size, weights=total, threads=torch.get_num_threads(), device=str(device), **noted
     )
