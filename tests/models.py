@@ -159,9 +159,17 @@ def half_signed_in(model: nn.Module) -> nn.Module:
     return pol.sign_in(half_masked(model), beta=0.5)
 
 
+def half_in_step(model: nn.Module) -> nn.Module:
+    """Mask half of every prunable weight, and enforce the masks in an optimizer's step."""
+    half_masked(model)
+    pol.enforce_in_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    return model
+
+
 # A parametrization that is added to the package is added here, and every invariant is tested.
 FORMS = [
     Form("masked", half_masked),
+    Form("in_step", half_in_step),
     Form("remembered", half_remembered, enforced=False),
     Form("sign_in", half_signed_in, same_parameters=False),
 ]

@@ -1,6 +1,7 @@
 """Masks enforced in the optimizer's step instead of in forward."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,25 +28,30 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     trained survivors are the same, bit for bit, as with the masks in forward. A Sign-In weight
     becomes :math:`m \odot v`, whose zeros are a fixed point.
 
-    While compiling, tracing, exporting or under ``torch.func`` the masks are in forward all the
-    same, and so they are in copies of the model, in weights that are frozen now, and wherever other
-    tensors take the place of the stored ones (``functional_call``, loading with ``assign=True``).
+    The masks stay in forward while compiling, tracing, exporting and under ``torch.func``; in
+    copies of the model; in weights that are frozen at the call or that ``optimizer`` does not hold;
+    and wherever other tensors take the place of the stored ones (``functional_call``, loading with
+    ``assign=True``, ``torch.__future__.set_swap_module_params_on_conversion``). ``merge`` and
+    ``sign_in`` end the enforcement of the weights that they replace.
 
-    What this cannot see is somebody else who writes to a weight between steps (an average copied
-    back, ``nn.init``, a mask changed by hand): call ``.project()`` on the handle afterwards.
-    ``load_state_dict`` of the model and every pruning call do so by themselves.
+    Pruning calls and ``load_state_dict`` are followed. Other writes between steps cannot be seen
+    (an average copied back, ``nn.init``, a mask changed by hand): call ``.project()`` on the handle
+    afterwards. An optimizer that is built later needs a call of its own after ``.remove()``, and so
+    does ``parametrize.remove_parametrizations`` without :func:`polarity.merge`. Hooks that a weight
+    had before see its gradient unmasked.
 
     Args:
-        model: a model with masks. Masks that are only remembered stay so.
+        model: a model with masks. Masks that are only remembered stay so. For one wrapped in
+            ``DistributedDataParallel``, call this after wrapping.
         optimizer: the optimizer that trains it, or a sequence of them.
 
     Returns:
         The :class:`StepEnforcement`, whose ``.remove()`` puts the masks back into forward.
 
     Raises:
-        ValueError: if the model carries no mask, if ``optimizer`` holds none of its masked weights,
-            or if its masks are enforced in a step already.
-        TypeError: if ``optimizer`` is no optimizer, nor a sequence of them.
+        ValueError: if the model carries no mask, if ``optimizer`` trains none of its masked
+            weights, or if one of them is enforced in a step already.
+        TypeError: if ``optimizer`` is neither an optimizer nor a sequence of them.
 
     Example:
         >>> import torch
@@ -61,16 +67,16 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         >>> handle.remove()
     """
     optimizers = _checked(optimizer)
-    targets = [target for target in attached(model).values() if target.stored[0].requires_grad]
+    found = attached(model)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
+    held = set().union(*(_parameters_of(each) for each in optimizers))
+    targets = [target for target in found.values() if _is_trained(target, held)]
     if not targets:
         raise ValueError(
-            f"{type(model).__name__} has no masked weights that train; call mask_weights first"
-        )
-    held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
-    if not any(id(leaf) in held for target in targets for leaf in target.stored):
-        raise ValueError(
-            f"optimizer={type(optimizers[0]).__name__} holds none of the {len(targets)} masked "
-            f"weights (the first is {targets[0].name!r}): was it built for another model?"
+            f"optimizer={type(optimizers[0]).__name__} trains none of the {len(found)} masked "
+            f"weights (the first is {next(iter(found))!r}): is it frozen, or was the optimizer "
+            "built for another model?"
         )
     for target in targets:
         if target.masking is not None and target.masking.in_step is not None:
@@ -78,7 +84,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
                 f"the mask of {target.name!r} is enforced in a step already: call remove() on the "
                 "handle of that call first"
             )
-    return StepEnforcement(model, optimizers, targets)
+    return StepEnforcement(optimizers, targets)
 
 
 class StepEnforcement:
@@ -97,93 +103,128 @@ class StepEnforcement:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
-        targets: Iterable[Target],
+        self, optimizers: Sequence[torch.optim.Optimizer], targets: Iterable[Target]
     ) -> None:
-        self._weights = [_KeptZero(target) for target in targets]
-        loaded = model.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
-            lambda *_: self.project()
-        )
-        stepped = [each.register_step_post_hook(lambda *_: self._zero()) for each in optimizers]
-        self._hooks: list[Any] = [loaded, *stepped]
+        self._weights = [_KeptZero(target, self) for target in targets]
+        self._hooks: list[Any] = []
+        for each in optimizers:
+            # Only what this optimizer writes: others may have their backward still to come.
+            held = _parameters_of(each)
+            mine = [weight for weight in self._weights if weight.is_among(held)]
+            self._hooks.append(each.register_step_post_hook(partial(_put_zeros_back, mine)))
         self.project()
 
     def project(self) -> None:
         """Zero what is stored outside the masks, NaN and infinity included."""
         for each in self._weights:
-            each.refresh()
-        self._zero()
+            each.project()
 
     def remove(self) -> None:
-        """Put the masks back into forward; calling it again does nothing."""
-        for each in (*self._weights, *self._hooks):
+        """Put the masks back into forward and remove every hook; further calls do nothing."""
+        for each in tuple(self._weights):
             each.remove()
-        self._weights, self._hooks = [], []
 
-    @torch.no_grad()
-    def _zero(self) -> None:
-        kept = [pair for each in self._weights for pair in each.pairs()]
-        if kept:
-            torch._foreach_mul_([bits for bits, _ in kept], [ones for _, ones in kept])
+    def _forget(self, weight: "_KeptZero") -> None:
+        """Go on without a weight; the last one takes the optimizers' hooks with it."""
+        self._weights.remove(weight)
+        if not self._weights:
+            for each in self._hooks:
+                each.remove()
+            self._hooks = []
 
 
 class _KeptZero:
     """One stored weight that is zero outside its mask between forward passes."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, owner: StepEnforcement) -> None:
         assert target.masking is not None
-        self._masking: MaskedWeight = target.masking
+        self._masking: MaskedWeight | None = target.masking
+        self._owner = owner
         self._leaves = target.stored
-        self._ones: list[Tensor] = []
+        # torch.utils.swap_tensors gives a parameter another dict, and leaves its hooks behind.
+        self._dicts = [leaf.__dict__ for leaf in self._leaves]
+        mask = self._masked_product if isinstance(target.masking, SignInMW) else self._masked
         self._hooks = [
-            leaf.register_hook(self._masked)  # type: ignore[no-untyped-call]
+            leaf.register_hook(mask)  # type: ignore[no-untyped-call]
             for leaf in self._leaves
         ]
         target.masking.in_step = self
 
     def covers(self, *stored: Tensor) -> bool:
         """Return whether these very tensors are kept zero, in plain eager mode."""
-        return (
-            all(one is other for one, other in zip(stored, self._leaves, strict=True))
-            and not torch.compiler.is_compiling()
-            and torch._C._get_tracing_state() is None
-            and not torch._C._are_functorch_transforms_active()
-        )
+        if (
+            torch.compiler.is_compiling()
+            or torch._C._get_tracing_state() is not None
+            or torch._C._are_functorch_transforms_active()
+        ):
+            return False
+        for given, leaf, attributes in zip(stored, self._leaves, self._dicts, strict=True):
+            if given is not leaf or given.__dict__ is not attributes:
+                return False
+        return True
 
-    def refresh(self) -> None:
-        """Take note of a mask that was changed: its bits as integers, which clear a NaN too."""
-        self._ones = [self._masking.mask.to(_integer(leaf)) for leaf in self._leaves]
+    def project(self) -> None:
+        """Zero what is stored outside the mask, which may be another one than before."""
+        assert self._masking is not None
+        # The bits are multiplied, as integers: that clears a NaN too.
+        self._ones = self._masking.mask.to(_integer(self._leaves[0]))
+        _put_zeros_back([self])
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return the bits of each leaf and the ones and zeros to multiply them by."""
-        if not self._masking.enforce:
+        if self._masking is None or not self._masking.enforce:
             return []
-        moved = self._leaves[0].device != self._ones[0].device
-        if moved or _integer(self._leaves[0]) != self._ones[0].dtype:  # model.to(…)
-            self.refresh()
-        bits = [leaf.detach().view(_integer(leaf)) for leaf in self._leaves]
-        return list(zip(bits, self._ones, strict=True))
+        first = self._leaves[0]
+        if first.device != self._ones.device or _integer(first) != self._ones.dtype:  # model.to(…)
+            self._ones = self._masking.mask.to(_integer(first))
+        return [(leaf.detach().view(_integer(leaf)), self._ones) for leaf in self._leaves]
+
+    def is_among(self, parameters: set[int]) -> bool:
+        """Return whether an optimizer of these parameters writes to this weight."""
+        return any(id(leaf) in parameters for leaf in self._leaves)
 
     def remove(self) -> None:
-        for hook in self._hooks:
+        """Put the mask back into forward, and keep hold of no tensor."""
+        for hook, leaf in zip(self._hooks, self._leaves, strict=True):
             hook.remove()
-        self._hooks, self._leaves = [], ()
-        if self._masking.in_step is self:
+            if not leaf._backward_hooks:
+                leaf._backward_hooks = None
+        if self._masking is not None and self._masking.in_step is self:
             self._masking.in_step = None
+        self._hooks, self._leaves, self._masking = [], (), None
+        del self._ones, self._dicts
+        self._owner._forget(self)
 
     def _masked(self, gradient: Tensor) -> Tensor | None:
-        """Mask a gradient. Where m = v = 0 first derivatives of m ⊙ v are zero by themselves."""
-        if not self._masking.enforce:
-            return None
-        if isinstance(self._masking, SignInMW) and not torch.is_grad_enabled():
-            return None
-        return gradient * self._masking.mask
+        masking = self._masking
+        return gradient * masking.mask if masking is not None and masking.enforce else None
+
+    def _masked_product(self, gradient: Tensor) -> Tensor | None:
+        """Mask second derivatives; where m = v = 0 the first ones of m ⊙ v are zero anyway."""
+        return self._masked(gradient) if torch.is_grad_enabled() else None
+
+
+@torch.no_grad()
+def _put_zeros_back(weights: Iterable[_KeptZero], *_: object) -> None:
+    """Zero what is stored outside the masks, all weights in one call (a hook after a step)."""
+    kept = [pair for each in weights for pair in each.pairs()]
+    if kept:
+        torch._foreach_mul_([bits for bits, _ in kept], [ones for _, ones in kept])
 
 
 def _integer(leaf: Tensor) -> torch.dtype:
     return INTEGER_OF.get(leaf.dtype, leaf.dtype)
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(each) for group in optimizer.param_groups for each in group["params"]}
+
+
+def _is_trained(target: Target, held: set[int]) -> bool:
+    """Whether an optimizer trains all that a weight is stored as, seen through the mask first."""
+    return target.chain[0] is target.masking and all(
+        leaf.requires_grad and id(leaf) in held for leaf in target.stored
+    )
 
 
 def _checked(optimizer: Optimizers) -> list[torch.optim.Optimizer]:

@@ -17,8 +17,8 @@ class InStep(Protocol):
         """Return whether these very tensors are kept zero, and their gradients are masked."""
         ...
 
-    def refresh(self) -> None:
-        """Take note of a mask that was changed."""
+    def project(self) -> None:
+        """Zero what is stored outside the mask, which may be another one than before."""
         ...
 
     def remove(self) -> None:
@@ -110,7 +110,13 @@ class MaskedWeight(nn.Module):
         for leaf in leaves:
             zero_outside_(leaf, self.mask)
         if self.in_step is not None:
-            self.in_step.refresh()
+            self.in_step.project()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Load the mask, after the stored weight, which is zero outside it where it must be."""
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.in_step is not None:
+            self.in_step.project()
 
     def get_extra_state(self) -> Tensor:
         """Return ``enforce`` as a 0-dim bool tensor, the form every checkpoint format can hold."""
