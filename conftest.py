@@ -12,7 +12,8 @@ import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
-collect_ignore = ["docs/conf.py"]
+# Configuration, and scripts that tests/docs runs as a user would; neither is a module of tests.
+collect_ignore = ["docs/conf.py", "docs/examples", "docs/gallery", "docs/_build"]
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
