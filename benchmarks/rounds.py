@@ -134,7 +134,9 @@ def _next_ticket(
     signs: tuple[Any, ...],
     generator: torch.Generator,
 ) -> Record:
-    # `standard` lets pruned weights live again, so only a density of the whole model is meaningful.
+    # `standard` gives pruned weights back: that takes their values from before, and only a density
+    # of the whole model is meaningful.
+    trained = pol.RewindPoint.capture(model)
     pruned = pol.imp_prune(model, density=config.prune_base**number, scope=config.prune_scope)
     if not config.keep_rest:
         start.restore_weights(model, only="unmasked")
@@ -143,6 +145,7 @@ def _next_ticket(
         config.strategy,
         signs or None,
         init=start,
+        trained=trained,
         scope=config.sign_scope,
         mix=config.mix,
         generator=generator,

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.models_for_tests import Kind, seeded
+from polarity import deploy
+from tests.laws.refusals import fingerprint
+from tests.models import Kind, seeded
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -57,7 +59,7 @@ def leaf_and_mask(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         for chain in getattr(module, "parametrizations", {}).values():
             if isinstance(chain[0], pol.MaskedWeight):
                 leaves = [p for name, p in chain.named_parameters(recurse=False)]
-                pairs |= {id(leaf): (leaf, chain[0].mask) for leaf in leaves}
+                pairs |= {id(leaf): (leaf, chain[0].mask != 0) for leaf in leaves}
     return list(pairs.values())
 
 
@@ -87,3 +89,34 @@ def outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 def full_precision() -> AbstractContextManager[None]:
     """Keep cuDNN from rounding float32 to TF32, so that a GPU can be compared with a CPU."""
     return torch.backends.cudnn.flags(allow_tf32=False)
+
+
+def everything_of(model: nn.Module) -> list[Any]:
+    """Bytes, identities, modes, classes and gradients of a model, and torch's random state."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    return [
+        [(n, id(m), type(m), m.training, m._forward_hooks) for n, m in model.named_modules()],
+        [(n, id(p), p.requires_grad, p._version) for n, p in tensors.items()],
+        fingerprint({n: p.grad for n, p in tensors.items() if p.grad is not None}),
+        fingerprint(dict(model.named_buffers())),
+        fingerprint(model.state_dict()),
+        fingerprint(torch.get_rng_state()),
+    ]
+
+
+def sparse_wins(dense, sparse):
+    """Measure nothing: the sparse product is twice as fast."""
+    dense(), sparse()
+    return 2.0, 1.0
+
+
+def dense_wins(dense, sparse):
+    return 1.0, 2.0
+
+
+def swapped_modules(model: nn.Module) -> list[str]:
+    return [n for n, each in model.named_modules() if isinstance(each, deploy.SparseLinear)]
+
+
+def reasons(report: deploy.CompressReport) -> dict[str, str]:
+    return {layer.name: layer.reason for layer in report}

@@ -17,7 +17,7 @@ from tests.helpers import (
     train,
     train_step,
 )
-from tests.models_for_tests import Tied, half_masked, half_remembered, noise, seeded
+from tests.models import Tied, half_masked, half_remembered, noise, seeded
 
 INPUTS = noise(6, 2, 4, 4)(torch.Generator().manual_seed(2))
 

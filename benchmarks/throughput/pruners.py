@@ -60,9 +60,6 @@ class Masked:
     def lrr_step(self) -> None:
         pol.lrr_step(self.model, AMOUNT, rewind=self.start)
 
-    def imp_prune_for_good(self) -> None:
-        pol.imp_prune(self.model, AMOUNT, park=False)
-
     def select(self) -> None:
         weights = {str(at): chain.original.detach() for at, chain in enumerate(self.chains)}
         masks = {str(at): chain[0].mask for at, chain in enumerate(self.chains)}
@@ -94,7 +91,6 @@ CALLS: dict[str, Callable[[Masked], None]] = {
     "selection alone": Masked.select,
     "lrr_step": Masked.lrr_step,
     "imp_prune": Masked.imp_prune,
-    "imp_prune, park=False": Masked.imp_prune_for_good,
     "imp_prune with rewinding": Masked.imp_prune_with_rewinding,
     "cat + topk": Masked.topk,
     "cat + kthvalue": Masked.kthvalue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,6 @@ from torch.nn import functional as F
 
 import polarity as pol
 from benchmarks.throughput.workloads import WORKLOADS
-from polarity.deploy.csr import csr_linear, encode
 
 # From the table of targets: how many times faster than dense in its best layout.
 TARGETS = {0.9: 1 / 1.8, 0.95: 1 / 3.5, 0.99: 1 / 12}
@@ -22,7 +22,7 @@ SHAPES = {  # features out and in, rows
     "4096x4096, 64 rows": (4096, 4096, 64),
     "4096x4096, 1 row": (4096, 4096, 1),
 }
-FORMS = ("polarity, feature-major", "polarity, usual order", "F.linear with a CSR weight")
+FORMS = ("polarity", "F.linear with a CSR weight")
 LAYERS = [
     pytest.param(name, marks=() if name.endswith("384, 64 rows") else pytest.mark.large)
     for name in SHAPES
@@ -63,14 +63,13 @@ def test_a_linear_layer(
     linear = nn.Linear(inputs, outputs)
     thinned_(linear, sparsity).to(device)
     x = torch.randn(rows, inputs, device=device)
-    matrix, shape = encode(linear.weight), (outputs, inputs)
-    given = x.t().contiguous().t() if form == FORMS[0] else x
-    weight = torch.sparse_csr_tensor(matrix.crow, matrix.col, matrix.values, shape)
+    layer = copy.deepcopy(linear)
+    pol.deploy.compress(layer, x, break_even=1.0, measure=lambda dense, sparse: (2.0, 1.0))
+    matrix = layer.crow_indices, layer.col_indices, layer.values
+    weight = torch.sparse_csr_tensor(*matrix, (outputs, inputs))
 
     def sparse() -> Tensor:
-        if form == FORMS[2]:
-            return F.linear(given, weight, linear.bias)
-        return csr_linear(given, matrix, linear.bias, shape, feature_major=form == FORMS[0])
+        return layer(x) if form == FORMS[0] else F.linear(x, weight, linear.bias)
 
     ways = dense_ways(linear, x)
     usual, turned = pol.deploy.time_in_turns(*ways.values())
@@ -82,7 +81,7 @@ def test_a_linear_layer(
         what=f"{form}, {sparsity:.0%} pruned",
         against=best,
         target=TARGETS[sparsity] if form == FORMS[0] else None,
-        density=matrix.values.numel() / linear.weight.numel(),
+        density=layer.values.numel() / linear.weight.numel(),
     )
 
 

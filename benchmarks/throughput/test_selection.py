@@ -21,7 +21,7 @@ FASTER = {"25 M": (50, 18), "100 M": (100, 30)}
 SIZES = {"0.27 M": (3, 300), "25 M": (10, 1600), "100 M": (10, 3162)}
 GROWTH = {"1 M": (4, 500), "10 M": (4, 1581), "100 M": (10, 3162), "1 B": (40, 5000)}
 MOMENTS = {"first round": 1.0, "at 80 % sparsity": 0.2}
-AT_THE_LARGEST = ("selection alone", "lrr_step", "imp_prune, park=False", "cat + topk")
+AT_THE_LARGEST = ("selection alone", "lrr_step", "imp_prune", "cat + topk")
 ROUNDS = {"0.27 M": 25, "25 M": 7, "100 M": 3}
 LARGE = [
     "0.27 M",

@@ -4,6 +4,7 @@ The public names are listed in ``__all__``; ``help(polarity.imp_prune)`` and the
 """
 
 from polarity import densities, deploy, scores
+from polarity._bits.random import VERSION as _DRAWS_VERSION
 from polarity.analysis import (
     ErrorBarrier,
     FlipReport,
@@ -16,8 +17,8 @@ from polarity.analysis import (
     sign_flips,
 )
 from polarity.attach.checkpoint import load, save
-from polarity.attach.masking import density, load_masks, mask_shortcut, masks, sparsity
-from polarity.attach.masks import mask_weights
+from polarity.attach.enforce import StepEnforcement, enforce_in_step
+from polarity.attach.masks import density, load_masks, mask_weights, masks, sparsity
 from polarity.attach.merge import dense_state_dict, merge
 from polarity.attach.norm_alpha import norm_alpha, set_norm_alpha
 from polarity.attach.norms import interpolate_norms
@@ -35,6 +36,8 @@ from polarity.targets.search import find_targets
 from polarity.tickets.signed_mask import SignedMask, signed_mask
 
 __version__ = "0.1.0"
+# Another version draws other signs, masks and scores from the same seed.
+__draws_version__ = _DRAWS_VERSION
 
 __all__ = [
     "Delta",
@@ -51,10 +54,12 @@ __all__ = [
     "SignReport",
     "SignTracker",
     "SignedMask",
+    "StepEnforcement",
     "dense_state_dict",
     "densities",
     "density",
     "deploy",
+    "enforce_in_step",
     "error_barrier",
     "find_targets",
     "frobenius_decay",
@@ -65,7 +70,6 @@ __all__ = [
     "load",
     "load_masks",
     "lrr_step",
-    "mask_shortcut",
     "mask_weights",
     "masks",
     "merge",

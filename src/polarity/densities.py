@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from polarity._checks import check_finite, check_fraction
-from polarity.targets.prunable import masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["balanced", "erk", "uniform"]

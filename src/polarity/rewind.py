@@ -169,14 +169,18 @@ class RewindPoint:
                 raise ValueError(f"the rewind point holds {name!r}, which the model lacks")
 
 
-def weights_of(init: "RewindPoint | Mapping[str, Tensor]") -> Mapping[str, Tensor]:
+def weights_of(
+    given: "RewindPoint | Mapping[str, Tensor]", parameter: str = "init"
+) -> Mapping[str, Tensor]:
     """Return ``{name: tensor}`` of a rewind point or of a plain mapping.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: if it is neither; ``parameter`` is what the error calls it.
     """
-    if isinstance(init, RewindPoint):
-        return init.weights
-    if isinstance(init, Mapping):
-        return init
-    raise TypeError(f"init must be a RewindPoint or {{name: tensor}}, got {type(init).__name__}")
+    if isinstance(given, RewindPoint):
+        return given.weights
+    if isinstance(given, Mapping):
+        return given
+    raise TypeError(
+        f"{parameter} must be a RewindPoint or {{name: tensor}}, got {type(given).__name__}"
+    )

@@ -7,7 +7,7 @@ from torch import nn
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models_for_tests import seeded
+from tests.models import seeded
 
 
 def conv_net() -> nn.Module:
@@ -164,12 +164,14 @@ def test_interpolated_norms_take_their_trained_values():
 
 def test_loader_batches_and_other_inputs():
     pairs = [(x, torch.zeros(len(x))) for x in batches()]
-    one, other, third = conv_net(), conv_net(), conv_net()
+    one, other, third, fourth, fifth = (conv_net() for _ in range(5))
     pol.recalibrate_batch_norm(one, batches())
     pol.recalibrate_batch_norm(other, iter(pairs))
     dicts = [{"image": x} for x in batches()]
     pol.recalibrate_batch_norm(third, dicts, forward=lambda net, batch: net(batch["image"]))
-    for model in (other, third):
+    pol.recalibrate_batch_norm(fourth, [{"input": x} for x in batches()])
+    pol.recalibrate_batch_norm(fifth, [((x,), torch.zeros(len(x))) for x in batches()])
+    for model in (other, third, fourth, fifth):
         assert all(map(torch.equal, statistics(one), statistics(model)))
 
 

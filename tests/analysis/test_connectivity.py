@@ -7,7 +7,7 @@ from torch import nn
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models_for_tests import half_masked, random_masks, seeded
+from tests.models import half_masked, random_masks, seeded
 
 HIDDEN = 4
 SWAP = torch.tensor([0, 2, 1, 3])
@@ -301,12 +301,11 @@ def test_bad_input_is_named():
     short = {name: value for name, value in state.items() if name != "3.bias"}
     for options, message in (
         ({"points": 1}, "points=1"),
-        ({"points": 2.0}, "points=2.0"),
         ({"bn": "ours"}, "bn='ours'"),
         ({}, "give batches="),
         ({"batches": iter([1])}, "read once only"),
         ({"batches": []}, "batches is empty"),
-        ({"model": mlp(False), "a": short}, "state_a lacks '3.bias'"),
+        ({"model": mlp(False), "a": short}, "state_a is missing '3.bias'"),
         ({"model": mlp(False), "b": {**state, "x": torch.ones(1)}}, "state_b holds 'x'"),
         (
             {"model": mlp(False), "b": {**state, "3.bias": torch.ones(9)}},
@@ -317,8 +316,12 @@ def test_bad_input_is_named():
             call(**options)
     with pytest.raises(TypeError, match="state_b must be"):
         call(b=3)
-    with pytest.raises(TypeError, match="evaluate must be callable"):
+    with pytest.raises(TypeError, match="evaluate=3 is an int, expected a function"):
         call(evaluate=3)
+    with pytest.raises(TypeError, match=r"points=2\.0 is a float"):
+        call(points=2.0)
+    with pytest.raises(TypeError, match="generator=3"):
+        call(generator=3, batches=[1])
 
 
 def drift(seed_counts: bool):

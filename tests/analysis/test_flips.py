@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from tests.models_for_tests import Tied, random_masks, seeded
+from tests.models import Tied, random_masks, seeded
 
 
 def mlp(seed: int = 0) -> nn.Module:
@@ -140,10 +140,10 @@ def test_nothing_is_changed():
 @pytest.mark.parametrize(
     ("before", "after", "masks", "message"),
     [
-        ({}, {"w": torch.ones(2)}, None, "before lacks 'w'"),
+        ({}, {"w": torch.ones(2)}, None, "before is missing 'w'"),
         ({"w": torch.ones(2)}, {"w": torch.ones(3)}, None, r"before holds 'w' in shape \(2,\)"),
         ({"w": torch.ones(2)}, {}, None, "nothing to compare"),
-        ({"w": torch.ones(2)}, {}, {"w": torch.ones(2)}, "after lacks 'w'"),
+        ({"w": torch.ones(2)}, {}, {"w": torch.ones(2)}, "after is missing 'w'"),
         ({"w": torch.ones(2)}, {"w": torch.ones(2)}, {"w": torch.ones(3)}, "masks holds 'w'"),
         ({"w": torch.ones(2)}, {"w": torch.ones(2)}, {"w": torch.full((2,), 0.5)}, "'w'.*zeros"),
         ({"w": torch.ones(2)}, {"w": torch.ones(2).long()}, {"w": torch.ones(2)}, "after holds"),

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models_for_tests import Recurrent, SelfAttention, Tied, half_masked, random_masks, seeded
+from tests.models import Recurrent, SelfAttention, Tied, half_masked, random_masks, seeded
 
 pytest.importorskip("scipy")
 
@@ -185,6 +185,47 @@ def test_the_model_and_the_random_state_are_left_as_they_were(mode):
     assert all(module.training == mode for module in model.modules())
 
 
+class Jitter(nn.Module):
+    """Draws in evaluation mode, and uses nothing of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0 * torch.rand_like(x)
+
+
+def test_what_a_model_and_its_data_draw_is_not_seen_outside():
+    model, (batch,) = nn.Sequential(Jitter(), mlp()), data(4, sizes=(7,))
+    reference, random_state = sharp(mlp(), [batch]), torch.get_rng_state()
+    drawn = (batch for _ in map(torch.rand, [3]))
+    assert sharp(model, drawn) == pytest.approx(reference, **CLOSE)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_it_is_the_same_where_the_caller_records_no_gradients(off):
+    model, batches = mlp(), data(4)
+    with off():
+        value = sharp(model, batches)
+    assert value == sharp(model, batches)
+
+
+def test_the_input_may_be_several_arguments():
+    class Summed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+            return self.inner(x + shift)
+
+    batches = data(4)
+    model = Summed()
+    expected = sharp(mlp(), [(x + 0.5, y) for x, y in batches])
+    shift = torch.tensor(0.5)  # float32, as a data loader would give it
+    for pair in (lambda x: (x, shift), lambda x: {"x": x, "shift": shift}):
+        value = sharp(model, [(pair(x), y) for x, y in batches])
+        assert value == pytest.approx(expected, **CLOSE)
+
+
 def test_the_start_vector_comes_from_the_generator_and_hardly_matters():
     model, batches = mlp(), data(4)
     values = [
@@ -264,6 +305,7 @@ def test_bad_input_is_named():
     for options, message in (
         ({"bn": "train"}, "bn='train'"),
         ({"tolerance": 0}, "tolerance=0"),
+        ({"max_iterations": 0}, "max_iterations=0"),
         ({"loss_fn": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
         ({"loss_fn": lambda output, _: output}, "must give a 0-dim"),
         ({"parameters": "x"}, "parameters='x'"),
@@ -272,9 +314,11 @@ def test_bad_input_is_named():
             sharp(model, batches, **options)
     with pytest.raises(ValueError, match="batches is empty"):
         sharp(model, [])
+    with pytest.raises(TypeError, match="generator=3"):
+        sharp(model, batches, generator=3)
     with pytest.raises(TypeError, match="pairs"):
         sharp(model, [torch.ones(2, 4)])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="loss_fn must be callable"):
+    with pytest.raises(TypeError, match="loss_fn=3 is an int, expected a function"):
         sharp(model, batches, loss_fn=3)
     with pytest.raises(ValueError, match="no parameter that requires gradients"):
         sharp(mlp().requires_grad_(False), batches)

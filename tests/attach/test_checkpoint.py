@@ -12,15 +12,7 @@ from torch.nn.utils import parametrize
 
 import polarity as pol
 from tests.helpers import outputs, plain_state, same_state, train, train_step
-from tests.models_for_tests import (
-    Recurrent,
-    SelfAttention,
-    Tied,
-    half_masked,
-    half_remembered,
-    noise,
-    seeded,
-)
+from tests.models import Recurrent, SelfAttention, Tied, half_masked, half_remembered, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:
@@ -118,7 +110,7 @@ def test_the_file_is_plain_safetensors_under_the_state_dict_keys(tmp_path: Path)
     pol.save(model, tmp_path / "a.safetensors")
     held = safetensors.torch.load_file(tmp_path / "a.safetensors")
     assert held.keys() == model.state_dict().keys()
-    assert held["0.parametrizations.weight.0.mask"].dtype == torch.bool
+    assert held["0.parametrizations.weight.0.mask"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -141,7 +133,7 @@ def test_the_strategy_standard_is_remembered_by_the_file(tmp_path: Path) -> None
     model = pol.mask_weights(small())
     start = pol.RewindPoint.capture(model)
     pol.imp_prune(model, density=0.3)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     pol.save(model, tmp_path / "a.safetensors")
     fresh = pol.load(small(5), tmp_path / "a.safetensors")
     assert torch.equal(fresh[0].weight, model[0].weight)
@@ -151,7 +143,9 @@ def test_the_strategy_standard_is_remembered_by_the_file(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["state_dict", "file"])
-def test_loading_forgets_what_pruning_had_set_aside(how: str, tmp_path: Path) -> None:
+def test_after_loading_the_values_of_the_checkpoint_have_the_signs(
+    how: str, tmp_path: Path
+) -> None:
     """An unpruned checkpoint loaded after a pruning: its own values decide, not the old ones."""
     model, unpruned = pol.mask_weights(small()), pol.mask_weights(small())
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import outputs, plain_state, same_state, train, train_step
-from tests.models_for_tests import Recurrent, SelfAttention, Tied, half_masked, noise, seeded
+from tests.models import Recurrent, SelfAttention, Tied, half_masked, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:
@@ -237,7 +237,7 @@ def test_merging_a_remembered_mask_keeps_every_weight() -> None:
     model = pol.mask_weights(small())
     start = pol.RewindPoint.capture(model)
     pol.imp_prune(model, density=0.4)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     output = outputs(model, INPUTS)
     assert torch.equal(outputs(pol.merge(model), INPUTS), output)
     assert pol.density(model) == 1.0

@@ -13,8 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import polarity as pol
 from polarity.attach.norms import attached_norms
 from tests.helpers import plain_state, same_state
-from tests.models_for_tests import seeded
-from tests.norms_for_tests import EVERY_NET, NETS, X, alphas, generator, gradients, moved, pair
+from tests.models import EVERY_NET, NETS, X, alphas, generator, gradients, moved, pair, seeded
 
 
 @EVERY_NET

@@ -11,8 +11,7 @@ from torch import nn
 import polarity as pol
 from polarity.attach.norms import attached_norms
 from tests.helpers import plain_state, same_state
-from tests.models_for_tests import seeded
-from tests.norms_for_tests import NETS, X, alphas, generator, moved, pair
+from tests.models import NETS, X, alphas, generator, moved, pair, seeded
 
 
 def test_every_norm_of_torch_and_its_subclasses_are_found() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.models_for_tests import random_masks, seeded
+from tests.models import random_masks, seeded
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 

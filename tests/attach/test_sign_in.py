@@ -10,7 +10,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import plain_state, same_state, train, train_step
-from tests.models_for_tests import Tied, random_masks, seeded
+from tests.models import Tied, random_masks, seeded
 
 INPUTS = (torch.randn(8, 6, generator=torch.Generator().manual_seed(3)),)
 

@@ -12,23 +12,15 @@ from torch.nn.utils import prune
 
 import polarity as pol
 from polarity import deploy
-from tests.deploy_models import (
-    dense_wins,
-    mlp,
-    reasons,
-    sparse_wins,
-    swapped_modules,
-    thinned,
-    x_of,
-)
+from tests.helpers import dense_wins, reasons, sparse_wins, swapped_modules
 from tests.laws.refusals import fingerprint
-from tests.models_for_tests import Recurrent, Tied, light_vit, noise
+from tests.models import Recurrent, Tied, light_vit, noise, thin_mlp, thinned, x_of
 
 NOT_CALLED = "not called (its weight may be read directly)"
 
 
 def test_the_two_things_measured_compute_the_same():
-    model, seen = mlp(), []
+    model, seen = thin_mlp(), []
 
     def compare(dense, sparse):
         seen.extend(zip(dense(), sparse(), strict=True))
@@ -53,7 +45,7 @@ def test_the_default_measure_times_both_in_turns():
 
 
 def test_what_is_slower_or_hardly_faster_stays_the_same_object():
-    model = mlp()
+    model = thin_mlp()
     before = [(id(p), fingerprint(p)) for p in model.parameters()]
     report = deploy.compress(model, x_of(4, 6), measure=dense_wins)
     assert set(reasons(report).values()) == {"slower"}
@@ -70,7 +62,7 @@ def test_a_layer_above_break_even_is_not_measured():
     def never(dense, sparse):
         raise AssertionError("measured")
 
-    model = mlp(density=0.5)
+    model = thin_mlp(density=0.5)
     report = deploy.compress(model, x_of(4, 6), measure=never)
     assert reasons(report) == dict.fromkeys(
         ("0.weight", "2.weight"), "density 0.5 is above break_even=0.4, not measured"
@@ -79,7 +71,7 @@ def test_a_layer_above_break_even_is_not_measured():
 
 
 def test_a_report_has_a_line_for_every_layer():
-    model = nn.Sequential(mlp(), nn.Linear(3, 2))
+    model = nn.Sequential(thin_mlp(), nn.Linear(3, 2))
     report = deploy.compress(model, x_of(2, 4, 6), measure=sparse_wins)
     assert [layer.name for layer in report] == ["0.0.weight", "0.2.weight", "1.weight"]
     first = report.layers[0]
@@ -93,15 +85,15 @@ def test_a_report_has_a_line_for_every_layer():
 
 
 def test_the_report_is_printed_only_when_asked_for(capsys):
-    deploy.compress(mlp(), x_of(1, 6), measure=sparse_wins)
+    deploy.compress(thin_mlp(), x_of(1, 6), measure=sparse_wins)
     assert capsys.readouterr().out == ""
-    report = deploy.compress(mlp(), x_of(1, 6), measure=sparse_wins, verbose=True)
+    report = deploy.compress(thin_mlp(), x_of(1, 6), measure=sparse_wins, verbose=True)
     assert capsys.readouterr().out == f"{report}\n"
 
 
 @pytest.mark.parametrize("measure", [sparse_wins, dense_wins])
 def test_modes_gradients_random_state_and_hooks_are_what_they_were(measure):
-    model = nn.Sequential(mlp(), nn.Dropout(0.5), nn.BatchNorm1d(3)).train()
+    model = nn.Sequential(thin_mlp(), nn.Dropout(0.5), nn.BatchNorm1d(3)).train()
     model[0].eval()
     modes = [module.training for module in model.modules()]
     random = torch.get_rng_state()
@@ -113,31 +105,28 @@ def test_modes_gradients_random_state_and_hooks_are_what_they_were(measure):
     assert [name for name, each in model.named_modules() if "forward" in vars(each)] == []
 
 
-def test_linear_layers_hand_on_feature_major_only_to_each_other():
+def test_swapped_layers_in_a_row_compute_the_same_and_return_contiguous_outputs():
     chain = [nn.Linear(6, 9), nn.GELU(), nn.Dropout(0.1), nn.Linear(9, 7), nn.Flatten(0)]
     model = thinned(nn.Sequential(*chain, nn.Linear(28, 5), nn.Tanh(), nn.Linear(5, 2)))
     x = x_of(4, 6)
     expected = model(x)
-    deploy.compress(model, x, measure=sparse_wins)
-    flags = {n: m.feature_major for n, m in model.named_modules() if hasattr(m, "feature_major")}
-    assert flags == {"0": True, "3": False, "5": True, "7": False}
-    assert not model[0](x).is_contiguous()
+    assert len(deploy.compress(model, x, measure=sparse_wins).swapped) == 4
     torch.testing.assert_close(model(x), expected)
+    for rows in ((1, 6), (4, 6), (100, 6), (3, 5, 6)):
+        assert model[0](x_of(*rows)).is_contiguous()
 
 
-def test_a_partner_that_stays_dense_is_given_the_usual_order_and_measured_so():
+def test_each_layer_is_measured_once_and_decides_for_itself():
     model = thinned(nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7)))
     seen = []
 
     def second_loses(dense, sparse):
-        y = sparse()[0]
-        seen.append((y.shape[-1], y.is_contiguous()))
-        return (2.0, 1.0) if y.shape[-1] == 9 else (1.0, 2.0)
+        seen.append(sparse()[0].shape[-1])
+        return (2.0, 1.0) if seen[-1] == 9 else (1.0, 2.0)
 
     report = deploy.compress(model, x_of(4, 6), measure=second_loses)
-    assert seen == [(9, False), (7, True), (9, True)]
+    assert seen == [9, 7]
     assert report.swapped == ("0.weight",)
-    assert model[0](x_of(4, 6)).is_contiguous()
 
 
 def test_layers_whose_weight_is_read_but_not_called_stay_dense():
@@ -218,7 +207,6 @@ def test_a_module_in_several_places_is_swapped_in_all():
     assert report.layers[0].rows == (4, 4)
     assert report.layers[0].dense_seconds == 4.0  # two calls, 2 s each
     assert model[0] is model[2] is keep[0]
-    assert not shared.feature_major
     torch.testing.assert_close(model(x), expected)
 
 
@@ -250,7 +238,7 @@ def test_what_may_be_more_than_a_linear_map_stays_dense():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_on_cpu_stays_dense(dtype):
-    report = deploy.compress(mlp().to(dtype), x_of(2, 6).to(dtype), measure=sparse_wins)
+    report = deploy.compress(thin_mlp().to(dtype), x_of(2, 6).to(dtype), measure=sparse_wins)
     name = str(dtype).removeprefix("torch.")
     assert set(reasons(report).values()) == {f"PyTorch has no sparse product in {name} on cpu"}
 
@@ -258,9 +246,9 @@ def test_half_precision_on_cpu_stays_dense(dtype):
 def test_autocast_stays_dense_and_a_swapped_layer_minds_it():
     x = x_of(4, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        report = deploy.compress(mlp(), x, measure=sparse_wins)
+        report = deploy.compress(thin_mlp(), x, measure=sparse_wins)
     assert set(reasons(report).values()) == {"called under autocast"}
-    plain, model = mlp(), mlp()
+    plain, model = thin_mlp(), thin_mlp()
     deploy.compress(model, x, measure=sparse_wins)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model(x), plain(x))
@@ -269,9 +257,9 @@ def test_autocast_stays_dense_and_a_swapped_layer_minds_it():
 
 
 def test_no_rows_and_weights_that_are_not_finite_stay_dense():
-    report = deploy.compress(mlp(), torch.zeros(0, 6), measure=sparse_wins)
+    report = deploy.compress(thin_mlp(), torch.zeros(0, 6), measure=sparse_wins)
     assert set(reasons(report).values()) == {"called with no rows"}
-    model = mlp()
+    model = thin_mlp()
     with torch.no_grad():
         model[2].weight[0, 0] = math.inf
     report = deploy.compress(model, x_of(2, 6), measure=sparse_wins)
@@ -304,9 +292,9 @@ def test_masks_and_factors_have_to_be_merged_first():
         with pytest.raises(ValueError, match=r"call polarity.merge\(model\) first"):
             deploy.compress(model, x, measure=sparse_wins)
         assert fingerprint(model.state_dict()) == before
-    merged = pol.merge(pol.mask_weights(mlp()))
+    merged = pol.merge(pol.mask_weights(thin_mlp()))
     assert deploy.compress(merged, x, measure=sparse_wins).swapped == ("0.weight", "2.weight")
-    theirs = mlp()
+    theirs = thin_mlp()
     prune.random_unstructured(theirs[0], "weight", amount=0.5)
     with pytest.raises(ValueError, match=r"0.weight still has a mask of torch.nn.utils.prune"):
         deploy.compress(theirs, x, measure=sparse_wins)
@@ -324,7 +312,7 @@ def test_masks_and_factors_have_to_be_merged_first():
     ],
 )
 def test_bad_arguments_are_named(arguments, error, part):
-    model = mlp()
+    model = thin_mlp()
     with pytest.raises(error) as raised:
         deploy.compress(model, x_of(4, 6), **arguments)
     assert part in str(raised.value)
@@ -338,7 +326,7 @@ def test_models_that_cannot_be_compressed_are_refused():
         deploy.compress(nn.ReLU(), x_of(4, 6))
     with pytest.raises(ValueError, match=r"weight is lazy"):
         deploy.compress(nn.LazyLinear(3), x_of(4, 6))
-    model = mlp()
+    model = thin_mlp()
     deploy.compress(model, x_of(4, 6), measure=sparse_wins)
     with pytest.raises(ValueError, match="expected its last dimension to be in_features=6"):
         model(x_of(2, 12))
@@ -349,7 +337,7 @@ def test_models_that_cannot_be_compressed_are_refused():
         deploy.restore(nn.Sequential(nn.ReLU()), state)
     del state["0.values"]
     with pytest.raises(ValueError, match=r"0.values is missing"):
-        deploy.restore(mlp(), state)
+        deploy.restore(thin_mlp(), state)
 
 
 def test_whatever_fails_the_model_is_left_as_it_was():
@@ -358,7 +346,7 @@ def test_whatever_fails_the_model_is_left_as_it_was():
 
         def __init__(self):
             super().__init__()
-            self.inner, self.calls = mlp(), 0
+            self.inner, self.calls = thin_mlp(), 0
 
         def forward(self, x):
             self.calls += 1
@@ -369,8 +357,8 @@ def test_whatever_fails_the_model_is_left_as_it_was():
 
     for model, measure, error in (
         (Unsteady(), sparse_wins, ValueError),
-        (mlp(), broken, OSError),
-        (mlp(), sparse_wins, RuntimeError),
+        (thin_mlp(), broken, OSError),
+        (thin_mlp(), sparse_wins, RuntimeError),
     ):
         inputs = x_of(4, 7) if error is RuntimeError else x_of(4, 6)
         leaves = [id(p) for p in model.parameters()]
@@ -388,7 +376,7 @@ def test_whatever_fails_the_model_is_left_as_it_was():
 
 @pytest.mark.gpu
 def test_on_a_gpu():
-    model, x = mlp().cuda(), x_of(4, 6).cuda()
+    model, x = thin_mlp().cuda(), x_of(4, 6).cuda()
     expected = model(x)
     report = deploy.compress(model, x, measure=sparse_wins)
     assert report.swapped == ("0.weight", "2.weight")

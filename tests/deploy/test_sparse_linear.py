@@ -13,14 +13,9 @@ from torch.nn.utils import parametrize
 
 import polarity as pol
 from polarity import deploy
-from tests.deploy_models import (
-    mlp,
-    sparse_wins,
-    swapped_modules,
-    thinned,
-    x_of,
-)
+from tests.helpers import sparse_wins, swapped_modules
 from tests.laws.refusals import fingerprint
+from tests.models import thin_mlp, thinned, x_of
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -67,7 +62,7 @@ def test_random_chains_are_the_linear_maps_of_numpy(seed):
 
 
 def test_the_state_dict_goes_into_the_same_model_again():
-    model, x = mlp(), x_of(4, 6)
+    model, x = thin_mlp(), x_of(4, 6)
     deploy.compress(model, x, measure=sparse_wins)
     state = model.state_dict()
     assert [key for key in state if key.startswith("0.")] == [
@@ -78,10 +73,9 @@ def test_the_state_dict_goes_into_the_same_model_again():
     torch.save(state, file)
     file.seek(0)
     loaded = torch.load(file, weights_only=True)
-    fresh = deploy.restore(thinned(mlp(), 0.7, seed=3), loaded)
+    fresh = deploy.restore(thinned(thin_mlp(), 0.7, seed=3), loaded)
     assert swapped_modules(fresh) == swapped_modules(model)
     assert torch.equal(fresh(x), model(x))
-    assert fresh[0].feature_major
     with torch.no_grad():
         fresh[0].values.zero_()
     assert loaded["0.values"].any()  # the model has tensors of its own
@@ -89,7 +83,11 @@ def test_the_state_dict_goes_into_the_same_model_again():
 
 def test_a_compressed_model_takes_other_numbers_of_entries_and_dense_checkpoints():
     x = x_of(4, 6)
-    model, other, dense = mlp(0.2), thinned(mlp(), 0.3, seed=4), thinned(mlp(), 0.1, seed=5)
+    model, other, dense = (
+        thin_mlp(0.2),
+        thinned(thin_mlp(), 0.3, seed=4),
+        thinned(thin_mlp(), 0.1, seed=5),
+    )
     deploy.compress(model, x, measure=sparse_wins)
     expected = dense(x)
     model.load_state_dict(dense.state_dict())
@@ -104,13 +102,13 @@ def test_a_compressed_model_takes_other_numbers_of_entries_and_dense_checkpoints
 
 
 def test_indices_out_of_range_never_reach_a_kernel():
-    model = mlp()
+    model = thin_mlp()
     deploy.compress(model, x_of(4, 6), measure=sparse_wins)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     state["0.col_indices"][0] = 1000
     with pytest.raises(RuntimeError, match="the sparse weight of '0' is bad"):
         model.load_state_dict(state)
-    plain = mlp()
+    plain = thin_mlp()
     before = fingerprint(plain.state_dict())
     with pytest.raises(ValueError, match="the sparse weight of '0' does not fit"):
         deploy.restore(plain, state)
@@ -119,7 +117,7 @@ def test_indices_out_of_range_never_reach_a_kernel():
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
 def test_a_compressed_model_can_be_copied(how):
-    model, x = mlp(), x_of(4, 6)
+    model, x = thin_mlp(), x_of(4, 6)
     deploy.compress(model, x, measure=sparse_wins)
     if how == "torch.save":
         file = io.BytesIO()
@@ -135,17 +133,17 @@ def test_a_compressed_model_can_be_copied(how):
 
 
 def test_safetensors_keep_a_compressed_model(tmp_path):
-    model, x = mlp(), x_of(4, 6)
+    model, x = thin_mlp(), x_of(4, 6)
     deploy.compress(model, x, measure=sparse_wins)
     pol.save(model, tmp_path / "model.safetensors")
-    twin = thinned(mlp(), 0.3, seed=4)
+    twin = thinned(thin_mlp(), 0.3, seed=4)
     deploy.compress(twin, x, measure=sparse_wins)
     pol.load(twin, tmp_path / "model.safetensors")
     assert torch.equal(twin(x), model(x))
 
 
 def test_decompress_gives_equal_weights_in_their_old_places():
-    model, x = mlp(), x_of(4, 6)
+    model, x = thin_mlp(), x_of(4, 6)
     model[0].weight.requires_grad_(False)
     before, flags = (
         fingerprint(model.state_dict()),
@@ -164,7 +162,7 @@ def test_decompress_gives_equal_weights_in_their_old_places():
 
 @pytest.mark.parametrize("rows", [1, 4, 131])
 def test_gradients_pass_through_to_input_and_bias(rows):
-    model, plain, x = mlp(), mlp(), x_of(rows, 6)
+    model, plain, x = thin_mlp(), thin_mlp(), x_of(rows, 6)
     deploy.compress(model, x, measure=sparse_wins)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     model(ours).square().sum().backward()
@@ -176,7 +174,7 @@ def test_gradients_pass_through_to_input_and_bias(rows):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(mode):
-    model, x = mlp(), x_of(4, 6)
+    model, x = thin_mlp(), x_of(4, 6)
     expected = model(x).detach()
     with mode():
         deploy.compress(model, x, measure=sparse_wins)
@@ -190,7 +188,7 @@ def test_without_gradients(mode):
 
 
 def test_it_moves_and_changes_its_dtype_as_a_module_does():
-    model, x = mlp(), x_of(4, 6)
+    model, x = thin_mlp(), x_of(4, 6)
     deploy.compress(model, x, measure=sparse_wins)
     expected = model(x)
     wide = model.double()(x.double())
@@ -200,10 +198,10 @@ def test_it_moves_and_changes_its_dtype_as_a_module_does():
 
 
 def test_restore_leaves_the_layers_alone_if_the_rest_does_not_fit():
-    model = mlp()
+    model = thin_mlp()
     deploy.compress(model, x_of(4, 6), measure=sparse_wins)
     state = {**model.state_dict(), "another": torch.zeros(1)}
-    plain = mlp()
+    plain = thin_mlp()
     leaves = [id(p) for p in plain.parameters()]
     with pytest.raises(RuntimeError, match="another"):
         deploy.restore(plain, state)

@@ -203,7 +203,8 @@ def test_a_weight_that_is_not_finite_is_refused_by_name_and_number(run, call, ba
 
 
 def test_an_amount_is_refused_while_a_mask_is_only_remembered(run):
-    pol.reinit_signs(run.model, "standard", init=run.start)
+    now = pol.RewindPoint.capture(run.model)
+    pol.reinit_signs(run.model, "standard", init=run.start, trained=now)
     parts = ["amount=0.2", W0, "density="]
     refuse(run, lambda r: pol.imp_prune(r.model), ValueError, parts)
     refuse(run, lambda r: pol.lrr_step(r.model, rewind=r.start), ValueError, parts)

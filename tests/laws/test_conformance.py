@@ -26,7 +26,7 @@ from tests.helpers import (
     train_step,
     zeroed,
 )
-from tests.models_for_tests import FORMS, KINDS, Form, Kind, random_masks
+from tests.models import FORMS, KINDS, Form, Kind, random_masks
 
 pytestmark = [
     pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name),
@@ -231,7 +231,9 @@ def test_a_compiled_layer_follows_every_change_of_its_mask(kind: Kind, form: For
         lambda: pol.imp_prune(model, density=0.4),
         lambda: pol.imp_prune(model, density=0.3),
         lambda: [mask.logical_not_() for _, mask in leaf_and_mask(model)],
-        lambda: pol.reinit_signs(model, "standard", init=pol.RewindPoint.capture(model)),
+        lambda: pol.reinit_signs(
+            model, "standard", init=(now := pol.RewindPoint.capture(model)), trained=now
+        ),
         lambda: pol.imp_prune(model, density=0.1),
     ]
     compilations = []
@@ -273,7 +275,13 @@ def test_autocast_computes_in_bfloat16_and_trains_in_float32(kind: Kind, form: F
         if not form.same_parameters:
             plain.load_state_dict(pol.dense_state_dict(model))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            output, expected = model(*inputs), plain(*inputs)
+            try:
+                expected = plain(*inputs)
+            except RuntimeError as error:
+                if "could not create a primitive descriptor" not in str(error):
+                    raise
+                pytest.skip("PyTorch itself cannot run this layer in bfloat16 on this processor")
+            output = model(*inputs)
         assert output.dtype == expected.dtype
         assert torch.equal(output, expected)
         output.float().square().sum().backward()

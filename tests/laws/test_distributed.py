@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from tests.helpers import same_state, train_step
-from tests.models_for_tests import random_masks, seeded
+from tests.models import random_masks, seeded
 
 WORLD = 2
 MOMENTS = ("pruned", "resigned", "trained", "revived", "pruned_again", "rewound", "drawn", "merged")
@@ -59,8 +59,15 @@ def one_rank(rank: int, folder: str) -> None:
     note("resigned")
     train()
     note("trained")
+    now = pol.RewindPoint.capture(model)
     pol.reinit_signs(
-        model, "standard", pol.Epsilon(0.2), init=start, scope="global", generator=draw
+        model,
+        "standard",
+        pol.Epsilon(0.2),
+        init=start,
+        trained=now,
+        scope="global",
+        generator=draw,
     )
     note("revived")
     train()

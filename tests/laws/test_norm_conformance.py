@@ -14,8 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import polarity as pol
 from polarity.attach.norms import attached_norms, detach_norms
 from tests.helpers import plain_state, same_state, train_step
-from tests.models_for_tests import seeded
-from tests.norms_for_tests import EVERY_NET, NETS, X, alphas, generator, gradients, moved, pair
+from tests.models import EVERY_NET, NETS, X, alphas, generator, gradients, moved, pair, seeded
 
 
 @EVERY_NET

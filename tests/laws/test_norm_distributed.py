@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from polarity.attach.norms import attached_norms
-from tests.norms_for_tests import NETS, X, alphas, seeded
+from tests.models import NETS, X, alphas, seeded
 
 WORLD = 2
 

@@ -18,7 +18,7 @@ from tests.helpers import (
     same_state,
     train_step,
 )
-from tests.models_for_tests import LARGE_ZOO, ZOO, Kind, TextEncoder, half_masked, seeded
+from tests.models import LARGE_ZOO, ZOO, Kind, TextEncoder, half_masked, seeded
 
 STRATEGIES = ("mask1", "mask0", "gradual", "standard")
 PERTURBATIONS = {
@@ -66,14 +66,26 @@ def prune_three_rounds(model: nn.Module, kind: Kind, optimizer: str) -> pol.Rewi
     return start
 
 
-def re_sign(model: nn.Module, strategy: Any, start: pol.RewindPoint, scope: Any = "layer") -> None:
+def re_sign(
+    model: nn.Module,
+    strategy: Any,
+    start: pol.RewindPoint,
+    trained: pol.RewindPoint | None = None,
+    scope: Any = "layer",
+) -> None:
     """Re-sign, and check every survivor's magnitude and every pruned entry."""
     masks, before = pol.masks(model), pol.dense_state_dict(model)
     draw = torch.Generator().manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ViT's real head starts at zero
         pol.reinit_signs(
-            model, strategy, PERTURBATIONS[strategy], init=start, scope=scope, generator=draw
+            model,
+            strategy,
+            PERTURBATIONS[strategy],
+            init=start,
+            trained=trained,
+            scope=scope,
+            generator=draw,
         )
     now = pol.dense_state_dict(model)
     for name, value in now.items():
@@ -119,8 +131,9 @@ def test_a_re_signed_network_is_saved_loaded_and_merged_with_equal_outputs(
     start = pol.RewindPoint.capture(model)
     opt = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     train_step(model, opt, inputs)
+    trained = pol.RewindPoint.capture(model)
     pol.imp_prune(model, 0.5, optimizer=opt)
-    re_sign(model, strategy, start)
+    re_sign(model, strategy, start, trained)
     train_step(model, opt, inputs)
     if strategy != "standard":
         assert_pruned_entries_are_zero(model, opt)
@@ -135,7 +148,7 @@ def test_the_strategy_standard_gives_pruned_entries_their_trained_values_back() 
     trained = pol.dense_state_dict(model)
     pol.imp_prune(model, 0.5)
     masks = pol.masks(model)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=trained)
     now = pol.dense_state_dict(model)
     assert all(torch.equal(now[name][~masks[name]], trained[name][~masks[name]]) for name in masks)
 
@@ -203,7 +216,7 @@ def test_networks_of_full_size_live_the_same_life(kind: Kind, tmp_path: Path) ->
     model = real(kind, 0)
     start = prune_three_rounds(model, kind, "momentum")
     for strategy in STRATEGIES:
-        re_sign(model, strategy, start, "global")
+        re_sign(model, strategy, start, pol.RewindPoint.capture(model), scope="global")
     save_load_and_merge(model, real(kind, 5), kind, tmp_path / "ticket.safetensors")
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 import polarity as pol
 from polarity.optimizers.pruned_state import zero_pruned_state
 from tests.helpers import leaf_and_mask, plain_state, same_state, train_step
-from tests.models_for_tests import half_masked, noise, seeded
+from tests.models import half_masked, noise, seeded
 
 OPTIMIZERS: dict[str, Any] = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1),

@@ -6,11 +6,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from polarity._bits.bit_packing import pack_bits, unpack_bits
 from torch import nn
 
 import polarity as pol
-from polarity._bits.bit_packing import few_places, pack_bits, unpack_bits
-from polarity.pruning.prune import prune_targets
 from polarity.targets.search import attached
 
 
@@ -75,13 +74,13 @@ def test_pruning_by_magnitude_in_place_is_pruning_by_that_score(form, scope):
 
 
 @each_form
-def test_what_was_pruned_in_place_comes_back_where_it_was(form):
+def test_what_was_pruned_comes_back_where_it_was_from_a_capture(form):
     model = form(net())
     start = pol.RewindPoint.capture(model)
     before = {n: w.clone() for n, w in start.weights.items()}
     pol.imp_prune(model, 0.4)
     masks = pol.masks(model)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     for name, target in attached(model).items():
         gone = ~masks[name]
         # Factors of a product round once more.
@@ -99,7 +98,7 @@ def test_ties_in_channels_last_go_to_the_first_in_row_major_order():
 def test_a_mask_that_is_not_enforced_lets_every_entry_compete():
     model = masked(net())
     start = pol.RewindPoint.capture(model)
-    pol.reinit_signs(model, "standard", init=start)
+    pol.reinit_signs(model, "standard", init=start, trained=start)
     with torch.no_grad():
         model[2].parametrizations.weight.original.normal_(
             generator=torch.Generator().manual_seed(3)
@@ -108,18 +107,19 @@ def test_a_mask_that_is_not_enforced_lets_every_entry_compete():
     pol.imp_prune(model, density=0.5)
     pol.imp_prune(other, density=0.5, score=my_magnitude)
     assert state_of(model) == state_of(other)
-    revived = pol.masks(model)["2.weight"] & ~masked(net())[2].parametrizations.weight[0].mask
+    revived = pol.masks(model)["2.weight"] & ~pol.masks(masked(net()))["2.weight"]
     assert revived.any()
 
 
 def test_dead_entries_are_zeroed_whatever_is_stored_there():
     model = masked(net())
-    stored, mask = model[2].parametrizations.weight.original, attached(model)["2.weight"].mask
+    stored, mask = model[2].parametrizations.weight.original, pol.masks(model)["2.weight"]
     with torch.no_grad():
         stored[~mask] = torch.nan
-    living = int(mask.sum())
+    survivors = int(mask.sum())
     pol.imp_prune(model, 0.5, scope="layer")
-    assert mask.sum() == living - round(living / 2)
+    mask = pol.masks(model)["2.weight"]
+    assert mask.sum() == survivors - round(survivors / 2)
     assert stored.isfinite().all()
     assert not stored[~mask].any()
 
@@ -158,7 +158,7 @@ def test_autograd_sees_that_weights_were_changed():
         product.backward()
 
 
-def test_in_place_parts_of_a_large_weight_are_those_of_one():
+def test_chunks_of_a_large_weight_are_those_of_one():
     model = pol.mask_weights(nn.Linear(1000, 700, bias=False))
     before = model.weight.detach().clone()
     pol.imp_prune(model, 0.3)
@@ -166,7 +166,7 @@ def test_in_place_parts_of_a_large_weight_are_those_of_one():
     expected = np.zeros(700_000, dtype=bool)
     expected[keep] = True
     assert np.array_equal(pol.masks(model)["weight"].numpy().ravel(), expected)
-    pol.reinit_signs(model, "standard", init={"weight": before})
+    pol.reinit_signs(model, "standard", init={"weight": before}, trained={"weight": before})
     gone = ~torch.from_numpy(expected).view(700, 1000)
     assert torch.equal(model.weight.detach()[gone], before[gone])
 
@@ -179,26 +179,17 @@ def test_bits_are_packed_as_numpy_packs_them(size):
     assert torch.equal(unpack_bits(packed, size), bools)
 
 
-def test_memory_beyond_the_model_is_under_half_a_byte_per_weight():
-    """Numpy's, traced; torch itself allocates nothing as large on this path (RSS was measured)."""
+def test_memory_that_numpy_takes_is_under_half_a_byte_per_weight():
+    """Beyond it, torch holds the new mask of one weight at a time, as bools."""
     model = pol.mask_weights(nn.Sequential(*[nn.Linear(1000, 1000, bias=False) for _ in range(4)]))
     for density in (0.8, 0.2, 0.16):
         tracemalloc.start()
         try:
-            prune_targets(attached(model), None, None, density, None, "global", None, park=False)
+            pol.imp_prune(model, density=density)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         assert 0.05 < peak / 4e6 < 0.5
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 1.0])
-def test_few_places_are_those_of_the_set_bits(share):
-    bools = np.random.default_rng(0).random(1003) < share
-    packed = np.packbits(bools, bitorder="little")
-    count = int(bools.sum())
-    assert few_places(packed, count).tolist() == np.flatnonzero(bools).tolist()
-    assert count == 0 or few_places(packed, count - 1) is None
 
 
 @each_form
@@ -215,18 +206,20 @@ def test_rewinding_as_it_prunes_is_rewinding_afterwards(form, score):
     start.restore_weights(other)
     assert state_of(model) == state_of(other)
     for target in attached(model).values():
-        assert target.masking.parked_values is None
-        assert not (target.weight[~target.mask].signbit().any())
+        assert not target.weight[~target.mask].any()
 
 
-@pytest.mark.parametrize("density", [0.9, 0.3, 0.0])
-def test_what_is_set_aside_is_found_again_whether_little_or_much(density):
-    model = pol.mask_weights(nn.Linear(700, 300, bias=False))
-    before = model.weight.detach().clone()
-    pol.imp_prune(model, density=density)
-    masking = attached(model)["weight"].masking
-    assert masking.parked_values.numel() == before.numel() - round(density * before.numel())
-    assert torch.equal(masking.with_parked(model.weight.detach()), before)
+@pytest.mark.parametrize("form", ["plain", "masked", "Sign-In"])
+def test_pruning_leaves_no_buffers_whose_number_or_shape_depends_on_data(form):
+    model = FORMS[form](net())
+    pol.mask_weights(model)
+    start = pol.RewindPoint.capture(model)
+    before = {name: buffer.shape for name, buffer in model.named_buffers()}
+    for strategy in ("mask1", "standard", "gradual"):
+        trained = pol.RewindPoint.capture(model)
+        pol.imp_prune(model, density=0.4)
+        pol.reinit_signs(model, strategy, init=start, trained=trained)
+        assert {name: buffer.shape for name, buffer in model.named_buffers()} == before
 
 
 def test_attaching_a_mask_copies_no_weight():

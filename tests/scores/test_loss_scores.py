@@ -12,8 +12,16 @@ from torch.func import functional_call
 import polarity as pol
 from polarity.scores import grasp, snip
 from tests.helpers import zeroed
-from tests.models_for_tests import random_masks, seeded
-from tests.pai_models import CROSS_ENTROPY, Several, conv_net, images, noisy, square
+from tests.models import (
+    CROSS_ENTROPY,
+    Several,
+    conv_net,
+    images,
+    noisy,
+    random_masks,
+    seeded,
+    square,
+)
 
 
 def gated_loss(
@@ -211,3 +219,9 @@ def test_grasp_needs_one_tensor_to_cool():
 def test_the_temperature_has_to_be_positive(temperature):
     with pytest.raises(ValueError, match=f"temperature={temperature}"):
         grasp(nn.Linear(2, 2), square, [], temperature=temperature)
+
+
+@pytest.mark.parametrize("score", [snip, grasp])
+def test_a_seed_is_no_generator(score):
+    with pytest.raises(TypeError, match=r"generator=3 is an int, expected a torch\.Generator"):
+        score(noisy(), CROSS_ENTROPY, [], generator=3)

@@ -9,16 +9,20 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.scores import grasp, snip, synflow
-from tests.helpers import build, feed, same_state
-from tests.models_for_tests import FORMS, KINDS, Form, Kind, random_masks, seeded
-from tests.pai_models import (
+from tests.helpers import build, everything_of, feed, same_state
+from tests.models import (
     CROSS_ENTROPY,
+    FORMS,
+    KINDS,
+    Form,
+    Kind,
     Several,
     conv_net,
-    everything_of,
     images,
     noisy,
-    score_all,
+    random_masks,
+    seeded,
+    square,
 )
 
 # Networks in which living weights have a saliency of zero: all positions score alike, gates cancel.
@@ -26,6 +30,15 @@ GATED = ("attention", "transformer", "gru")
 PLAIN = Form("plain", lambda model: model, enforced=False)
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 each_form = pytest.mark.parametrize("form", [PLAIN, *FORMS], ids=lambda form: form.name)
+
+
+def score_all(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[dict[str, Tensor]]:
+    batches = [(inputs, torch.tensor(1.0)), (inputs, torch.tensor(-1.0))]
+    return [
+        snip(model, square, batches),
+        grasp(model, square, batches),
+        synflow(model, inputs, density=0.3, steps=2),
+    ]
 
 
 @each_form

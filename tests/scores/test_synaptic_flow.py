@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.scores import synflow
-from tests.pai_models import conv_net, everything_of, mlp, noisy
+from tests.helpers import everything_of
+from tests.models import conv_net, mlp, noisy
 
 
 def synflow_by_hand(model: nn.Module, ones: Tensor, density: float, steps: int) -> list[list[int]]:
@@ -43,7 +44,7 @@ def survivors(model: nn.Module) -> list[int]:
 @pytest.mark.parametrize(
     ("make", "ones"),
     [
-        (lambda: mlp(8, 20, 20, 5), torch.ones(1, 8)),
+        (lambda: mlp(8, 20, 20, 5).double(), torch.ones(1, 8)),
         (conv_net, torch.ones(1, 2, 6, 6)),
         (lambda: conv_net().float(), torch.ones(1, 2, 6, 6)),
     ],
@@ -73,7 +74,7 @@ def test_synflow_ranks_by_the_step_of_removal():
 
 
 def test_one_step_of_synflow_is_not_a_hundred():
-    model, ones = mlp(8, 20, 20, 5), torch.ones(1, 8)
+    model, ones = mlp(8, 20, 20, 5).double(), torch.ones(1, 8)
     masks = []
     for steps in (1, 100):
         twin = copy.deepcopy(model)
@@ -85,7 +86,7 @@ def test_one_step_of_synflow_is_not_a_hundred():
 
 def test_synflow_keeps_every_layer_where_magnitude_loses_one():
     def narrow() -> nn.Module:
-        model = mlp(10, 100, 100, 100, 10)
+        model = mlp(10, 100, 100, 100, 10).double()
         with torch.no_grad():
             model[2].weight.mul_(0.01)
             for layer in model[::2]:
@@ -106,7 +107,7 @@ def test_synflow_keeps_every_layer_where_magnitude_loses_one():
 
 
 def test_synflow_goes_on_from_the_masks_that_are_there():
-    model = mlp(8, 20, 20, 5)
+    model = mlp(8, 20, 20, 5).double()
     pol.imp_prune(model, density=0.5)
     before = set(survivors(model))
     scores = synflow(model, torch.ones(1, 8), density=0.1)
@@ -120,7 +121,7 @@ def test_synflow_goes_on_from_the_masks_that_are_there():
 
 
 def test_synflow_needs_more_than_float32_in_a_deep_network():
-    deep = mlp(*[50] * 30).float()
+    deep = mlp(*[50] * 30)
     for layer in deep[::2]:
         layer.weight.data.mul_(10)
     inputs = torch.ones(1, 50)
@@ -131,7 +132,7 @@ def test_synflow_needs_more_than_float32_in_a_deep_network():
 
 
 def test_synflow_can_compute_in_the_models_own_dtype():
-    model = mlp(8, 20, 5).float()
+    model = mlp(8, 20, 5)
     same = synflow(model, torch.ones(1, 8), density=0.1, dtype=None)
     other = synflow(model, torch.ones(1, 8), density=0.1, dtype=torch.float32)
     assert {each.dtype for each in same.values()} == {torch.float64}

@@ -87,7 +87,7 @@ def test_a_score_sees_every_effective_weight_once_under_its_plain_name():
     net = nn.Sequential(row(torch.tensor([3.0, -1.0, 2.0])), row(torch.tensor([4.0])))
     pol.load_masks(pol.mask_weights(net), {"0.weight": torch.tensor([[0, 1, 1]])})
     with torch.no_grad():
-        net[0].parametrizations.weight.original[0, 0] = math.nan
+        net[0].parametrizations.weight.original[0, 0] = 7.0
     seen = []
 
     def watching(name: str, weight: Tensor) -> Tensor:

@@ -31,8 +31,9 @@ quick = settings(deadline=None, max_examples=100)
 def small(passes: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[None]:
     """Sample, split and narrow from a few entries on, with numpy's passes or with torch's."""
 
-    def on_torch(device, name, values, alive, size, keys, lazy):
-        return device_field.DeviceField(name, values, alive, size, keys, device, lazy=lazy)
+    def on_torch(name, values, live, size, keys, *, lazy):
+        device = torch.device("cpu")
+        return device_field.DeviceField(name, values, live, size, keys, device, lazy=lazy)
 
     before = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
@@ -46,7 +47,7 @@ def small(passes: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[N
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
         if passes == "torch":
-            stack.enter_context(mock.patch.object(selecting, "_field_on", on_torch))
+            stack.enter_context(mock.patch.object(selecting, "HostField", on_torch))
         torch.set_num_threads(threads)
         try:
             yield

@@ -202,9 +202,9 @@ def test_what_is_dead_may_score_anything_and_is_never_kept(dtype, bad):
 @pytest.mark.parametrize("keep", [-1, 4, 100])
 def test_a_count_out_of_range_is_refused_with_both_numbers(keep):
     scores, alive = {"w": torch.ones(5)}, {"w": torch.tensor([1, 0, 1, 0, 1]).bool()}
-    with pytest.raises(ValueError, match=rf"keep={keep} .*\b3 living"):
+    with pytest.raises(ValueError, match=rf"keep={keep} .*\b3 live"):
         keep_top(scores, keep, alive)
-    with pytest.raises(ValueError, match=rf"^w: keep={keep} .*\b3 living"):
+    with pytest.raises(ValueError, match=rf"^w: keep={keep} .*\b3 live"):
         keep_top_each(scores, {"w": keep}, alive)
 
 

@@ -1,5 +1,6 @@
 """Epsilon, Delta and Phi on fields of signs: exact counts, where they act, and fair coins."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polarity import Delta, Epsilon, Phi
+from polarity._bits.random import seed_from, words_in
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -45,6 +47,97 @@ def test_epsilon_flips_every_place_equally_often_whatever_the_magnitude():
     signs, generator, draws = random_signs(5), seeded(), 3000
     flips = sum((Epsilon(0.4)(signs, magnitudes, generator) != signs).int() for _ in range(draws))
     assert [place for place in range(5) if not within_six_sigma(flips[place], draws, 0.4)] == []
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 6])
+def test_epsilon_flips_every_subset_equally_often(k):
+    """Chi-square of equally probable subsets, within six deviations of its mean."""
+    n, draws, generator = 7, 2500, seeded()
+    counts = dict.fromkeys(itertools.combinations(range(n), k), 0)
+    signs = torch.ones(n, dtype=torch.int8)
+    for _ in range(draws):
+        flipped = Epsilon(k / n)(signs, torch.ones(n), generator) < 0
+        counts[tuple(flipped.nonzero().flatten().tolist())] += 1
+    expected = draws / len(counts)
+    chi = sum((count - expected) ** 2 / expected for count in counts.values())
+    assert abs(chi - (len(counts) - 1)) < 6 * math.sqrt(2 * (len(counts) - 1))
+
+
+@pytest.mark.parametrize("k", [40, 500, 960])
+def test_epsilon_flips_every_place_of_a_long_field_equally_often(k):
+    n, draws, generator = 1000, 800, seeded()
+    signs, share = torch.ones(n, dtype=torch.int8), k / n
+    flips = [Epsilon(share)(signs, torch.ones(n), generator) < 0 for _ in range(draws)]
+    times = torch.stack(flips).double().sum(0)
+    # The places of one draw exclude each other a little; scaled so, it is chi-square as usual.
+    scaled = (times - draws * share) / math.sqrt(draws * share * (1 - share)) * math.sqrt(1 - 1 / n)
+    assert abs(float(scaled.square().sum()) - (n - 1)) < 6 * math.sqrt(2 * (n - 1))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
+def test_epsilon_flips_neighbours_independently(share):
+    n = 500_000
+    flipped = Epsilon(share)(torch.ones(n, dtype=torch.int8), torch.ones(n), seeded()) < 0
+    assert int(flipped.sum()) == round(share * n)
+    for distance in (1, 2, 8, 64, 1 << 16):
+        both = int((flipped[distance:] & flipped[:-distance]).sum())
+        pairs, p = n - distance, share * share
+        assert abs(both - pairs * p) < 6 * math.sqrt(pairs * p * (1 - p)) + 1
+
+
+def masks_of(*sizes: int, alive: float = 0.5) -> dict[str, Tensor]:
+    draw = seeded(5)
+    return {f"w{k}": torch.rand(n, generator=draw) < alive for k, n in enumerate(sizes)}
+
+
+def test_epsilon_without_masks_is_that_of_one_nameless_weight():
+    signs = random_signs(300)
+    alone = Epsilon(0.3)(signs, torch.ones(300), seeded())
+    whole = {"": torch.ones(300).bool()}
+    assert torch.equal(Epsilon(0.3)(signs, torch.ones(300), seeded(), masks=whole), alone)
+
+
+def test_the_coin_of_an_entry_depends_on_its_position_and_not_on_who_else_survives():
+    many = masks_of(400, 300, alive=0.8)
+    few = {
+        name: mask & (torch.rand(mask.shape, generator=seeded()) < 0.5)
+        for name, mask in many.items()
+    }
+
+    def tossed(masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        n = sum(int(mask.sum()) for mask in masks.values())
+        signs = Delta(1)(torch.ones(n, dtype=torch.int8), torch.ones(n), seeded(), masks=masks)
+        placed, start = {}, 0
+        for name, mask in masks.items():
+            count = int(mask.sum())
+            placed[name] = torch.zeros(mask.shape, dtype=torch.int8)
+            placed[name][mask] = signs[start : start + count]
+            start += count
+        return placed
+
+    of_many, of_few = tossed(many), tossed(few)
+    for name, mask in few.items():
+        assert mask.any()
+        assert torch.equal(of_few[name][mask], of_many[name][mask])
+
+
+def test_a_choice_is_that_of_the_highest_keys_at_the_survivors_positions():
+    masks, generator = masks_of(500, 0, 200), seeded(9)
+    seed = seed_from(seeded(9))
+    keys = np.concatenate(
+        [words_in(seed, name, 0, mask.numel())[mask.numpy()] for name, mask in masks.items()]
+    )
+    signs = torch.ones(keys.size, dtype=torch.int8)
+    flipped = Epsilon(0.3)(signs, torch.ones(keys.size), generator, masks=masks) < 0
+    highest = np.argsort(-(keys >> 2).astype(np.int64), kind="stable")[: round(0.3 * keys.size)]
+    assert set(flipped.nonzero().flatten().tolist()) == set(highest.tolist())
+
+
+@pytest.mark.parametrize("perturbation", [Epsilon(0.4), Delta(0.4)], ids=repr)
+def test_masks_that_are_not_those_of_the_signs_are_refused_with_both_numbers(perturbation):
+    masks = {"w": torch.tensor([True, True, False])}
+    with pytest.raises(ValueError, match=r"masks have 2 survivors, expected .*signs, 3"):
+        perturbation(random_signs(3), torch.ones(3), seeded(), masks=masks)
 
 
 def test_epsilon_flips_both_signs_alike():

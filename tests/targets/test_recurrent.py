@@ -10,7 +10,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import full_precision, plain_state, same_state
-from tests.models_for_tests import half_masked, half_remembered, noise, random_masks, seeded
+from tests.models import half_masked, half_remembered, noise, random_masks, seeded
 
 SEQUENCE = noise(3, 5, 4)(torch.Generator().manual_seed(2))[0]
 MODULES: dict[str, Any] = {

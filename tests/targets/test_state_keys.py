@@ -9,7 +9,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import outputs, plain_state, same_state, train
-from tests.models_for_tests import Tied, half_masked, half_remembered, noise, seeded
+from tests.models import Tied, half_masked, half_remembered, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import build, feed, leaf_and_mask, plain_state, same_state, tensor_at, train
-from tests.models_for_tests import KINDS, Kind, Tied, half_masked, half_remembered, seeded
+from tests.models import KINDS, Kind, Tied, half_masked, half_remembered, seeded
 from tests.tickets.test_signed_mask import everything, small, ticket_of
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

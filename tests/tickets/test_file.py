@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import polarity as pol
 from tests.helpers import build
-from tests.models_for_tests import KINDS, Kind, half_masked, seeded
+from tests.models import KINDS, Kind, half_masked, seeded
 
 FILE = "ticket.safetensors"
 ENTRY = "polarity_signed_mask"

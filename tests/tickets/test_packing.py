@@ -66,6 +66,23 @@ def test_a_few_bytes_written_out() -> None:
     assert pack_signs(signs, mask).tolist() == [0b10110011, 0b1, 0b100110, 0b010]
 
 
+@pytest.mark.parametrize("density", [0.0, 0.001, 0.09, 0.5, 0.99, 1.0])
+def test_a_large_weight_comes_back_at_every_density(density: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    states = torch.multinomial(
+        torch.tensor([1 - density, density / 2, density / 3, density / 6]),
+        100_003,
+        replacement=True,
+        generator=draw,
+    )
+    signs, mask = field([list(STATES)[state] for state in states.tolist()])
+    packed = pack_signs(signs, mask)
+    assert packed.tolist() == packed_by_hand([list(STATES)[state] for state in states.tolist()])
+    again, lives = unpack_signs(packed, (100_003,))
+    assert torch.equal(again, signs)
+    assert torch.equal(lives, mask)
+
+
 @pytest.mark.parametrize("density", [0.0, 0.09, 0.5, 1.0])
 def test_one_bit_for_an_entry_and_one_for_a_survivor(density: float) -> None:
     draw = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import polarity as pol
 from tests.helpers import build, leaf_and_mask, plain_state, tensor_at
 from tests.laws.refusals import fingerprint
-from tests.models_for_tests import FORMS, KINDS, Form, Kind, half_masked, half_remembered, seeded
+from tests.models import FORMS, KINDS, Form, Kind, half_masked, half_remembered, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

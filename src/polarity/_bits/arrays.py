@@ -1,73 +1,68 @@
-"""A few operations on numpy arrays and tensors alike: arrays in main memory, tensors elsewhere.
+"""Go through a tensor in chunks that suit its device, and gather the survivors of a mask."""
 
-On cache-sized parts numpy is two to five times as fast as torch on a CPU. Operators and indexing
-mean the same for both, so the code around these functions exists once.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "array_of", "bytes_of", "count_true", "parts_of", "places_of", "wide_parts"]
+__all__ = ["Array", "chunks_of", "gather", "read_only", "survivors_of"]
 
-Array: TypeAlias = Any
+Array: TypeAlias = Any  # of numpy on a CPU, of torch elsewhere: operators mean the same for both
 
-# On a CPU two parts in float32 and a copy in float64 fit in a second-level cache. On an accelerator
-# every launch costs, and parts only bound the memory. Multiples of 64, see `Bits`.
-_HOST_PART = 1 << 16
-_DEVICE_PART = 1 << 24
+# On a CPU two chunks in float32 and a copy in float64 fit in a second-level cache. On an
+# accelerator every launch costs, and chunks only bound the memory.
+_HOST_CHUNK = 1 << 16
+_DEVICE_CHUNK = 1 << 24
 
 
-def parts_of(size: int, device: torch.device) -> Iterator[slice]:
-    """Yield the slices of a tensor of ``size`` entries that are best worked on at a time."""
-    length = _HOST_PART if device.type == "cpu" else _DEVICE_PART
+def chunks_of(size: int, device: torch.device) -> Iterator[slice]:
+    """Yield consecutive slices of a tensor with ``size`` entries."""
+    length = _HOST_CHUNK if device.type == "cpu" else _DEVICE_CHUNK
     for start in range(0, size, length):
         yield slice(start, min(start + length, size))
 
 
-def array_of(tensor: Tensor) -> Array:
-    """Return a tensor's memory as an array, or the tensor itself if it is on an accelerator."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+def read_only(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a CPU tensor's memory as an array to read from.
 
-
-def wide_parts(tensor: Tensor) -> Callable[[slice], Array]:
-    """Return what gives slices of a floating tensor, in a dtype that numpy has and is fast with.
-
-    A slice of an array costs a tenth of a tensor's, and so does most of what is done with it.
+    Unlike ``Tensor.numpy`` this leaves no mark on the tensor: a storage that numpy has seen can
+    never be resized again, which FSDP and offloading do to parameters.
     """
-    if tensor.dtype not in (torch.float32, torch.float64):
-        return lambda part: array_of(tensor[part].float())
-    array = array_of(tensor)
-    return lambda part: array[part]
+    array: npt.NDArray[Any] = np.from_dlpack(tensor.detach())
+    return array
 
 
-def bytes_of(bools: Array) -> Array:
-    """Return bools as zeros and ones in the same memory."""
-    return bools.view(np.uint8 if isinstance(bools, np.ndarray) else torch.uint8)
-
-
-def places_of(bools: Array) -> Array:
-    """Return the indices of what is True in one dimension, ascending.
+def survivors_of(mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the chunks of a flat bool mask, and the places of the survivors within each.
 
     Example:
-        >>> places_of(np.array([True, False, True])).tolist()
-        [0, 2]
+        >>> mask = torch.tensor([False, True, True])
+        >>> [(chunk, places.tolist()) for chunk, places in survivors_of(mask)]
+        [(slice(0, 3, None), [1, 2])]
     """
-    if isinstance(bools, np.ndarray):
-        return np.flatnonzero(bools)
-    return bools.nonzero().squeeze(1)
+    for chunk in chunks_of(mask.numel(), mask.device):
+        if mask.is_cpu:  # numpy finds them three times as fast
+            yield chunk, torch.from_numpy(np.flatnonzero(mask[chunk].numpy()))
+        else:
+            yield chunk, mask[chunk].nonzero().squeeze(1)
 
 
-def count_true(values: Array) -> Any:
-    """Return the number of non-zero entries; from an accelerator as a tensor, not waited for.
+def gather(mask: Tensor, *weights: Tensor) -> list[Tensor]:
+    """Return the survivors of flat tensors under a flat bool mask, on the mask's device.
 
     Example:
-        >>> int(count_true(torch.tensor([True, False, True])))
-        2
+        >>> gather(torch.tensor([True, False, True]), torch.tensor([1, 2, 3]))
+        [tensor([1, 3])]
     """
-    if isinstance(values, np.ndarray):
-        return int(np.count_nonzero(values))
-    return values.count_nonzero()
+    count, start = int(mask.count_nonzero()), 0
+    gathered = [each.new_empty(count, device=mask.device) for each in weights]
+    for chunk, places in survivors_of(mask):
+        stop = start + places.numel()
+        for weight, survivors in zip(weights, gathered, strict=True):
+            here = weight[chunk].index_select(0, places.to(weight.device))
+            survivors[start:stop] = here.to(mask.device)
+        start = stop
+    return gathered

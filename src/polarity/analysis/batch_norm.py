@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from polarity._running import call, map_tensors, same_modes
+
 __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
@@ -35,8 +37,9 @@ def recalibrate_batch_norm(
     Args:
         model: any module.
         batches: what to feed; un-augmented training data. A batch is the model's input, or a tuple
-            or list whose first entry is (a data loader's ``(input, target)``); it is moved to the
-            device of the model.
+            or list whose first entry is (a data loader's ``(input, target)``). An input is a
+            tensor, a dict of keyword arguments or, inside a pair, a tuple of arguments; it is moved
+            to the device of the model.
         forward: ``(model, batch) -> anything``, to feed a model that takes something else.
 
     Returns:
@@ -105,19 +108,16 @@ def fresh_statistics(model: nn.Module, layers: dict[str, _NormBase]) -> Iterator
 
     The statistics are restored through ``copy_``: buffers stay the objects they are.
     """
-    modes = [(module, module.training) for module in model.modules()]
     before = [(value, value.clone()) for layer in layers.values() for value in _statistics(layer)]
-    try:
-        for layer in layers.values():
-            layer.reset_running_stats()
-        yield
-    except BaseException:
-        for value, old in before:
-            value.copy_(old)
-        raise
-    finally:
-        for module, training in modes:
-            module.training = training
+    with same_modes(model):
+        try:
+            for layer in layers.values():
+                layer.reset_running_stats()
+            yield
+        except BaseException:
+            for value, old in before:
+                value.copy_(old)
+            raise
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def feed(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> N
     Raises:
         ValueError: if there is none.
     """
-    device = next((each.device for each in (*model.parameters(), *model.buffers())), None)
+    held = next(iter((*model.parameters(), *model.buffers())), None)
     empty = True
     for batch in batches:
         empty = False
@@ -135,7 +135,9 @@ def feed(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> N
             forward(model, batch)
             continue
         inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-        model(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
+        if held is not None:
+            inputs = map_tensors(lambda each: each.to(held.device), inputs)
+        call(model, inputs)
     if empty:
         raise ValueError("batches is empty, expected at least one")
 

@@ -2,12 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import (
+    check_callable,
+    check_choice,
+    check_integer,
+    check_names,
+    check_shape,
+)
+from polarity._reports import plain_data
+from polarity._running import drawn_seed, same_random_state
 from polarity._tables import format_table
 from polarity.analysis.batch_norm import (
     Forward,
@@ -73,6 +83,10 @@ class ErrorBarrier:
         pairs = zip(self.alphas, self.curve, strict=True)
         return _supremum(tuple(e - ((1 - a) * first + a * last) for a, e in pairs))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the points, the curve and the barriers as lists and numbers, as for JSON."""
+        return plain_data(self)
+
     def __str__(self) -> str:
         points = zip(self.alphas, self.curve, self.excess, strict=True)
         rows = [(f"{a:.3g}", f"{error:.6g}", f"{above:.6g}") for a, error, above in points]
@@ -133,10 +147,10 @@ def error_barrier(
         The :class:`ErrorBarrier`.
 
     Raises:
-        ValueError: if a state lacks a name of the model, holds another one or another shape, if
-            ``points`` or ``bn`` is out of range, or if ``batches`` is missing or can be read once
-            only.
-        TypeError: if a state is of another type, or ``evaluate`` cannot be called.
+        ValueError: if a name of the model is missing in a state, or a state holds another name or
+            shape; if ``points`` or ``bn`` is out of range; or if ``batches`` is missing or can be
+            read only once.
+        TypeError: if an argument is of another type, or ``evaluate`` cannot be called.
 
     Example:
         >>> import torch
@@ -152,22 +166,16 @@ def error_barrier(
     Source: *Find a Winning Sign*, section 3.1, Equation 1. The official code interpolates
     convolutions, linear layers and BatchNorm2d alone, demands equal masks, and takes no supremum.
     """
-    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
-        raise ValueError(f"points={points!r}, expected an integer of at least 2")
-    if bn not in ("recalibrate", "keep", "aws"):
-        raise ValueError(f"bn={bn!r}, expected 'recalibrate', 'keep' or 'aws'")
-    if not callable(evaluate):
-        raise TypeError(f"evaluate must be callable, got {type(evaluate).__name__}")
+    check_integer("points", points, at_least=2)
+    check_choice("bn", bn, ("recalibrate", "keep", "aws"))
+    check_callable("evaluate", evaluate)
     network = plain_copy(model).eval()
-    a = _checked_state(network, plain_state(state_a, "state_a"), "state_a")
-    b = _checked_state(network, plain_state(state_b, "state_b"), "state_b")
+    a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
+    b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
     recalibrates = bn != "keep" and bool(tracked_norms(network))
     if recalibrates:
         _check_batches(batches, bn)
-    seed = None
-    if generator is not None:
-        drawn = torch.randint(2**62, (), generator=generator, device=generator.device)
-        seed = int(drawn)
+    seed = drawn_seed(generator)
     alphas = tuple(point / (points - 1) for point in range(points))
     curve = []
     for alpha in alphas:
@@ -205,10 +213,8 @@ def _refresh_statistics(
         return
     with fresh_statistics(network, tracked_norms(network)):
         network.train()
-        devices = list({each.device for each in network.parameters() if each.is_cuda})
-        with torch.random.fork_rng(devices, enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
+        seeded = nullcontext() if seed is None else same_random_state(network, seed)
+        with seeded:
             feed(network, batches, forward)
 
 
@@ -224,20 +230,14 @@ def _check_batches(batches: Iterable[Any] | None, bn: BatchNormRule) -> None:
 
 
 def _checked_state(network: nn.Module, state: dict[str, Any], role: str) -> dict[str, Tensor]:
+    """Return the tensors of a state that the network has, all of them and in their shapes."""
     tensors = _tensors(network)
+    given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    buffers = dict(network.named_buffers(remove_duplicate=False))  # also those that are not saved
+    check_names(role, given, {**tensors, **buffers}, needed=tensors)
     for name, value in tensors.items():
-        if not isinstance(state.get(name), Tensor):
-            raise ValueError(f"{role} lacks {name!r}, which the model has")
-        if state[name].shape != value.shape:
-            raise ValueError(
-                f"{role} holds {name!r} in shape {tuple(state[name].shape)}, "
-                f"expected the model's {tuple(value.shape)}"
-            )
-    known = {**tensors, **dict(network.named_buffers(remove_duplicate=False))}
-    for name, value in state.items():
-        if name not in known and isinstance(value, Tensor):
-            raise ValueError(f"{role} holds {name!r}, which the model lacks")
-    return {name: state[name] for name in tensors}
+        check_shape(role, name, given[name].shape, value.shape)
+    return {name: given[name] for name in tensors}
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

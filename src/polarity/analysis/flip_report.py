@@ -1,8 +1,9 @@
 """Sign flips as they are reported: of one layer, of a model, and over many steps."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from polarity._reports import Report, plain_data, table
 from polarity._tables import format_table
 
 __all__ = ["FlipReport", "FlipSeries", "LayerFlips"]
@@ -31,7 +32,7 @@ class LayerFlips:
 
 
 @dataclass(frozen=True)
-class FlipReport:
+class FlipReport(Report[LayerFlips]):
     """Sign flips between two moments; ``print`` shows them as a table.
 
     Numbers of the whole model are sums over its layers, and its fraction is theirs: a mean over
@@ -54,43 +55,32 @@ class FlipReport:
     @property
     def flipped(self) -> int:
         """Signs that flipped, over all layers."""
-        return sum(layer.flipped for layer in self.layers)
+        return self._sum("flipped")
 
     @property
     def counted(self) -> int:
         """Survivors that have a sign at both moments, over all layers."""
-        return sum(layer.counted for layer in self.layers)
+        return self._sum("counted")
 
     @property
     def survivors(self) -> int:
         """Entries that live, over all layers."""
-        return sum(layer.survivors for layer in self.layers)
+        return self._sum("survivors")
 
     @property
     def fraction(self) -> float:
         """``flipped / counted`` of the whole model; 0 where nothing was counted."""
         return self.flipped / self.counted if self.counted else 0.0
 
-    def __getitem__(self, name: str) -> LayerFlips:
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[LayerFlips]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
     def __str__(self) -> str:
         total = LayerFlips("total", self.flipped, self.counted, self.survivors)
-        rows = [
-            (each.name, *map(str, (each.survivors, each.counted, each.flipped)), share)
-            for each in (*self.layers, total)
-            for share in (f"{each.fraction:.4f}",)
-        ]
-        return format_table(("weight", "survivors", "counted", "flipped", "fraction"), rows)
+
+        def cells(row: LayerFlips) -> tuple[str, ...]:
+            counts = (row.survivors, row.counted, row.flipped)
+            return *(f"{count}" for count in counts), f"{row.fraction:.4f}"
+
+        header = ("weight", "survivors", "counted", "flipped", "fraction")
+        return table(header, (*self.layers, total), cells)
 
 
 @dataclass(frozen=True)
@@ -132,6 +122,10 @@ class FlipSeries:
             KeyError: if it is not among those that were tracked.
         """
         return FlipSeries(tuple(FlipReport((step[name],)) for step in self.steps))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the steps and the series as dicts, lists and numbers, as for JSON."""
+        return plain_data(self)
 
     def __len__(self) -> int:
         return len(self.steps)

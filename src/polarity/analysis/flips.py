@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polarity._checks import check_names, check_shape
 from polarity.analysis.flip_report import FlipReport, LayerFlips
-from polarity.parametrizations.masked import as_mask
+from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
-from polarity.targets.search import Target, all_targets, attached, find_targets
+from polarity.targets.search import all_targets, attached, find_targets
+from polarity.targets.target import Target
 
 __all__ = ["count_flips", "living", "sign_flips", "signs_of", "tracked_targets"]
 
@@ -72,11 +74,7 @@ def sign_flips(
     for name, mask in masks.items():
         one, other = _entry(earlier, name, "before"), _entry(later, name, "after")
         for role, shape in (("before", one.shape), ("masks", mask.shape)):
-            if shape != other.shape:
-                raise ValueError(
-                    f"{role} holds {name!r} in shape {tuple(shape)}, "
-                    f"expected after's {tuple(other.shape)}"
-                )
+            check_shape(role, name, shape, other.shape, "later weight")
         try:
             living = as_mask(mask)
         except (TypeError, ValueError) as error:
@@ -143,8 +141,7 @@ def _has_signs(value: Tensor) -> bool:
 
 
 def _entry(weights: Mapping[str, Tensor], name: str, role: str) -> Tensor:
-    if name not in weights:
-        raise ValueError(f"{role} lacks {name!r}")
+    check_names(role, weights, {*weights, name}, needed=[name], what="to be compared")
     if not _has_signs(weights[name]):
         raise ValueError(f"{role} holds {name!r}, which is no floating-point or int8 tensor")
     return weights[name]

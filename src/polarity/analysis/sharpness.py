@@ -1,8 +1,7 @@
 """The largest eigenvalue of the Hessian of the loss."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import signature
 from types import ModuleType
@@ -11,22 +10,38 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from polarity._checks import (
+    check_callable,
+    check_choice,
+    check_generator,
+    check_integer,
+    check_number,
+)
+from polarity._running import (
+    arguments,
+    map_tensors,
+    recording_gradients,
+    same_random_state,
+    tensors_in,
+    twice_differentiable,
+)
 from polarity.analysis.batch_norm import tracked_norms
 from polarity.attach.plain_copy import plain_copy
-from polarity.targets.search import all_targets, attached
+from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector, select
+from polarity.targets.target import Target
+from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["sharpness"]
 
-Loss = Callable[[Any, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
 def sharpness(
     model: nn.Module,
     loss_fn: Loss,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Any, Any]],
     *,
     parameters: Selector | None = None,
     bn: Literal["keep", "batch"] = "keep",
@@ -55,10 +70,11 @@ def sharpness(
     The model is left exactly as it is, and no random state but ``generator`` is touched.
 
     Args:
-        model: any module, with or without anything attached; called with one tensor.
+        model: any module, with or without anything attached.
         loss_fn: ``loss_fn(output, target)``, the **mean** loss of a batch, 0-dim: an ``nn.Module``
             such as ``nn.CrossEntropyLoss()``, or any function, twice differentiable.
-        batches: ``(input, target)`` pairs, read once and kept in memory; un-augmented data.
+        batches: ``(input, target)`` pairs, read once and kept in memory; un-augmented data. An
+            input is a tensor, or a tuple or dict of the model's arguments.
         parameters: in which parameters to differentiate, as :func:`find_targets` takes
             ``targets``. By default in all that require gradients; ``parameters=list(masks(model))``
             takes the masked weights alone. Of a masked weight always the survivors.
@@ -78,8 +94,9 @@ def sharpness(
 
     Raises:
         ImportError: if scipy is missing (``pip install polarity[analysis]``).
-        ValueError: if there is no batch, no parameter, or the loss is not a mean; if a value of
-            ``bn`` or ``tolerance`` is out of range.
+        ValueError: if there is no batch, no parameter, or the loss is not a mean; if ``bn``,
+            ``tolerance`` or ``max_iterations`` is out of range.
+        TypeError: if an argument is of another type.
         RuntimeError: if the iteration does not converge, or the loss or the Hessian is not finite.
 
     Example:
@@ -93,18 +110,19 @@ def sharpness(
 
     Source: *Sign-In to the Lottery*, section 3 and Figure 5(b).
     """
-    if bn not in ("keep", "batch"):
-        raise ValueError(f"bn={bn!r}, expected 'keep' or 'batch'")
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance={tolerance!r}, expected a number between 0 and 1")
+    check_choice("bn", bn, ("keep", "batch"))
+    check_number("tolerance", tolerance, above=0, below=1)
+    check_integer("max_iterations", max_iterations, at_least=1)
+    check_generator(generator)
     linalg = _scipy_linalg()
     _check_mean(loss_fn)
-    network = _AtSurvivors(model, parameters, dtype)
-    if bn == "batch":
-        for layer in tracked_norms(network.plain).values():
-            layer.track_running_stats = False
-            layer.running_mean = layer.running_var = None
-    data = [_as_pair(batch, network) for batch in batches]
+    with recording_gradients(), same_random_state(model):
+        network = _AtSurvivors(model, parameters, dtype)
+        if bn == "batch":
+            for layer in tracked_norms(network.plain).values():
+                layer.track_running_stats = False
+                layer.running_mean = layer.running_var = None
+        data = [_as_pair(batch, network) for batch in batches]
     if not data:
         raise ValueError("batches is empty, expected at least one (input, target)")
 
@@ -117,30 +135,37 @@ def sharpness(
         return _times_hessian(network, loss_fn, data, along).double().cpu().numpy()
 
     operator = linalg.LinearOperator((size, size), matvec=times_hessian, dtype=start.dtype)
-    with _twice_differentiable(network.plain):
-        probe = operator.matvec(start)
-        if not math.isfinite(float(probe @ probe)):
-            raise RuntimeError("the Hessian is not finite: do weights or loss hold NaN or inf?")
-        if size == 1 or not probe.any():  # no work for Lanczos iteration
-            return float(probe[0] / start[0])
-        # Newer scipy draws more vectors where the Hessian has few eigenvalues.
-        seeded = {"rng": 0} if "rng" in signature(linalg.eigsh).parameters else {}
-        try:
-            values = linalg.eigsh(
-                operator,
-                k=1,
-                which="LA",
-                v0=start,
-                tol=tolerance,
-                maxiter=max_iterations,
-                return_eigenvectors=False,
-                **seeded,
-            )
-        except linalg.ArpackNoConvergence as error:
-            raise RuntimeError(
-                f"no eigenvalue to tolerance={tolerance!r} within max_iterations={max_iterations}; "
-                "allow more of either, or compute in dtype=torch.float64"
-            ) from error
+    with recording_gradients(), same_random_state(model), twice_differentiable(model):
+        return _largest_eigenvalue(linalg, operator, start, tolerance, max_iterations)
+
+
+def _largest_eigenvalue(
+    linalg: ModuleType, operator: Any, start: Any, tolerance: float, max_iterations: int
+) -> float:
+    """Return the largest signed eigenvalue of a symmetric operator by Lanczos iteration."""
+    probe = operator.matvec(start)
+    if not math.isfinite(float(probe @ probe)):
+        raise RuntimeError("the Hessian is not finite: do weights or loss hold NaN or inf?")
+    if len(start) == 1 or not probe.any():  # no work for Lanczos iteration
+        return float(probe[0] / start[0])
+    # Newer scipy draws more vectors where the Hessian has few eigenvalues.
+    seeded = {"rng": 0} if "rng" in signature(linalg.eigsh).parameters else {}
+    try:
+        values = linalg.eigsh(
+            operator,
+            k=1,
+            which="LA",
+            v0=start,
+            tol=tolerance,
+            maxiter=max_iterations,
+            return_eigenvectors=False,
+            **seeded,
+        )
+    except linalg.ArpackNoConvergence as error:
+        raise RuntimeError(
+            f"no eigenvalue to tolerance={tolerance!r} within max_iterations={max_iterations}; "
+            "allow more of either, or compute in dtype=torch.float64"
+        ) from error
     return float(values[0])
 
 
@@ -151,11 +176,7 @@ class _AtSurvivors(nn.Module):
         self, model: nn.Module, parameters: Selector | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        masks = {
-            name: target.mask
-            for name, target in attached(model).items()
-            if target.masking is not None and target.masking.enforce
-        }
+        masks = {target.name: target.live for target in all_targets(model) if _is_masked(target)}
         plain = plain_copy(model).eval()
         trainable = _trainable(model)
         uses = [use for target in all_targets(plain) for use in target.uses]
@@ -169,7 +190,7 @@ class _AtSurvivors(nn.Module):
                 f"{type(model).__name__} has no parameter that requires gradients"
                 + (f" for parameters={parameters!r}" if parameters is not None else "")
             )
-        held = {each.stored[0].dtype for each in targets}
+        held = {leaf.dtype for each in targets for leaf in each.stored}
         widest = torch.float64 if torch.float64 in held else torch.float32
         self.dtype = dtype or widest
         # Hidden from registration: only what is differentiated in is a parameter of this module.
@@ -178,25 +199,27 @@ class _AtSurvivors(nn.Module):
         self._shapes: list[torch.Size] = []
         self._places: list[Tensor | None] = []
         self.values = nn.ParameterList()
-        for target in all_targets(plain):
-            if target.name not in {each.name for each in targets}:
-                continue
-            weight = target.stored[0].detach().clone(memory_format=torch.contiguous_format)
-            places = None
-            if target.name in masks:
-                places = masks[target.name].flatten().nonzero().squeeze(1)
-                weight = weight.flatten()[places]
-            self._names.append(target.name)
-            self._shapes.append(target.shape)
-            self._places.append(places)
-            self.values.append(nn.Parameter(weight))
+        names = {id(parameter): name for name, parameter in plain.named_parameters()}
+        chosen_names = {each.name for each in targets}
+        # Searched again: the cast may have put other parameters in place of those found above.
+        for target in (each for each in all_targets(plain) if each.name in chosen_names):
+            for leaf in target.stored:  # more than one where weight_norm, for instance, computes it
+                value = leaf.detach().clone(memory_format=torch.contiguous_format)
+                places = None
+                if target.name in masks:
+                    places = masks[target.name].flatten().nonzero().squeeze(1)
+                    value = value.flatten()[places]
+                self._names.append(names[id(leaf)])
+                self._shapes.append(leaf.shape)
+                self._places.append(places)
+                self.values.append(nn.Parameter(value))
 
     @property
     def plain(self) -> nn.Module:
         """The plain copy of the model."""
         return self._hidden[0]
 
-    def forward(self, inputs: Tensor) -> Any:
+    def forward(self, inputs: Any) -> Any:
         """Run the plain network at the values held here."""
         full = {}
         entries = zip(self._names, self._shapes, self._places, self.values, strict=True)
@@ -205,11 +228,11 @@ class _AtSurvivors(nn.Module):
             if places is not None:
                 zeros = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
                 full[name] = zeros.index_copy(0, places, value).view(shape)
-        return functional_call(self.plain, full, (inputs,))
+        return functional_call(self.plain, full, *arguments(inputs))
 
 
 def _times_hessian(
-    network: _AtSurvivors, loss_fn: Loss, data: list[tuple[Tensor, Tensor]], vector: Tensor
+    network: _AtSurvivors, loss_fn: Loss, data: list[tuple[Any, Any]], vector: Tensor
 ) -> Tensor:
     """Return the Hessian of the mean loss times a vector, by differentiating the gradient along it.
 
@@ -219,32 +242,40 @@ def _times_hessian(
     """
     values = list(network.values)
     parts = vector.split_with_sizes([value.numel() for value in values])
-    samples = sum(len(inputs) for inputs, _ in data)
+    sizes = [_samples(inputs) for inputs, _ in data]
     total = torch.zeros_like(vector)
-    for inputs, target in data:
-        with torch.enable_grad():
-            loss = loss_fn(network(inputs), target)
-            if not isinstance(loss, Tensor) or loss.dim() != 0:
-                raise ValueError("loss_fn must give a 0-dim tensor, the mean loss of its batch")
-            grads = torch.autograd.grad(
-                loss, values, create_graph=True, allow_unused=True, materialize_grads=True
-            )
-            pairs = zip(grads, parts, strict=True)
-            slope = torch.stack([(grad.flatten() * part).sum() for grad, part in pairs]).sum()
-            if not slope.requires_grad:  # the loss is linear
-                continue
-            products = torch.autograd.grad(slope, values, allow_unused=True, materialize_grads=True)
+    for (inputs, target), size in zip(data, sizes, strict=True):
+        loss = loss_fn(network(inputs), target)
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            raise ValueError("loss_fn must give a 0-dim tensor, the mean loss of its batch")
+        grads = torch.autograd.grad(
+            loss, values, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        pairs = zip(grads, parts, strict=True)
+        slope = torch.stack([(grad.flatten() * part).sum() for grad, part in pairs]).sum()
+        if not slope.requires_grad:  # the loss is linear
+            continue
+        products = torch.autograd.grad(slope, values, allow_unused=True, materialize_grads=True)
         flat = torch.cat([product.flatten() for product in products])
-        total.add_(flat, alpha=len(inputs) / samples)
+        total.add_(flat, alpha=size / sum(sizes))
     return total
 
 
+def _samples(inputs: Any) -> int:
+    """Return the number of samples in a batch: the length of its first tensor."""
+    return next((len(each) for each in tensors_in(inputs)), 1)
+
+
 def _check_mean(loss_fn: Loss) -> None:
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}")
+    check_callable("loss_fn", loss_fn)
     reduction = getattr(loss_fn, "reduction", "mean")
     if reduction != "mean":
         raise ValueError(f"loss_fn has reduction={reduction!r}, expected 'mean'")
+
+
+def _is_masked(target: Target) -> bool:
+    use = target.uses[0]
+    return target.masking is not None or torch_mask(use.module, use.tensor_name) is not None
 
 
 def _trainable(model: nn.Module) -> set[str]:
@@ -255,31 +286,16 @@ def _trainable(model: nn.Module) -> set[str]:
     }
 
 
-def _as_pair(batch: Any, network: _AtSurvivors) -> tuple[Tensor, Tensor]:
+def _as_pair(batch: Any, network: _AtSurvivors) -> tuple[Any, Any]:
     """Return one batch on the network's device, and in its dtype where it is floating."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"batches must hold (input, target) pairs, got {type(batch).__name__}")
     device = network.values[0].device
-    inputs, target = (
-        each.to(device, network.dtype if each.is_floating_point() else None) for each in batch
-    )
-    return inputs, target
 
+    def moved(each: Tensor) -> Tensor:
+        return each.to(device, network.dtype if each.is_floating_point() else None)
 
-@contextmanager
-def _twice_differentiable(network: nn.Module) -> Iterator[None]:
-    """Keep PyTorch from fused kernels that have no second derivative."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if any(isinstance(each, nn.RNNBase) for each in network.modules()):
-                for backend in (torch.backends.cudnn, torch.backends.mkldnn):
-                    stack.enter_context(backend.flags(enabled=False))
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return map_tensors(moved, batch[0]), map_tensors(moved, batch[1])
 
 
 def _scipy_linalg() -> ModuleType:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_names, check_shape
 from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
 from polarity.analysis.flips import (
     count_flips,
@@ -13,9 +14,10 @@ from polarity.analysis.flips import (
     signs_of,
     tracked_targets,
 )
-from polarity.parametrizations.masked import as_mask
-from polarity.targets.search import Target, all_targets, find_targets
+from polarity.parametrizations.arithmetic import as_mask
+from polarity.targets.search import all_targets, find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.target import Target
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["SignTracker"]
@@ -194,12 +196,9 @@ class SignTracker:
             ValueError: if it belongs to weights of other names or shapes; nothing is changed.
         """
         shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-        for name in {**self._shapes, **shapes}:
-            if shapes.get(name) != self._shapes.get(name):
-                raise ValueError(
-                    f"state holds {name!r} in shape {shapes.get(name)}, "
-                    f"expected {self._shapes.get(name)} (None: not tracked)"
-                )
+        check_names("state", shapes, self._shapes, what="tracked")
+        for name, shape in shapes.items():
+            check_shape("state", name, shape, self._shapes[name], "tracked weight")
         self._keep_steps = bool(state["keep_steps"])
         self._marks = dict(state["marks"])
         self._latest = dict(state["latest"])
@@ -214,25 +213,17 @@ class SignTracker:
 
     def _targets(self) -> dict[str, Target]:
         by_name = {use.name: each for each in all_targets(self._model) for use in each.uses}
+        check_names("model", by_name, by_name, needed=self._shapes, what="tracked")
         for name, shape in self._shapes.items():
-            if name not in by_name:
-                raise ValueError(f"the model lacks {name!r}, which is tracked")
-            if tuple(by_name[name].shape) != shape:
-                raise ValueError(
-                    f"{name!r} has shape {tuple(by_name[name].shape)}, expected {shape} as tracked"
-                )
+            check_shape("model", name, by_name[name].shape, shape, "tracked weight")
         return {name: by_name[name] for name in self._shapes}
 
     def _masks(self, masks: Mapping[str, Tensor] | None = None) -> Signs:
         if masks is None:
             return {name: living(target).cpu() for name, target in self._targets().items()}
+        check_names("masks", masks, self._shapes, needed=(), what="tracked")
         for name, mask in masks.items():
-            if name not in self._shapes:
-                raise ValueError(f"masks holds {name!r}, which is not tracked")
-            if tuple(mask.shape) != self._shapes[name]:
-                raise ValueError(
-                    f"mask of {name!r} has shape {tuple(mask.shape)}, expected {self._shapes[name]}"
-                )
+            check_shape("masks", name, mask.shape, self._shapes[name], "tracked weight")
         return {name: as_mask(masks[name]).cpu() for name in self._shapes if name in masks}
 
     def _marked(self, role: str, moment: str) -> Signs:

@@ -1,6 +1,5 @@
 """Whether training leads to one basin whatever chance does: two readings of SGD-noise stability."""
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -9,6 +8,7 @@ from torch import nn
 
 from polarity.analysis.batch_norm import Forward
 from polarity.analysis.connectivity import BatchNormRule, ErrorBarrier, error_barrier
+from polarity.attach.plain_copy import full_copy
 
 __all__ = ["init_noise_stability", "sgd_noise_stability"]
 
@@ -68,7 +68,7 @@ def sgd_noise_stability(
     the Lottery Ticket Hypothesis*.
     """
     return init_noise_stability(
-        lambda seed: copy.deepcopy(model),
+        lambda seed: full_copy(model),
         train,
         evaluate,
         seeds=seeds,

@@ -1,4 +1,4 @@
-"""Attach masks to the weights of any model."""
+"""Masks of a model: attach them, read them, write them, and what they leave."""
 
 from collections.abc import Iterable, Mapping
 from typing import cast
@@ -7,15 +7,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from polarity.parametrizations.lean_chain import register_lean
-from polarity.parametrizations.masked import MaskedWeight, as_mask
+from polarity.parametrizations.arithmetic import as_mask
+from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.registering import own_class, register_light
 from polarity.targets.recurrent import release_flat_weights
-from polarity.targets.search import Target, all_targets, find_targets
+from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import accept_plain_checkpoints
+from polarity.targets.target import Target
 from polarity.targets.torch_prune import torch_mask
 
-__all__ = ["attach_masks", "mask_weights", "masked_leaves", "own_class", "set_mask"]
+__all__ = [
+    "attach_masks",
+    "density",
+    "load_masks",
+    "mask_weights",
+    "masked_leaves",
+    "masks",
+    "set_mask",
+    "sparsity",
+]
 
 
 def mask_weights(
@@ -79,8 +90,11 @@ def attach_masks(found: Mapping[str, Target]) -> None:
         masking, owners = target.masking, target.owners
         as_it_is = True
         if masking is None:
-            masking = MaskedWeight(torch.empty(0, dtype=torch.bool))
-            masking.mask = target.mask  # nobody else has it: no need to copy it
+            masking = MaskedWeight(torch.empty(0))
+            theirs = target.torch_mask
+            # Laid out as the weight, so that one pass can read both.
+            like = target.stored[0].detach()
+            masking.mask = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
             for use in owners:
                 if torch_mask(use.module, use.tensor_name) is not None:
                     prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
@@ -96,26 +110,20 @@ def attach_masks(found: Mapping[str, Target]) -> None:
 def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_is: bool) -> None:
     """Register a masking; with ``as_it_is`` the weight is stored without being copied."""
     if not as_it_is:
-        register_lean(module, tensor_name, masking)
+        register_light(module, tensor_name, masking)
         return
-    # Under a mask of all ones the weight itself is what is stored: no need to compute it twice.
-    chain = register_lean(module, tensor_name, nn.Identity())
+    # Under a mask of all ones the weight itself is what is stored: no need to copy it.
+    chain = register_light(module, tensor_name, nn.Identity())
     masking.train(module.training)
     chain[0] = masking
 
 
 @torch.no_grad()
-def set_mask(target: Target, mask: Tensor, *, park: bool = False) -> None:
-    """Install a mask and zero what is stored outside it; with ``park`` its values are remembered.
-
-    An entry that comes to life again starts at zero.
-    """
+def set_mask(target: Target, mask: Tensor) -> None:
+    """Install a bool mask and zero what is stored outside it; revived entries start at zero."""
     masking = cast(MaskedWeight, target.masking)
     mask = mask.to(masking.mask.device)
-    masking.unpark()
-    if park:
-        masking.park(target.weight, ~mask if not masking.enforce else masking.mask & ~mask)
-    born = mask & ~masking.mask if masking.enforce else torch.zeros_like(mask)
+    born = mask & (masking.mask == 0) if masking.enforce else None
     masking.mask.copy_(mask)
     masking.enforce = True
     masking.clear(target.stored, born)
@@ -126,16 +134,101 @@ def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     return [(leaf, target.mask) for target in found for leaf in target.stored]
 
 
-def own_class(module: nn.Module) -> None:
-    """Give a parametrized module a class that no other module has.
+def masks(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True where it lives.
 
-    ``parametrize`` keeps a tensor as a property of a class made for the module. A deepcopy has
-    that class too: changing one of the two would break the other.
+    A mask that is remembered but not enforced (strategy ``standard``) is returned like any other.
+
+    Raises:
+        ValueError: if the model carries no mask.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.mask_weights(nn.Linear(2, 2))
+        >>> pol.masks(model)
+        {'weight': tensor([[True, True],
+                [True, True]])}
     """
-    if parametrize.is_parametrized(module):
-        shared = type(module)
-        contents = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
-        module.__class__ = type(shared.__name__, shared.__bases__, contents)
+    found = attached(model)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
+    return {name: target.mask for name, target in found.items()}
+
+
+def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Install masks, in place, zeroing what is stored outside them.
+
+    Weights that ``masks`` does not name keep theirs. Named weights that are still plain are masked
+    first. An entry that comes to life again starts at zero.
+
+    Args:
+        model: any module.
+        masks: ``{plain name: mask}``, bool, or zeros and ones of any dtype, in the weight's shape.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if ``masks`` is empty, or one has an unknown name, another shape, or values
+            besides zeros and ones; the model is left as it was.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = load_masks(nn.Linear(2, 2), {"weight": torch.eye(2)})
+        >>> pol.density(model)
+        0.5
+    """
+    if not masks:
+        raise ValueError("masks is empty, expected at least one {name: mask}")
+    return mask_weights(model, masks=masks)
+
+
+def density(model: nn.Module) -> float:
+    """Return the fraction of entries that live, over all masked weights together.
+
+    By the masks, enforced or only remembered. A model without masks is measured by the non-zero
+    entries of its prunable weights, so that the number stays the same through ``merge`` (up to
+    survivors that are exactly zero).
+
+    Raises:
+        ValueError: if the model has no prunable weights.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.mask_weights(nn.Linear(10, 10))
+        >>> _ = pol.imp_prune(model, 0.2)
+        >>> pol.density(model)
+        0.8
+    """
+    masked = attached(model)
+    targets = masked or find_targets(model)
+    total = sum(target.shape.numel() for target in targets.values())
+    if masked:
+        live = sum(target.survivors for target in masked.values())
+    else:
+        live = sum(int(target.weight.count_nonzero()) for target in targets.values())
+    return live / total if total else 1.0
+
+
+def sparsity(model: nn.Module) -> float:
+    """Return ``1 - density(model)``, the fraction of entries that were pruned.
+
+    Raises:
+        ValueError: if the model has no prunable weights.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.mask_weights(nn.Linear(10, 10))
+        >>> _ = pol.imp_prune(model, density=0.25)
+        >>> pol.sparsity(model)
+        0.75
+    """
+    return 1.0 - density(model)
 
 
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

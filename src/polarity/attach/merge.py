@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity.attach.masks import masked_leaves, own_class
+from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
 from polarity.optimizers.factor_state import join_state
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.parametrizations.registering import own_class
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.recurrent import refresh_flat_weights
-from polarity.targets.search import Target, Targets, attached
+from polarity.targets.search import Targets, attached
 from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.target import Target
 
 __all__ = ["dense_state_dict", "merge"]
 
@@ -66,6 +68,8 @@ def merge(
     del products
     while waiting:  # so that factors are freed as soon as their product is there
         target = waiting.pop(next(iter(waiting)))
+        if target.masking is not None and target.masking.in_step is not None:
+            target.masking.in_step.remove()
         if isinstance(target.masking, SignInMW):
             replace_parameter(optimizer, _multiply_out(target, optimizer))
         else:

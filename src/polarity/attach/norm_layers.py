@@ -9,8 +9,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from polarity.parametrizations.norm_interp import NormInterp
-from polarity.targets.search import Target, Targets, all_targets
+from polarity.targets.search import Targets, all_targets
 from polarity.targets.selectors import Selector, Use, select
+from polarity.targets.target import Target
 from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["find_norms", "norm_interp"]

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrize
 
-from polarity.attach.masks import own_class
 from polarity.attach.norm_alpha import norm_interps
 from polarity.attach.norm_layers import find_norms, norm_interp
-from polarity.parametrizations.lean_chain import register_lean
 from polarity.parametrizations.norm_interp import NormInterp
+from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
 from polarity.rewind import RewindPoint
-from polarity.targets.search import Target, all_targets
+from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import accept_plain_checkpoints, forget_plain_checkpoints
+from polarity.targets.target import Target
 
 __all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
 
@@ -98,7 +98,7 @@ def interpolate_norms(
         alphas[model] = attached[0].shared
     drawn: list[SharedAlpha] = []
     for name, target in fresh.items():
-        layer = target.uses[0].module if per_layer else model
+        layer = target.module if per_layer else model
         if layer not in alphas:
             alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
@@ -106,7 +106,7 @@ def interpolate_norms(
         for use in target.owners:
             accept_plain_checkpoints(use.module)
             own_class(use.module)
-            register_lean(use.module, use.tensor_name, interp)
+            register_light(use.module, use.tensor_name, interp)
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:

@@ -1,45 +1,88 @@
 """A model, or a checkpoint of one, as if nothing were attached to it."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
-from polarity.attach.merge import dense_state_dict, merge
+from polarity._running import tensors_in
+from polarity.attach.merge import merge
+from polarity.attach.norms import attached_norms
 from polarity.rewind import RewindPoint
+from polarity.targets.search import all_targets, attached
+from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 
-__all__ = ["plain_copy", "plain_state"]
+__all__ = ["full_copy", "plain_copy", "plain_state"]
+
+
+def full_copy(model: nn.Module) -> nn.Module:
+    """Return a deepcopy of a model with all that is attached to it.
+
+    ``copy.deepcopy`` alone refuses tensors that were computed with gradients, which the hooks of
+    ``torch.nn.utils.prune`` and ``weight_norm`` keep as attributes; the copy holds their values.
+    """
+    return copy.deepcopy(model, {id(each): each.detach().clone() for each in _computed(model)})
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """Return a copy of a model with plain parameters, whatever polarity attached to the model."""
-    plain = copy.deepcopy(model)
-    kinds = (type(each).__module__ for each in plain.modules())
-    if any(kind.startswith("polarity.parametrizations") for kind in kinds):
+    """Return a copy of a model with its effective weights as plain parameters.
+
+    Masks (also those of ``torch.nn.utils.prune``), Sign-In and interpolated norms come off the
+    copy. What others attached, such as ``weight_norm``, is part of the network and stays.
+
+    Raises:
+        ValueError: if ``torch.nn.utils.prune`` masks a tied weight for one of its users alone.
+    """
+    plain = full_copy(model)
+    for target in all_targets(plain):
+        refuse_uneven_masks(target.owners)
+        for use in target.owners:
+            if torch_mask(use.module, use.tensor_name) is not None:
+                prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
+    if attached(plain) or attached_norms(plain):
         merge(plain)
     return plain
 
 
-def plain_state(state: nn.Module | RewindPoint | Mapping[str, Any], role: str) -> dict[str, Any]:
-    """Return effective weights and buffers by plain name, of a model, a point or a checkpoint.
+def plain_state(
+    state: nn.Module | RewindPoint | Mapping[str, Any], role: str, network: nn.Module
+) -> dict[str, Any]:
+    """Return what the ``state_dict`` of a plain network would hold of a model, point or checkpoint.
 
     The checkpoint of a model with masks, Sign-In or interpolated norms is read by its keys alone.
 
+    Args:
+        state: what is read.
+        role: the argument's name, for errors.
+        network: a plain copy of the model that ``state`` belongs to.
+
     Raises:
         TypeError: if ``state`` is of another type.
+        ValueError: if a RewindPoint does not fit the network.
     """
     if isinstance(state, nn.Module):
-        return dense_state_dict(state)
+        return plain_copy(state).state_dict()
     if isinstance(state, RewindPoint):
-        return dict(state.weights)
+        twin = full_copy(network)
+        try:
+            state.restore_weights(twin)
+        except ValueError as error:
+            raise ValueError(f"{role}: {error}") from None
+        return twin.state_dict()
     if not isinstance(state, Mapping):
         raise TypeError(
             f"{role} must be a state_dict, a model or a RewindPoint, got {type(state).__name__}"
         )
+    own = network.state_dict()
     plain = dict(state)
     for key in state:
+        name = key.removesuffix("_orig")
+        if key not in own and name in own and f"{name}_mask" in state:
+            mask = plain.pop(f"{name}_mask")
+            plain[name] = plain.pop(key) * mask
         path, dot, rest = key.rpartition("parametrizations.")
         tensor_name, _, what = rest.partition(".")
         inside = f"{path}{dot}{tensor_name}"
@@ -50,6 +93,12 @@ def plain_state(state: nn.Module | RewindPoint | Mapping[str, Any], role: str) -
     return plain
 
 
+def _computed(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors with a graph that modules keep as ordinary attributes."""
+    for module in model.modules():
+        yield from (each for each in tensors_in(vars(module)) if not each.is_leaf)
+
+
 def _is_ours(state: Mapping[str, Any], inside: str) -> bool:
     """Whether polarity parametrized a tensor: others (weight_norm, ...) keep the keys they have."""
     return any(f"{inside}.0.{buffer}" in state for buffer in ("mask", "initial"))
@@ -57,9 +106,10 @@ def _is_ours(state: Mapping[str, Any], inside: str) -> bool:
 
 @torch.no_grad()
 def _effective(state: Mapping[str, Any], inside: str) -> Tensor:
+    """Return the effective weight that a checkpoint of ours holds in its parts."""
     stored = [state[key] for i in ("", "0", "1") if (key := f"{inside}.original{i}") in state]
     weight: Tensor = stored[0] if len(stored) == 1 else stored[0] * stored[1]
     mask = state.get(f"{inside}.0.mask")
     if mask is None or not bool(state.get(f"{inside}.0._extra_state", True)):
         return weight
-    return torch.where(mask.to(weight.device), weight, 0.0)
+    return torch.where(mask.to(weight.device) != 0, weight, 0.0)

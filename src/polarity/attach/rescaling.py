@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import check_replaceable
+from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
-from polarity.targets.search import Target, attached
+from polarity.targets.search import attached
+from polarity.targets.target import Target
 
 __all__ = ["Momentum", "RescaleSchedule", "frobenius_decay", "inner_scaling", "rescale"]
 
@@ -68,10 +70,10 @@ def rescale(
         wide = torch.promote_types(m.dtype, torch.float32)
         product = m.to(wide) * v.to(wide)
         if form.enforce:
-            product = torch.where(form.mask, product, 0.0)
+            zero_outside_(product, form.mask)
         new_m, new_v = balanced_factors(product, form.beta, m.dtype)
         if form.enforce:
-            new_m.masked_fill_(~form.mask, 0)
+            zero_outside_(new_m, form.mask)
         if optimizer is not None:
             _carry_over(optimizer, momentum, (m, v), (new_m, new_v))
         m.copy_(new_m)
@@ -172,7 +174,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
     """
     total: Tensor | None = None
     for target in _factors(model).values():
-        weight: Tensor = getattr(target.uses[0].module, target.uses[0].tensor_name)
+        weight: Tensor = getattr(target.module, target.tensor_name)
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         square = weight.square().sum()
         total = square if total is None else total + square.to(total.device)

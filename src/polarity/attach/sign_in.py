@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize, prune
 
-from polarity.attach.masks import own_class
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
-from polarity.parametrizations.lean_chain import register_lean
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.selection.top_k import all_finite
 from polarity.targets.recurrent import release_flat_weights
-from polarity.targets.search import Target, Targets, attached, find_targets, parametrizations_of
+from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import accept_plain_checkpoints
+from polarity.targets.target import Target, parametrizations_of
 from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["sign_in"]
@@ -114,11 +114,12 @@ def _convert(
     """Give one weight its factors, shared by all its owners."""
     old = target.stored[0]
     masking, uses = target.masking, target.owners
-    form = SignInMW(target.mask, float(beta), enforce=masking is None or masking.enforce)
-    if masking is not None:
-        form.parked_where, form.parked_values = masking.parked_where, masking.parked_values
-        form.shortcut = masking.shortcut
-    form.train(uses[0].module.training)
+    form = SignInMW(
+        target.mask.to(old.dtype), float(beta), enforce=masking is None or masking.enforce
+    )
+    if masking is not None and masking.in_step is not None:
+        masking.in_step.remove()
+    form.train(target.module.training)
     chains: list[Any] = []
     for use in uses:
         module, tensor_name = use.module, use.tensor_name
@@ -130,14 +131,14 @@ def _convert(
         elif torch_mask(module, tensor_name) is not None:
             prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
         own_class(module)
-        chains.append(register_lean(module, tensor_name, form))
+        chains.append(register_light(module, tensor_name, form))
         if len(chains) > 1:
             chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1
     m, v = chains[0].original0, chains[0].original1
     if old.grad is not None:
         m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
     state = {} if optimizer is None else optimizer.state.get(old, {})
-    inside = f"{name.removesuffix(uses[0].tensor_name)}parametrizations.{uses[0].tensor_name}"
+    inside = f"{name.removesuffix(target.tensor_name)}parametrizations.{target.tensor_name}"
     return Replacement(
         (old,),
         {f"{inside}.original0": m, f"{inside}.original1": v},
@@ -165,7 +166,7 @@ def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
             bad = int((~target.weight.isfinite()).count_nonzero())
             raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
         for use in target.owners:
-            for each in parametrizations_of(use.module, use.tensor_name) or ():
+            for each in parametrizations_of(use.module, use.tensor_name):
                 if not isinstance(each, MaskedWeight):
                     raise ValueError(
                         f"{name} is also parametrized by {type(each).__name__}, and a product must "

@@ -1,22 +1,14 @@
-"""Which linear layers a model really calls, on what, and which follow each other directly."""
+"""Which linear layers a model really calls, and on what."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "evaluation", "followers", "recording", "run"]
-
-# Layers that keep the order of memory of what they are given, and care for none.
-_ELEMENTWISE = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.SELU, nn.CELU),
-    *(nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid),
-    *(nn.Identity, nn.Dropout, nn.AlphaDropout),
-)
+__all__ = ["Call", "recording"]
 
 
 @dataclass(frozen=True)
@@ -41,32 +33,6 @@ class Call:
     def rows(self) -> int:
         """Vectors in the input."""
         return torch.Size(self.shape[:-1]).numel()
-
-
-def run(model: nn.Module, example_inputs: Any) -> Any:
-    """Call a model on a tensor, a tuple or list of positional arguments, or a dict of keywords."""
-    if isinstance(example_inputs, Mapping):
-        return model(**example_inputs)
-    if isinstance(example_inputs, (tuple, list)):
-        return model(*example_inputs)
-    return model(example_inputs)
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, and afterwards the modes and random states there were.
-
-    Not in inference mode: what a model keeps of the run must not be a tensor of that mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({each.get_device() for each in model.parameters() if each.is_cuda})
-    with torch.random.fork_rng(devices), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
 
 
 @contextmanager
@@ -106,27 +72,3 @@ def _describe(x: Tensor) -> Call:
         dense_only = "its input is not a strided tensor"
         return Call((), (), x.dtype, x.device, dense_only)
     return Call(tuple(x.shape), x.stride(), x.dtype, x.device, dense_only)
-
-
-def followers(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Return pairs of layers of which the second reads the first one's output, and nothing else.
-
-    Those are layers of one ``nn.Sequential`` with nothing but elementwise layers between them,
-    each in one place of the model only. Between two such layers any order of memory will do.
-    """
-    places: dict[nn.Module, int] = {}
-    for _, module in model.named_modules(remove_duplicate=False):
-        places[module] = places.get(module, 0) + 1
-    pairs: dict[nn.Module, nn.Module] = {}
-    for parent in model.modules():
-        if not isinstance(parent, nn.Sequential) or type(parent).forward is not (
-            nn.Sequential.forward
-        ):
-            continue
-        inner = [each for each in parent if type(each) not in _ELEMENTWISE]
-        pairs.update(
-            (first, second)
-            for first, second in pairwise(inner)
-            if places[first] == places[second] == 1
-        )
-    return pairs

@@ -1,19 +1,18 @@
 """Swap linear layers for sparse ones where that pays."""
 
 import math
-from collections.abc import Iterable, Mapping
-from numbers import Real
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_fraction
+from polarity._checks import check_callable, check_fraction, check_generator, check_number
+from polarity._running import call, evaluation, tensors_in
 from polarity.attach.norms import attached_norms
-from polarity.deploy.calls import evaluation, followers, recording, run
+from polarity.deploy.calls import recording
 from polarity.deploy.decision import choose, dense_reasons, find_candidates
-from polarity.deploy.outputs import excess, floating_tensors
 from polarity.deploy.report import CompressReport
 from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
 from polarity.deploy.timing import Measure, time_in_turns
@@ -45,9 +44,7 @@ def compress(
     with :math:`W` in compressed sparse rows with indices of 32 bits. Where the sparse one is faster
     by ``margin`` the layer becomes a :class:`SparseLinear`; it stays the module object that it is.
     All other layers stay what they are: those that are denser or slower, that are not called or
-    share their weight, and those for whose dtype and device PyTorch has no sparse product. Of two
-    layers of a ``nn.Sequential`` with elementwise layers at most between them, the first hands its
-    output on as it was computed, feature by feature in memory, if both are swapped.
+    share their weight, and those for whose dtype and device PyTorch has no sparse product.
 
     The decisions hold for this machine, its number of threads, and these shapes. The model computes
     the same up to the order of its sums: every swapped layer is within
@@ -87,7 +84,7 @@ def compress(
 
     Example:
         >>> import torch
-        >>> from torch import nn
+        >>> from torch import Tensor, nn
         >>> import polarity as pol
         >>> model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 10))
         >>> _ = pol.imp_prune(model[0], density=0.05)
@@ -96,10 +93,8 @@ def compress(
         'density 1 is above break_even=0.4, not measured'
     """
     _check(model, break_even, margin, tolerance)
-    if not callable(measure):
-        raise TypeError(f"measure is a {type(measure).__name__}, expected a function")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is a {type(generator).__name__}, expected a torch.Generator")
+    check_callable("measure", measure)
+    check_generator(generator)
     layers = {
         f"{path}.weight".removeprefix("."): module
         for path, module in model.named_modules()
@@ -132,21 +127,21 @@ def _compress(
 ) -> CompressReport:
     """Record, choose, swap and compare; swap back if that fails."""
     with evaluation(model), recording(layers) as calls:
-        before = [each.clone() for each in floating_tensors(run(model, example_inputs))]
+        before = [each.clone() for each in _floating(call(model, example_inputs))]
     draw = torch.Generator().manual_seed(0) if generator is None else generator
     with torch.no_grad():
         candidates, decisions = find_candidates(
             layers, calls, dense_reasons(model, layers, calls), break_even
         )
-        chosen = choose(candidates, decisions, followers(model), margin, measure, draw)
+        chosen = choose(candidates, decisions, margin, measure, draw)
     weights = {name: layers[name]._parameters["weight"] for name in chosen}
     machine = _machine(layers.values())
     try:
-        for name, (matrix, feature_major) in chosen.items():
-            make_sparse(layers[name], matrix, feature_major)
+        for name, matrix in chosen.items():
+            make_sparse(layers[name], matrix)
         with evaluation(model):
-            after = floating_tensors(run(model, example_inputs))
-        difference, part = excess(before, after, tolerance)
+            after = _floating(call(model, example_inputs))
+        difference, part = _excess(before, after, tolerance)
         if not part <= 1 and tolerance != math.inf:
             raise ValueError(
                 f"the outputs of the compressed model differ by {difference:.3g} of the largest, "
@@ -166,13 +161,9 @@ def _check(model: nn.Module, break_even: float, margin: float, tolerance: float 
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, expected a nn.Module")
     check_fraction("break_even", break_even)
-    for parameter, value, least in (("margin", margin, 1.0), ("tolerance", tolerance, 0.0)):
-        if parameter == "tolerance" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{parameter}={value!r} is a {type(value).__name__}, expected a number")
-        if math.isnan(value) or value < least:
-            raise ValueError(f"{parameter}={value!r}, expected a number of at least {least:g}")
+    check_number("margin", margin, at_least=1)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, at_least=0)
     for parameter, held in model.named_parameters():
         if is_lazy(held):
             raise ValueError(f"{parameter} is lazy; run the model once, then prune and compress it")
@@ -189,6 +180,44 @@ def _check(model: nn.Module, break_even: float, margin: float, tolerance: float 
                     f"{use.name} still has a mask of torch.nn.utils.prune; call its remove(), or "
                     "polarity.mask_weights(model) and polarity.merge(model), first"
                 )
+
+
+def _floating(output: Any) -> list[Tensor]:
+    """Return the floating-point tensors of an output, also in tuples, lists and dicts."""
+    return [each.detach() for each in tensors_in(output) if each.is_floating_point()]
+
+
+def _excess(
+    before: Sequence[Tensor], after: Sequence[Tensor], tolerance: float | None
+) -> tuple[float, float]:
+    r"""Return how far outputs are apart, and the largest part of what ``tolerance`` allows.
+
+    The distance of two tensors is :math:`\max|a-b| / \max|a|` over their finite entries, infinite
+    where shapes, NaN or infinities differ. By default the square root of a dtype's machine epsilon
+    is allowed.
+    """
+    if len(before) != len(after):
+        return math.inf, math.inf
+    distance = part = 0.0
+    for a, b in zip(before, after, strict=True):
+        allowed = torch.finfo(a.dtype).eps ** 0.5 if tolerance is None else tolerance
+        apart = _distance(a, b)
+        distance = max(distance, apart)
+        part = max(part, apart / allowed if allowed else math.inf if apart else 0.0)
+    return distance, part
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    finite = a.isfinite()
+    if a.shape != b.shape or not torch.equal(finite, b.isfinite()):
+        return math.inf
+    if not torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num()):
+        return math.inf
+    difference = (a[finite].double() - b[finite].double()).abs()
+    if not difference.numel() or not bool(difference.any()):
+        return 0.0
+    scale = float(a[finite].double().abs().max())
+    return float(difference.max()) / scale if scale else math.inf
 
 
 def _machine(layers: Iterable[nn.Module]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["CSR", "csr_linear", "decode", "encode", "has_kernel", "why_invalid"]
 
-BLOCK = 64  # rows that a processor turns around at a time, so that they stay in its cache
+BLOCK = 32  # rows of a product on a processor; of 16 to 64 the fastest at densities from 0.05
 
 
 class CSR(NamedTuple):
@@ -56,24 +56,20 @@ def decode(matrix: CSR, shape: tuple[int, int]) -> Tensor:
     return dense.index_put((rows, matrix.col.long()), matrix.values)
 
 
-def csr_linear(
-    x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, int], feature_major: bool = False
-) -> Tensor:
+def csr_linear(x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
     r"""Return :math:`x W^\top + b` for a sparse :math:`W`, computed as :math:`(W x^\top)^\top + b`.
 
-    The sparse matrix stands on the left, because the kernels are fast there only: the product is
-    computed feature by feature, and so lies in memory.
+    The sparse matrix stands on the left, because the kernels are fast only there. On a processor
+    the rows of x are taken in blocks that stay in its cache.
 
     Args:
         x: (..., in), strided, of the matrix's dtype.
         matrix: the entries of :math:`W`.
         bias: (out,) or None.
         shape: (out, in).
-        feature_major: leave the result in the order of memory it was computed in, a view whose
-            last dimension is not the contiguous one, instead of copying it to the usual order.
 
     Returns:
-        (..., out).
+        (..., out), contiguous.
     """
     weight = torch.sparse_csr_tensor(
         matrix.crow, matrix.col, matrix.values, shape, check_invariants=False
@@ -84,11 +80,9 @@ def csr_linear(
         vector = flat[0]
         single = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
         return single.view(*leading, shape[0])
-    blocks = 1 if feature_major or x.is_cuda else math.ceil(flat.shape[0] / BLOCK)
+    blocks = 1 if x.is_cuda else math.ceil(flat.shape[0] / BLOCK)
     if blocks <= 1:
-        product = _times(weight, flat, bias)
-        product = product if x.dim() == 2 else product.view(*leading, shape[0])
-        return product if feature_major else product.contiguous()
+        return _times(weight, flat, bias).contiguous().view(*leading, shape[0])
     result = x.new_empty(flat.shape[0], shape[0])
     size = math.ceil(flat.shape[0] / blocks)
     for start in range(0, flat.shape[0], size):

@@ -114,69 +114,40 @@ def find_candidates(
 def choose(
     candidates: Mapping[str, Candidate],
     decisions: dict[str, LayerDecision],
-    pairs: Mapping[nn.Module, nn.Module],
     margin: float,
     measure: Measure,
     generator: torch.Generator,
-) -> dict[str, tuple[CSR, bool]]:
-    """Measure the candidates, write the decisions down, and return what is to be swapped.
-
-    A layer of a pair hands its output on feature by feature, without a copy, if both are swapped.
-    Every layer is measured as if its partners were; where one is not, it is measured again without.
-
-    Returns:
-        By name, for those to be swapped: the entries, and whether the output stays feature-major.
-    """
-    chosen = dict(candidates)
-    measured: dict[str, tuple[bool, bool]] = {}
-    while True:
-        layers = {each.layer for each in chosen.values()}
-        fed = {pairs[layer] for layer in layers if layer in pairs}
-        layouts = {
-            name: (each.layer in fed, pairs.get(each.layer) in layers)
-            for name, each in chosen.items()
-        }
-        outdated = [name for name in chosen if measured.get(name) != layouts[name]]
-        if not outdated:
-            return {name: (each.matrix, layouts[name][1]) for name, each in chosen.items()}
-        for name in outdated:
-            measured[name] = layouts[name]
-            decisions[name] = _measured(
-                decisions[name], chosen[name], layouts[name], margin, measure, generator
-            )
-        chosen = {name: each for name, each in chosen.items() if decisions[name].swapped}
+) -> dict[str, CSR]:
+    """Measure the candidates, write the decisions down, and return the weights to be swapped."""
+    chosen = {}
+    for name, candidate in candidates.items():
+        decisions[name] = _measured(decisions[name], candidate, margin, measure, generator)
+        if decisions[name].swapped:
+            chosen[name] = candidate.matrix
+    return chosen
 
 
 def _measured(
     before: LayerDecision,
     candidate: Candidate,
-    layout: tuple[bool, bool],
     margin: float,
     measure: Measure,
     generator: torch.Generator,
 ) -> LayerDecision:
-    """Time the calls of one layer in both ways, after a look at whether they agree."""
+    """Time the calls of one layer in both ways, if both agree."""
     layer = candidate.layer
-    weight, bias = layer.weight, layer.bias
-    feature_major_input, feature_major_output = layout
     counts = Counter(call for call in candidate.calls if call.rows)
     times = math.gcd(*counts.values())
     calls = [call for call, count in counts.items() for _ in range(count // times)]
     given = {call: _input_like(call, generator) for call in counts}
-    handed = {
-        call: x.reshape(-1, x.shape[-1]).t().contiguous().t().view(call.shape)
-        if feature_major_input
-        else x
-        for call, x in given.items()
-    }
 
     # Whole layers are timed, since what they do beside the product counts where that is small.
-    twin = sparse_twin(layer, candidate.matrix, feature_major_output)
-    if not all(_agree(given[call], weight, bias, twin.forward(handed[call])) for call in given):
+    twin = sparse_twin(layer, candidate.matrix)
+    if not all(_agree(x, layer.weight, layer.bias, twin.forward(x)) for x in given.values()):
         return replace(before, swapped=False, reason="the sparse product is not exact enough")
     measured = measure(
         lambda: [layer.forward(given[call]) for call in calls],
-        lambda: [twin.forward(handed[call]) for call in calls],
+        lambda: [twin.forward(given[call]) for call in calls],
     )
     try:
         dense, sparse = map(float, measured)

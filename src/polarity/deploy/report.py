@@ -1,10 +1,10 @@
 """What compressing decided, layer by layer."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from polarity._tables import format_shape, format_table
+from polarity._reports import Report, table
+from polarity._tables import format_shape
 
 __all__ = ["CompressReport", "LayerDecision"]
 
@@ -42,7 +42,7 @@ class LayerDecision:
 
 
 @dataclass(frozen=True)
-class CompressReport:
+class CompressReport(Report[LayerDecision]):
     """What :func:`polarity.deploy.compress` decided; ``print`` shows it as a table.
 
     Attributes:
@@ -72,37 +72,27 @@ class CompressReport:
         """Names of the weights that are sparse now."""
         return tuple(layer.name for layer in self.layers if layer.swapped)
 
-    def __iter__(self) -> Iterator[LayerDecision]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
     def __str__(self) -> str:
-        header = (
-            *("weight", "shape", "density", "rows", "dense ms", "sparse ms", "speed-up"),
-            "decision",
-        )
-        decisions = [
-            f"{'sparse' if each.swapped else 'dense'}: {each.reason}" for each in self.layers
-        ]
-        width = max(map(len, (*decisions, header[-1])), default=0)
-        rows = [
-            (
-                each.name,
-                format_shape(each.shape),
-                f"{each.density:.4f}",
-                _rows(each.rows),
-                _milliseconds(each.dense_seconds),
-                _milliseconds(each.sparse_seconds),
-                "" if each.speedup is None else f"{each.speedup:.2f}x",
-                decision.ljust(width),
+        decisions = {
+            each.name: f"{'sparse' if each.swapped else 'dense'}: {each.reason}" for each in self
+        }
+        width = max(map(len, (*decisions.values(), "decision")))
+
+        def cells(row: LayerDecision) -> tuple[str, ...]:
+            return (
+                format_shape(row.shape),
+                f"{row.density:.4f}",
+                _rows(row.rows),
+                _milliseconds(row.dense_seconds),
+                _milliseconds(row.sparse_seconds),
+                "" if row.speedup is None else f"{row.speedup:.2f}x",
+                decisions[row.name].ljust(width),  # text is aligned to the left
             )
-            for each, decision in zip(self.layers, decisions, strict=True)
-        ]
-        table = format_table((*header[:-1], header[-1].ljust(width)), rows)
+
+        header = ("weight", "shape", "density", "rows", "dense ms", "sparse ms", "speed-up")
+        text = table((*header, "decision".ljust(width)), self.layers, cells)
         return (
-            f"{table}\nmeasured on {self.machine}; outputs differ by at most "
+            f"{text}\nmeasured on {self.machine}; outputs differ by at most "
             f"{self.difference:.1e} of the largest"
         )
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity.deploy.calls import followers
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
 
@@ -83,9 +82,6 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
                 *(each.to(like.device, torch.int32, copy=True) for each in matrix[1:]),
             )
             make_sparse(layer, own)
-        for first, second in followers(model).items():
-            if isinstance(first, SparseLinear) and isinstance(second, SparseLinear):
-                first.feature_major = True
         model.load_state_dict(state_dict)
     except BaseException:
         for layer, weight in weights.items():

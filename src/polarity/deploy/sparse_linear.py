@@ -34,7 +34,6 @@ class SparseLinear(nn.Module):
     values: Tensor
     crow_indices: Tensor
     col_indices: Tensor
-    feature_major: bool
     dense_class: type[nn.Linear]
     weight_requires_grad: bool
 
@@ -80,7 +79,7 @@ class SparseLinear(nn.Module):
         # Found faster than by nn.Module's __getattr__: a small product is a matter of microseconds.
         buffers: Any = self._buffers
         matrix = CSR(buffers["values"], buffers["crow_indices"], buffers["col_indices"])
-        return csr_linear(x, matrix, bias, shape, self.feature_major)
+        return csr_linear(x, matrix, bias, shape)
 
     def extra_repr(self) -> str:
         """Return what stands between the brackets when the layer is printed."""
@@ -125,9 +124,7 @@ class SparseLinear(nn.Module):
         )
 
 
-def make_sparse(
-    linear: nn.Linear, matrix: CSR | None = None, feature_major: bool = False
-) -> SparseLinear:
+def make_sparse(linear: nn.Linear, matrix: CSR | None = None) -> SparseLinear:
     """Turn a linear layer into a sparse one in place, as the module object that it is.
 
     So it is swapped wherever it is held: in several places, in a list, or as the model itself.
@@ -135,7 +132,6 @@ def make_sparse(
     Args:
         linear: a layer with a plain weight.
         matrix: its weight by its entries; encoded here if not given.
-        feature_major: see :func:`polarity.deploy.csr.csr_linear`.
     """
     weight = linear.weight
     has_kernel(weight.device.type, weight.dtype)  # asked now, so that forward finds the answer
@@ -146,23 +142,21 @@ def make_sparse(
     module.__class__ = SparseLinear
     for name, value in zip(BUFFERS, matrix, strict=True):
         module.register_buffer(name, value)
-    module.feature_major = feature_major
     module.dense_class = kind
     module.weight_requires_grad = weight.requires_grad
     return cast(SparseLinear, module)
 
 
-def sparse_twin(linear: nn.Linear, matrix: CSR, feature_major: bool) -> SparseLinear:
+def sparse_twin(linear: nn.Linear, matrix: CSR) -> SparseLinear:
     """Return the sparse layer that :func:`make_sparse` would make of a layer, which stays as it is.
 
     Args:
         linear: a layer with a plain weight; its bias is shared.
         matrix: its weight by its entries.
-        feature_major: see :func:`polarity.deploy.csr.csr_linear`.
     """
     twin = nn.Linear(linear.in_features, linear.out_features, device="meta")
     twin.weight, twin.bias = linear.weight, linear.bias
-    return make_sparse(twin, matrix, feature_major)
+    return make_sparse(twin, matrix)
 
 
 def make_dense(sparse: SparseLinear, weight: nn.Parameter | None = None) -> nn.Linear:
@@ -178,7 +172,7 @@ def make_dense(sparse: SparseLinear, weight: nn.Parameter | None = None) -> nn.L
     module: Any = sparse
     for name in BUFFERS:
         del module._buffers[name]
-    del module.feature_major, module.dense_class, module.weight_requires_grad
+    del module.dense_class, module.weight_requires_grad
     module.__class__ = kind
     bias = module._parameters.pop("bias")
     module._parameters["weight"] = weight

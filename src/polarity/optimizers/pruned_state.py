@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from polarity.parametrizations.keep_where import clear_outside
+from polarity.parametrizations.arithmetic import zero_outside_
 
 __all__ = ["zero_pruned_state"]
 
@@ -35,4 +35,4 @@ def zero_pruned_state(
     for parameter, mask in leaves:
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
-                clear_outside(mask.to(value.device), value)
+                zero_outside_(value, mask.to(value.device))

@@ -1,46 +1,57 @@
-"""A weight of which only the entries under a boolean mask live."""
+"""A weight whose pruned entries are multiplied by zero."""
+
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.bit_packing import pack_bits, unpack_bits
-from polarity.parametrizations.keep_where import SMALL, keep_where
-from polarity.parametrizations.kept_zeros import can_rely, forget
-from polarity.parametrizations.masked_gradient import seen_directly
-from polarity.parametrizations.zeros_in_steps import follow_steps
+from polarity.parametrizations.arithmetic import check_mask, zero_outside_
 
 __all__ = ["MaskedWeight"]
 
 
+class InStep(Protocol):
+    """What keeps a stored weight zero outside its mask between forward passes."""
+
+    def covers(self, *stored: Tensor) -> bool:
+        """Return whether these very tensors are kept zero, and their gradients are masked."""
+        ...
+
+    def refresh(self) -> None:
+        """Take note of a mask that was changed."""
+        ...
+
+    def remove(self) -> None:
+        """Give the mask back to forward."""
+        ...
+
+
 class MaskedWeight(nn.Module):
-    r"""Parametrization that keeps the masked entries of a weight and zeroes the rest.
+    r"""Parametrization that multiplies a weight by a mask of zeros and ones.
 
     With stored values :math:`s` and mask :math:`M` the layer computes with
 
-    .. math:: w = s \text{ where } M, \quad 0 \text{ elsewhere},
+    .. math:: w = s \odot M
 
-    a clean ``+0.0`` whatever is stored there (a product would give ``-0.0``, and ``NaN`` for a
-    stored ``NaN``), and no gradient reaches an entry outside the mask.
+    in every forward pass and in every mode of PyTorch (eager, compiled, traced, exported, mapped,
+    differentiated any number of times). No gradient reaches an entry outside the mask.
 
-    The mask is a buffer of the same shape as the weight, so it is saved, moved and copied with the
-    model. It can be changed in place at any time.
-
-    In training the mask is not applied again to stored values that are known to be zero outside it
-    already: the weight is then a view of what is stored, see :func:`polarity.mask_shortcut`.
+    The mask is a buffer of the shape and dtype of the weight, so it is saved, moved, converted and
+    copied with the model, and it can be changed in place at any time. A stored NaN or infinity
+    outside the mask shows as NaN; pruning stores zeros there.
 
     Attributes:
-        mask: bool tensor of the weight's shape, True where the entry lives.
+        mask: zeros and ones in the weight's dtype, 1 for a survivor. :func:`polarity.masks` gives
+            bool tensors.
         enforce: with False the mask is remembered but not applied: the weight is what is stored
             (strategy ``standard``, dense phases). Part of the ``state_dict``.
-        shortcut: with False the mask is applied in every forward pass, whatever is stored. Copied
-            and pickled with the module, but no part of the ``state_dict``.
 
     Args:
         mask: bool tensor, or a tensor of zeros and ones, of the weight's shape. It is copied.
         enforce: initial value of the attribute.
 
     Raises:
-        ValueError: if the mask holds anything but zeros and ones, or, when the parametrization is
+        ValueError: if the mask holds values other than 0 and 1, or, when the parametrization is
             registered, if its shape is not the weight's.
 
     Example:
@@ -56,45 +67,31 @@ class MaskedWeight(nn.Module):
     """
 
     mask: Tensor
-    parked_where: Tensor | None
-    parked_values: Tensor | None
 
     def __init__(self, mask: Tensor, *, enforce: bool = True) -> None:
         super().__init__()
-        self.register_buffer("mask", as_mask(mask).clone())
+        check_mask(mask)
+        dtype = mask.dtype if mask.is_floating_point() else torch.float32
+        self.register_buffer("mask", mask.detach().to(dtype, copy=True))
         self.enforce = bool(enforce)
-        self.shortcut = True
-        # What a pruned entry was worth when it was pruned, kept for a strategy that brings it back.
-        # Buffers, so that they follow the model to its device; never saved.
-        self.register_buffer("parked_where", None, persistent=False)
-        self.register_buffer("parked_values", None, persistent=False)
+        # Set by polarity.enforce_in_step, which takes the mask out of eager forward passes.
+        self.in_step: InStep | None = None
 
     def forward(self, stored: Tensor) -> Tensor:
         """Return the effective weight, same shape and dtype as ``stored``."""
-        if not self.enforce:
-            forget(stored)
+        if not self.applies(stored):
             return stored
-        mask = self.mask
-        if self.may_rely_on(mask, stored):
-            return seen_directly(stored, mask)
-        return keep_where(mask, stored)
+        return stored * self.mask.to(stored.dtype)
 
-    def may_rely_on(self, mask: Tensor, *stored: Tensor) -> bool:
-        """Whether the stored tensors are known to be zero outside the mask; in training only.
-
-        Never of small ones: to mask them costs less than to know.
-        """
-        if not (self.training and self.shortcut and mask.numel() > SMALL):
-            return False
-        if not can_rely(mask, *stored):
-            return False
-        follow_steps()
-        return True
+    def applies(self, *stored: Tensor) -> bool:
+        """Return whether forward multiplies by the mask."""
+        return self.enforce and (self.in_step is None or not self.in_step.covers(*stored))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return what to store so that :meth:`forward` gives ``weight`` inside the mask.
 
         Always a new tensor: ``module.weight = x`` must not tie the module to the storage of ``x``.
+        The mask takes the dtype of ``weight``.
 
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
@@ -104,65 +101,34 @@ class MaskedWeight(nn.Module):
                 f"mask has shape {tuple(self.mask.shape)}, "
                 f"expected the weight's {tuple(weight.shape)}"
             )
-        return keep_where(self.mask, weight) if self.enforce else weight.clone()
+        self.mask = self.mask.to(weight.dtype)
+        return weight.masked_fill(self.mask == 0, 0) if self.enforce else weight.clone()
 
     @torch.no_grad()
-    def clear(self, leaves: tuple[Tensor, ...], born: Tensor) -> None:
+    def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
         """Zero what is stored outside the mask; entries just ``born`` start at zero too."""
         for leaf in leaves:
-            leaf.masked_fill_(~self.mask, 0)
-
-    @torch.no_grad()
-    def park(self, stored: Tensor, pruned: Tensor) -> None:
-        """Remember the values of ``stored`` where the bool tensor ``pruned`` is True."""
-        flat = pruned.flatten()
-        self.park_packed(pack_bits(flat), stored.flatten()[flat])
-
-    def park_packed(self, where: Tensor, values: Tensor) -> None:
-        """Remember values whose places are the set bits of ``where``, see :func:`pack_bits`."""
-        self.parked_where, self.parked_values = where, values
-
-    def unpark(self) -> None:
-        """Forget the values of pruned entries."""
-        self.parked_where = None
-        self.parked_values = None
-
-    @torch.no_grad()
-    def with_parked(self, stored: Tensor) -> Tensor:
-        """Return a copy of ``stored`` with the parked values back in their places."""
-        values = stored.clone(memory_format=torch.contiguous_format)
-        if self.parked_where is not None and self.parked_values is not None:
-            values.view(-1)[unpack_bits(self.parked_where, values.numel())] = self.parked_values
-        return values
+            zero_outside_(leaf, self.mask)
+        if self.in_step is not None:
+            self.in_step.refresh()
 
     def get_extra_state(self) -> Tensor:
         """Return ``enforce`` as a 0-dim bool tensor, the form every checkpoint format can hold."""
         return torch.tensor(self.enforce)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take ``enforce`` from a checkpoint, whose values replace what was set aside here."""
+        """Take ``enforce`` from a checkpoint."""
         self.enforce = bool(state)
-        self.unpark()
 
     def extra_repr(self) -> str:
-        """Return the shape, the real density, and whether the mask is applied."""
-        total = self.mask.numel()
-        density = int(self.mask.count_nonzero()) / total if total else 1.0
-        remembered = "" if self.enforce else ", enforce=False"
-        return f"{tuple(self.mask.shape)}, density={density:.4g}{remembered}"
+        """Return the shape, the density, and whether the mask is applied."""
+        described = str(tuple(self.mask.shape))
+        if not self.mask.is_meta:
+            total = self.mask.numel()
+            density = int(self.mask.count_nonzero()) / total if total else 1.0
+            described += f", density={density:.4g}"
+        return described if self.enforce else f"{described}, enforce=False"
 
-
-def as_mask(mask: Tensor) -> Tensor:
-    """Return ``mask`` as a bool tensor; zeros and ones of any dtype are accepted.
-
-    Raises:
-        TypeError: if ``mask`` is not a tensor.
-        ValueError: if it holds anything but zeros and ones.
-    """
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"mask must be a tensor, got {type(mask).__name__}")
-    if mask.dtype == torch.bool:
-        return mask
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError("mask must hold zeros and ones only, got other values")
-    return mask != 0
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave enforcement in the step to the original: a copy masks in forward."""
+        return {**self.__dict__, "in_step": None}

@@ -5,10 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polarity.parametrizations.kept_zeros import forget
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.masked_gradient import product_of_zeros
-from polarity.parametrizations.masked_product import masked_product
 
 __all__ = ["SignInMW", "balanced_factors"]
 
@@ -18,7 +15,7 @@ class SignInMW(MaskedWeight):
 
     With factors :math:`m, v` and mask :math:`M` the layer computes with
 
-    .. math:: w = m \odot v \text{ where } M, \quad 0 \text{ elsewhere},
+    .. math:: w = m \odot v \odot M
 
     and :meth:`right_inverse` chooses, among all factors of a weight, those with the inner scaling
     :math:`m^2 - v^2 = \beta`, see :func:`balanced_factors`. (The paper writes :math:`w` for what is
@@ -32,7 +29,7 @@ class SignInMW(MaskedWeight):
     model, and to an optimizer that exists already.
 
     Attributes:
-        mask: bool tensor of the weight's shape, True where the entry lives.
+        mask: zeros and ones in the weight's shape and dtype, 1 for a survivor.
         enforce: with False the mask is remembered but not applied.
         beta: 0-dim buffer, the inner scaling; float64 whatever the model's dtype.
 
@@ -70,13 +67,9 @@ class SignInMW(MaskedWeight):
 
     def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         """Return the effective weight, same shape and dtype as the factors."""
-        mask = self.mask
-        if not self.enforce:
-            forget(m, v)
+        if not self.applies(m, v):
             return m * v
-        if self.may_rely_on(mask, m, v):
-            return product_of_zeros(m, v)
-        return masked_product(mask, m, v)
+        return m * v * self.mask.to(m.dtype)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return factors ``(m, v)`` of ``weight`` with the inner scaling ``beta``; zeros outside.
@@ -88,13 +81,15 @@ class SignInMW(MaskedWeight):
         """
         weight = super().right_inverse(weight)
         m, v = balanced_factors(weight, self.beta)
-        return (m.masked_fill_(~self.mask, 0), v) if self.enforce else (m, v)
+        return (m.masked_fill_(self.mask == 0, 0), v) if self.enforce else (m, v)
 
-    def clear(self, leaves: tuple[Tensor, ...], born: Tensor) -> None:
+    @torch.no_grad()
+    def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
         """Zero the factors outside the mask; newborn entries are zeros that can grow."""
         super().clear(leaves, born)
-        m, _ = leaves
-        m.copy_(torch.where(born, self.beta.sqrt().to(m.dtype), m))
+        if born is not None:
+            m, _ = leaves
+            m.copy_(torch.where(born, self.beta.sqrt().to(m.dtype), m))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move ``beta`` with the model, but never to another dtype: it is a setting."""

@@ -7,7 +7,8 @@ from torch import nn
 
 from polarity.attach.masks import masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
-from polarity.pruning.prune import Optimizer, Scope, prune_targets
+from polarity.pruning.plan import HowMany, Scope
+from polarity.pruning.prune import Optimizer, prune_targets
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
@@ -30,14 +31,14 @@ def imp_prune(
     optimizer: Optimizer | None = None,
     scheduler: Scheduler | None = None,
     generator: torch.Generator | None = None,
-    park: bool = True,
 ) -> PruneReport:
     """Prune the smallest weights, and rewind the rest if asked: one round of IMP.
 
     Iterative magnitude pruning trains, prunes a fraction of the survivors, gives the rest their
     initial values back, and repeats. With a point captured after some warm-up it is weight
     rewinding. Without ``rewind`` the survivors keep their trained values, for
-    :func:`reinit_signs` or for gradual pruning.
+    :func:`reinit_signs` or for gradual pruning. Pruned values are not kept: capture a
+    :class:`RewindPoint` before the call if strategy ``standard`` is to give them back.
 
     Args:
         model: any module; without masks, all its prunable weights are masked first.
@@ -53,9 +54,6 @@ def imp_prune(
         scheduler: its state is restored from ``rewind``.
         generator: handed on as ``score(name, weight, generator=generator)`` to a score that takes
             one; magnitude draws nothing.
-        park: whether the values of what is pruned are set aside for strategy ``standard`` of
-            :func:`reinit_signs`, which otherwise finds zeros there; that takes a third of the time,
-            a bit per weight, and the memory of what is pruned. Nothing is with ``rewind``.
 
     Returns:
         The :class:`PruneReport`; its notes say what was rewound.
@@ -86,7 +84,7 @@ def imp_prune(
     if rewind is not None:
         rewind.check(model)
         rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
-    report = _prune(model, amount, density, scope, score, optimizer, generator, rewind, park)
+    report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator, rewind)
     if rewind is None:
         return report
     rewind.restore_weights(model, only="unmasked")
@@ -105,7 +103,6 @@ def lrr_step(
     optimizer: Optimizer | None = None,
     scheduler: Scheduler | None = None,
     generator: torch.Generator | None = None,
-    park: bool = True,
 ) -> PruneReport:
     """Prune the smallest weights, keep the rest as trained and rewind the schedule: a round of LRR.
 
@@ -123,7 +120,6 @@ def lrr_step(
             builds a new optimizer each round leaves it out.
         scheduler: its state is restored from ``rewind``.
         generator: as for :func:`imp_prune`.
-        park: as for :func:`imp_prune`.
 
     Returns:
         The :class:`PruneReport`; its notes say what was rewound and what was not.
@@ -149,24 +145,26 @@ def lrr_step(
     if not isinstance(rewind, RewindPoint):
         raise TypeError(f"rewind must be a RewindPoint, got {type(rewind).__name__}")
     rewind.check_schedule(optimizer, scheduler)
-    report = _prune(model, amount, density, scope, score, optimizer, generator, None, park)
+    report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
     return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
+
+
+def _how_many(amount: float | None, density: float | None, scope: Scope) -> HowMany:
+    """Return what is asked for; the papers' fifth of the survivors where nothing is."""
+    if amount is None and density is None:
+        amount = 0.2
+    return HowMany(amount, density, scope=scope)
 
 
 def _prune(
     model: nn.Module,
-    amount: float | None,
-    density: float | None,
-    scope: Scope,
+    wanted: HowMany,
     score: Score | None,
     optimizer: Optimizer | None,
     generator: torch.Generator | None,
-    rewind: RewindPoint | None,
-    park: bool,
+    rewind: RewindPoint | None = None,
 ) -> PruneReport:
-    """Prune, setting the values of what goes aside, or with ``rewind`` those of what stays back."""
-    if amount is None and density is None:
-        amount = 0.2
+    """Prune, and with ``rewind`` give the survivors its values."""
     found = attached(model) or dict(find_targets(model))
     scores = None
     if score is not None and score is not magnitude:
@@ -175,10 +173,7 @@ def _prune(
     if rewind is not None:
         weights = rewind.weights
         values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
-    park = park and rewind is None
-    return prune_targets(
-        found, scores, amount, density, None, scope, optimizer, park=park, values=values
-    )
+    return prune_targets(found, wanted, scores, optimizer, values)
 
 
 def _rewind_schedule(

@@ -1,26 +1,25 @@
 """Prune a model by any scores: exact masks, installed whole or not at all."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_fraction, check_scope
 from polarity.attach.masks import attach_masks, masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
-from polarity.pruning.install import choose_by_magnitude, install, is_plain
+from polarity.pruning.install import install
+from polarity.pruning.plan import HowMany, Scope, check_names
 from polarity.pruning.report import LayerReport, PruneReport
 from polarity.scores.score import Score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.top_k import choose_top
-from polarity.targets.prunable import living
-from polarity.targets.search import Target, attached, find_targets
+from polarity.targets.entries import choose_by_magnitude
+from polarity.targets.search import attached, find_targets
+from polarity.targets.target import Target
 
 __all__ = ["Optimizer", "Scope", "prune", "prune_targets"]
 
-Scope: TypeAlias = Literal["global", "layer"]
 Optimizer: TypeAlias = torch.optim.Optimizer
 
 
@@ -42,8 +41,7 @@ def prune(
     :math:`\operatorname{round}(an)`; ties go to the lower index, in the model's order.
 
     A pruned entry is zero from here on: what is stored and, where ``optimizer`` is given, what the
-    optimizer remembers of it are zeroed, and no gradient reaches it. The value that it had is set
-    aside until the next call for :func:`reinit_signs` with strategy ``standard``.
+    optimizer remembers of it are zeroed, and no gradient reaches it.
 
     Args:
         model: any module; without masks, every weight that ``scores`` names is masked first, or
@@ -101,7 +99,7 @@ def prune(
             "scores must be {name: tensor} or a function (name, weight) -> tensor, "
             f"got {type(scores).__name__}"
         )
-    _check_mapping("densities", densities)
+    wanted = HowMany(amount, density, densities, scope)
     found = attached(model)
     if not found and isinstance(scores, Mapping):
         found = _named("scores", scores, model)
@@ -116,103 +114,47 @@ def prune(
         tensors = scores
     elif scores is not magnitude:
         tensors = score_weights(found, scores, generator)
-    return prune_targets(found, tensors, amount, density, densities, scope, optimizer, park=True)
+    return prune_targets(found, wanted, tensors, optimizer)
 
 
 def prune_targets(
     found: Mapping[str, Target],
-    scores: Mapping[str, Tensor] | None,
-    amount: float | None,
-    density: float | None,
-    densities: Mapping[str, float] | None,
-    scope: Scope,
-    optimizer: Optimizer | None,
-    *,
-    park: bool,
+    wanted: HowMany,
+    scores: Mapping[str, Tensor] | None = None,
+    optimizer: Optimizer | None = None,
     values: Mapping[str, Tensor] | None = None,
 ) -> PruneReport:
-    """Prune targets as :func:`prune` does; ``park`` sets the values of pruned entries aside.
+    """Prune weights as :func:`prune` does, without ``scores`` by magnitude.
 
-    Without ``scores`` by magnitude, with the weights read where they lie. Where ``values`` are
-    given what stays is set to them. Whatever can be wrong raises before anything is changed.
+    Everything is checked and chosen before anything is changed; what is written then cannot fail.
+
+    Args:
+        found: the weights.
+        wanted: how many of their entries stay.
+        scores: by plain name, one for each weight.
+        optimizer: its state at pruned entries is zeroed.
+        values: new values for the survivors, by name. By default they keep theirs.
     """
-    shapes = {name: target.shape for name, target in found.items()}
-    before = {name: _count_mask(target) for name, target in found.items()}
-    keep = _plan(found, shapes, before, scores, amount, density, densities, scope)
+    before = {name: target.survivors for name, target in found.items()}
+    if scores is not None:
+        check_names("scores", scores, found)
+    keep = wanted.keep(found, before)
     if scores is None:
         chosen = choose_by_magnitude(found, keep)
     else:
-        alive = {name: living(target) for name, target in found.items()}
-        chosen = choose_top({name: scores[name] for name in found}, keep, alive)
+        live = {name: target.live for name, target in found.items()}
+        chosen = choose_top({name: scores[name] for name in found}, keep, live)
     _check_optimizer(optimizer, found)
     attach_masks(found)
-    install(found, chosen, park=park, values=values)
+    install(found, chosen, values)
     if optimizer is not None:
         zero_pruned_state(optimizer, masked_leaves(found.values()))
     return PruneReport(
         tuple(
-            LayerReport(name, tuple(shape), before[name], chosen.kept[name])
-            for name, shape in shapes.items()
+            LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
+            for name, target in found.items()
         )
     )
-
-
-def _plan(
-    found: Mapping[str, Target],
-    shapes: Mapping[str, torch.Size],
-    before: Mapping[str, int],
-    scores: Mapping[str, Tensor] | None,
-    amount: float | None,
-    density: float | None,
-    densities: Mapping[str, float] | None,
-    scope: Scope,
-) -> int | dict[str, int]:
-    """Return how many entries live afterwards, of all targets together or of each."""
-    given = {"amount": amount, "density": density, "densities": densities}
-    present = {name: value for name, value in given.items() if value is not None}
-    if len(present) != 1:
-        listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise ValueError(f"give exactly one of amount, density and densities, got {listed}")
-    check_scope(scope)
-    if scores is not None:
-        _check_names("scores", scores, found)
-    if densities is not None:
-        _check_names("densities", densities, found)
-        for name, value in densities.items():
-            check_fraction(f"densities[{name!r}]", value)
-    sizes = {name: shape.numel() for name, shape in shapes.items()}
-    counts = {
-        name: before[name] if _is_enforced(target, amount) else sizes[name]
-        for name, target in found.items()
-    }
-    if densities is not None or scope == "layer":
-        wanted = dict.fromkeys(found, density) if densities is None else densities
-        return {
-            name: _keep(counts[name], sizes[name], amount, wanted[name], name) for name in found
-        }
-    return _keep(sum(counts.values()), sum(sizes.values()), amount, density, "the model")
-
-
-def _count_mask(target: Target) -> int:
-    """Count what a target's mask leaves alive, enforced or only remembered."""
-    if is_plain(target):
-        return target.shape.numel()
-    mask = target.mask
-    # Five times as fast as torch's own.
-    return int(np.count_nonzero(mask.numpy()) if mask.is_cpu else mask.count_nonzero())
-
-
-def _is_enforced(target: Target, amount: float | None) -> bool:
-    """Whether only what the mask leaves alive can be kept, and else all entries compete again."""
-    masking = target.masking
-    if masking is None or masking.enforce:
-        return True
-    if amount is not None:
-        raise ValueError(
-            f"amount={amount!r} is a fraction of the survivors, but the mask of {target.name!r} is "
-            "not enforced (strategy 'standard'), so every entry lives: give density="
-        )
-    return False
 
 
 def _named(parameter: str, values: Mapping[str, object], model: nn.Module) -> dict[str, Target]:
@@ -221,37 +163,6 @@ def _named(parameter: str, values: Mapping[str, object], model: nn.Module) -> di
         return dict(find_targets(model, tuple(values)))
     except ValueError as error:
         raise ValueError(f"{parameter} names what cannot be pruned: {error}") from None
-
-
-def _check_mapping(parameter: str, values: object) -> None:
-    if values is not None and not isinstance(values, Mapping):
-        raise TypeError(f"{parameter} must be {{name: value}}, got {type(values).__name__}")
-
-
-def _check_names(parameter: str, values: Mapping[str, object], found: Mapping[str, Target]) -> None:
-    """Raise unless ``values`` names exactly the weights that are masked."""
-    for name in found:
-        if name not in values:
-            raise ValueError(f"{parameter} lacks {name!r}, which is masked")
-    for name in values:
-        if name not in found:
-            raise ValueError(f"{parameter} holds {name!r}, which is not masked")
-
-
-def _keep(living: int, total: int, amount: float | None, density: float | None, what: str) -> int:
-    """Return how many entries of ``what`` live afterwards."""
-    if amount is not None:
-        check_fraction("amount", amount)
-        return living - round(amount * living)
-    assert density is not None
-    check_fraction("density", density)
-    keep = round(density * total)
-    if keep > living:
-        raise ValueError(
-            f"density={density!r} would keep {keep} of {total} entries of {what}, "
-            f"but only {living} live (density {living / total:.6g})"
-        )
-    return keep
 
 
 def _check_optimizer(optimizer: Optimizer | None, found: Mapping[str, Target]) -> None:

@@ -1,11 +1,11 @@
 """What one pruning call did, layer by layer."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from polarity._tables import format_shape, format_table
+from polarity._reports import Report, table
+from polarity._tables import format_shape
 
 __all__ = ["LayerReport", "PruneReport"]
 
@@ -38,7 +38,7 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
-class PruneReport:
+class PruneReport(Report[LayerReport]):
     """What one call pruned, layer by layer; ``print`` shows it as a table.
 
     Attributes:
@@ -62,42 +62,28 @@ class PruneReport:
     @property
     def before(self) -> int:
         """Entries that lived before, over all layers."""
-        return sum(layer.before for layer in self.layers)
+        return self._sum("before")
 
     @property
     def survivors(self) -> int:
         """Entries that live now, over all layers."""
-        return sum(layer.after for layer in self.layers)
+        return self._sum("after")
 
     @property
     def total(self) -> int:
         """Number of entries, over all layers."""
-        return sum(layer.total for layer in self.layers)
+        return self._sum("total")
 
     @property
     def density(self) -> float:
         """Fraction of all entries that live now."""
         return self.survivors / self.total if self.total else 1.0
 
-    def __iter__(self) -> Iterator[LayerReport]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
     def __str__(self) -> str:
-        rows = [
-            (
-                each.name,
-                format_shape(each.shape),
-                f"{each.before}",
-                f"{each.after}",
-                f"{each.density:.4f}",
-            )
-            for each in self.layers
-        ]
-        rows.append(
-            ("total", f"{self.total}", f"{self.before}", f"{self.survivors}", f"{self.density:.4f}")
-        )
-        table = format_table(("weight", "shape", "before", "after", "density"), rows)
-        return "\n".join([table, *self.notes])
+        total = LayerReport("total", (self.total,), self.before, self.survivors)
+
+        def cells(row: LayerReport) -> tuple[str, ...]:
+            return format_shape(row.shape), f"{row.before}", f"{row.after}", f"{row.density:.4f}"
+
+        header = ("weight", "shape", "before", "after", "density")
+        return "\n".join([table(header, (*self.layers, total), cells), *self.notes])

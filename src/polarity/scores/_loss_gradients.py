@@ -1,4 +1,4 @@
-"""Losses of a model over batches, and their gradients."""
+"""A copy of a model to compute scores on, its losses over batches, and their gradients."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -6,11 +6,30 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity.scores._calling import call, map_tensors
-from polarity.selection.top_k import all_finite
+from polarity._checks import check_entries
+from polarity._running import call, map_tensors
+from polarity.attach.plain_copy import plain_copy
+from polarity.targets.search import all_targets
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+
+
+def scored_copy(
+    model: nn.Module, names: Iterable[str], dtype: torch.dtype | None = None
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Return a plain copy of a model, and those of its weights that will be scored, by name.
+
+    Only these weights require gradients.
+
+    Args:
+        model: any module, plain or with something attached.
+        names: plain names of the weights to score.
+        dtype: what floating parameters and buffers of the copy are cast to; None leaves them.
+    """
+    twin = plain_copy(model).to(dtype).requires_grad_(False)
+    plain = {target.name: target.stored[0] for target in all_targets(twin)}
+    return twin, {name: plain[name].requires_grad_() for name in names}
 
 
 def losses(model: nn.Module, loss_fn: LossFunction, batches: Batches) -> Iterator[Tensor]:
@@ -57,9 +76,7 @@ def summed(terms: Iterable[tuple[Tensor, ...]], weights: Mapping[str, Tensor]) -
         for total, each in zip(sums.values(), term, strict=True):
             total.add_(each.detach())
     for name, total in sums.items():
-        if not all_finite(total):
-            bad = int((~total.isfinite()).count_nonzero())
-            raise ValueError(f"the gradient of {name!r} holds {bad} NaN or infinite entries")
+        check_entries(f"the gradient of {name!r}", total)
     return sums
 
 
@@ -69,13 +86,6 @@ def gradients(
     """Return the gradient of a scalar by every weight, zeros where it does not depend on it."""
     leaves = tuple(weights.values())
     return torch.autograd.grad(value, leaves, create_graph=create_graph, materialize_grads=True)
-
-
-def drawn_seed(generator: torch.Generator | None) -> int | None:
-    """Draw a seed from a generator, or None without one."""
-    if generator is None:
-        return None
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def _describe(value: object) -> str:

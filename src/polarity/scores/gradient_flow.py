@@ -6,17 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_finite
+from polarity._checks import check_finite, check_number
+from polarity._running import (
+    drawn_seed,
+    recording_gradients,
+    same_random_state,
+    twice_differentiable,
+)
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
-    drawn_seed,
     gradients,
     losses,
+    scored_copy,
     summed,
 )
-from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
-from polarity.targets.prunable import living, masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["grasp"]
@@ -86,11 +91,10 @@ def grasp(
     flow*, equations 6 to 8 and algorithm 2.
     """
     check_finite("temperature", temperature)
-    if temperature <= 0:
-        raise ValueError(f"temperature={temperature!r}, expected a positive number")
+    check_number("temperature", temperature, above=0)
     found = masked_or_prunable(model, targets, exclude)
     seed = drawn_seed(generator)
-    with undisturbed(model, seed):
+    with recording_gradients(), same_random_state(model, seed):
         batches = list(batches)
 
     def cooled(output: Any, target: Any) -> Tensor:
@@ -101,14 +105,14 @@ def grasp(
             )
         return loss_fn(output / temperature, target)
 
-    with differentiable_kernels(model):
-        with undisturbed(model, seed):
-            twin, weights = merged_copy(model, found)
+    with twice_differentiable(model), recording_gradients():
+        with same_random_state(model, seed):
+            twin, weights = scored_copy(model, found)
             twin.train()
             slopes = (gradients(loss, weights) for loss in losses(twin, cooled, batches))
             gradient = summed(slopes, weights)
-        with undisturbed(model, seed):
-            flow = {name: gradient[name] * living(target) for name, target in found.items()}
+        with same_random_state(model, seed):
+            flow = {name: gradient[name] * target.live for name, target in found.items()}
             products = summed(_hessian_times(flow, losses(twin, cooled, batches), weights), weights)
     return {name: weights[name].detach() * product for name, product in products.items()}
 

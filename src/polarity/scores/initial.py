@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from polarity._checks import check_names, check_shape
 from polarity.rewind import RewindPoint, weights_of
 from polarity.scores.score import Score
 
@@ -22,7 +23,7 @@ def large_final_same_sign(init: Initial) -> Score:
         init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
 
     Raises:
-        ValueError: when scoring, if ``init`` lacks the weight or holds it in another shape.
+        ValueError: when scoring, if the weight is missing in ``init`` or has another shape there.
 
     Example:
         >>> import torch
@@ -48,7 +49,7 @@ def large_final_diff_sign(init: Initial) -> Score:
         init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
 
     Raises:
-        ValueError: when scoring, if ``init`` lacks the weight or holds it in another shape.
+        ValueError: when scoring, if the weight is missing in ``init`` or has another shape there.
 
     Example:
         >>> import torch
@@ -72,7 +73,7 @@ def magnitude_increase(init: Initial) -> Score:
         init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
 
     Raises:
-        ValueError: when scoring, if ``init`` lacks the weight or holds it in another shape.
+        ValueError: when scoring, if the weight is missing in ``init`` or has another shape there.
 
     Example:
         >>> import torch
@@ -93,14 +94,9 @@ def initial_like(init: Initial, name: str, weight: Tensor) -> Tensor:
     """Return the initial value of ``name`` on the device and in the dtype of ``weight``.
 
     Raises:
-        ValueError: if ``init`` lacks it or holds it in another shape.
+        ValueError: if it is missing in ``init`` or has another shape there.
     """
     known = weights_of(init)
-    if name not in known:
-        raise ValueError(f"init lacks {name!r}, which the model has")
-    if known[name].shape != weight.shape:
-        raise ValueError(
-            f"init holds {name!r} in shape {tuple(known[name].shape)}, "
-            f"expected the model's {tuple(weight.shape)}"
-        )
+    check_names("init", known, {*known, name}, needed=[name])
+    check_shape("init", name, known[name].shape, weight.shape)
     return known[name].to(weight.device, weight.dtype)

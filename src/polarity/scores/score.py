@@ -7,8 +7,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from polarity.selection.top_k import all_finite
-from polarity.targets.search import Target
+from polarity._checks import check_entries
+from polarity.targets.target import Target
 
 __all__ = ["Score", "score_weights"]
 
@@ -36,9 +36,7 @@ def score_weights(
         weight = target.weight
         if target.aliases_storage(weight):
             weight = weight.clone()  # a score that works in place must not train the model
-        if not all_finite(weight):
-            bad = int((~weight.isfinite()).count_nonzero())
-            raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
+        check_entries(f"weight {name!r}", weight)
         with torch.no_grad():
             scores[name] = (
                 score(name, weight, generator=generator)  # type: ignore[call-arg]

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+from polarity._running import drawn_seed, recording_gradients, same_random_state
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
-    drawn_seed,
     gradients,
     losses,
+    scored_copy,
     summed,
 )
-from polarity.scores._merged_copy import merged_copy, undisturbed
-from polarity.targets.prunable import masked_or_prunable
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["snip"]
@@ -73,8 +73,8 @@ def snip(
     equations 4 and 5.
     """
     found = masked_or_prunable(model, targets, exclude)
-    with undisturbed(model, drawn_seed(generator)):
-        twin, weights = merged_copy(model, found)
+    with same_random_state(model, drawn_seed(generator)), recording_gradients():
+        twin, weights = scored_copy(model, found)
         terms = (gradients(loss, weights) for loss in losses(twin.train(), loss_fn, batches))
         slopes = summed(terms, weights)
     with torch.no_grad():

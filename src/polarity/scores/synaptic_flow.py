@@ -6,12 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_fraction
-from polarity.scores._calling import call, map_tensors, tensors_in
-from polarity.scores._loss_gradients import gradients
-from polarity.scores._merged_copy import differentiable_kernels, merged_copy, undisturbed
-from polarity.selection.top_k import all_finite, keep_top
-from polarity.targets.prunable import living, masked_or_prunable
+from polarity._checks import all_finite, check_fraction, check_integer
+from polarity._running import (
+    call,
+    map_tensors,
+    recording_gradients,
+    same_random_state,
+    tensors_in,
+    twice_differentiable,
+)
+from polarity.scores._loss_gradients import gradients, scored_copy
+from polarity.selection.top_k import keep_top
+from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["synflow"]
@@ -84,7 +90,7 @@ def synflow(
     _check(density, steps, dtype)
     found = masked_or_prunable(model, targets, exclude)
     total = sum(target.shape.numel() for target in found.values())
-    alive = {name: living(target) for name, target in found.items()}
+    alive = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in alive.values())
     if round(density * total) > left:
         raise ValueError(
@@ -92,8 +98,8 @@ def synflow(
             f"but only {left} live (density {left / total:.6g})"
         )
     gone = total - left  # how many places are taken
-    with undisturbed(model), differentiable_kernels(model):
-        twin, weights = merged_copy(model, found, dtype)
+    with same_random_state(model), recording_gradients(), twice_differentiable(model):
+        twin, weights = scored_copy(model, found, dtype)
         twin.eval()
         places = {
             name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
@@ -173,12 +179,7 @@ def _ones(example_inputs: Any, like: Tensor) -> Any:
 
 
 def _check(density: float, steps: int, dtype: torch.dtype | None) -> None:
-    check_fraction("density", density)
-    if density == 0:
-        raise ValueError(f"density={density!r} leaves nothing to rank, expected one in (0, 1]")
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps={steps!r} is a {type(steps).__name__}, expected an int")
-    if steps < 1:
-        raise ValueError(f"steps={steps!r}, expected at least 1")
+    check_fraction("density", density, zero=False)
+    check_integer("steps", steps, at_least=1)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype={dtype!r}, expected a floating-point torch.dtype or None")

@@ -1,7 +1,10 @@
 """Scores that look at the weight alone."""
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from polarity._bits.random import seed_from, words_in
 
 __all__ = ["magnitude", "random"]
 
@@ -20,17 +23,26 @@ def magnitude(name: str, weight: Tensor) -> Tensor:
 
 
 def random(name: str, weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Score by a uniform draw, the control that every criterion has to beat.
+    """Score by a uniform draw in [0, 1), the control that every criterion has to beat.
 
-    The draw is made on the generator's device (CPU without one) in float64, so that the same seed
-    gives the same mask whatever the model's device and dtype.
+    A seed is drawn from ``generator``. The score of an entry then depends on this seed, the name
+    and the entry's flat position alone, so that the same seed gives the same mask whatever the
+    model's device and dtype, see :data:`polarity.__draws_version__`.
 
     Example:
         >>> import torch
         >>> draw = torch.Generator().manual_seed(0)
         >>> random("layer.weight", torch.zeros(2, 3), generator=draw).shape
         torch.Size([2, 3])
+
+    Args:
+        name: plain name of the weight.
+        weight: only its shape and device matter.
+        generator: source of the seed; the global one of the CPU without.
+
+    Returns:
+        A float64 tensor of the weight's shape, on its device.
     """
-    device = generator.device if generator is not None else torch.device("cpu")
-    draw = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device=device)
-    return draw.to(weight.device)
+    words = words_in(seed_from(generator), name, 0, weight.numel())
+    scores = torch.from_numpy(words.astype(np.float64) / 2**32)
+    return scores.view(weight.shape).to(weight.device)

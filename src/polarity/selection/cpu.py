@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polarity._bits.bit_packing import few_places
+from polarity._bits.arrays import read_only
+from polarity._bits.bits import few_places
 from polarity.selection.keys import Integers, Keys
 from polarity.selection.passes import Bracket, Part, Space
 
@@ -47,7 +48,7 @@ class HostField:
         name: what to call it in an error.
         values: returns the entries, 1-D and contiguous, of any floating dtype, the same at each
             call; the result is not kept beyond a pass.
-        alive: 1-D contiguous bool tensor of those that take part, or None for all.
+        alive: 1-D contiguous tensor, nonzero for those that take part, or None for all.
         size: number of entries.
         keys: how entries become keys.
         lazy: whether calling ``values`` makes a copy.
@@ -67,17 +68,21 @@ class HostField:
         self.device = torch.device("cpu")
         self.keys = keys
         self.size = size
-        self.alive: Bools | None = None if alive is None else alive.numpy()
+        # A float16 or bfloat16 mask is read by its bits: numpy compares those much faster.
+        narrow = alive is not None and alive.itemsize == 2
+        self._mask: Any = None
+        if alive is not None:
+            self._mask = read_only(alive.view(torch.int16) if narrow else alive)
         part_bytes = PART_BYTES * (_LARGER_FOR_THREADS if torch.get_num_threads() > 1 else 1)
         self._length = length = part_bytes // keys.integer.itemsize
         self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
-        if self.alive is None:
-            self.living_in = [part.stop - part.start for part in self.parts]
-        else:
-            self.living_in = [int(np.count_nonzero(self.alive[part])) for part in self.parts]
+        self.living_in = [part.stop - part.start for part in self.parts]
+        if self._mask is not None and self.parts:
+            held = np.empty(self.parts[0].stop, dtype=bool)
+            self.living_in = [self._count(part, held) for part in self.parts]
         self.living = sum(self.living_in)
         if self.living == size:
-            self.alive = None  # one thing less to read
+            self._mask = None  # one thing less to read
         self.lazy = lazy
         self._values = values
         self._held: Tensor | Integers | None = None
@@ -89,25 +94,37 @@ class HostField:
         values = self._values().detach()
         # Narrower entries are widened part by part.
         ready = values.dtype == self.keys.dtype
-        self._held = self.keys.bits(values).numpy() if ready else values
+        self._held = read_only(self.keys.bits(values)) if ready else values
         try:
             yield
         finally:
             self._held = None
+
+    def live(self, part: slice, space: Space) -> Bools | None:
+        """Return which entries of a part take part, perhaps in the memory of ``space``."""
+        if self._mask is None:
+            return None
+        mask = self._mask[part]
+        bools: Bools
+        if mask.dtype == np.bool_:
+            bools = mask
+            return bools
+        bools = np.not_equal(mask, 0, out=space.live[: mask.size])
+        return bools
 
     def sample(self, start: int, stride: int) -> Integers:
         """Return the keys of every ``stride``-th entry that lives."""
         with self.held():
             every = slice(start, None, stride)
             bits = self._bits(every)
-        if self.alive is not None:
-            bits = np.compress(self.alive[every], bits)
+        if self._mask is not None:
+            bits = np.compress(self._mask[every] != 0, bits)
         return self.keys.of_array(bits, np.empty_like(bits))
 
     def scan(self, part: slice, bracket: Bracket, space: Space) -> Part:
         """Count a part, and collect what is inside the bracket."""
         keys = self._keys(part, space)
-        alive = None if self.alive is None else self.alive[part]
+        alive = self.live(part, space)
         bad = self._bad(keys, alive)
         from_low, above = self._from_low_and_above(keys, alive, bracket, space)
         living = self.living_in[part.start // self._length]
@@ -148,7 +165,7 @@ class HostField:
     def histogram(self, part: slice, bracket: Bracket, shift: int, space: Space) -> Integers:
         """Count the living keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
         keys = self._keys(part, space)
-        alive = None if self.alive is None else self.alive[part]
+        alive = self.live(part, space)
         inside = np.greater(*self._from_low_and_above(keys, alive, bracket, space))
         first, last = bracket.low >> shift, bracket.high >> shift
         places = (np.compress(inside, keys) >> shift).astype(np.int64)  # 16 bits would overflow
@@ -166,19 +183,27 @@ class HostField:
         kept = space.first[: keys.size]
         compare = np.greater_equal if kept_ties == ties else np.greater
         compare(keys, threshold, out=kept)
-        if self.alive is not None:
-            np.logical_and(kept, self.alive[part], out=kept)
+        alive = self.live(part, space)
+        if alive is not None:
+            np.logical_and(kept, alive, out=kept)
         if 0 < kept_ties < ties:
             tied = np.equal(keys, threshold, out=space.second[: keys.size])
-            if self.alive is not None:
-                tied &= self.alive[part]
+            if alive is not None:
+                tied &= alive
             kept[np.flatnonzero(tied)[:kept_ties]] = True
         return kept
+
+    def _count(self, part: slice, held: Bools) -> int:
+        """Count the entries of a part that take part; numpy counts bools best."""
+        mask = self._mask[part]
+        if mask.dtype != np.bool_:
+            mask = np.not_equal(mask, 0, out=held[: mask.size])
+        return int(np.count_nonzero(mask))
 
     def _bits(self, part: slice) -> Integers:
         assert self._held is not None
         here = self._held[part]
-        bits: Integers = self.keys.bits(here).numpy() if isinstance(here, Tensor) else here
+        bits: Integers = read_only(self.keys.bits(here)) if isinstance(here, Tensor) else here
         return bits
 
     def _keys(self, part: slice, space: Space) -> Integers:

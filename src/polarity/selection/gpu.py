@@ -25,7 +25,7 @@ class DeviceField:
         name: what to call it in an error.
         values: returns the entries, 1-D, of any floating dtype, the same at each call; the result
             is not kept beyond a pass.
-        alive: 1-D bool tensor of those that take part, or None for all.
+        alive: 1-D tensor, nonzero for those that take part, or None for all.
         size: number of entries.
         keys: how entries become keys.
         device: where the entries are.
@@ -47,7 +47,7 @@ class DeviceField:
         self.device = device
         self.keys = keys
         self.size = size
-        self.alive = alive
+        self._mask = alive
         self.parts = [
             slice(at, min(at + PART_ENTRIES, size)) for at in range(0, size, PART_ENTRIES)
         ]
@@ -69,18 +69,25 @@ class DeviceField:
         finally:
             self._held = None
 
+    def live(self, part: slice, space: Space | None = None) -> Tensor | None:
+        """Return which entries of a part take part, or None for all."""
+        return None if self._mask is None else self._mask[part] != 0
+
     def sample(self, start: int, stride: int) -> Integers:
         """Return the keys of every ``stride``-th entry that lives."""
         every = slice(start, None, stride)
         with self.held():
             keys = self._keys(every)
-        sampled: Integers = (keys if self.alive is None else keys[self.alive[every]]).cpu().numpy()
+        live = self.live(every)
+        sampled: Integers = (keys if live is None else keys[live]).cpu().numpy()
         return sampled
 
     def scan(self, part: slice, bracket: Bracket, space: Space) -> Part:
         """Count a part, and collect what is inside the bracket."""
         keys = self._keys(part)
-        alive = torch.ones_like(keys, dtype=torch.bool) if self.alive is None else self.alive[part]
+        alive = self.live(part)
+        if alive is None:
+            alive = torch.ones_like(keys, dtype=torch.bool)
         bad = ((keys.abs() >= self.keys.infinity) & alive).count_nonzero()
         below = ((keys < bracket.low) & alive).count_nonzero()
         at_low = ((keys == bracket.low) & alive).count_nonzero()
@@ -100,8 +107,8 @@ class DeviceField:
         """Count the living keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
         keys = self._keys(part)
         inside = (keys >= bracket.low) & (keys <= bracket.high)
-        if self.alive is not None:
-            inside &= self.alive[part]
+        if (live := self.live(part)) is not None:
+            inside &= live
         first, last = bracket.low >> shift, bracket.high >> shift
         places = (keys[inside] >> shift).long() - first
         counted: Integers = torch.bincount(places, minlength=last - first + 1).cpu().numpy()
@@ -114,12 +121,13 @@ class DeviceField:
         """
         keys = self._keys(part)
         kept = keys >= threshold if kept_ties == ties else keys > threshold
-        if self.alive is not None:
-            kept &= self.alive[part]
+        live = self.live(part)
+        if live is not None:
+            kept &= live
         if 0 < kept_ties < ties:
             tied = keys == threshold
-            if self.alive is not None:
-                tied &= self.alive[part]
+            if live is not None:
+                tied &= live
             kept[tied.nonzero().squeeze(1)[:kept_ties]] = True
         return kept
 

@@ -60,6 +60,7 @@ class Space:
         self.keys: Integers = torch.empty(size, dtype=keys.integer).numpy()
         self.first = np.empty(size, dtype=bool)
         self.second = np.empty(size, dtype=bool)
+        self.live = np.empty(size, dtype=bool)
 
 
 class KeyField(Protocol):
@@ -72,7 +73,6 @@ class KeyField(Protocol):
         living: how many of them take part.
         parts: consecutive slices.
         living_in: how many entries of each part take part.
-        alive: which entries take part, a numpy array or a tensor, or None for all.
         lazy: whether holding its entries takes memory, so that it is held alone.
     """
 
@@ -82,11 +82,16 @@ class KeyField(Protocol):
     living: int
     parts: list[slice]
     living_in: list[int]
-    alive: Any
     lazy: bool
 
     def held(self) -> AbstractContextManager[None]:
         """Have the entries at hand while the context lasts."""
+
+    def live(self, part: slice, space: Space) -> Any:
+        """Return which entries of a part take part, as bools, or None for all.
+
+        Valid until the next call with the same ``space``.
+        """
 
     def sample(self, start: int, stride: int) -> Integers:
         """Return the keys of every ``stride``-th entry that lives."""

@@ -1,135 +1,198 @@
-"""The signs that the survivors of one layer are to get: perturbed, counted and written."""
+"""The survivors of weights while they get new signs: read, perturbed, written."""
 
-from collections.abc import Iterator
+import inspect
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from polarity._bits.arrays import Array, array_of, bytes_of, parts_of, places_of
-from polarity._bits.bits import Bits
-from polarity.selection.chosen import Entries
+from polarity._bits.arrays import gather, survivors_of
+from polarity._bits.random import words_at, words_below
+from polarity.selection.top_k import all_finite
+from polarity.signs.deviation import population_deviation
+from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns
 
-__all__ = ["SignField", "values_of"]
+__all__ = ["Reference", "Survivors", "check_finite", "perturb_signs", "read_survivors"]
+
+Reference: TypeAlias = Literal["init", "trained", "mixed"]
 
 
-@dataclass(frozen=True)
-class SignField:
-    """New signs of one layer, a few bits per entry, before anything is written.
-
-    Of the signs it says which living entries are +.
+@dataclass
+class Survivors:
+    """The survivors of one weight, as tensors of one dimension in row-major order.
 
     Attributes:
-        entries: the trained weight, and the mask as its living entries.
-        mask: the same mask of one dimension, row-major, as all that is said of the signs.
-        living: the same mask again.
-        new: the new signs; what is done to them is done in place.
-        init: the signs of the initial weight.
-        trained: those of the trained weight.
-        reference: those of the weight that the strategy refers to.
-        survivors: how many entries live.
-        sigma: the magnitude they get.
+        name: plain name of the weight.
+        mask: the flat bool mask.
+        sigma: the magnitude that the survivors get.
+        magnitudes: their trained magnitudes.
+        init: bool, whether the initial weight is at least zero.
+        trained: bool, whether the trained weight is at least zero.
+        reference: bool, the same of the weight that the strategy refers to.
+        signs: int8, the new signs; perturbations replace them.
     """
 
-    entries: Entries
+    name: str
     mask: Tensor
-    living: Bits
-    new: Bits
-    init: Bits
-    trained: Bits
-    reference: Bits
-    survivors: int
     sigma: float
+    magnitudes: Tensor
+    init: Tensor
+    trained: Tensor
+    reference: Tensor
+    signs: Tensor
 
-    def turn(self, turned: Bits) -> None:
-        """Turn the signs of those entries, all of which live, for which a bit is set."""
-        data = self.new.data
-        data ^= turned.to(self.mask.device).data
-
-    def draw(self, drawn: Bits, coins: Bits) -> None:
-        """Take the signs of those entries, all of which live, that are ``drawn`` from ``coins``."""
-        data, device = self.new.data, self.mask.device
-        data ^= (data ^ coins.to(device).data) & drawn.to(device).data
-
-    def set(self, positive: Tensor) -> None:
-        """Set the signs of all survivors, in order, by a bool tensor."""
-        start = 0
-        for part, places in self._survivors():
-            signs = self.new.get(part)
-            signs[places] = array_of(positive[start : start + len(places)].to(self.mask.device))
-            start += len(places)
-            self.new.put(part, signs)
-
-    def positive(self) -> Tensor:
-        """Return which survivors get a +, in order, as a new bool tensor."""
-        signs = [torch.as_tensor(self.new.get(part)[at]) for part, at in self._survivors()]
-        return torch.cat(signs) if signs else self.mask[:0]
-
-    def magnitudes(self) -> Tensor:
-        """Return the trained magnitudes of the survivors, in order."""
-        values = values_of(self.entries)
-        taken = [
-            values[part][torch.as_tensor(places_of(array_of(self.mask[part])))].abs()
-            for part in parts_of(self.mask.numel(), self.mask.device)
-        ]
-        return torch.cat(taken) if taken else values[:0]
-
-    def report(self, name: str, revived: int = 0) -> LayerSigns:
+    def report(self, revived: int = 0) -> LayerSigns:
         """Count the signs."""
-        total = self.survivors
+        positive, total = self.signs > 0, self.signs.numel()
 
-        def differing(other: Bits) -> int:
-            return Bits(other.size, self.new.data ^ other.data).count()
+        def share(true: Tensor) -> float:
+            return int(true.count_nonzero()) / total if total else 0.0
 
         return LayerSigns(
-            name=name,
+            name=self.name,
             survivors=total,
             sigma=self.sigma,
-            positive=self.new.count() / total if total else 0.0,
-            agree_init=(total - differing(self.init)) / total if total else 0.0,
-            agree_trained=(total - differing(self.trained)) / total if total else 0.0,
-            flipped=differing(self.reference),
+            positive=share(positive),
+            agree_init=share(positive == self.init),
+            agree_trained=share(positive == self.trained),
+            flipped=int((positive != self.reference).count_nonzero()),
             revived=revived,
         )
 
     def write(self, out: Tensor, *, keep_pruned: bool) -> None:
-        """Write signs times sigma to the survivors, in place.
+        """Write signs times sigma to the survivors of a weight, in place.
 
         Args:
-            out: tensor of the weight's shape and device.
-            keep_pruned: whether the pruned entries of ``out`` stay as they are, or become zero.
+            out: tensor of the weight's shape, on its device.
+            keep_pruned: leave the pruned entries of ``out`` as they are; else they become zero.
         """
         flat = out.view(-1) if out.is_contiguous() else out.reshape(-1)
-        mask = bytes_of(array_of(self.mask))
-        array = array_of(flat) if flat.dtype == torch.float32 and not keep_pruned else None
-        sigma = np.float32(self.sigma)
-        for part in parts_of(flat.numel(), flat.device):
-            signs = bytes_of(self.new.get(part))
-            signs += signs
-            signs -= mask[part]  # 1, 0 where pruned, or 255, which is -1
-            if isinstance(array, np.ndarray):
-                # A conversion and a product in turn would each go through the memory of `out`.
-                np.multiply(signs.view(np.int8), sigma, out=array[part], dtype=np.float32)
-                continue
-            here, integers = flat[part], torch.as_tensor(signs).view(torch.int8)
-            if keep_pruned:
-                new = integers.to(here.dtype).mul_(self.sigma)
-                here.copy_(torch.where(self.mask[part], new, here))
-            else:
-                here.copy_(integers).mul_(self.sigma)
-        torch.autograd.graph.increment_version(flat)
+        start = 0
+        for chunk, places in survivors_of(self.mask):
+            here, signs = flat[chunk], self.signs[start : start + places.numel()]
+            if not keep_pruned:
+                here.zero_()
+            here.index_copy_(0, places, signs.to(here.dtype).mul_(self.sigma))
+            start += places.numel()
         if not out.is_contiguous():
             out.copy_(flat.view(out.shape))
 
-    def _survivors(self) -> Iterator[tuple[slice, Array]]:
-        """Yield the parts, and where in them the survivors are."""
-        for part in parts_of(self.mask.numel(), self.mask.device):
-            yield part, places_of(array_of(self.mask[part]))
+
+def read_survivors(
+    name: str,
+    trained: Tensor,
+    init: Tensor,
+    mask: Tensor,
+    reference: Reference,
+    *,
+    phi: Phi,
+    mix: float,
+    seed: int,
+) -> Survivors:
+    """Read the survivors of a weight, and sigma of its initial tensor.
+
+    Args:
+        name: plain name of the weight, for its draws and errors.
+        trained: the trained weight.
+        init: the initial weight, of its shape, on any device.
+        mask: bool tensor of its shape and on its device.
+        reference: which weight a survivor takes its sign from.
+        phi: says which sign that is.
+        mix: for ``"mixed"``, the probability that a survivor refers to the trained weight.
+        seed: of the draws of ``"mixed"``.
+
+    Raises:
+        ValueError: if a survivor or an entry of the initial weight is NaN or infinite.
+    """
+    trained, init, mask = (each.detach().reshape(-1) for each in (trained, init, mask))
+    before, after = gather(mask, init, trained)
+    sigma = population_deviation(init)
+    if math.isnan(sigma):
+        check_finite("init", name, init)
+        raise ValueError(f"the squares of init weight {name!r} overflow: sigma is not a number")
+    check_finite("trained", name, after)
+    from_init, from_trained = before >= 0, after >= 0
+    refers, signs = from_init, phi.polarity(before)
+    if reference == "trained":
+        refers, signs = from_trained, phi.polarity(after)
+    elif reference == "mixed":
+        words = words_at(seed, {name: mask})
+        chosen = torch.from_numpy(words_below(words, mix)).to(mask.device)
+        refers = torch.where(chosen, from_trained, refers)
+        signs = torch.where(chosen, phi.polarity(after), signs)
+    return Survivors(name, mask, sigma, after.abs_(), from_init, from_trained, refers, signs)
 
 
-def values_of(entries: Entries) -> Tensor:
-    """Return the entries in one dimension, row-major."""
-    values = entries.values if isinstance(entries.values, Tensor) else entries.values()
-    return values.detach().reshape(-1)
+def perturb_signs(
+    weights: Sequence[Survivors],
+    perturbations: Sequence[Perturbation],
+    scope: str,
+    generator: torch.Generator | None,
+) -> None:
+    """Replace the signs of survivors by perturbed ones, of each weight or of all together.
+
+    Raises:
+        ValueError: what a perturbation raises, with the weight's name before it where the scope is
+            ``"layer"``; or if it returns anything but ±1 for each sign.
+        TypeError: if a perturbation returns no tensor.
+    """
+    if scope == "global":
+        for each in perturbations if weights else ():
+            _perturb_together(weights, each, generator)
+        return
+    for weight in weights:
+        for each in perturbations:
+            try:
+                _perturb_together([weight], each, generator)
+            except ValueError as error:
+                raise ValueError(f"{weight.name}: {error}") from None
+
+
+def _perturb_together(
+    weights: Sequence[Survivors], perturbation: Perturbation, generator: torch.Generator | None
+) -> None:
+    """Call a perturbation once, for the survivors of all these weights."""
+    signs, magnitudes = weights[0].signs, weights[0].magnitudes
+    if len(weights) > 1:
+        signs = torch.cat([each.signs.to(signs.device) for each in weights])
+        dtypes = {each.magnitudes.dtype for each in weights}
+        wide = torch.float64 if torch.float64 in dtypes else torch.float32
+        magnitudes = torch.cat([each.magnitudes.to(signs.device, wide) for each in weights])
+    given: dict[str, Any] = {}
+    if _takes_masks(perturbation):
+        given["masks"] = {each.name: each.mask for each in weights}
+    perturbed = perturbation(signs, magnitudes, generator, **given)
+    _check_signs(perturbation, perturbed, signs.numel())
+    sizes = [each.signs.numel() for each in weights]
+    for each, mine in zip(weights, torch.split(perturbed, sizes), strict=True):
+        each.signs = mine.to(each.mask.device, torch.int8)
+
+
+def _takes_masks(perturbation: Perturbation) -> bool:
+    try:
+        return "masks" in inspect.signature(perturbation).parameters
+    except ValueError:  # some callables that are not written in Python have no signature
+        return False
+
+
+def _check_signs(perturbation: Perturbation, signs: Tensor, size: int) -> None:
+    """Raise unless a perturbation returned +1 or -1 for each sign."""
+    if not isinstance(signs, Tensor):
+        raise TypeError(f"{perturbation!r} returned a {type(signs).__name__}, expected a tensor")
+    if signs.shape != (size,):
+        raise ValueError(
+            f"{perturbation!r} returned signs of shape {tuple(signs.shape)}, expected ({size},)"
+        )
+    if not bool(((signs == 1) | (signs == -1)).all()):
+        raise ValueError(f"{perturbation!r} returned signs other than +1 and -1")
+
+
+def check_finite(role: str, name: str, values: Tensor) -> None:
+    """Raise ValueError if an entry is NaN or infinite."""
+    if not all_finite(values):
+        bad = int((~values.isfinite()).count_nonzero())
+        raise ValueError(f"{role} weight {name!r} holds {bad} NaN or infinite entries")

@@ -1,16 +1,19 @@
-"""What can happen to a field of signs: Epsilon, Delta and Phi.
+"""What can happen to the signs of survivors: Epsilon, Delta and Phi.
 
-A field is one value per survivor, as 1-D tensors: a sign of ±1 and the magnitude it had trained to.
-Anything with the signature of :class:`Perturbation` can be given to :func:`polarity.reinit_signs`.
+A perturbation gets one value for each survivor, in tensors of one dimension: a sign of ±1 and the
+magnitude that the weight was trained to. Any function with the signature of :class:`Perturbation`
+can be given to :func:`polarity.reinit_signs`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from polarity._bits.random_bits import choose_exactly, fair_coins
+from polarity._bits.random import Words, coins, seed_from, words_at, words_in
 from polarity._checks import check_finite, check_fraction
 from polarity.selection.top_k import top_of_field
 
@@ -18,7 +21,12 @@ __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
 
 
 class Perturbation(Protocol):
-    """Anything that turns the signs of some survivors into others."""
+    """A function that returns new signs for the survivors of a weight.
+
+    Where it also takes a keyword ``masks``, as :class:`Epsilon` and :class:`Delta` do,
+    :func:`polarity.reinit_signs` passes the bool masks of the weights whose survivors these are,
+    ``{plain name: mask}``, in order.
+    """
 
     def __call__(
         self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None
@@ -32,7 +40,7 @@ class Epsilon:
     r"""Flip the signs of a random fraction of the survivors.
 
     Exactly :math:`\operatorname{round}(\varepsilon n)` of :math:`n` signs flip, drawn without
-    replacement.
+    replacement: those of the highest random 30-bit keys, ties by position.
 
     Args:
         fraction: :math:`\varepsilon` in [0, 1].
@@ -56,11 +64,35 @@ class Epsilon:
         check_fraction("epsilon", self.fraction)
 
     def __call__(
-        self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
+        self,
+        signs: Tensor,
+        magnitudes: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        masks: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Return the signs with exactly the fraction of them flipped."""
-        n = signs.numel()
-        flipped = choose_exactly(n, self.count(n), generator).to(signs.device)
+        """Return the signs with exactly the fraction of them flipped.
+
+        Args:
+            signs: int8 tensor of ±1, one for each survivor.
+            magnitudes: not looked at.
+            generator: source of the seed; the global one of the CPU without.
+            masks: the bool masks of the weights whose survivors these are, in order, by name. A
+                draw depends on the seed, the name and the flat position in the weight alone.
+                Without masks the signs count as those of one nameless weight without pruned
+                entries.
+
+        Returns:
+            A new tensor like ``signs``.
+
+        Raises:
+            ValueError: if the masks have another number of survivors than there are signs.
+        """
+        words = _draw_words(signs, masks, generator)
+        # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
+        words >>= np.uint32(2)
+        keys = torch.from_numpy(words.view(np.float32))
+        flipped = top_of_field(keys, self.count(signs.numel())).to(signs.device)
         return torch.where(flipped, -signs, signs)
 
     def count(self, n: int) -> int:
@@ -97,14 +129,31 @@ class Delta:
         check_fraction("delta", self.fraction)
 
     def __call__(
-        self, signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None = None
+        self,
+        signs: Tensor,
+        magnitudes: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        masks: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Return the signs with those of the smallest magnitudes drawn anew."""
-        coins = fair_coins(self.count(signs.numel()), generator)
-        smallest = top_of_field(-magnitudes, coins.numel()).nonzero().squeeze(1)
-        perturbed = signs.clone()
-        perturbed[smallest.to(signs.device)] = coins.to(signs.device, signs.dtype) * 2 - 1
-        return perturbed
+        """Return the signs with those of the smallest magnitudes drawn anew.
+
+        Args:
+            signs: int8 tensor of ±1, one for each survivor.
+            magnitudes: their trained magnitudes, in any floating dtype.
+            generator: as for :class:`Epsilon`.
+            masks: as for :class:`Epsilon`.
+
+        Returns:
+            A new tensor like ``signs``.
+
+        Raises:
+            ValueError: if there are no signs, or the masks have another number of survivors.
+        """
+        count = self.count(signs.numel())
+        tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
+        smallest = top_of_field(-magnitudes, count).to(signs.device)
+        return torch.where(smallest, tossed.to(signs.dtype).mul_(2).sub_(1), signs)
 
     def count(self, n: int) -> int:
         """Return how many of ``n`` signs are drawn anew.
@@ -148,3 +197,19 @@ class Phi:
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
         return (reference >= self.center).to(torch.int8) * 2 - 1
+
+
+def _draw_words(
+    signs: Tensor, masks: Mapping[str, Tensor] | None, generator: torch.Generator | None
+) -> Words:
+    """Draw a seed, and return its word for each survivor."""
+    seed = seed_from(generator)
+    if masks is None:
+        return words_in(seed, "", 0, signs.numel())
+    words = words_at(seed, masks)
+    if words.size != signs.numel():
+        raise ValueError(
+            f"masks have {words.size} survivors, expected as many as there are signs, "
+            f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
+        )
+    return words

@@ -1,23 +1,28 @@
 """Reinitialise the survivors of pruning to signed constants: where signs come from."""
 
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.arrays import gather
+from polarity._bits.random import seed_from
 from polarity._checks import check_fraction, check_scope
-from polarity.parametrizations.masked import MaskedWeight, as_mask
+from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
-from polarity.selection.chosen import Entries
-from polarity.selection.top_k import all_finite
-from polarity.signs.layer import SignField
+from polarity.signs.layer import (
+    Reference,
+    Survivors,
+    check_finite,
+    perturb_signs,
+    read_survivors,
+)
 from polarity.signs.perturb import Perturbation, Phi
-from polarity.signs.perturbing import perturb_fields
-from polarity.signs.read import Reference, read_signs
 from polarity.signs.report import LayerSigns, SignReport
-from polarity.targets.search import Target, attached, parametrizations_of
+from polarity.targets.search import attached
+from polarity.targets.target import Target
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
 
@@ -32,6 +37,10 @@ _REFERENCES: dict[str, Reference] = {
     "standard": "trained",
 }
 _ZERO = Phi(0.0)
+_CAPTURE = """capture the weights immediately before the pruning call and pass them as trained=:
+    trained = pol.RewindPoint.capture(model)
+    pol.imp_prune(model, …)
+    pol.reinit_signs(model, …, init=start, trained=trained)"""
 
 
 def reinit_signs(
@@ -40,6 +49,7 @@ def reinit_signs(
     perturb: Perturb = None,
     *,
     init: RewindPoint | Mapping[str, Tensor],
+    trained: RewindPoint | Mapping[str, Tensor] | None = None,
     scope: Literal["layer", "global"] = "layer",
     mix: float = 0.7,
     generator: torch.Generator | None = None,
@@ -50,21 +60,28 @@ def reinit_signs(
     (population) standard deviation of the layer's whole initial tensor and the polarity :math:`p`
     is :math:`+1` if its reference weight is at least :math:`\varphi` (zero without
     :class:`Phi`), else :math:`-1`. The strategy chooses the reference; then the other perturbations
-    act on the polarities in the order given. Call it after pruning, without rewinding.
+    act on the polarities in the order given.
 
     ========================  ==================================  ===============
     strategy                  reference of a survivor             pruned entries
     ========================  ==================================  ===============
     ``mask1`` (``initial``)   its initial weight                  zero
-    ``mask0`` (``trained``)   its weight as it is now             zero
-    ``gradual``               now with probability ``mix``,       zero
+    ``mask0`` (``trained``)   its trained weight                  zero
+    ``gradual``               trained with probability ``mix``,   zero
                               else initial, each by itself
-    ``standard``              its weight as it is now             trained value
+    ``standard``              its trained weight                  trained value
     ========================  ==================================  ===============
 
-    With ``standard`` a pruned entry comes back at the value it had when the last pruning call took
-    it, and the masks are remembered but no longer enforced: the next pruning has to say its
-    absolute ``density=``. The other strategies enforce the masks. Only the masked weights are
+    The trained weights are those of ``trained``, by default the model's present ones. A pruned
+    weight no longer has the values that ``standard`` gives back, so ``standard`` needs
+    ``trained``, captured immediately before the pruning call::
+
+        trained = pol.RewindPoint.capture(model)
+        pol.imp_prune(model, density=0.5)
+        pol.reinit_signs(model, "standard", init=start, trained=trained)
+
+    With ``standard`` the masks are remembered but no longer enforced: the next pruning has to give
+    its absolute ``density=``. The other strategies enforce the masks. Only the masked weights are
     touched: biases, normalisation and the optimizer are the caller's.
 
     Args:
@@ -73,20 +90,26 @@ def reinit_signs(
         perturb: an :class:`Epsilon`, :class:`Delta` or :class:`Phi`, any
             :class:`~polarity.signs.perturb.Perturbation`, or a sequence (at most one ``Phi``).
         init: the initial weights, a :class:`RewindPoint` or ``{plain name: tensor}``.
+        trained: the weights before the pruning call, in the same forms. Nothing may have trained
+            the survivors since: each must have its value in ``trained``, or after rewinding in
+            ``init``, to within a few units of the last place.
         scope: whether fractions and draws are of each layer's survivors (``"layer"``) or of all
             layers' together (``"global"``). :math:`\sigma` is a layer's own in both.
         mix: for ``gradual``, the probability of the trained reference, in [0, 1].
-        generator: source of every draw; same seed, same signs, on any device.
+        generator: source of the seed of every draw. A draw depends on its seed, the weight's name
+            and the entry's flat position alone: same seed, same signs, on any device, as long as
+            :data:`polarity.__draws_version__` is the same.
 
     Returns:
         The :class:`SignReport`.
 
     Raises:
-        ValueError: if the model has no masks, the strategy or scope is unknown, ``init`` lacks a
-            layer or holds it in another shape, ``mix`` is outside [0, 1], a weight or its initial
-            value is NaN or infinite, or :class:`Delta` meets a layer without survivors. The model
-            is left as it was.
-        TypeError: if a perturbation or ``init`` is of another type.
+        ValueError: if the model has no masks; the strategy or scope is unknown; ``init`` or
+            ``trained`` is missing a layer or holds it in another shape; a weight, its trained or
+            its initial value is NaN or infinite; ``standard`` is asked for without ``trained``;
+            survivors have neither their value in ``trained`` nor in ``init``; ``mix`` is outside
+            [0, 1]; or :class:`Delta` meets a layer without survivors. The model is left as it was.
+        TypeError: if a perturbation, ``init`` or ``trained`` is of another type.
 
     Warns:
         UserWarning: if the initial tensor of a layer is constant, so that :math:`\sigma = 0` and
@@ -110,22 +133,29 @@ def reinit_signs(
     targets = attached(model)
     if not targets:
         raise ValueError(f"{type(model).__name__} has no masked weights; prune it first")
-    reference = weights_of(init)
-    with torch.no_grad():
-        strategy, fields = _signed(
-            {name: _entries(target) for name, target in targets.items()},
-            {name: reference[name] for name in targets if name in reference},
-            strategy,
-            perturb,
-            scope=scope,
-            mix=mix,
-            generator=generator,
-            hidden={name for name, target in targets.items() if _masking(target).enforce},
+    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
+    if strategy == "standard" and trained is None:
+        raise ValueError(
+            "strategy 'standard' gives pruned entries their trained value back, which the model "
+            f"no longer has: {_CAPTURE}"
         )
-        _check_parked(targets)
-        _warn_of_constants(fields)
-        layers = [_install(target, fields[name], strategy) for name, target in targets.items()]
-    return SignReport(tuple(layers), strategy)
+    first = _checked_tensors("init", weights_of(init), targets)
+    captured = None
+    if trained is not None:
+        captured = _checked_tensors("trained", weights_of(trained, "trained"), targets)
+    with torch.no_grad():
+        read = _of_model(targets, first, captured)
+        signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
+        rows = [
+            _write(
+                targets[each.name],
+                each,
+                strategy,
+                None if captured is None else captured[each.name],
+            )
+            for each in signed
+        ]
+    return SignReport(tuple(rows), strategy)
 
 
 def signed_constants(
@@ -142,7 +172,7 @@ def signed_constants(
     """Return signed constants for tensors: :func:`reinit_signs` as a pure function.
 
     Args:
-        trained: ``{name: weight as it is now}``; ``standard`` gives its pruned entries back.
+        trained: ``{name: trained weight}``; ``standard`` gives its pruned entries back.
         init: ``{name: initial weight}``, same shapes.
         masks: ``{name: bool tensor}``, same shapes, True for survivors.
         strategy: as for :func:`reinit_signs`.
@@ -167,149 +197,129 @@ def signed_constants(
         tensor([ 1.0965, -1.0965,  0.0000])
     """
     masks = {name: as_mask(mask) for name, mask in masks.items()}
-    _check_tensors("trained", trained, masks)
-    masks = {name: mask.to(trained[name].device) for name, mask in masks.items()}
+    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
+    trained = _checked_tensors("trained", trained, masks)
+    init = _checked_tensors("init", init, masks)
     with torch.no_grad():
-        strategy, fields = _signed(
-            {name: Entries.of(trained[name], mask) for name, mask in masks.items()},
-            init,
-            strategy,
-            perturb,
-            scope=scope,
-            mix=mix,
-            generator=generator,
-        )
-        _warn_of_constants(fields)
-        new_weights, layers = {}, []
-        for name, field in fields.items():
-            new_weights[name], layer = _new_weight(name, field, trained[name], strategy)
-            layers.append(layer)
-    return new_weights, SignReport(tuple(layers), strategy)
+        for name, weight in trained.items():
+            check_finite("trained", name, weight)
+        read = ((n, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items())
+        signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
+        new, rows = {}, []
+        for each in signed:
+            new[each.name], row = _new_weight(each, trained[each.name], strategy)
+            rows.append(row)
+    return new, SignReport(tuple(rows), strategy)
+
+
+def _of_model(
+    targets: Mapping[str, Target],
+    init: Mapping[str, Tensor],
+    captured: Mapping[str, Tensor] | None,
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+    """Yield the name, trained weight, initial weight and mask of a model's weights, checked."""
+    for name, target in targets.items():
+        now, mask = _present(target), target.mask
+        trained = now
+        if captured is not None:
+            check_finite("trained", name, captured[name])
+            trained = captured[name].to(now)
+            _check_untrained(name, mask, now, trained, init[name])
+        yield name, trained, init[name], mask
 
 
 def _signed(
-    trained: Mapping[str, Entries],
-    init: Mapping[str, Tensor],
-    strategy: str,
-    perturb: Perturb,
-    *,
+    weights: Iterable[tuple[str, Tensor, Tensor, Tensor]],
+    strategy: Strategy,
+    phi: Phi,
+    perturbations: Sequence[Perturbation],
     scope: str,
     mix: float,
     generator: torch.Generator | None,
-    hidden: Container[str] = (),
-) -> tuple[Strategy, dict[str, SignField]]:
-    """Check everything and find all new signs, so that what is left to do cannot fail."""
-    plain = _checked_strategy(strategy)
-    check_scope(scope)
-    check_fraction("mix", mix)
-    phi, perturbations = _checked_perturbations(perturb)
-    masks = {name: _mask(entries) for name, entries in trained.items()}
-    _check_tensors("init", init, masks)
-    fields = {
-        name: read_signs(
-            name,
-            entries,
-            masks[name],
-            init[name],
-            _REFERENCES[plain],
-            center=phi.center,
-            mix=mix,
-            hidden=name in hidden,
-            generator=generator,
-        )
-        for name, entries in trained.items()
-    }
-    perturb_fields(fields, perturbations, scope, generator)
-    return plain, fields
+) -> list[Survivors]:
+    """Find all new signs, so that what is left to do cannot fail."""
+    reference = _REFERENCES[strategy]
+    seed = seed_from(generator) if reference == "mixed" else 0
+    signed = [read_survivors(*each, reference, phi=phi, mix=mix, seed=seed) for each in weights]
+    perturb_signs(signed, perturbations, scope, generator)
+    for each in signed:
+        if each.sigma == 0.0 and each.mask.numel():
+            warnings.warn(
+                f"init of {each.name!r} is constant, so its sigma is 0 and its survivors start at "
+                "zero",
+                stacklevel=3,
+            )
+    return signed
 
 
-def _install(target: Target, field: SignField, strategy: Strategy) -> LayerSigns:
-    """Write new signs to a weight of a model; if it is a stored tensor under a mask, in place."""
-    masking, leaf = _masking(target), target.stored[0].detach()
-    if strategy == "standard":
-        values, layer = _new_weight(target.name, field, _with_parked(target), strategy)
-    elif _is_stored(target):
-        values, layer = None, field.report(target.name)
-        field.write(leaf, keep_pruned=False)
-    else:
-        like = torch.empty(target.shape, dtype=leaf.dtype, device=leaf.device)
-        values, layer = _new_weight(target.name, field, like, strategy)
-    masking.unpark()
+def _write(
+    target: Target, survivors: Survivors, strategy: Strategy, captured: Tensor | None
+) -> LayerSigns:
+    """Write new signs to a weight of a model; where it is one stored tensor, in place."""
+    masking, leaf = target.masking, target.stored[0].detach()
+    assert masking is not None
     masking.enforce = strategy != "standard"
-    if values is not None:
-        target.write(values)
-    return layer
+    if strategy != "standard" and _is_stored(target):
+        survivors.write(leaf, keep_pruned=False)
+        return survivors.report()
+    like = torch.empty(target.shape, dtype=leaf.dtype, device=leaf.device)
+    if captured is not None:
+        like.copy_(captured)
+    new, row = _new_weight(survivors, like, strategy)
+    target.write(new)
+    return row
 
 
 def _new_weight(
-    name: str, field: SignField, trained: Tensor, strategy: Strategy
+    survivors: Survivors, trained: Tensor, strategy: Strategy
 ) -> tuple[Tensor, LayerSigns]:
     """Return a new weight like a trained one, and what its signs are."""
     if strategy != "standard":
         new = torch.empty_like(trained)
-        field.write(new, keep_pruned=False)
-        return new, field.report(name)
-    new = trained.clone()
-    field.write(new, keep_pruned=True)
-    return new, field.report(name, revived=int(((new != 0) & ~_mask(field.entries)).sum()))
+        survivors.write(new, keep_pruned=False)
+        return new, survivors.report()
+    new = trained.detach().clone()
+    survivors.write(new, keep_pruned=True)
+    revived = int(((new.reshape(-1) != 0) & ~survivors.mask).count_nonzero())
+    return new, survivors.report(revived)
 
 
-def _entries(target: Target) -> Entries:
-    """Return the trained weight with its mask, unread where it is a stored tensor."""
-    leaf = target.stored[0]
-    if _is_stored(target):
-        return Entries.of(leaf, target.mask)
-    return Entries(lambda: target.weight, target.mask, target.shape, leaf.dtype, leaf.device)
+def _present(target: Target) -> Tensor:
+    """Return the weight as it is; where it is one stored tensor, that tensor behind its mask."""
+    return target.stored[0].detach() if _is_stored(target) else target.weight
 
 
 def _is_stored(target: Target) -> bool:
     """Whether the weight is one stored tensor, row-major, seen through a mask at most."""
-    chain = parametrizations_of(target.uses[0].module, target.uses[0].tensor_name)
-    only = chain is not None and len(chain) == 1 and type(chain[0]) is MaskedWeight
-    return only and target.stored[0].is_contiguous()
+    return target.is_stored and target.stored[0].is_contiguous()
 
 
-def _masking(target: Target) -> MaskedWeight:
-    assert target.masking is not None
-    return target.masking
+def _check_untrained(name: str, mask: Tensor, now: Tensor, trained: Tensor, init: Tensor) -> None:
+    """Raise where survivors have neither their trained nor their initial value."""
+    flat = (each.detach().reshape(-1) for each in (now, trained, init.to(now)))
+    present, *earlier = gather(mask.reshape(-1), *flat)
+    if torch.equal(present, earlier[0]):
+        return
+    limits = torch.finfo(present.dtype)
+    # Factors of a product (Sign-In) round a value that is written to them.
+    close = [torch.isclose(present, each, 4 * limits.eps, limits.tiny) for each in earlier]
+    if changed := int((~(close[0] | close[1])).count_nonzero()):
+        raise ValueError(
+            f"{changed} of {present.numel()} survivors of {name!r} have neither their "
+            f"value in trained nor in init, so they were trained or signed in between: {_CAPTURE}"
+        )
 
 
-def _mask(entries: Entries) -> Tensor:
-    assert entries.alive is not None
-    return entries.alive
-
-
-def _with_parked(target: Target) -> Tensor:
-    return _masking(target).with_parked(target.weight)
-
-
-def _check_parked(targets: Mapping[str, Target]) -> None:
-    for name, target in targets.items():
-        parked = _masking(target).parked_values
-        if parked is not None and not all_finite(parked):
-            bad = int((~parked.isfinite()).count_nonzero())
-            raise ValueError(f"trained weight {name!r} holds {bad} NaN or infinite entries")
-
-
-def _warn_of_constants(fields: Mapping[str, SignField]) -> None:
-    for name, field in fields.items():
-        if field.sigma == 0.0 and field.mask.numel():
-            warnings.warn(
-                f"init of {name!r} is constant, so its sigma is 0 and its survivors start at zero",
-                stacklevel=3,
-            )
-
-
-def _checked_strategy(strategy: str) -> Strategy:
+def _checked(
+    strategy: str, perturb: Perturb, scope: str, mix: float
+) -> tuple[Strategy, Phi, list[Perturbation]]:
+    """Return the papers' name of the strategy, the centre of polarity, and what acts afterwards."""
     plain = _PAPER_NAMES.get(strategy, strategy)
     if plain not in _REFERENCES:
         known = ", ".join(repr(name) for name in (*_REFERENCES, *_PAPER_NAMES))
         raise ValueError(f"strategy={strategy!r} is unknown, expected one of {known}")
-    return plain  # type: ignore[return-value]
-
-
-def _checked_perturbations(perturb: Perturb) -> tuple[Phi, list[Perturbation]]:
-    """Split the centre of polarity from what acts on the signs afterwards."""
+    check_scope(scope)
+    check_fraction("mix", mix)
     given = [] if perturb is None else list(perturb) if isinstance(perturb, Sequence) else [perturb]
     centers = [each for each in given if isinstance(each, Phi)]
     if len(centers) > 1:
@@ -318,18 +328,25 @@ def _checked_perturbations(perturb: Perturb) -> tuple[Phi, list[Perturbation]]:
     for each in others:
         if isinstance(each, type) or not callable(each):
             raise TypeError(f"perturb takes Epsilon, Delta, Phi or a Perturbation, got {each!r}")
-    return (centers[0] if centers else _ZERO), others
+    return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]
 
 
-def _check_tensors(role: str, tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    for name, mask in masks.items():
+def _checked_tensors(
+    role: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor] | Mapping[str, Target]
+) -> dict[str, Tensor]:
+    """Return the tensors of the named weights, after a look at their types and shapes."""
+    checked = {}
+    for name, weight in like.items():
         if name not in tensors:
-            raise ValueError(f"{role} lacks {name!r}, which is masked")
-        if not isinstance(tensors[name], Tensor):
-            given = type(tensors[name]).__name__
-            raise TypeError(f"{role} holds a {given} for {name!r}, expected a tensor")
-        if tensors[name].shape != mask.shape:
-            raise ValueError(
-                f"{role} holds {name!r} in shape {tuple(tensors[name].shape)}, "
-                f"expected its mask's {tuple(mask.shape)}"
+            raise ValueError(f"{role} has no {name!r}, which is masked")
+        checked[name] = tensor = tensors[name]
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{role} holds a {type(tensor).__name__} for {name!r}, expected a tensor"
             )
+        if tensor.shape != weight.shape:
+            raise ValueError(
+                f"{role} holds {name!r} in shape {tuple(tensor.shape)}, "
+                f"expected its mask's {tuple(weight.shape)}"
+            )
+    return checked

@@ -1,9 +1,9 @@
 """What one re-signing did, layer by layer."""
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
-from polarity._tables import format_table
+from polarity._reports import Report, table
 
 __all__ = ["LayerSigns", "SignReport"]
 
@@ -35,7 +35,7 @@ class LayerSigns:
 
 
 @dataclass(frozen=True)
-class SignReport:
+class SignReport(Report[LayerSigns]):
     """What one call re-signed; ``print`` shows it as a table.
 
     Fractions of the whole model are means over its survivors, not over its layers.
@@ -58,69 +58,47 @@ class SignReport:
     @property
     def survivors(self) -> int:
         """Signs that were set, over all layers."""
-        return sum(layer.survivors for layer in self.layers)
+        return self._sum("survivors")
 
     @property
     def flipped(self) -> int:
         """Signs that the perturbations changed, over all layers."""
-        return sum(layer.flipped for layer in self.layers)
+        return self._sum("flipped")
 
     @property
     def revived(self) -> int:
         """Pruned entries that came back, over all layers."""
-        return sum(layer.revived for layer in self.layers)
+        return self._sum("revived")
 
     @property
     def positive(self) -> float:
         """Fraction of all new signs that are +."""
-        return self._mean([layer.positive for layer in self.layers])
+        return self._mean("positive")
 
     @property
     def agree_init(self) -> float:
         """Fraction of all new signs that equals the initial one."""
-        return self._mean([layer.agree_init for layer in self.layers])
+        return self._mean("agree_init")
 
     @property
     def agree_trained(self) -> float:
         """Fraction of all new signs that equals the trained one."""
-        return self._mean([layer.agree_trained for layer in self.layers])
+        return self._mean("agree_trained")
 
-    def _mean(self, fractions: list[float]) -> float:
-        weighted = zip(self.layers, fractions, strict=True)
-        total = sum(layer.survivors * fraction for layer, fraction in weighted)
+    def _mean(self, attribute: str) -> float:
+        """Average a fraction of the layers over their survivors."""
+        total = sum(layer.survivors * getattr(layer, attribute) for layer in self.layers)
         return total / self.survivors if self.survivors else 0.0
 
-    def __iter__(self) -> Iterator[LayerSigns]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
     def __str__(self) -> str:
+        agree = self.positive, self.agree_init, self.agree_trained
+        total = LayerSigns("total", self.survivors, math.nan, *agree, self.flipped, self.revived)
+
+        def cells(row: LayerSigns) -> tuple[str, ...]:
+            sigma = "" if row is total else f"{row.sigma:.4g}"  # every layer has its own
+            fractions = (row.positive, row.agree_init, row.agree_trained)
+            shares = [f"{each:.3f}" for each in fractions]
+            return f"{row.survivors}", sigma, *shares, f"{row.flipped}", f"{row.revived}"
+
         header = ("weight", "survivors", "sigma", "+", "= init", "= trained", "flipped", "revived")
-        rows = [
-            (
-                each.name,
-                f"{each.survivors}",
-                f"{each.sigma:.4g}",
-                f"{each.positive:.3f}",
-                f"{each.agree_init:.3f}",
-                f"{each.agree_trained:.3f}",
-                f"{each.flipped}",
-                f"{each.revived}",
-            )
-            for each in self.layers
-        ]
-        rows.append(
-            (
-                "total",
-                f"{self.survivors}",
-                "",
-                f"{self.positive:.3f}",
-                f"{self.agree_init:.3f}",
-                f"{self.agree_trained:.3f}",
-                f"{self.flipped}",
-                f"{self.revived}",
-            )
-        )
-        return f"strategy {self.strategy}\n{format_table(header, rows)}"
+        return f"strategy {self.strategy}\n{table(header, (*self.layers, total), cells)}"

@@ -2,117 +2,26 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from polarity._tables import format_shape, format_table
-from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.norm_interp import NormInterp
 from polarity.targets.selectors import Selector, Use, select
 from polarity.targets.state_keys import original_order
+from polarity.targets.target import Target, stored_leaves
 from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 
 __all__ = [
-    "Target",
     "Targets",
     "all_targets",
     "attached",
     "find_targets",
-    "parametrizations_of",
+    "masked_or_prunable",
     "plain_buffers",
-    "torch_mask",
 ]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One prunable weight and every place of the model that uses it.
-
-    Attributes:
-        uses: plain name, module, tensor name and leaf of each use, in model order; more than one
-            where the weight, or the module that holds it, is shared.
-    """
-
-    uses: tuple[Use, ...]
-
-    @property
-    def name(self) -> str:
-        """The name the parameter has when nothing is attached, e.g. ``layer1.0.conv1.weight``."""
-        return self.uses[0].name
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Its other names; empty unless it is tied."""
-        return tuple(use.name for use in self.uses[1:])
-
-    @property
-    def owners(self) -> tuple[Use, ...]:
-        """One use for every module that holds the tensor."""
-        return tuple(
-            {(id(use.module), use.tensor_name): use for use in reversed(self.uses)}.values()
-        )[::-1]
-
-    @property
-    def masking(self) -> MaskedWeight | None:
-        """The parametrization that owns its mask, or None while it is a plain parameter."""
-        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) or ()
-        return next((each for each in chain if isinstance(each, MaskedWeight)), None)
-
-    @property
-    def stored(self) -> tuple[Tensor, ...]:
-        """The leaves an optimizer trains: one for a plain or masked weight."""
-        return _stored(self.uses[0].module, self.uses[0].tensor_name)
-
-    @property
-    def weight(self) -> Tensor:
-        """The effective weight, detached: seen through the mask where there is one."""
-        theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
-        if theirs is not None:  # the attribute is as old as the last forward pass
-            return self.stored[0].detach() * theirs
-        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name)
-        if chain is not None and isinstance(chain[0], NormInterp):
-            return self.stored[0].detach()  # what is trained, not what this batch made of it
-        with torch.no_grad():
-            effective: Tensor = getattr(self.uses[0].module, self.uses[0].tensor_name)
-        return effective.detach()
-
-    def aliases_storage(self, weight: Tensor) -> bool:
-        """Whether ``weight`` is the memory of a stored leaf: a plain or unenforced weight is."""
-        return any(weight.data_ptr() == leaf.data_ptr() for leaf in self.stored)
-
-    @property
-    def mask(self) -> Tensor:
-        """The mask itself, not a copy; that of ``torch.nn.utils.prune``, or all ones, without."""
-        if self.masking is not None:
-            return self.masking.mask
-        theirs = torch_mask(self.uses[0].module, self.uses[0].tensor_name)
-        if theirs is not None:
-            return theirs != 0
-        return torch.ones_like(self.stored[0], dtype=torch.bool)
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the weight."""
-        if self.masking is not None:
-            return self.masking.mask.shape
-        plain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) is None
-        return self.stored[0].shape if plain else self.weight.shape
-
-    @torch.no_grad()
-    def write(self, values: Tensor) -> None:
-        """Set the effective weight in place: the leaves stay the objects they are."""
-        parts: Any = values
-        chain = parametrizations_of(self.uses[0].module, self.uses[0].tensor_name) or ()
-        for each in reversed(chain):
-            parts = cast(Any, each).right_inverse(parts)
-        for leaf, part in zip(
-            self.stored, parts if isinstance(parts, tuple) else (parts,), strict=True
-        ):
-            leaf.copy_(part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +50,7 @@ class Targets(Mapping[str, Target]):
             (
                 name,
                 format_shape(target.shape),
-                parametrize.type_before_parametrizations(target.uses[0].module).__name__,
+                parametrize.type_before_parametrizations(target.module).__name__,
             )
             for name, target in self.found.items()
         ]
@@ -152,6 +61,22 @@ class Targets(Mapping[str, Target]):
 def attached(model: nn.Module) -> dict[str, Target]:
     """Return the weights of ``model`` that carry a mask, by plain name."""
     return {target.name: target for target in all_targets(model) if target.masking is not None}
+
+
+def masked_or_prunable(
+    model: nn.Module, targets: Selector | None = None, exclude: Selector | None = None
+) -> dict[str, Target]:
+    """Return the selected weights; by default those that are masked, else all that can be.
+
+    Raises:
+        ValueError: as :func:`polarity.find_targets`.
+    """
+    masked = attached(model)
+    if targets is None and masked:
+        if exclude is None:
+            return masked
+        targets = tuple(masked)
+    return dict(find_targets(model, targets, exclude))
 
 
 def find_targets(
@@ -236,7 +161,7 @@ def all_targets(model: nn.Module) -> list[Target]:
     uses: dict[int, list[Use]] = {}
     for path, module, ancestors in _modules(model):
         for tensor_name in _tensor_names(module):
-            leaf = _stored(module, tensor_name)[0]
+            leaf = stored_leaves(module, tensor_name)[0]
             name = f"{path}.{tensor_name}" if path else tensor_name
             uses.setdefault(id(leaf), []).append(Use(name, module, tensor_name, leaf, ancestors))
     return [Target(tuple(each)) for each in uses.values()]
@@ -279,30 +204,6 @@ def _held_names(module: nn.Module) -> Iterator[str]:
         yield from cast(nn.ModuleDict, module.parametrizations)
 
 
-def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...] | None:
-    """Return the parametrizations of a tensor, first applied first, or None if it is plain."""
-    if not parametrize.is_parametrized(module, tensor_name):
-        return None
-    return tuple(_parametrization_list(module, tensor_name))
-
-
-def _parametrization_list(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
-    chains = cast(nn.ModuleDict, module.parametrizations)
-    return cast(parametrize.ParametrizationList, chains[tensor_name])
-
-
-def _stored(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
-    if parametrize.is_parametrized(module, tensor_name):
-        chain = _parametrization_list(module, tensor_name)
-        if chain.is_tensor:
-            return (chain.original,)
-        return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
-    held = module._parameters
-    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}_orig"]
-    assert leaf is not None
-    return (leaf,)
-
-
 def _hooked(model: nn.Module) -> list[Target]:
     """Weights that a forward hook computes, known by the parameters it computes them from."""
     targets = []
@@ -319,7 +220,7 @@ def _hooked(model: nn.Module) -> list[Target]:
 
 def _why_not(target: Target) -> str | None:
     """Say why a selected weight cannot be pruned, or None if it can."""
-    if target.uses[0].tensor_name not in _held_names(target.uses[0].module):
+    if target.tensor_name not in _held_names(target.module):
         raise ValueError(
             f"{target.name} is computed by a hook (weight_norm, spectral_norm, …) and not a "
             f"parameter; exclude={target.name!r} leaves it out"
@@ -333,10 +234,9 @@ def _why_not(target: Target) -> str | None:
         return f"of dtype {stored.dtype}, not floating point"
     if hasattr(stored, "placements"):
         raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 prunes whole tensors")
-    chain = parametrizations_of(target.uses[0].module, target.uses[0].tensor_name)
-    if chain is not None:
+    if target.chain:
         raise ValueError(
-            f"{target.name} is already parametrized by {type(chain[0]).__name__}; "
+            f"{target.name} is already parametrized by {type(target.chain[0]).__name__}; "
             f"exclude={target.name!r} leaves it out"
         )
     refuse_uneven_masks(target.owners)

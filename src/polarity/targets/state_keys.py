@@ -34,11 +34,18 @@ class _PlainCheckpoints:
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
             inside = f"{prefix}parametrizations.{tensor_name}."
             ours = {f"{inside}{key}" for key in chain.state_dict() if "." not in key}
+            _match_dtype(chain, state_dict, f"{inside}0.mask")
             if not ours <= state_dict.keys():
                 given = _taken(state_dict, inside, f"{prefix}{tensor_name}")
                 if given is not None:
                     for key, value in _converted(chain, *given):
                         state_dict[f"{inside}{key}"] = value
+
+
+def _match_dtype(chain: Any, state_dict: dict[str, Any], key: str) -> None:
+    """Convert a mask of a checkpoint (bool in older ones) to the weight's dtype, for ``assign``."""
+    if key in state_dict and isinstance(chain[0], MaskedWeight):
+        state_dict[key] = state_dict[key].to(chain[0].mask.dtype)
 
 
 def _taken(
@@ -76,15 +83,15 @@ def _converted(
         return
     # A mask that comes with the checkpoint is enforced as it was there; ours stays as it is.
     enforced = first.enforce if mask is None else enforced
-    mask = (first.mask if mask is None else mask != 0).to(weight.device)
+    mask = (first.mask if mask is None else (mask != 0).to(first.mask.dtype)).to(weight.device)
     yield "0.mask", mask
     yield "0._extra_state", torch.tensor(enforced)
     fits = weight.shape == mask.shape  # or else load_state_dict says so
     if fits and enforced:
-        weight = torch.where(mask, weight, 0.0)
+        weight = weight.masked_fill(mask == 0, 0)
     if isinstance(first, SignInMW):
         m, v = balanced_factors(weight, first.beta.to(weight.device))
-        yield "original0", m.masked_fill_(~mask, 0) if fits and enforced else m
+        yield "original0", m.masked_fill_(mask == 0, 0) if fits and enforced else m
         yield "original1", v
     else:
         yield "original", weight

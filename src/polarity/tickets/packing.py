@@ -1,26 +1,17 @@
-"""A field of signs under a mask as bits: never more than two per entry."""
+"""The signs of a weight under its mask as bits: never more than two per entry."""
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polarity._bits.bit_gather import (
-    count_bits,
-    gather_bits,
-    look_up,
-    scatter_bits,
-    scatter_table,
-    share_bits,
-)
-
 __all__ = ["check_signs", "pack_signs", "unpack_signs"]
 
 Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
 
 
 def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
@@ -57,12 +48,12 @@ def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
         >>> [f"{byte:08b}" for byte in pack_signs(signs, torch.tensor([1, 1, 1, 0, 1]) != 0)]
         ['00010110', '00000010', '00000001']
     """
-    signed, lives = _checked(signs, mask)
-    negative = np.packbits(signs.cpu().numpy().reshape(-1) < 0, bitorder="little")
-    planes = [signed, gather_bits(negative, signed)]
-    if not np.array_equal(signed, lives):
-        rest = signs.numel() - count_bits(signed)
-        planes.append(gather_bits(lives, ~signed)[: _byte_count(rest)])
+    check_signs(signs, mask)
+    values, survives = (each.cpu().numpy().reshape(-1) for each in (signs, mask))
+    signed = values != 0
+    planes = [_pack(signed), _pack(values[signed] < 0)]
+    if not np.array_equal(signed, survives):
+        planes.append(_pack(survives[~signed]))
     return torch.from_numpy(np.concatenate(planes))
 
 
@@ -92,31 +83,24 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     size = math.prod(shape)
     data: Bytes = packed.cpu().numpy().reshape(-1)
     first = _byte_count(size)
-    signed = _plane(data[:first], size)
-    count = count_bits(signed)
-    # Checked before anything of the shape's size is allocated: the shape comes from a file.
+    signed = _unpack(data[:first], size)
+    count = int(np.count_nonzero(signed))
     second, third = first + _byte_count(count), _byte_count(size - count)
     if len(data) not in (second, second + third):
         raise ValueError(
             f"packed holds {len(data)} bytes, expected {second} or {second + third} for {size} "
-            f"entries of which {count} have a sign"
+            f"entries, {count} of them with a sign"
         )
-    groups = share_bits(_plane(data[first:second], count), signed)
-    signs = look_up(_sign_table(), groups, signed).view(np.int8)[:size]
-    lives = signed
+    signs, survives = signed.astype(np.int8), signed
+    signs[signed] -= 2 * _unpack(data[first:second], count).view(np.int8)
     if len(data) > second:
-        lives = signed | scatter_bits(_plane(data[second:], size - count), ~signed)
-    mask = np.unpackbits(lives, count=size, bitorder="little").view(np.bool_)
-    return torch.from_numpy(signs.reshape(shape)), torch.from_numpy(mask.reshape(shape))
+        survives = signed.copy()
+        survives[~signed] = _unpack(data[second:], size - count)
+    return torch.from_numpy(signs.reshape(shape)), torch.from_numpy(survives.reshape(shape))
 
 
 def check_signs(signs: Tensor, mask: Tensor) -> None:
     """Raise unless ``signs`` are int8 in {−1, 0, +1} and 0 wherever the bool ``mask`` is False."""
-    _checked(signs, mask)
-
-
-def _checked(signs: Tensor, mask: Tensor) -> tuple[Bytes, Bytes]:
-    """Return which entries have a sign and which live, as bits, if all is as it should be."""
     if signs.dtype != torch.int8:
         raise TypeError(f"signs are of dtype {signs.dtype}, expected torch.int8")
     if mask.dtype != torch.bool:
@@ -129,30 +113,21 @@ def _checked(signs: Tensor, mask: Tensor) -> tuple[Bytes, Bytes]:
         low, high = (int(end) for end in signs.aminmax())
         if low < -1 or high > 1:
             raise ValueError(f"signs range from {low} to {high}, expected -1, 0 and +1")
-    signed, lives = (
-        np.packbits(each.cpu().numpy().reshape(-1), bitorder="little") for each in (signs, mask)
-    )
-    if astray := count_bits(signed & ~lives):
-        raise ValueError(f"{astray} entries outside the mask have a sign, expected 0 there")
-    return signed, lives
+    if outside := int(((signs != 0) & ~mask).count_nonzero()):
+        raise ValueError(f"{outside} entries outside the mask have a sign, expected 0 there")
 
 
 def _byte_count(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _plane(data: Bytes, count: int) -> Bytes:
-    """Return the bytes of a plane of ``count`` bits, if nothing is set behind the last."""
-    if count % 8 and len(data) == _byte_count(count) and data[-1] >> count % 8:
+def _pack(bools: Bools) -> Bytes:
+    return np.packbits(bools, bitorder="little")
+
+
+def _unpack(data: Bytes, count: int) -> Bools:
+    """Return the ``count`` bools of a plane, after checking that no bit behind them is set."""
+    if len(data) == _byte_count(count) and count % 8 and data[-1] >> count % 8:
         raise ValueError(f"a bit behind the last of {count} is set, expected 0")
-    return data
-
-
-@lru_cache
-def _sign_table() -> npt.NDArray[np.uint64]:
-    """Return 8 signs for every 8 bits that say which entries have one, and those of the minus."""
-    signed = np.tile(np.arange(256, dtype=np.uint8), 256)
-    one, minus = (
-        np.unpackbits(bits, bitorder="little").view(np.int8) for bits in (signed, scatter_table())
-    )
-    return (one - 2 * minus).view(np.uint64)
+    # Sliced, not ``count=``, which would allocate for a size that a damaged file may state.
+    return np.unpackbits(data, bitorder="little")[:count].view(np.bool_)

@@ -12,9 +12,9 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity.attach.masks import mask_weights
-from polarity.parametrizations.keep_where import keep_where
-from polarity.targets.search import Target, all_targets, attached
+from polarity.targets.search import all_targets, attached
 from polarity.targets.selectors import Selector, select
+from polarity.targets.target import Target
 from polarity.tickets.file import Contents, read_ticket, write_ticket
 from polarity.tickets.packing import check_signs
 from polarity.tickets.table import ticket_table
@@ -299,8 +299,8 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
         if not weight.is_floating_point():
             raise ValueError(f"{name} is of dtype {weight.dtype}, expected floating point")
         if name in masked:
-            weight = keep_where(target.mask, weight)
-            masks[name] = target.mask.cpu().clone(memory_format=torch.contiguous_format)
+            weight = weight.masked_fill(~target.mask, 0)
+            masks[name] = target.mask.cpu().contiguous()
         if bad := int((~weight.isfinite()).count_nonzero()):
             raise ValueError(f"{name} holds {bad} NaN or infinite entries, which have no sign")
         signs[name] = weight.sign().to(torch.int8).cpu().contiguous()

@@ -1,13 +1,17 @@
-"""Small models with one kind of layer each, the models of the zoo, and forms a weight can take."""
+"""The models that several test files build, their inputs, and the forms their weights take."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
 import polarity as pol
+from polarity.attach.norms import attached_norms
 
 
 @dataclass(frozen=True)
@@ -190,3 +194,136 @@ LARGE_ZOO = [
     Kind("vgg11_bn", lambda: torchvision.models.vgg11_bn(), noise(2, 3, 32, 32)),
     Kind("vit_b_16", lambda: torchvision.models.vit_b_16(), noise(1, 3, 224, 224)),
 ]
+
+# Networks with one kind of normalisation each, interpolated and trained away from the start.
+
+X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(2))
+
+
+def norm_net(*norms: nn.Module, flat: nn.Module | None = None) -> nn.Sequential:
+    """Convolutions with the given norms of 4 channels, and a classifier with one of 16 features."""
+    layers: list[nn.Module] = []
+    for index, norm in enumerate(norms):
+        layers += [nn.Conv2d(4 if index else 2, 4, 3, bias=False), norm, nn.Tanh()]
+    flat = flat or nn.Identity()
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), flat, nn.Linear(16, 3))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "batch": lambda: norm_net(nn.BatchNorm2d(4), nn.BatchNorm2d(4), flat=nn.BatchNorm1d(16)),
+    "layer": lambda: norm_net(nn.LayerNorm([4, 4, 4]), flat=nn.LayerNorm(16)),
+    "group": lambda: norm_net(nn.GroupNorm(2, 4), nn.GroupNorm(4, 4)),
+    "rms": lambda: norm_net(nn.RMSNorm([4, 4]), flat=nn.RMSNorm(16)),
+    "instance": lambda: norm_net(nn.InstanceNorm2d(4, affine=True)),
+}
+EVERY_NET = pytest.mark.parametrize("kind", NETS)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def moved(model: nn.Module, seed: int = 9) -> nn.Module:
+    """Move every parameter away from where it is, as training would."""
+    draw = generator(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+    return model
+
+
+def pair(kind: str, **options: object) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """A trained interpolated model, the same plain, and the plain one with initial norms."""
+    model = pol.interpolate_norms(seeded(NETS[kind]()), generator=generator(), **options)
+    start = {name: value.clone() for name, value in attached_norms(model).items()}
+    moved(model)
+    plain, initial = NETS[kind](), NETS[kind]()
+    plain.load_state_dict(pol.dense_state_dict(model))
+    initial.load_state_dict({**pol.dense_state_dict(model), **start})
+    return model, plain, initial
+
+
+def alphas(model: nn.Module) -> list[float]:
+    return [float(value) for value in pol.norm_alpha(model).values()]
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    plain = {n.replace("parametrizations.", "").removesuffix(".original"): p
+             for n, p in model.named_parameters()}  # fmt: skip
+    return {name: parameter.grad.clone() for name, parameter in plain.items()}
+
+
+# Models and data for scores computed from a loss.
+
+CROSS_ENTROPY = nn.functional.cross_entropy
+
+
+def conv_net() -> nn.Module:
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+    return seeded(model).double()
+
+
+def mlp(*widths: int, seed: int = 0) -> nn.Module:
+    parts: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        parts += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return seeded(nn.Sequential(*parts[:-1]), seed)
+
+
+def images(count: int, seed: int = 5) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 2, 6, 6, generator=draw, dtype=torch.float64)
+    return inputs, torch.randint(3, (count,), generator=draw)
+
+
+def square(output: Any, target: Any) -> Tensor:
+    return (output.float() - target).square().mean()
+
+
+class Several(nn.Module):
+    """Takes a tensor, a scale and token indices, and returns a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix = nn.Embedding(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, tokens: Tensor, scale: float = 1.0) -> dict[str, Any]:
+        return {"out": self.mix(x + self.embed(tokens)) * scale, "tokens": tokens}
+
+
+def noisy() -> nn.Module:
+    return seeded(nn.Sequential(nn.Linear(6, 30), nn.Dropout(0.5), nn.Linear(30, 3)))
+
+
+# Pruned models to compress.
+
+
+def thinned(model: nn.Module, density: float = 0.2, seed: int = 0) -> nn.Module:
+    """Zero a fixed number of entries of every matrix of a model, in evaluation mode."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw))
+            if parameter.dim() == 2:
+                order = torch.randperm(parameter.numel(), generator=draw)
+                parameter.view(-1)[order[round(density * parameter.numel()) :]] = 0
+    return model.eval()
+
+
+def thin_mlp(density: float = 0.2) -> nn.Module:
+    return thinned(mlp(6, 8, 3), density)
+
+
+def x_of(*shape: int, seed: int = 5, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

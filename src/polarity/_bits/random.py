@@ -1,0 +1,92 @@
+"""The one way to draw: random words addressed by a seed, a weight's name and a position.
+
+The word of an entry is a function of these three alone (a counter-based generator: Salmon et al.,
+2011, *Parallel random numbers: as easy as 1, 2, 3*). So it is the same on every device, in chunks
+of any length, and on whichever rank holds the entry.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from polarity._bits.arrays import survivors_of
+
+__all__ = ["VERSION", "Words", "coins", "seed_from", "words_at", "words_below", "words_in"]
+
+# Raised by every change that gives other draws for the same seed. Version 1 drew from torch's
+# generators, before the first release.
+VERSION = 2
+
+Words = npt.NDArray[np.uint32]
+Bools = npt.NDArray[np.bool_]
+
+_WORDS_A_BLOCK = 8  # a block of Philox 4x64 is 256 bits
+
+
+def seed_from(generator: torch.Generator | None) -> int:
+    """Draw the seed of one random choice, on the generator's device; without one from the CPU's.
+
+    Example:
+        >>> seed_from(torch.Generator().manual_seed(0)) < 2**62
+        True
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
+def words_in(seed: int, name: str, start: int, stop: int) -> Words:
+    """Return the random 32-bit words of the positions from ``start`` to ``stop`` of a weight.
+
+    Word ``i`` is the ``i``-th of the stream of Philox 4x64-10 whose counter begins at 0 and whose
+    key is the 16-byte BLAKE2b hash of ``"{seed}/{name}"``, read as a little-endian integer; each
+    64-bit number of the stream gives its lower half first.
+
+    Example:
+        >>> words = words_in(0, "layer.weight", 0, 100)
+        >>> bool((words_in(0, "layer.weight", 37, 41) == words[37:41]).all())
+        True
+    """
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
+    block, skipped = divmod(start, _WORDS_A_BLOCK)
+    stream = np.random.Philox(key=int.from_bytes(digest, "little"), counter=block)
+    numbers = stream.random_raw((skipped + stop - start + 1) // 2)
+    return numbers.astype("<u8", copy=False).view("<u4")[skipped : skipped + stop - start]
+
+
+def words_at(seed: int, masks: Mapping[str, Tensor]) -> Words:
+    """Return the words of the survivors of bool masks: mask after mask, row-major within each.
+
+    Example:
+        >>> words_at(0, {"a": torch.tensor([False, True]), "b": torch.tensor([True])}).shape
+        (2,)
+    """
+    words = np.empty(sum(int(mask.count_nonzero()) for mask in masks.values()), dtype=np.uint32)
+    start = 0
+    for name, mask in masks.items():
+        for chunk, places in survivors_of(mask.reshape(-1)):
+            stop = start + places.numel()
+            drawn = words_in(seed, name, chunk.start, chunk.stop)
+            words[start:stop] = drawn.take(places.cpu().numpy())
+            start = stop
+    return words
+
+
+def coins(words: Words) -> Bools:
+    """Return a fair coin for each word: its highest bit."""
+    tossed: Bools = words >= np.uint32(1 << 31)
+    return tossed
+
+
+def words_below(words: Words, probability: float) -> Bools:
+    """Return True for each word with this probability, exact to 2**-33.
+
+    Example:
+        >>> words_below(np.array([0, 2**31, 2**32 - 1], dtype=np.uint32), 0.5).tolist()
+        [True, False, False]
+    """
+    below: Bools = words < np.uint64(round(probability * 2**32))
+    return below

@@ -1,0 +1,100 @@
+"""Masks as numbers: check them, and zero what lies outside them."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polarity._bits.arrays import Array, read_only
+
+__all__ = ["as_mask", "check_mask", "count_ones", "zero_outside_"]
+
+# The integer type as wide as a floating one: multiplying bits by 0 or 1 clears or keeps them.
+INTEGER_OF = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
+_CHUNK = 1 << 16
+
+
+def as_mask(mask: Tensor) -> Tensor:
+    """Return ``mask`` as a new bool tensor; zeros and ones of any dtype are accepted.
+
+    Raises:
+        TypeError: if ``mask`` is not a tensor.
+        ValueError: if it holds values other than 0 and 1.
+    """
+    check_mask(mask)
+    return mask != 0
+
+
+def check_mask(mask: Tensor) -> None:
+    """Raise unless ``mask`` is a tensor of zeros and ones; on the meta device nothing is known."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a tensor, got {type(mask).__name__}")
+    if not mask.is_meta:
+        count_ones(mask)
+
+
+def count_ones(mask: Tensor) -> int:
+    """Count the ones of a mask of any dtype.
+
+    Raises:
+        ValueError: if it holds values other than 0 and 1.
+    """
+    ones = others = 0
+    flat, slices = _in_cache(mask)
+    for part in slices:
+        ones += _count(flat[part] == 1)
+        others += _count(flat[part] != 0)
+    if ones != others:
+        raise ValueError("mask must hold zeros and ones only, got other values")
+    return ones
+
+
+def zero_outside_(values: Tensor, mask: Tensor) -> Tensor:
+    """Set ``values`` to zero where ``mask`` is zero, in place, and return them.
+
+    The same as ``values.masked_fill_(mask == 0, 0)``, NaN and infinity included. The bits are
+    multiplied by 0 or 1 as integers: on a CPU a masked fill takes about 20 times as long.
+
+    Args:
+        values: floating tensor that autograd does not record.
+        mask: zeros and ones of any dtype, of the same shape and device.
+
+    Example:
+        >>> import torch
+        >>> zero_outside_(torch.tensor([-1.0, torch.nan]), torch.tensor([1.0, 0.0]))
+        tensor([-1.,  0.])
+    """
+    integer = INTEGER_OF.get(values.dtype)
+    if integer is None or type(values) not in (Tensor, torch.nn.Parameter):
+        return values.masked_fill_(mask == 0, 0)
+    bits = values.detach().view(integer)
+    if not (bits.is_contiguous() and mask.is_contiguous()):
+        bits.mul_((mask != 0).view(torch.uint8))
+        return values
+    bits = bits.view(-1)
+    flat, slices = _in_cache(mask)
+    for part in slices:
+        bits[part].mul_(torch.as_tensor(flat[part] != 0).view(torch.uint8))
+    return values
+
+
+def _in_cache(mask: Tensor) -> tuple[Array, Iterable[slice]]:
+    """Return a mask in one dimension, and slices of it that stay in a CPU's cache.
+
+    As an array where numpy has its dtype: it compares and counts six times as fast as torch.
+    """
+    flat = mask.detach().reshape(-1)
+    if not flat.is_cpu:
+        return flat, [slice(None)]
+    slices = [slice(at, at + _CHUNK) for at in range(0, flat.numel(), _CHUNK)]
+    return (flat if flat.dtype == torch.bfloat16 else read_only(flat)), slices
+
+
+def _count(bools: Array) -> int:
+    return int(np.count_nonzero(bools) if isinstance(bools, np.ndarray) else bools.count_nonzero())

@@ -1,0 +1,108 @@
+"""How many entries stay: what a caller asks for, as one checked value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from polarity._checks import check_fraction, check_scope
+from polarity.targets.target import Target
+
+__all__ = ["HowMany", "Scope", "check_names"]
+
+Scope: TypeAlias = Literal["global", "layer"]
+
+
+@dataclass(frozen=True)
+class HowMany:
+    """A fraction of the survivors to prune, or a density to reach: exactly one of the three.
+
+    Attributes:
+        amount: fraction of the survivors to prune, in [0, 1].
+        density: fraction of all entries that live afterwards, in [0, 1].
+        densities: the same for each weight, by plain name.
+        scope: ``"global"`` counts all weights together, ``"layer"`` each by itself.
+    """
+
+    amount: float | None = None
+    density: float | None = None
+    densities: Mapping[str, float] | None = None
+    scope: Scope = "global"
+
+    def __post_init__(self) -> None:
+        given = {"amount": self.amount, "density": self.density, "densities": self.densities}
+        if sum(value is not None for value in given.values()) != 1:
+            listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
+            raise ValueError(f"give exactly one of amount, density and densities, got {listed}")
+        check_scope(self.scope)
+        if self.amount is not None:
+            check_fraction("amount", self.amount)
+        if self.density is not None:
+            check_fraction("density", self.density)
+        if self.densities is None:
+            return
+        if not isinstance(self.densities, Mapping):
+            given_type = type(self.densities).__name__
+            raise TypeError(f"densities must be {{name: value}}, got {given_type}")
+        for name, value in self.densities.items():
+            check_fraction(f"densities[{name!r}]", value)
+
+    def keep(
+        self, found: Mapping[str, Target], survivors: Mapping[str, int]
+    ) -> int | dict[str, int]:
+        """Return how many entries stay, of all weights together or of each.
+
+        Args:
+            found: the weights.
+            survivors: how many entries of each live by its mask.
+
+        Raises:
+            ValueError: if a density exceeds the present one, if ``amount`` meets a mask that is
+                not enforced, or if ``densities`` names other weights than ``found``.
+        """
+        if self.densities is not None:
+            check_names("densities", self.densities, found)
+        sizes = {name: target.shape.numel() for name, target in found.items()}
+        live = {
+            name: survivors[name] if self._only_survivors(target) else sizes[name]
+            for name, target in found.items()
+        }
+        if self.densities is None and self.scope == "global":
+            whole = "the model"
+            return self._keep(sum(live.values()), sum(sizes.values()), self.density, whole)
+        wanted = dict.fromkeys(found, self.density) if self.densities is None else self.densities
+        return {name: self._keep(live[name], sizes[name], wanted[name], name) for name in found}
+
+    def _only_survivors(self, target: Target) -> bool:
+        """Whether only survivors can be kept; without an enforced mask all entries compete."""
+        if target.masking is None or target.masking.enforce:
+            return True
+        if self.amount is not None:
+            raise ValueError(
+                f"amount={self.amount!r} is a fraction of the survivors, but the mask of "
+                f"{target.name!r} is not enforced (strategy 'standard'), so every entry lives: "
+                "give density="
+            )
+        return False
+
+    def _keep(self, live: int, total: int, density: float | None, what: str) -> int:
+        """Return how many entries of ``what`` live afterwards."""
+        if self.amount is not None:
+            return live - round(self.amount * live)
+        assert density is not None
+        keep = round(density * total)
+        if keep > live:
+            raise ValueError(
+                f"density={density!r} would keep {keep} of {total} entries of {what}, "
+                f"but only {live} live (density {live / total:.6g})"
+            )
+        return keep
+
+
+def check_names(parameter: str, values: Mapping[str, object], found: Mapping[str, Target]) -> None:
+    """Raise unless ``values`` names exactly the weights that are masked."""
+    for name in found:
+        if name not in values:
+            raise ValueError(f"{parameter} lacks {name!r}, which is masked")
+    for name in values:
+        if name not in found:
+            raise ValueError(f"{parameter} holds {name!r}, which is not masked")

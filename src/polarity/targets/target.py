@@ -1,0 +1,192 @@
+"""One prunable weight: where it is used, what it is made of, how it is read and written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from polarity.parametrizations.arithmetic import as_mask, count_ones
+from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.norm_interp import NormInterp
+from polarity.targets.selectors import Use
+from polarity.targets.torch_prune import torch_mask
+
+__all__ = ["Target", "parametrizations_of", "stored_leaves"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One prunable weight and every place of the model that uses it.
+
+    Attributes:
+        uses: plain name, module, tensor name and leaf of each use, in model order; more than one
+            where the weight, or the module that holds it, is shared.
+    """
+
+    uses: tuple[Use, ...]
+
+    @property
+    def name(self) -> str:
+        """The name the parameter has when nothing is attached, e.g. ``layer1.0.conv1.weight``."""
+        return self.uses[0].name
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Its other names; empty unless it is tied."""
+        return tuple(use.name for use in self.uses[1:])
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that holds it, the first one where it is shared."""
+        return self.uses[0].module
+
+    @property
+    def tensor_name(self) -> str:
+        """Its name in that module, e.g. ``weight``."""
+        return self.uses[0].tensor_name
+
+    @property
+    def owners(self) -> tuple[Use, ...]:
+        """One use for every module that holds the tensor."""
+        return tuple(
+            {(id(use.module), use.tensor_name): use for use in reversed(self.uses)}.values()
+        )[::-1]
+
+    @property
+    def chain(self) -> tuple[nn.Module, ...]:
+        """Its parametrizations, first applied first; empty for a plain parameter."""
+        return parametrizations_of(self.module, self.tensor_name)
+
+    @property
+    def masking(self) -> MaskedWeight | None:
+        """The parametrization that owns its mask, or None while there is none."""
+        return next((each for each in self.chain if isinstance(each, MaskedWeight)), None)
+
+    @property
+    def torch_mask(self) -> Tensor | None:
+        """The mask that ``torch.nn.utils.prune`` holds on it, or None."""
+        return torch_mask(self.module, self.tensor_name)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a parameter and nothing else."""
+        return not self.chain and self.torch_mask is None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is one stored tensor, seen through a mask and nothing else."""
+        return len(self.chain) == 1 and type(self.chain[0]) is MaskedWeight
+
+    @property
+    def stored(self) -> tuple[Tensor, ...]:
+        """The leaves an optimizer trains: one for a plain or masked weight."""
+        return stored_leaves(self.module, self.tensor_name)
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, detached: seen through the mask where there is one."""
+        if self.torch_mask is not None:  # the attribute is as old as the last forward pass
+            return self.stored[0].detach() * self.torch_mask
+        if self.chain and isinstance(self.chain[0], NormInterp):
+            return self.stored[0].detach()  # what is trained, not what this batch made of it
+        with torch.no_grad():
+            effective: Tensor = getattr(self.module, self.tensor_name)
+        return effective.detach()
+
+    def aliases_storage(self, weight: Tensor) -> bool:
+        """Whether ``weight`` is the memory of a stored leaf: a plain or unenforced weight is."""
+        return any(weight.data_ptr() == leaf.data_ptr() for leaf in self.stored)
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask as a new bool tensor; all ones where there is none.
+
+        Raises:
+            ValueError: if the mask holds values other than 0 and 1, as an average of models does.
+        """
+        mask = self.numeric_mask
+        if mask is None:
+            return torch.ones_like(self.stored[0], dtype=torch.bool)
+        return self._checked(as_mask, mask)
+
+    @property
+    def numeric_mask(self) -> Tensor | None:
+        """The mask itself, not a copy, as the model holds it; None for all ones."""
+        return self.torch_mask if self.masking is None else self.masking.mask
+
+    @property
+    def survivors(self) -> int:
+        """How many entries live by the mask, enforced or only remembered."""
+        mask = self.numeric_mask
+        return self.shape.numel() if mask is None else self._checked(count_ones, mask)
+
+    @property
+    def live(self) -> Tensor:
+        """Which entries can be kept, as a new bool tensor: all where no mask is enforced."""
+        mask = self.mask
+        return mask if self.contenders is not None else mask.fill_(True)
+
+    @property
+    def contenders(self) -> Tensor | None:
+        """The mask of the entries that can be kept: all (None) where no mask is enforced."""
+        if self.masking is not None and not self.masking.enforce:
+            return None
+        return self.numeric_mask
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weight."""
+        if self.masking is not None:
+            return self.masking.mask.shape
+        return self.weight.shape if self.chain else self.stored[0].shape
+
+    def _checked(self, read: Callable[[Tensor], T], mask: Tensor) -> T:
+        """Read the mask, and name the weight if it is none."""
+        try:
+            return read(mask)
+        except ValueError:
+            raise ValueError(
+                f"mask of {self.name!r} holds values other than 0 and 1 (an average of models "
+                "averages their masks): restore it with load_masks(model, masks(original))"
+            ) from None
+
+    @torch.no_grad()
+    def write(self, values: Tensor) -> None:
+        """Set the effective weight in place: the leaves stay the objects they are."""
+        parts: Any = values
+        for each in reversed(self.chain):
+            parts = cast(Any, each).right_inverse(parts)
+        for leaf, part in zip(
+            self.stored, parts if isinstance(parts, tuple) else (parts,), strict=True
+        ):
+            leaf.copy_(part)
+
+
+def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:
+    """Return the parametrizations of a tensor, first applied first; none if it is plain."""
+    if not parametrize.is_parametrized(module, tensor_name):
+        return ()
+    return tuple(_parametrization_list(module, tensor_name))
+
+
+def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
+    """Return the parameters that a weight is stored as."""
+    if parametrize.is_parametrized(module, tensor_name):
+        chain = _parametrization_list(module, tensor_name)
+        if chain.is_tensor:
+            return (chain.original,)
+        return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
+    held = module._parameters
+    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}_orig"]
+    assert leaf is not None
+    return (leaf,)
+
+
+def _parametrization_list(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
+    chains = cast(nn.ModuleDict, module.parametrizations)
+    return cast(parametrize.ParametrizationList, chains[tensor_name])

@@ -1,0 +1,110 @@
+"""One check for each kind of argument; every error says what was given and what was expected."""
+
+import math
+
+import pytest
+import torch
+
+from polarity import _checks
+
+X = torch.tensor([1.0, math.nan, math.inf])
+GOOD = [
+    lambda: _checks.check_number("x", 1),
+    lambda: _checks.check_number("x", 1.5, at_least=1.5, below=2),
+    lambda: _checks.check_number("x", math.inf, above=0),
+    lambda: _checks.check_finite("x", -3),
+    lambda: _checks.check_fraction("x", 0),
+    lambda: _checks.check_fraction("x", 1, zero=False),
+    lambda: _checks.check_integer("x", 2, at_least=2),
+    lambda: _checks.check_choice("x", "a", ("a", "b")),
+    lambda: _checks.check_scope("layer"),
+    lambda: _checks.check_callable("x", len),
+    lambda: _checks.check_generator(None),
+    lambda: _checks.check_generator(torch.Generator()),
+    lambda: _checks.check_shape("masks", "w", torch.Size((2, 3)), [2, 3]),
+    lambda: _checks.check_names("masks", {"a": 1}, {"a": 2, "b": 3}, needed=("a",)),
+    lambda: _checks.check_entries("weight 'w'", X[:1]),
+    lambda: _checks.check_entries("weight 'w'", X[:0]),
+]
+BAD = [
+    (lambda: _checks.check_number("x", "1"), TypeError, "x='1' is a str, expected a number"),
+    (lambda: _checks.check_number("x", True), TypeError, "x=True is a bool, expected a number"),
+    (lambda: _checks.check_number("x", math.nan), ValueError, "x=nan, expected a number"),
+    (
+        lambda: _checks.check_number("x", 0, at_least=1),
+        ValueError,
+        "x=0, expected a number of at least 1",
+    ),
+    (
+        lambda: _checks.check_number("x", 1, above=0, below=1),
+        ValueError,
+        "x=1, expected a number above 0 and below 1",
+    ),
+    (lambda: _checks.check_finite("x", math.inf), ValueError, "x=inf, expected a finite number"),
+    (
+        lambda: _checks.check_fraction("x", math.nan),
+        ValueError,
+        "x=nan is out of range, expected a number in [0, 1]",
+    ),
+    (
+        lambda: _checks.check_fraction("x", 0, zero=False),
+        ValueError,
+        "x=0 is out of range, expected a number in (0, 1]",
+    ),
+    (lambda: _checks.check_integer("x", 2.0, 1), TypeError, "x=2.0 is a float, expected an int"),
+    (lambda: _checks.check_integer("x", 0, 1), ValueError, "x=0, expected an int of at least 1"),
+    (
+        lambda: _checks.check_choice("x", "d", ("a", "b", "c")),
+        ValueError,
+        "x='d', expected 'a', 'b' or 'c'",
+    ),
+    (
+        lambda: _checks.check_scope("all"),
+        ValueError,
+        "scope='all', expected 'global' or 'layer'",
+    ),
+    (lambda: _checks.check_callable("x", 3), TypeError, "x=3 is an int, expected a function"),
+    (
+        lambda: _checks.check_generator(3),
+        TypeError,
+        "generator=3 is an int, expected a torch.Generator: "
+        "torch.Generator().manual_seed(0), for instance",
+    ),
+    (
+        lambda: _checks.check_shape("masks", "w", (2,), (3, 2)),
+        ValueError,
+        "masks holds 'w' in shape (2,), expected the model's (3, 2)",
+    ),
+    (
+        lambda: _checks.check_names("masks", {"a": 1}, {"a": 2, "b": 3}),
+        ValueError,
+        "masks is missing 'b', which is in the model",
+    ),
+    (
+        lambda: _checks.check_names("masks", {"a": 1}, (), what="masked"),
+        ValueError,
+        "masks holds 'a', which is not masked",
+    ),
+    (
+        lambda: _checks.check_entries("weight 'w'", X),
+        ValueError,
+        "weight 'w' holds 2 NaN or infinite entries, expected finite ones",
+    ),
+    (
+        lambda: _checks.check_entries("weight 'w'", X[1:], "rewind first"),
+        ValueError,
+        "weight 'w' holds 2 NaN or infinite entries, expected finite ones: rewind first",
+    ),
+]
+
+
+@pytest.mark.parametrize("call", GOOD)
+def test_what_fits_passes(call):
+    call()
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD, ids=lambda each: str(each)[:30])
+def test_what_does_not_fit_is_named_with_what_would(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert str(raised.value) == message
