@@ -1,35 +1,70 @@
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST_VENV ?= .venv-oldest
 BIN := $(VENV)/bin
+# How many processes the tests share. The tests of one file stay in one process.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable
+# Further requirements for pip, to install another PyTorch:
+# make test POLARITY_TORCH="torch==2.6.0 torchvision==0.21.0"
+POLARITY_TORCH ?=
+# What README.md names as the oldest PyTorch, and its torchvision.
+OLDEST := torch==2.6.0 torchvision==0.21.0
 
-.PHONY: demo test lint types docs results clean
+.PHONY: help demo test test-slow test-gpu test-oldest bench coverage fix lint types docs results clean
 
-# The main job: the Fragility experiment on real handwritten digits, a table and a picture.
-demo: $(VENV)/.installed
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## the Fragility experiment on real digits: a table and a picture in runs/demo
 	$(BIN)/python -m benchmarks fragility --dataset digits --epsilon 0 0.5 0.9 --jobs 2 --out runs/demo
 
-# Every test that finishes in minutes, the docstrings' examples and the documentation's code.
-test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed ## every test that finishes in minutes, with the code in docstrings and documentation
+	$(PYTEST)
 
-lint: $(VENV)/.installed
+test-slow: $(VENV)/.installed ## the same and the tests that take minutes each
+	$(PYTEST) --slow
+
+test-gpu: $(VENV)/.installed ## the tests that need a CUDA device (skipped without one)
+	$(BIN)/python -m pytest -m gpu
+
+test-oldest: $(OLDEST_VENV)/.installed ## the library's tests on the oldest PyTorch that is supported
+	$(OLDEST_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable \
+		tests src --ignore=tests/benchmarks --ignore=tests/docs
+
+bench: $(VENV)/.installed ## the timings of docs/results/throughput.md, on this machine (takes long)
+	$(BIN)/python -m benchmarks throughput
+
+coverage: $(VENV)/.installed ## which lines of src the tests run, as a table and in htmlcov/
+	$(PYTEST) --cov=polarity --cov-branch --cov-report=term-missing:skip-covered --cov-report=html
+
+fix: $(VENV)/.installed ## format the code, and repair what ruff can repair
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+lint: $(VENV)/.installed ## style, documentation and complexity of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed
+types: $(VENV)/.installed ## mypy --strict on src
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed ## the documentation in docs/_build/html; runs the examples that changed
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-# The pages and pictures in docs/results, from the committed result files.
-results: $(VENV)/.installed
+results: $(VENV)/.installed ## the pages and pictures of docs/results, from benchmarks/results
 	$(BIN)/python -m benchmarks report --results benchmarks/results --out docs/results
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -e ".[dev]"
+	$(BIN)/pip install -q -e ".[dev]" $(POLARITY_TORCH)
 	touch $@
 
-clean:
-	rm -rf $(VENV) docs/_build runs build dist
+$(OLDEST_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/pip install -q -e ".[test]" $(OLDEST)
+	touch $@
+
+clean: ## remove what was installed, built and run
+	rm -rf $(VENV) $(OLDEST_VENV) docs/_build docs/gallery docs/sg_execution_times.rst
+	rm -rf runs build dist htmlcov .coverage

@@ -11,11 +11,11 @@ import tyro
 
 # Each word of the command line: the module whose `main` takes its options, and their class.
 COMMANDS = {
-    "fragility": ("benchmarks.papers.fragility", "FragilityOptions"),
-    "zero-crossing": ("benchmarks.papers.zero_crossing", "ZeroCrossingOptions"),
-    "winning-sign": ("benchmarks.papers.winning_sign", "WinningSignOptions"),
-    "sign-in": ("benchmarks.papers.sign_in", "SignInOptions"),
-    "sign-in-theory": ("benchmarks.theory.command", "TheoryOptions"),
+    "fragility": ("benchmarks.papers.signs.command", "FragilityOptions"),
+    "zero-crossing": ("benchmarks.papers.signs.command", "ZeroCrossingOptions"),
+    "winning-sign": ("benchmarks.papers.winning_sign.command", "WinningSignOptions"),
+    "sign-in": ("benchmarks.papers.sign_in.command", "SignInOptions"),
+    "sign-in-theory": ("benchmarks.papers.sign_in_theory.command", "TheoryOptions"),
     "zoo": ("benchmarks.zoo", "ZooOptions"),
     "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the command line, runs the command and gives the exit code."""
+    """Parse the command line, run the command and return the exit code."""
     args = _spelled(list(sys.argv[1:] if arguments is None else arguments))
     # One command does not wait for what another one imports.
     wanted = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _spelled(args: list[str]) -> list[str]:
-    """Papers are called after modules, options after command lines: both spellings are accepted.
+    """Accept a paper spelled as a module or as a command, and `sign_in theory` as a command.
 
     The theory section may be asked for as a part of its paper: `sign_in theory`.
     """

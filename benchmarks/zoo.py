@@ -27,7 +27,7 @@ class ZooOptions:
         models: names of constructors; all that torchvision lists if empty.
         out: the result file; the page is written from it.
         docs: folder of the page `zoo.md`.
-        again: try models that stand in the result file again.
+        again: try models that are in the result file again.
         seed: of weights and images. The largest models take about 15 GiB of memory.
     """
 
@@ -39,15 +39,15 @@ class ZooOptions:
 
 
 def main(options: ZooOptions) -> int:
-    """Tries the models one after the other, prints a line each, and writes file and page.
+    """Try the models one after the other, print a line each, and write file and page.
 
-    The file is written after every model; one that stands in it is not tried again.
+    The file is written after every model; a model that is in it is not tried again.
     """
     import torch
     import torchvision
     from tqdm import tqdm
 
-    from benchmarks.results import git_commit, machine, versions
+    from benchmarks.harness.results import git_commit, machine, versions
 
     every = torchvision.models.list_models(module=torchvision.models)
     known = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
@@ -79,13 +79,13 @@ def main(options: ZooOptions) -> int:
 
 
 def convert(name: str) -> dict[str, Any]:
-    """Takes one model through conversion, a step of training, and merging."""
+    """Take one model through conversion, a step of training, and merging."""
     import torch
     import torchvision
 
     import polarity as pol
 
-    model = _alive(torchvision.models.get_model(name, weights=None))
+    model = _without_chance(torchvision.models.get_model(name, weights=None))
     keys = list(model.state_dict())
     parameters = sum(each.numel() for each in model.parameters())
     images = _images(model)
@@ -123,8 +123,8 @@ def convert(name: str) -> dict[str, Any]:
     }
 
 
-def _alive(model: Any) -> Any:
-    """Nothing random in training, and no layer that starts at zero."""
+def _without_chance(model: Any) -> Any:
+    """Take out what is random in training, and give layers that start at zero some noise."""
     import torch
     from torchvision.ops import StochasticDepth
 
@@ -139,7 +139,7 @@ def _alive(model: Any) -> Any:
 
 
 def _images(model: Any) -> Any:
-    """Two images of the smallest size that the model takes."""
+    """Draw two images of the smallest size that the model takes."""
     import torch
 
     for size in (64, 96, 224, 299):
@@ -157,7 +157,7 @@ def _images(model: Any) -> Any:
 
 
 def holds(row: dict[str, Any]) -> bool:
-    """Whether everything that is claimed of a model was found."""
+    """Return whether everything that is claimed of a model was found."""
     return (
         "reason" not in row
         and row["relative_change"] <= TOLERANCE
@@ -169,7 +169,7 @@ def holds(row: dict[str, Any]) -> bool:
 
 
 def line(row: dict[str, Any]) -> str:
-    """One line for the screen."""
+    """Describe a model in one line for the screen."""
     if "reason" in row:
         return f"{row['model']}: {row['reason']}"
     verdict = "holds" if holds(row) else "DOES NOT HOLD"
@@ -180,8 +180,8 @@ def line(row: dict[str, Any]) -> str:
 
 
 def write_page(results: Path, docs: Path) -> Path:
-    """Writes `zoo.md` from a result file and gives its path."""
-    from benchmarks.tables import markdown
+    """Write `zoo.md` from a result file and return its path."""
+    from benchmarks.pages.markdown import markdown
 
     result = json.loads(results.read_text())
     rows: Sequence[dict[str, Any]] = result["rows"]
@@ -211,14 +211,14 @@ claim holds for {count} of {len(rows)}{missing}.
 
 *converted*: weights that became a product. *relative change*: of the output in evaluation mode at
 conversion, float32, norm of the difference over norm (at most {result["tolerance"]:g} is claimed).
-*trained*: weights whose two
+*trained*: weights of which both
 factors received a gradient in the step of SGD. *merged back*: the keys of the `state_dict` are the
 original ones in their order, and the outputs equal those of the converted model bit for bit.
 
 {markdown(head, body)}
 
 Dropout and stochastic depth are off and layers that torchvision starts at zero get small noise, so
-that every layer has a part. Outputs are compared with the running statistics as they are built.
+that every layer contributes. Outputs are compared with the running statistics as they are built.
 
 torch {packages.get("torch")}, torchvision {packages.get("torchvision")}, seed {result["seed"]},
 two images of the smallest size each model takes; commit {(result["commit"] or "unknown")[:7]}.

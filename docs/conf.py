@@ -1,5 +1,10 @@
 """Sphinx configuration."""
 
+import os
+
+# Before torch: the examples are small, and threads that wait for each other make them slow.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import polarity
 
 project = "polarity"
@@ -13,10 +18,25 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+# The sources of the gallery; what is rendered from them lies in docs/gallery.
+exclude_patterns = ["_build", "examples"]
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",  # every example is run
+    "within_subsection_order": "ExampleTitleSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 3600,  # times differ by machine: not part of the page
+    "plot_gallery": True,
+}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

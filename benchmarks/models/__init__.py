@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.config import Arch, Init
+from benchmarks.harness.names import Arch, Init
 from benchmarks.models.conv import conv
 from benchmarks.models.fc import fc
 from benchmarks.models.initialise import initialise
@@ -19,7 +19,7 @@ ARCHS: tuple[str, ...] = get_args(Arch)
 
 
 def default_init(arch: str) -> Init:
-    """Initialisation of an architecture where the user names none.
+    """Return the initialisation of an architecture where the user names none.
 
     Zhou et al. (2019), whose code the papers grew out of, draw fc and conv nets from a normalised
     (Glorot) Gaussian; a plain VGG-16 of that variance does not start to learn, Kaiming's does.
@@ -35,21 +35,21 @@ def build_model(
     generator: torch.Generator | None = None,
     weights: str | Path | None = None,
 ) -> nn.Module:
-    """Builds a network on the CPU, all of its randomness drawn from `generator`.
+    """Build a network on the CPU, all of its randomness drawn from `generator`.
 
     Args:
-        arch: One of `ARCHS`.
-        dataset_shape: Channels, height and width of an image.
-        classes: Number of outputs.
-        init: One of `benchmarks.config.Init`; `default_init(arch)` where it is not given.
-        generator: A CPU generator; the one with seed 0 where it is not given.
-        weights: For `vgg16_pretrained`, a state_dict file of torchvision's vgg16 or vgg16_bn.
+        arch: one of `ARCHS`.
+        dataset_shape: channels, height and width of an image.
+        classes: number of outputs.
+        init: one of the names in `Init`; `default_init(arch)` by default.
+        generator: a CPU generator; the one with seed 0 where it is not given.
+        weights: for `vgg16_pretrained`, a state_dict file of torchvision's vgg16 or vgg16_bn.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: Unknown name, `weights` missing where needed or given where not.
+        ValueError: unknown name, `weights` missing where needed or given where not.
     """
     if arch not in ARCHS:
         raise ValueError(f"unknown architecture {arch!r}; known are {', '.join(ARCHS)}")
@@ -57,7 +57,7 @@ def build_model(
         raise ValueError("weights (--weights) and the architecture vgg16_pretrained go together")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     # Layers draw weights as they are made, which are drawn anew below; the caller's stream of
-    # random numbers shall not notice.
+    # random numbers must not change.
     with torch.random.fork_rng(devices=[]):
         model = _layers(arch, dataset_shape, classes, weights)
     initialise(model, init or default_init(arch), generator)

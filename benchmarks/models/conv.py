@@ -8,12 +8,12 @@ _WIDTHS = (64, 128, 256)
 
 
 def conv(depth: int, dataset_shape: tuple[int, int, int], classes: int) -> nn.Sequential:
-    """Pairs of 3x3 convolutions, each pair followed by a pool, then linear 256-256-classes.
+    """Build pairs of 3x3 convolutions, each pair followed by a pool, then linear 256-256-classes.
 
     Args:
-        depth: Number of convolutions: 2, 4 or 6.
-        dataset_shape: Channels, height and width of an image.
-        classes: Number of outputs.
+        depth: number of convolutions: 2, 4 or 6.
+        dataset_shape: channels, height and width of an image.
+        classes: number of outputs.
 
     Returns:
         The network; its first linear layer fits the size of the image.

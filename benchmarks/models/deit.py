@@ -11,12 +11,12 @@ from benchmarks.models.resnet import seeded
 def deit_small(
     classes: int = 1000, *, image_size: int = 224, generator: torch.Generator | None = None
 ) -> nn.Module:
-    """12 layers, 6 heads, width 384, patches of 16 pixels: 22 050 664 parameters at 224 pixels.
+    """Build DeiT-S: 12 layers, 6 heads, width 384; 22 050 664 parameters at 224 pixels.
 
     Args:
-        classes: Number of outputs.
-        image_size: Height and width of an image, a multiple of 16.
-        generator: A CPU generator; the one with seed 0 where it is not given.
+        classes: number of outputs.
+        image_size: height and width of an image, a multiple of 16.
+        generator: a CPU generator; the one with seed 0 where it is not given.
     """
     from torchvision.models import VisionTransformer
 

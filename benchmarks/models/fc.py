@@ -9,7 +9,7 @@ from torch import nn
 
 
 def fc(in_features: int, classes: int, hidden: Sequence[int] = (300, 100)) -> nn.Sequential:
-    """A ReLU network of linear layers that takes images and flattens them itself."""
+    """Build a ReLU network of linear layers that takes images and flattens them itself."""
     widths = (in_features, *hidden, classes)
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):

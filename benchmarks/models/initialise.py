@@ -7,19 +7,19 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.config import Init
+from benchmarks.harness.names import Init
 
 INITS: tuple[str, ...] = get_args(Init)
 
 
 def initialise(model: nn.Module, init: str, generator: torch.Generator) -> None:
-    """Draws the linear and convolutional weights of a model anew, in the order of its modules.
+    """Draw the linear and convolutional weights of a model anew, in the order of its modules.
 
     Args:
-        model: A model on the CPU; normalisation layers keep their ones and zeros.
+        model: a model on the CPU; normalisation layers keep their ones and zeros.
         init: `glorot_normal` or `kaiming_normal`, both with zero biases, or `torch` for PyTorch's
             own default.
-        generator: Source of all randomness; the global one is left as it was.
+        generator: source of all randomness; the global one is left as it was.
     """
     if init not in INITS:
         raise ValueError(f"unknown init {init!r}; known are {', '.join(INITS)}")

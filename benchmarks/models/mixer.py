@@ -17,7 +17,7 @@ class MixerBlock(nn.Module):
         self.channel_mix = _mlp(width, channel_hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (N, tokens, width) to the same shape."""
+        """Map (N, tokens, width) to the same shape."""
         x = x + self.token_mix(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
         mixed: torch.Tensor = x + self.channel_mix(self.channel_norm(x))
         return mixed
@@ -27,16 +27,16 @@ class Mixer(nn.Module):
     """The network; its only normalisation is LayerNorm.
 
     Args:
-        dataset_shape: Channels, height and width of an image.
-        classes: Number of outputs.
-        patch: Side of a square patch; it must divide height and width.
-        width: Channels of a token.
-        depth: Number of blocks.
-        token_hidden: Hidden units of the MLP across tokens.
-        channel_hidden: Hidden units of the MLP across channels.
+        dataset_shape: channels, height and width of an image.
+        classes: number of outputs.
+        patch: side of a square patch; it must divide height and width.
+        width: channels of a token.
+        depth: number of blocks.
+        token_hidden: hidden units of the MLP across tokens.
+        channel_hidden: hidden units of the MLP across channels.
 
     Raises:
-        ValueError: The patches do not tile the image.
+        ValueError: the patches do not tile the image.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Mixer(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps images (N, C, H, W) to logits (N, classes)."""
+        """Map images (N, C, H, W) to logits (N, classes)."""
         x = self.blocks(self.embed(images).flatten(2).transpose(1, 2))
         logits: torch.Tensor = self.classifier(self.norm(x).mean(dim=1))
         return logits
 
 
 def mixer_s16(dataset_shape: tuple[int, int, int], classes: int) -> Mixer:
-    """Mixer-S/16 of Tolstikhin et al.; the AWS paper does not say which size it used."""
+    """Build Mixer-S/16 of Tolstikhin et al.; the AWS paper does not say which size it used."""
     return Mixer(
         dataset_shape,
         classes,
@@ -83,7 +83,7 @@ def mixer_s16(dataset_shape: tuple[int, int, int], classes: int) -> Mixer:
 
 
 def small_mixer(dataset_shape: tuple[int, int, int], classes: int) -> Mixer:
-    """A Mixer of a size that one CPU core trains in seconds: 16 tokens of a square image."""
+    """Build a Mixer of a size that one CPU core trains in seconds: 16 tokens of a square image."""
     patch = max(1, min(dataset_shape[1:]) // 4)
     return Mixer(
         dataset_shape,

@@ -23,18 +23,18 @@ _SMALL_SIDE = 64
 
 
 def mobile(name: str, dataset_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Builds one of the three, with torchvision's module names.
+    """Build one of the three, with torchvision's module names.
 
     Args:
-        name: One of `MOBILE`.
-        dataset_shape: Channels (three), height and width of an image.
-        classes: Number of outputs.
+        name: one of `MOBILE`.
+        dataset_shape: channels (three), height and width of an image.
+        classes: number of outputs.
 
     Returns:
         The network, with torchvision's own random initialisation.
 
     Raises:
-        ValueError: Unknown name, or images without three channels.
+        ValueError: unknown name, or images without three channels.
     """
     if name not in MOBILE:
         raise ValueError(f"unknown network {name!r}; known are {', '.join(MOBILE)}")

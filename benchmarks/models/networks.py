@@ -7,9 +7,9 @@ from typing import get_args
 import torch
 from torch import nn
 
+from benchmarks.harness.names import NetworkName
 from benchmarks.models.deit import deit_small
 from benchmarks.models.resnet import cifar_resnet, resnet18, resnet50
-from benchmarks.recipes import NetworkName
 
 NETWORKS: tuple[str, ...] = get_args(NetworkName)
 # Those whose width and stem can be chosen.
@@ -25,18 +25,18 @@ def build_network(
     stem_stride: int | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Builds a network on the CPU, all of its randomness drawn from `generator`.
+    """Build a network on the CPU, all of its randomness drawn from `generator`.
 
     Args:
-        name: One of `NETWORKS`.
-        dataset_shape: Channels, height and width of an image.
-        classes: Number of outputs.
-        width: Channels of the first stage of one of `SMALL`; 16 where it is not given.
-        stem_stride: Stride of its first convolution; 1 where it is not given.
-        generator: A CPU generator; the one with seed 0 where it is not given.
+        name: one of `NETWORKS`.
+        dataset_shape: channels, height and width of an image.
+        classes: number of outputs.
+        width: channels of the first stage of one of `SMALL`; 16 where it is not given.
+        stem_stride: stride of its first convolution; 1 where it is not given.
+        generator: a CPU generator; the one with seed 0 where it is not given.
 
     Raises:
-        ValueError: Unknown name, or a width, stem or image that the network does not have.
+        ValueError: unknown name, or a width, stem or image that the network does not have.
     """
     channels, height, _ = dataset_shape
     if name in SMALL:

@@ -18,7 +18,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
@@ -92,19 +92,19 @@ def cifar_resnet(
     stem_stride: int = 1,
     generator: torch.Generator | None = None,
 ) -> CifarResNet:
-    """ResNet-8, -14, -20, -32, … for images of about 32x32.
+    """Build ResNet-8, -14, -20, -32, … for images of about 32x32.
 
     Args:
         depth: 6n + 2.
-        classes: Number of outputs.
-        width: Channels of the first stage; the paper's networks have 16.
-        channels: Channels of an image.
-        shortcut: What joins stages of different shape: a 1x1 convolution with batch norm
+        classes: number of outputs.
+        width: channels of the first stage; the paper's networks have 16.
+        channels: channels of an image.
+        shortcut: what joins stages of different shape: a 1x1 convolution with batch norm
             (`projection`, option B; ResNet-20 has 272 474 parameters) or zero-padded channels
             (`pad`, option A, that of the ResNet paper; 269 722 parameters).
-        stem_stride: Stride of the first convolution; 2 makes the network about four times cheaper
+        stem_stride: stride of the first convolution; 2 makes the network about four times cheaper
             and is not what the papers train.
-        generator: A CPU generator; the one with seed 0 where it is not given.
+        generator: a CPU generator; the one with seed 0 where it is not given.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth is 6n + 2 (8, 14, 20, 32, …), not {depth}")
@@ -122,7 +122,7 @@ def cifar_resnet(
 def resnet18(
     classes: int = 10, *, channels: int = 3, generator: torch.Generator | None = None
 ) -> nn.Module:
-    """ResNet-18 of torchvision with a CIFAR stem: a 3x3 convolution, stride 1, no pool."""
+    """Build ResNet-18 of torchvision with a CIFAR stem: a 3x3 convolution, stride 1, no pool."""
     from torchvision.models import resnet18 as build
 
     def make() -> nn.Module:
@@ -136,14 +136,14 @@ def resnet18(
 
 
 def resnet50(classes: int = 1000, *, generator: torch.Generator | None = None) -> nn.Module:
-    """ResNet-50 of torchvision, untrained."""
+    """Build ResNet-50 of torchvision, untrained."""
     from torchvision.models import resnet50 as build
 
     return seeded(lambda: build(weights=None, num_classes=classes), generator)
 
 
 def seeded(make: Callable[[], _Model], generator: torch.Generator | None) -> _Model:
-    """Builds a model whose layers draw their own weights; the global generator stays as it was."""
+    """Build a model whose layers draw their own weights; the global generator stays as it was."""
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):

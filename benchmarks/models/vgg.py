@@ -23,7 +23,7 @@ _PREFIX = "features."
 def vgg16(
     dataset_shape: tuple[int, int, int], classes: int, *, batch_norm: bool = False
 ) -> nn.Sequential:
-    """VGG-16 with `features` named as torchvision names them."""
+    """Build VGG-16 with `features` named as torchvision names them."""
     channels, height, width = dataset_shape
     if min(height, width) < _SMALLEST_SIDE or channels != 3:
         raise ValueError(
@@ -41,16 +41,16 @@ def vgg16(
 
 
 def weights_have_batch_norm(path: str | Path) -> bool:
-    """Whether a torchvision VGG file holds the batch-normalised variant."""
+    """Return whether a torchvision VGG file holds the batch-normalised variant."""
     return any(name.endswith("running_mean") for name in _features(path))
 
 
 def load_features(model: nn.Module, path: str | Path) -> None:
-    """Copies `features.*` of a torchvision state_dict file into a VGG; the classifier stays.
+    """Copy `features.*` of a torchvision state_dict file into a VGG; the classifier stays.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file's features are not those of this network.
+        FileNotFoundError: there is no such file.
+        ValueError: the file's features are not those of this network.
     """
     features = model.get_submodule("features")
     stored, own = _features(path), features.state_dict()

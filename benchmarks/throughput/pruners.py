@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import polarity as pol
-from polarity.selection.top_k import keep_largest
 
 AMOUNT = 0.2
 
@@ -60,11 +59,6 @@ class Masked:
     def lrr_step(self) -> None:
         pol.lrr_step(self.model, AMOUNT, rewind=self.start)
 
-    def select(self) -> None:
-        weights = {str(at): chain.original.detach() for at, chain in enumerate(self.chains)}
-        masks = {str(at): chain[0].mask for at, chain in enumerate(self.chains)}
-        keep_largest(weights, self.living - round(AMOUNT * self.living), masks)
-
     def topk(self) -> None:
         sizes = [value.numel() for value in self.values]
         scores = torch.cat(
@@ -78,7 +72,7 @@ class Masked:
     def kthvalue(self) -> None:
         magnitudes = [chain.original.detach().abs() for chain in self.chains]
         living = [
-            each.flatten() if self.density == 1 else each[chain[0].mask]
+            each.flatten() if self.density == 1 else each[chain[0].mask.bool()]
             for each, chain in zip(magnitudes, self.chains, strict=True)
         ]
         threshold = torch.cat(living).kthvalue(round(AMOUNT * self.living)).values
@@ -88,7 +82,6 @@ class Masked:
 
 # The call, and how it is told in the table.
 CALLS: dict[str, Callable[[Masked], None]] = {
-    "selection alone": Masked.select,
     "lrr_step": Masked.lrr_step,
     "imp_prune": Masked.imp_prune,
     "imp_prune with rewinding": Masked.imp_prune_with_rewinding,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.workers import perform, plan
 from benchmarks.throughput.mnist_epoch import epoch_of_ours, epoch_through, loader, resident
-from benchmarks.workers import perform, plan
 
 
 @pytest.mark.parametrize("kind", ["torchvision's items", "TensorDataset"])

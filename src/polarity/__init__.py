@@ -20,7 +20,12 @@ from polarity.attach.checkpoint import load, save
 from polarity.attach.enforce import StepEnforcement, enforce_in_step
 from polarity.attach.masks import density, load_masks, mask_weights, masks, sparsity
 from polarity.attach.merge import dense_state_dict, merge
-from polarity.attach.norm_alpha import norm_alpha, set_norm_alpha
+from polarity.attach.norm_alpha import (
+    load_norm_alpha_state,
+    norm_alpha,
+    norm_alpha_state,
+    set_norm_alpha,
+)
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
 from polarity.attach.sign_in import sign_in
@@ -69,11 +74,13 @@ __all__ = [
     "interpolate_norms",
     "load",
     "load_masks",
+    "load_norm_alpha_state",
     "lrr_step",
     "mask_weights",
     "masks",
     "merge",
     "norm_alpha",
+    "norm_alpha_state",
     "prune",
     "recalibrate_batch_norm",
     "reinit_signs",

@@ -1,11 +1,10 @@
-"""How much of each weight lives: functions ``(model, density) -> {plain name: density}``.
+"""How dense each weight is: functions ``(model, density) -> {plain name: density}``.
 
-What they return goes to :func:`polarity.prune` as ``densities=``, with any scores::
+Pass the result to :func:`polarity.prune` as ``densities=``, with any scores::
 
     prune(model, scores.random, densities=balanced(model, 0.1), generator=generator)
 
-The density of a weight is counted in entries: ``round(density * entries)`` gives the count back
-exactly.
+Each density is a whole number of entries: ``round(density * entries)`` gives that number exactly.
 """
 
 import math
@@ -37,9 +36,9 @@ def uniform(
         model: any module, plain or masked.
         density: fraction of the entries of each weight that live, in [0, 1].
         dense_first: leave the first weight of the model dense, as RigL does; the others keep the
-            density given, so that the whole is then denser.
-        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
-            masked, or all prunable ones where none is.
+            given density, so the whole model is denser.
+        targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
+            masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
 
     Returns:
@@ -79,18 +78,18 @@ def erk(
 
     .. math:: d_l = \varepsilon \left(\frac{a_1 + \dots + a_r}{a_1 \cdots a_r}\right)^{p},
 
-    with the one :math:`\varepsilon` for which :math:`\sum_l d_l n_l = dN`. Weights for which that
-    is more than 1 are dense, and :math:`\varepsilon` is solved for again over the rest. The counts
-    :math:`d_l n_l` are rounded so that their total is exactly :math:`\operatorname{round}(dN)`:
-    down, and what is missing goes one by one to those with the largest remainder (of equals, the
-    earlier weight).
+    with :math:`\varepsilon` such that :math:`\sum_l d_l n_l = dN`. Where that exceeds 1 the weight
+    is dense, and :math:`\varepsilon` is solved for again over the rest. The counts :math:`d_l n_l`
+    are rounded down, and the missing entries are given one by one to the weights with the largest
+    remainders (ties: the earlier weight), so that their total is exactly
+    :math:`\operatorname{round}(dN)`.
 
     Args:
         model: any module, plain or masked.
         density: fraction of all entries that live, in [0, 1].
-        power: :math:`p`; 0 gives the same density to all, up to rounding.
-        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
-            masked, or all prunable ones where none is.
+        power: :math:`p`; 0 gives every weight the same density, up to rounding.
+        targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
+            masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
 
     Returns:
@@ -121,19 +120,19 @@ def balanced(
     targets: Selector | None = None,
     exclude: Selector | None = None,
 ) -> dict[str, float]:
-    r"""Give every weight the same number of non-zeros; what is smaller is dense.
+    r"""Give every weight the same number of non-zeros; smaller weights are dense.
 
     With :math:`K = \operatorname{round}(dN)` and the largest level :math:`c` for which
     :math:`\sum_l \min(n_l, c) \le K`, weight :math:`l` of :math:`n_l` entries keeps
-    :math:`\min(n_l, c)`. The remainder, less than one for each weight that is not dense, goes to
-    these one by one, earlier weights first: the total is exactly :math:`K`, and the counts of
+    :math:`\min(n_l, c)`. The remainder, less than one entry per weight that is not dense, is given
+    to these one by one, earlier weights first: the total is exactly :math:`K`, and the counts of
     weights that are not dense differ by at most one.
 
     Args:
         model: any module, plain or masked.
         density: fraction of all entries that live, in [0, 1].
-        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
-            masked, or all prunable ones where none is.
+        targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
+            masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
 
     Returns:
@@ -157,7 +156,7 @@ def balanced(
 
 
 def _water_filled(sizes: Sequence[int], total: int) -> list[int]:
-    """Split ``total`` into counts that are equal to one, except where a size is smaller."""
+    """Split ``total`` into counts that differ by at most one, except where a size is smaller."""
     counts = [0] * len(sizes)
     left = total
     smallest_first = sorted(range(len(sizes)), key=sizes.__getitem__)

@@ -303,7 +303,7 @@ def test_bad_input_is_named():
         ({"points": 1}, "points=1"),
         ({"bn": "ours"}, "bn='ours'"),
         ({}, "give batches="),
-        ({"batches": iter([1])}, "read once only"),
+        ({"batches": iter([1])}, "read only once"),
         ({"batches": []}, "batches is empty"),
         ({"model": mlp(False), "a": short}, "state_a is missing '3.bias'"),
         ({"model": mlp(False), "b": {**state, "x": torch.ones(1)}}, "state_b holds 'x'"),

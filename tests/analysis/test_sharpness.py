@@ -307,7 +307,7 @@ def test_bad_input_is_named():
         ({"tolerance": 0}, "tolerance=0"),
         ({"max_iterations": 0}, "max_iterations=0"),
         ({"loss_fn": nn.CrossEntropyLoss(reduction="sum")}, "reduction='sum'"),
-        ({"loss_fn": lambda output, _: output}, "must give a 0-dim"),
+        ({"loss_fn": lambda output, _: output}, "must return a 0-dim"),
         ({"parameters": "x"}, "parameters='x'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -213,7 +213,7 @@ def test_tracking_draws_nothing_and_changes_nothing():
 
 def test_bad_requests_are_refused():
     tracker = SignTracker(mlp(6, 5, 4), keep_steps=False)
-    with pytest.raises(ValueError, match="moment='init' was marked already"):
+    with pytest.raises(ValueError, match="moment='init' is already marked"):
         tracker.mark("init")
     with pytest.raises(TypeError, match="moment=3"):
         tracker.mark(3)  # type: ignore[arg-type]

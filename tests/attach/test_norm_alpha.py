@@ -250,7 +250,59 @@ def test_a_value_out_of_range_is_refused_and_nothing_changes(alpha: object) -> N
         pol.set_norm_alpha(model, None)
 
 
-@pytest.mark.parametrize("call", [pol.norm_alpha, lambda m: pol.set_norm_alpha(m, 0.5)])
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_a_run_resumed_from_weights_and_streams_draws_the_same_values(per_layer: bool) -> None:
+    """Weights alone are not enough: the stream would begin anew."""
+    whole = pol.interpolate_norms(NETS["batch"](), per_layer=per_layer, generator=generator())
+    for _ in range(3):
+        whole.train()(X)
+    state = pol.norm_alpha_state(whole)
+    resumed = pol.interpolate_norms(NETS["batch"](), per_layer=per_layer, generator=generator())
+    assert pol.load_norm_alpha_state(resumed.train(), state) is resumed
+    drawn = []
+    for model in (whole, resumed):
+        values = []
+        for _ in range(3):
+            model(X)
+            values.append(alphas(model))
+        drawn.append(values)
+    assert drawn[0] == drawn[1]
+    assert state.keys() == pol.norm_alpha(whole).keys()
+    assert len({tuple(each.tolist()) for each in state.values()}) == (3 if per_layer else 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: {**state, "9": state["1"]}, "unknown"),
+        (lambda state: {name: state[name] for name in ("1", "4")}, "missing"),
+        (lambda state: {**state, "4": state["4"] + 1}, "shares its values"),
+        (lambda state: {**state, "8": state["8"].float()}, "int64"),
+        (lambda state: {**state, "8": state["8"][:1]}, "shape"),
+        (lambda state: dict.fromkeys(state, torch.zeros(2, dtype=torch.int64)), "from 1 to"),
+        (lambda state: dict.fromkeys(state, torch.full((2,), 2**31 - 1)), "from 1 to"),
+    ],
+)
+def test_a_stream_that_does_not_fit_is_refused_and_nothing_changes(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str
+) -> None:
+    model = pol.interpolate_norms(NETS["batch"](), generator=generator())
+    other = pol.interpolate_norms(NETS["batch"](), generator=generator(5))
+    before = pol.norm_alpha_state(model)
+    with pytest.raises(ValueError, match=message):
+        pol.load_norm_alpha_state(model, change(pol.norm_alpha_state(other)))
+    assert same_state(pol.norm_alpha_state(model), before)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pol.norm_alpha,
+        pol.norm_alpha_state,
+        lambda m: pol.load_norm_alpha_state(m, {}),
+        lambda m: pol.set_norm_alpha(m, 0.5),
+    ],
+)
 def test_a_model_without_interpolated_norms_has_no_value(call: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="call interpolate_norms"):
         call(NETS["batch"]())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.config import RunConfig
-from benchmarks.data import Dataset, load_dataset
+from benchmarks.harness.data import Dataset, load_dataset
+from benchmarks.papers.signs.config import RunConfig
 
 TINY = RunConfig(
     experiment="fragility",

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 import polarity as pol
 from polarity.parametrizations import balanced_factors
+from tests.models import seeded
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 BETAS = [1e-3, 0.5, 1.0, 2.0, 10.0]
@@ -141,7 +142,7 @@ def test_zero_factors_are_a_fixed_point_of_every_elementwise_optimizer(optimizer
 
 
 def test_an_entry_that_comes_to_life_can_grow() -> None:
-    layer = pol.sign_in(pol.load_masks(nn.Linear(4, 4), {"weight": torch.eye(4)}), beta=4.0)
+    layer = pol.sign_in(pol.load_masks(seeded(nn.Linear(4, 4)), {"weight": torch.eye(4)}), beta=4.0)
     pol.load_masks(layer, {"weight": torch.ones(4, 4)})
     m, v = (each.detach() for each in layer.parametrizations.weight.parameters(recurse=False))
     born = torch.eye(4) == 0

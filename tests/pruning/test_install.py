@@ -6,7 +6,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from polarity._bits.bit_packing import pack_bits, unpack_bits
 from torch import nn
 
 import polarity as pol
@@ -169,14 +168,6 @@ def test_chunks_of_a_large_weight_are_those_of_one():
     pol.reinit_signs(model, "standard", init={"weight": before}, trained={"weight": before})
     gone = ~torch.from_numpy(expected).view(700, 1000)
     assert torch.equal(model.weight.detach()[gone], before[gone])
-
-
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 64, 1001])
-def test_bits_are_packed_as_numpy_packs_them(size):
-    bools = torch.rand(size, generator=torch.Generator().manual_seed(size)) < 0.3
-    packed = pack_bits(bools)
-    assert packed.tolist() == np.packbits(bools.numpy(), bitorder="little").tolist()
-    assert torch.equal(unpack_bits(packed, size), bools)
 
 
 def test_memory_that_numpy_takes_is_under_half_a_byte_per_weight():

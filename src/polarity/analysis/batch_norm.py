@@ -1,4 +1,4 @@
-"""Running statistics of normalisation layers, computed anew."""
+"""Recompute the running statistics of normalisation layers."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,20 +19,20 @@ Forward: TypeAlias = Callable[[nn.Module, Any], object]
 def recalibrate_batch_norm(
     model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None
 ) -> tuple[str, ...]:
-    r"""Compute the running statistics of every BatchNorm layer anew, in place.
+    r"""Recompute the running statistics of every BatchNorm layer, in place.
 
-    They are reset, and become the plain average over the batches,
+    They are reset and become the plain average over the batches,
 
     .. math::
         \mu = \frac1B \sum_{b=1}^{B} \mu_b, \qquad \sigma^2 = \frac1B \sum_{b=1}^{B} \sigma_b^2,
 
     with :math:`\sigma_b^2` the unbiased variance inside batch :math:`b`, as PyTorch computes it
-    with ``momentum=None``. Each batch counts the same: give batches of one size. Every layer sees
-    what the layers before it make of the batch when they normalise by the batch's own statistics.
+    with ``momentum=None``. All batches count the same, so they should have one size. While they are
+    fed, every layer normalises by the statistics of the batch.
 
     This covers ``BatchNorm1d/2d/3d``, ``SyncBatchNorm``, and ``InstanceNorm1d/2d/3d`` where they
-    track statistics. These layers alone work in training mode meanwhile: dropout is off, and
-    nothing random is drawn. Parameters, momenta and training flags are afterwards what they were.
+    track statistics. Only these layers are in training mode meanwhile: dropout is off, and nothing
+    random is drawn. Parameters, momenta and training flags are unchanged afterwards.
 
     Args:
         model: any module.
@@ -40,15 +40,14 @@ def recalibrate_batch_norm(
             or list whose first entry is (a data loader's ``(input, target)``). An input is a
             tensor, a dict of keyword arguments or, inside a pair, a tuple of arguments; it is moved
             to the device of the model.
-        forward: ``(model, batch) -> anything``, to feed a model that takes something else.
+        forward: ``(model, batch) -> anything``, to feed a model with other kinds of batches.
 
     Returns:
-        Plain names of the layers that were recalibrated; none, and nothing is fed, if the model
-        has no such layer.
+        Plain names of the recalibrated layers; if the model has none, nothing is fed.
 
     Raises:
-        ValueError: if ``batches`` is empty, or a layer is lazy. Whatever is raised, also by the
-            model, the statistics are left as they were.
+        ValueError: if ``batches`` is empty, or a layer is lazy. After any error, including one
+            raised by the model, the statistics are what they were before.
 
     Example:
         >>> import torch
@@ -72,11 +71,11 @@ def recalibrate_batch_norm(
         model.eval()
         try:
             for layer in layers.values():
-                # Not .train(): what is attached to the layer stays in evaluation mode.
+                # Not .train(): parametrizations of the layer stay in evaluation mode.
                 layer.training = True
                 layer.momentum = None
                 if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
-                    # InstanceNorm takes momentum=None for "never", and does not count its calls.
+                    # InstanceNorm reads momentum=None as "never", and does not count its calls.
                     hooks.append(layer.register_forward_pre_hook(_average_next))
             feed(model, batches, forward)
         finally:
@@ -104,10 +103,7 @@ def tracked_norms(model: nn.Module) -> dict[str, _NormBase]:
 
 @contextmanager
 def fresh_statistics(model: nn.Module, layers: dict[str, _NormBase]) -> Iterator[None]:
-    """Reset the layers' statistics; modes are restored at exit, and upon an error statistics too.
-
-    The statistics are restored through ``copy_``: buffers stay the objects they are.
-    """
+    """Reset the layers' statistics; restore modes at exit, and after an error statistics too."""
     before = [(value, value.clone()) for layer in layers.values() for value in _statistics(layer)]
     with same_modes(model):
         try:
@@ -116,13 +112,13 @@ def fresh_statistics(model: nn.Module, layers: dict[str, _NormBase]) -> Iterator
             yield
         except BaseException:
             for value, old in before:
-                value.copy_(old)
+                value.copy_(old)  # buffers stay the objects they are
             raise
 
 
 @torch.no_grad()
 def feed(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> None:
-    """Run every batch through the model, in whatever mode it is.
+    """Run every batch through the model in its present mode.
 
     Raises:
         ValueError: if there is none.

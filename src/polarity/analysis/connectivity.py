@@ -61,7 +61,7 @@ class ErrorBarrier:
 
     @property
     def excess(self) -> tuple[float, ...]:
-        """The curve minus the mean of the endpoints, what the paper and its code plot."""
+        """The curve minus the mean of the endpoints, as the paper and its code plot it."""
         mean = sum(self.endpoints) / 2
         return tuple(error - mean for error in self.curve)
 
@@ -69,7 +69,7 @@ class ErrorBarrier:
     def barrier(self) -> float:
         r"""The supremum of ``excess`` over the points, the paper's error barrier.
 
-        At least half the difference of the endpoints. NaN if any error is.
+        It is at least half the difference of the endpoints, and NaN if any error is NaN.
         """
         return _supremum(self.excess)
 
@@ -77,7 +77,7 @@ class ErrorBarrier:
     def barrier_above_line(self) -> float:
         """The supremum of the curve above the line through its endpoints; never negative.
 
-        The other common definition, which a difference of the endpoints does not raise.
+        The other common definition; a difference of the endpoints does not increase it.
         """
         first, last = self.endpoints
         pairs = zip(self.alphas, self.curve, strict=True)
@@ -113,35 +113,34 @@ def error_barrier(
         \sup_\alpha\; \mathcal{E}(\alpha\theta + (1-\alpha)\theta')
         - \tfrac12 \left(\mathcal{E}(\theta) + \mathcal{E}(\theta')\right),
 
-    here over ``points`` equidistant :math:`\alpha`, the endpoints included. Every floating-point
-    parameter is interpolated, whatever layer holds it, and every floating-point buffer; buffers of
-    other types are those of a. Masked and Sign-In weights are interpolated as effective weights, so
-    the masks of a and b may differ (a point in between then has the entries of both), and norms
-    that are interpolated in training have their trained values. The path from a network to itself
-    is that network at every point, bit for bit.
+    here over ``points`` equidistant :math:`\alpha` including the endpoints. All floating-point
+    parameters and buffers are interpolated; buffers of other types are those of a. Masked and
+    Sign-In weights are interpolated as effective weights, so the masks of a and b may differ (a
+    point in between then has the entries of both); interpolated norms have their trained values.
+    The path from a network to itself is that network at every point, bit for bit.
 
     Each network is evaluated in evaluation mode and without gradients, as a plain copy of
-    ``model``; ``model`` and both states are left untouched.
+    ``model``; ``model`` and both states are unchanged.
 
     Args:
-        model: says what the network is; its own weights play no part.
+        model: defines the architecture; its own weights are not used.
         state_a: a ``state_dict``, plain or of a masked, Sign-In or norm-interpolating model; a
             model; or a :class:`RewindPoint`.
-        state_b: the other end, in the same forms, not necessarily the same one.
-        evaluate: ``evaluate(network) -> float``: the test error, or whatever else shall be seen
-            along the path. It should not depend on chance.
+        state_b: the other end, in any of these forms.
+        evaluate: ``evaluate(network) -> float``: the test error, or another quantity to follow
+            along the path. It should be deterministic.
         points: number of points, at least 2.
-        bn: what to do about running statistics, which do not interpolate. ``"recalibrate"``: at
+        bn: how to treat running statistics, which do not interpolate. ``"recalibrate"``: at
             every point, endpoints included, average them over ``batches`` by
             :func:`recalibrate_batch_norm`. ``"aws"``: as the official code of *Find a Winning
             Sign*: at every point reset them and run ``batches`` once in training mode, with each
             layer's own momentum and dropout active. ``"keep"``: interpolate them.
-        batches: training data for the statistics, to be read once per point: a list or a data
-            loader, un-augmented for ``"recalibrate"``. Needed unless the network keeps no running
+        batches: training data for the statistics, read once per point: a list or a data loader,
+            un-augmented for ``"recalibrate"``. Required unless the network has no running
             statistics or ``bn="keep"``.
         forward: ``(network, batch) -> anything``, see :func:`recalibrate_batch_norm`.
-        generator: for ``"aws"``: seeds the dropout of all points, and leaves the global random
-            state untouched; without, dropout draws from the global random state.
+        generator: for ``"aws"``: seeds the dropout of all points and leaves the global random
+            state unchanged; by default dropout draws from the global random state.
 
     Returns:
         The :class:`ErrorBarrier`.
@@ -195,7 +194,7 @@ def _set_between(
     for name, value in _tensors(network).items():
         one, other = a[name].to(value.device), b[name].to(value.device)
         if one.is_floating_point() or one.is_complex():
-            # torch.lerp gives its ends exactly, and x between x and x.
+            # torch.lerp is exact at both ends, and gives x between x and x.
             kind = torch.promote_types(one.dtype, other.dtype)
             one = torch.lerp(one.to(kind), other.to(kind), alpha)
         value.copy_(one)
@@ -225,7 +224,7 @@ def _check_batches(batches: Iterable[Any] | None, bn: BatchNormRule) -> None:
         )
     if iter(batches) is batches:
         raise ValueError(
-            "batches is an iterator, which can be read once only; expected a list or a data loader"
+            "batches is an iterator, which can be read only once; expected a list or a data loader"
         )
 
 

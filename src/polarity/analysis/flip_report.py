@@ -1,4 +1,4 @@
-"""Sign flips as they are reported: of one layer, of a model, and over many steps."""
+"""Reports of sign flips: of one layer, of a model, and over many steps."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ class LayerFlips:
 
     Attributes:
         name: plain name of the weight.
-        flipped: survivors that were positive and are negative, or the other way round.
+        flipped: survivors whose sign changed from + to − or from − to +.
         counted: survivors that have a sign, + or −, at both moments.
-        survivors: entries that live, those that are exactly zero at one of the moments included.
+        survivors: live entries, including those that are exactly zero at one of the moments.
     """
 
     name: str
@@ -35,8 +35,8 @@ class LayerFlips:
 class FlipReport(Report[LayerFlips]):
     """Sign flips between two moments; ``print`` shows them as a table.
 
-    Numbers of the whole model are sums over its layers, and its fraction is theirs: a mean over
-    entries, not over layers.
+    Counts of the whole model are sums over its layers; its fraction is a mean over entries, not
+    over layers.
 
     Attributes:
         layers: one :class:`LayerFlips` per weight, in the model's order.
@@ -64,7 +64,7 @@ class FlipReport(Report[LayerFlips]):
 
     @property
     def survivors(self) -> int:
-        """Entries that live, over all layers."""
+        """Live entries, over all layers."""
         return self._sum("survivors")
 
     @property
@@ -119,7 +119,7 @@ class FlipSeries:
         """Return the series of one weight.
 
         Raises:
-            KeyError: if it is not among those that were tracked.
+            KeyError: if it was not tracked.
         """
         return FlipSeries(tuple(FlipReport((step[name],)) for step in self.steps))
 

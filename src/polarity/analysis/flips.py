@@ -14,7 +14,7 @@ from polarity.rewind import RewindPoint
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.target import Target
 
-__all__ = ["count_flips", "living", "sign_flips", "signs_of", "tracked_targets"]
+__all__ = ["count_flips", "live_entries", "sign_flips", "signs_of", "tracked_targets"]
 
 Weights: TypeAlias = nn.Module | RewindPoint | Mapping[str, Tensor]
 
@@ -30,27 +30,26 @@ def sign_flips(
         \text{flipped} = |\{i : M_i,\ w_i w'_i < 0\}|, \qquad
         \text{counted} = |\{i : M_i,\ w_i w'_i \neq 0\}|,
 
-    computed from the signs, so no product can underflow. An entry that is exactly zero (or NaN) at
-    either moment has no sign there: it is neither counted nor flipped, but is still one of the
-    ``survivors``. A pruned entry is none of the three.
+    computed from the signs, so no product can underflow. A survivor that is exactly zero (or NaN)
+    at either moment has no sign there: it is neither counted nor flipped. Pruned entries are
+    ignored.
 
     Args:
         before: the earlier weights: a model (its effective weights), a :class:`RewindPoint`, or
             ``{plain name: tensor}``. Tensors may be of any floating dtype, or int8 signs.
         after: the later ones, in the same forms.
-        masks: ``{plain name: mask}``, bool, or zeros and ones; they say which weights are compared.
-            Without, a model given as ``after`` brings its own masks, enforced or only remembered
-            (else one given as ``before`` does), and a weight that carries none is taken to be
-            pruned where ``after`` is zero. Compared are then the model's masked weights, or its
-            prunable ones if it has no masks, or, where neither is a model, every floating or int8
-            tensor of ``after``.
+        masks: ``{plain name: mask}``, bool, or zeros and ones, of the weights to compare. By
+            default the masks of the model given as ``after`` (else as ``before``), enforced or only
+            remembered; if it has none, its prunable weights are compared, and if neither is a
+            model, every floating-point or int8 tensor of ``after``. A weight without a mask counts
+            as pruned where ``after`` is zero.
 
     Returns:
         The :class:`FlipReport`.
 
     Raises:
-        ValueError: if a name is missing on either side, shapes differ, a mask holds other values,
-            or nothing is left to compare.
+        ValueError: if a name is missing on either side, shapes differ, a mask holds values other
+            than zeros and ones, or there is nothing to compare.
         TypeError: if ``before`` or ``after`` is of another type.
 
     Example:
@@ -69,23 +68,23 @@ def sign_flips(
     if masks is None:
         masks = _masks_of(after, before, later)
     if not masks:
-        raise ValueError("there is nothing to compare: masks and after hold no weights")
+        raise ValueError("masks is empty, and after holds no weights: there is nothing to compare")
     layers = []
     for name, mask in masks.items():
         one, other = _entry(earlier, name, "before"), _entry(later, name, "after")
         for role, shape in (("before", one.shape), ("masks", mask.shape)):
             check_shape(role, name, shape, other.shape, "later weight")
         try:
-            living = as_mask(mask)
+            live = as_mask(mask)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name!r}: {error}") from None
-        layers.append(count_flips(name, signs_of(one), signs_of(other), living))
+        layers.append(count_flips(name, signs_of(one), signs_of(other), live))
     return FlipReport(tuple(layers))
 
 
 @torch.no_grad()
 def signs_of(weight: Tensor) -> Tensor:
-    """Return the signs as int8: +1, −1, and 0 for a zero of either sign or a NaN."""
+    """Return the signs as int8: +1, −1, and 0 for ±0 and NaN."""
     return (weight > 0).to(torch.int8) - (weight < 0).to(torch.int8)
 
 
@@ -96,7 +95,7 @@ def count_flips(name: str, before: Tensor, after: Tensor, mask: Tensor) -> Layer
     product = before * after
     flipped = ((product < 0) & mask).count_nonzero()
     counted = ((product != 0) & mask).count_nonzero()
-    # One transfer for the three numbers.
+    # One transfer from the device for the three numbers.
     return LayerFlips(name, *torch.stack((flipped, counted, mask.count_nonzero())).tolist())
 
 
@@ -105,8 +104,8 @@ def tracked_targets(model: nn.Module) -> Mapping[str, Target]:
     return attached(model) or find_targets(model)
 
 
-def living(target: Target) -> Tensor:
-    """Return which entries live: by the mask, or those that are not zero where there is none."""
+def live_entries(target: Target) -> Tensor:
+    """Return which entries are live: by the mask, or those that are not zero without one."""
     return target.mask if target.masking is not None else target.weight != 0
 
 
@@ -143,5 +142,5 @@ def _has_signs(value: Tensor) -> bool:
 def _entry(weights: Mapping[str, Tensor], name: str, role: str) -> Tensor:
     check_names(role, weights, {*weights, name}, needed=[name], what="to be compared")
     if not _has_signs(weights[name]):
-        raise ValueError(f"{role} holds {name!r}, which is no floating-point or int8 tensor")
+        raise ValueError(f"{role} holds {name!r}, expected a floating-point or int8 tensor")
     return weights[name]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from types import ModuleType
@@ -30,8 +31,6 @@ from polarity.analysis.batch_norm import tracked_norms
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector, select
-from polarity.targets.target import Target
-from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["sharpness"]
 
@@ -57,17 +56,18 @@ def sharpness(
         L(w) = \frac{1}{N} \sum_b n_b\, \ell(f_w(x_b), y_b),
 
     with :math:`n_b` samples in batch :math:`b` and :math:`N` in all, so that it does not matter how
-    the data is cut into batches.
+    the data is split into batches.
 
-    The Hessian is taken in the **effective weights that survive**: of a masked weight the entries
-    under its (enforced) mask, of a Sign-In weight the product :math:`m \odot v` and not its
-    factors, of an interpolated norm its trained value. Networks that compute the same function
-    with the same mask thus have the same sharpness, whatever they are made of, which comparing
-    Sign-In with plain training presumes; the paper does not say which variables it took.
+    The Hessian is taken with respect to the **effective weights that survive**: of a masked weight
+    the entries under its (enforced) mask, of a Sign-In weight the product :math:`m \odot v` and not
+    its factors, of an interpolated norm its trained value. Networks with the same function and the
+    same mask therefore have the same sharpness, which a comparison of Sign-In with plain training
+    requires; the paper does not say which variables it took. What others attached, such as
+    ``weight_norm``, is part of the network: its own parameters are the variables.
 
-    The largest eigenvalue is that of the largest signed value, not the largest magnitude, found by
-    Lanczos iteration on Hessian-vector products: nothing of the size of the Hessian is ever made.
-    The model is left exactly as it is, and no random state but ``generator`` is touched.
+    The largest eigenvalue is the largest signed value, not the largest magnitude. Lanczos iteration
+    on Hessian-vector products finds it, so nothing of the size of the Hessian is stored. The model
+    is unchanged, and no random state except ``generator`` advances.
 
     Args:
         model: any module, with or without anything attached.
@@ -75,19 +75,20 @@ def sharpness(
             such as ``nn.CrossEntropyLoss()``, or any function, twice differentiable.
         batches: ``(input, target)`` pairs, read once and kept in memory; un-augmented data. An
             input is a tensor, or a tuple or dict of the model's arguments.
-        parameters: in which parameters to differentiate, as :func:`find_targets` takes
-            ``targets``. By default in all that require gradients; ``parameters=list(masks(model))``
-            takes the masked weights alone. Of a masked weight always the survivors.
-        bn: the network is in evaluation mode, dropout off. ``"keep"`` lets batch normalisation use
-            its running statistics; ``"batch"`` lets it use those of the batch, as in training,
-            without recording them, and makes the result depend on the batch size.
+        parameters: which parameters to differentiate in, in the forms of ``targets`` of
+            :func:`find_targets`. By default all that require gradients;
+            ``parameters=list(masks(model))`` takes only the masked weights. Of a masked weight
+            always only the survivors.
+        bn: the network is in evaluation mode, without dropout. With ``"keep"``, batch normalisation
+            uses its running statistics; with ``"batch"`` those of the batch, as in training, which
+            makes the result depend on the batch size.
         dtype: dtype of the arithmetic, by default that of the parameters, at least float32;
             floating inputs and targets are converted too.
-        tolerance: relative accuracy of the eigenvalue that the iteration stops at. Rounding limits
-            what can be asked for: about 1e-5 in float32.
-        max_iterations: restarts of the iteration before it gives up.
-        generator: draws the start vector; by default one with a fixed seed. The result depends on
-            it by no more than ``tolerance``.
+        tolerance: relative accuracy of the eigenvalue at which the iteration stops. Rounding limits
+            it to about 1e-5 in float32.
+        max_iterations: largest number of restarts of the iteration.
+        generator: draws the start vector; by default one with a fixed seed. It changes the result
+            by no more than ``tolerance``.
 
     Returns:
         The eigenvalue.
@@ -169,50 +170,56 @@ def _largest_eigenvalue(
     return float(values[0])
 
 
+@dataclass(frozen=True)
+class _Variable:
+    """A parameter that is differentiated in: whole, or at the flat ``places`` of its survivors."""
+
+    name: str
+    shape: torch.Size
+    places: Tensor | None
+
+    def values(self, parameter: Tensor) -> Tensor:
+        """Return the entries of a parameter that are differentiated in."""
+        whole = parameter.detach().clone(memory_format=torch.contiguous_format)
+        return whole if self.places is None else whole.flatten()[self.places]
+
+    def parameter(self, values: Tensor) -> Tensor:
+        """Return the parameter with these entries, and zeros elsewhere."""
+        if self.places is None:
+            return values
+        zeros = torch.zeros(self.shape.numel(), dtype=values.dtype, device=values.device)
+        return zeros.index_copy(0, self.places, values).view(self.shape)
+
+
 class _AtSurvivors(nn.Module):
-    """A network as a function of what is differentiated in: survivors, and whole other tensors."""
+    """A plain copy of a model as a function of its survivors and its other parameters."""
 
     def __init__(
         self, model: nn.Module, parameters: Selector | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        masks = {target.name: target.live for target in all_targets(model) if _is_masked(target)}
+        pruned = [each for each in all_targets(model) if each.contenders is not None]
+        masks = {target.name: target.live for target in pruned}
         plain = plain_copy(model).eval()
-        trainable = _trainable(model)
-        uses = [use for target in all_targets(plain) for use in target.uses]
-        try:
-            chosen = trainable if parameters is None else select(uses, parameters, "targets")
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("targets", "parameters", 1)) from None
-        targets = [each for each in all_targets(plain) if each.name in chosen & trainable]
-        if not targets:
-            raise ValueError(
-                f"{type(model).__name__} has no parameter that requires gradients"
-                + (f" for parameters={parameters!r}" if parameters is not None else "")
-            )
-        held = {leaf.dtype for each in targets for leaf in each.stored}
-        widest = torch.float64 if torch.float64 in held else torch.float32
-        self.dtype = dtype or widest
-        # Hidden from registration: only what is differentiated in is a parameter of this module.
+        chosen = _chosen_names(model, plain, parameters)
+        stored = [each.stored for each in all_targets(plain) if each.name in chosen]
+        double = any(leaf.dtype == torch.float64 for leaves in stored for leaf in leaves)
+        self.dtype = dtype or (torch.float64 if double else torch.float32)
+        # In a list, so that its parameters are not parameters of this module.
         self._hidden = [plain.to(self.dtype)]
-        self._names: list[str] = []
-        self._shapes: list[torch.Size] = []
-        self._places: list[Tensor | None] = []
-        self.values = nn.ParameterList()
         names = {id(parameter): name for name, parameter in plain.named_parameters()}
-        chosen_names = {each.name for each in targets}
-        # Searched again: the cast may have put other parameters in place of those found above.
-        for target in (each for each in all_targets(plain) if each.name in chosen_names):
-            for leaf in target.stored:  # more than one where weight_norm, for instance, computes it
-                value = leaf.detach().clone(memory_format=torch.contiguous_format)
-                places = None
-                if target.name in masks:
-                    places = masks[target.name].flatten().nonzero().squeeze(1)
-                    value = value.flatten()[places]
-                self._names.append(names[id(leaf)])
-                self._shapes.append(leaf.shape)
-                self._places.append(places)
-                self.values.append(nn.Parameter(value))
+        self._variables: list[_Variable] = []
+        self.values = nn.ParameterList()
+        for target in all_targets(plain):
+            if target.name not in chosen:
+                continue
+            places = None
+            if target.name in masks:
+                places = masks[target.name].flatten().nonzero().squeeze(1)
+            for leaf in target.stored:  # several under another's parametrization: weight_norm, …
+                variable = _Variable(names[id(leaf)], leaf.shape, places)
+                self._variables.append(variable)
+                self.values.append(nn.Parameter(variable.values(leaf)))
 
     @property
     def plain(self) -> nn.Module:
@@ -220,15 +227,31 @@ class _AtSurvivors(nn.Module):
         return self._hidden[0]
 
     def forward(self, inputs: Any) -> Any:
-        """Run the plain network at the values held here."""
-        full = {}
-        entries = zip(self._names, self._shapes, self._places, self.values, strict=True)
-        for name, shape, places, value in entries:
-            full[name] = value
-            if places is not None:
-                zeros = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
-                full[name] = zeros.index_copy(0, places, value).view(shape)
-        return functional_call(self.plain, full, *arguments(inputs))
+        """Run the plain copy at the values held here."""
+        pairs = zip(self._variables, self.values, strict=True)
+        parameters = {variable.name: variable.parameter(values) for variable, values in pairs}
+        return functional_call(self.plain, parameters, *arguments(inputs))
+
+
+def _chosen_names(model: nn.Module, plain: nn.Module, parameters: Selector | None) -> set[str]:
+    """Return the plain names of the selected parameters that require gradients."""
+    chosen = {
+        target.name
+        for target in all_targets(model)
+        if any(leaf.requires_grad for leaf in target.stored)
+    }
+    if parameters is not None:
+        uses = [use for target in all_targets(plain) for use in target.uses]
+        try:
+            chosen &= select(uses, parameters, "targets")
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("targets", "parameters", 1)) from None
+    if not chosen:
+        raise ValueError(
+            f"{type(model).__name__} has no parameter that requires gradients"
+            + (f" for parameters={parameters!r}" if parameters is not None else "")
+        )
+    return chosen
 
 
 def _times_hessian(
@@ -236,9 +259,9 @@ def _times_hessian(
 ) -> Tensor:
     """Return the Hessian of the mean loss times a vector, by differentiating the gradient along it.
 
-    Reverse mode twice, not forward over reverse as ``torch.func`` and curvlinops 3.0 have it: the
-    latter leaves a part of the second derivative out in LayerNorm and in BatchNorm with batch
-    statistics (torch 2.15), and knows none of GroupNorm.
+    Reverse mode twice, not forward over reverse as in ``torch.func`` and curvlinops 3.0: the latter
+    omits part of the second derivative of LayerNorm and of BatchNorm with batch statistics (torch
+    2.15), and has none of GroupNorm.
     """
     values = list(network.values)
     parts = vector.split_with_sizes([value.numel() for value in values])
@@ -247,7 +270,7 @@ def _times_hessian(
     for (inputs, target), size in zip(data, sizes, strict=True):
         loss = loss_fn(network(inputs), target)
         if not isinstance(loss, Tensor) or loss.dim() != 0:
-            raise ValueError("loss_fn must give a 0-dim tensor, the mean loss of its batch")
+            raise ValueError("loss_fn must return a 0-dim tensor, the mean loss of the batch")
         grads = torch.autograd.grad(
             loss, values, create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -273,21 +296,8 @@ def _check_mean(loss_fn: Loss) -> None:
         raise ValueError(f"loss_fn has reduction={reduction!r}, expected 'mean'")
 
 
-def _is_masked(target: Target) -> bool:
-    use = target.uses[0]
-    return target.masking is not None or torch_mask(use.module, use.tensor_name) is not None
-
-
-def _trainable(model: nn.Module) -> set[str]:
-    return {
-        target.name
-        for target in all_targets(model)
-        if any(leaf.requires_grad for leaf in target.stored)
-    }
-
-
 def _as_pair(batch: Any, network: _AtSurvivors) -> tuple[Any, Any]:
-    """Return one batch on the network's device, and in its dtype where it is floating."""
+    """Return a batch on the network's device, its floating-point tensors in the network's dtype."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"batches must hold (input, target) pairs, got {type(batch).__name__}")
     device = network.values[0].device

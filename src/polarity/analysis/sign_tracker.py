@@ -10,7 +10,7 @@ from polarity._checks import check_names, check_shape
 from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
 from polarity.analysis.flips import (
     count_flips,
-    living,
+    live_entries,
     signs_of,
     tracked_targets,
 )
@@ -27,28 +27,28 @@ Signs = dict[str, Tensor]
 
 
 class SignTracker:
-    """Remembers the signs of a model's weights at moments of its training.
+    """Record the signs of a model's weights at moments of its training.
 
-    It stores signs on the CPU, at most two bits per weight and moment, and no weights. The moment
-    it is made is remembered as ``"init"``. Weights are found anew by their plain names each time,
-    so masks may be attached or change (AC/DC), and weights may be converted to Sign-In or merged,
-    while it tracks.
+    It stores signs, not weights, on the CPU: at most two bits per entry and moment. The moment of
+    construction is recorded as ``"init"``. Weights are looked up by their plain names each time, so
+    masks may be attached or change (AC/DC), and weights may be converted to Sign-In or merged while
+    they are tracked.
 
-    Flips are counted as :func:`sign_flips` counts them, through the mask that the model has when
-    they are asked for: at the end of a run, through the mask at the end. An entry that was zero at
-    a moment in between (pruned and grown again) is compared with the last sign it had.
+    Flips are counted as by :func:`sign_flips`, through the mask that the model has at the time of
+    the request: at the end of a run, through the final mask. An entry that was zero at a moment in
+    between (pruned and grown again) is compared with the last sign it had.
 
     Args:
         model: the model, before or after anything was attached.
-        targets: which weights, as :func:`find_targets` takes it; by default the masked weights, or
-            the prunable ones of a model without masks.
-        exclude: which to leave out, in the same forms.
+        targets: which weights, in the forms of :func:`find_targets`; by default the masked weights,
+            or the prunable ones of a model without masks.
+        exclude: which weights to leave out, in the same forms.
         keep_steps: with False the signs of past steps are not kept, and each step is counted once,
-            through the mask of its moment. 100 steps of a dense ResNet-50 are 640 MB if kept, and
+            through the mask of that moment. 100 steps of a dense ResNet-50 take 640 MB if kept, and
             6 MB if not.
 
     Raises:
-        ValueError: if the model has no such weights.
+        ValueError: if the model has no such weight.
 
     Example:
         >>> import torch
@@ -95,19 +95,19 @@ class SignTracker:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """The moments that were marked, ``"init"`` first."""
+        """The marked moments, ``"init"`` first."""
         return tuple(self._marks)
 
     def mark(self, moment: str) -> None:
-        """Remember the present signs under a name.
+        """Record the present signs under a name.
 
         Raises:
-            ValueError: if the moment was marked already.
+            ValueError: if the moment is already marked.
         """
         if not isinstance(moment, str):
             raise TypeError(f"moment={moment!r} is a {type(moment).__name__}, expected a string")
         if moment in self._marks:
-            raise ValueError(f"moment={moment!r} was marked already")
+            raise ValueError(f"moment={moment!r} is already marked: choose another name")
         self._marks[moment] = self._signs()
 
     def step(self) -> None:
@@ -130,9 +130,9 @@ class SignTracker:
 
         Args:
             start: the earlier moment.
-            end: the later one; by default now.
-            masks: masks to look through instead of the model's present ones; a weight they do not
-                name is left out.
+            end: the later one; by default the present.
+            masks: masks to use instead of the model's present ones; weights that they do not name
+                are left out.
 
         Raises:
             ValueError: if a moment was not marked, or a mask has an unknown name or another shape.
@@ -151,23 +151,28 @@ class SignTracker:
         """
         before = self._marked("start", start)
         if not self._keep_steps:
-            raise ValueError("the signs of past steps were not kept: keep_steps=False")
+            raise ValueError(
+                "keep_steps=False, so the signs of past steps were not kept: "
+                "SignTracker(model, keep_steps=True) keeps them"
+            )
         looked_through = self._masks(masks)
         return tuple(self._compare(before, step, looked_through) for step in self._kept)
 
     def cumulative(self, *, masks: Mapping[str, Tensor] | None = None) -> FlipSeries:
-        """Return what flipped from step to step, beginning at ``"init"``.
+        """Return the flips from step to step, beginning at ``"init"``.
 
         Args:
-            masks: as for :meth:`flips`. With ``keep_steps=False`` each step has been counted
-                through the mask of its own moment, and none can be given.
+            masks: as for :meth:`flips`. With ``keep_steps=False`` each step was counted through the
+                mask of that moment, and none can be given.
 
         Raises:
             ValueError: as :meth:`flips`, or if ``masks`` is given and the steps were not kept.
         """
         if not self._keep_steps:
             if masks is not None:
-                raise ValueError("masks given, but the signs of past steps were not kept")
+                raise ValueError(
+                    "masks given, but keep_steps=False: past steps were counted by their own masks"
+                )
             return FlipSeries(tuple(self._counted))
         looked_through, latest, reports = self._masks(masks), self._marks[START], []
         for step in self._kept:
@@ -176,7 +181,7 @@ class SignTracker:
         return FlipSeries(tuple(reports))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that was recorded, as tensors, strings and numbers alone."""
+        """Return the whole record as tensors, strings and numbers."""
         return {
             "shapes": {name: list(shape) for name, shape in self._shapes.items()},
             "keep_steps": self._keep_steps,
@@ -190,10 +195,10 @@ class SignTracker:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a record where :meth:`state_dict` left it; what was recorded here is dropped.
+        """Replace the record by one of :meth:`state_dict`.
 
         Raises:
-            ValueError: if it belongs to weights of other names or shapes; nothing is changed.
+            ValueError: if its weights have other names or shapes; nothing is changed.
         """
         shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
         check_names("state", shapes, self._shapes, what="tracked")
@@ -220,7 +225,7 @@ class SignTracker:
 
     def _masks(self, masks: Mapping[str, Tensor] | None = None) -> Signs:
         if masks is None:
-            return {name: living(target).cpu() for name, target in self._targets().items()}
+            return {name: live_entries(target).cpu() for name, target in self._targets().items()}
         check_names("masks", masks, self._shapes, needed=(), what="tracked")
         for name, mask in masks.items():
             check_shape("masks", name, mask.shape, self._shapes[name], "tracked weight")
@@ -243,7 +248,7 @@ class SignTracker:
         )
 
     def _advance(self, latest: Signs, signs: Signs, masks: Signs) -> tuple[FlipReport, Signs]:
-        """Count what flipped, and return the last sign that every entry has had by now."""
+        """Count the flips of a step, and return the last sign that every entry had."""
         report = self._compare(latest, signs, masks)
         carried = {}
         for name in self._shapes:

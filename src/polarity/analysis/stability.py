@@ -1,4 +1,4 @@
-"""Whether training leads to one basin whatever chance does: two readings of SGD-noise stability."""
+"""Whether training ends in the same basin under different noise: two definitions of stability."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
@@ -27,19 +27,19 @@ def sgd_noise_stability(
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
 ) -> ErrorBarrier:
-    r"""Train two copies of one network on two orders of the data, and see what lies between.
+    r"""Train two copies of one network on two orders of the data, and return their error barrier.
 
-    The paper's reading: :math:`\theta` is stable against SGD noise if
+    The paper's definition: :math:`\theta` is stable against SGD noise if
     :math:`\mathcal{A}(\theta, u)` and :math:`\mathcal{A}(\theta, u')` are linearly mode-connected,
-    that is, if the :attr:`~polarity.analysis.ErrorBarrier.barrier` returned is small. Both copies
-    start from the very weights, masks and buffers of ``model``. The official code does something
-    stronger: :func:`init_noise_stability`.
+    that is, if the returned :attr:`~polarity.analysis.ErrorBarrier.barrier` is small. Both copies
+    start from the same weights, masks and buffers, those of ``model``. The official code demands
+    more: :func:`init_noise_stability`.
 
     Args:
-        model: the network to start from; it is left untouched.
-        train: ``train(network, seed)`` trains in place, or returns the trained network. All the
+        model: the network to start from; it is unchanged.
+        train: ``train(network, seed)`` trains in place, or returns the trained network. All
             randomness of training (order of the data, augmentation, dropout) must come from
-            ``seed``, and the initial weights must stay those of ``network``.
+            ``seed``, and training must start from the weights of ``network``.
         evaluate: as for :func:`error_barrier`, and so are ``points``, ``bn``, ``batches``,
             ``forward`` and ``generator``.
         seeds: the two seeds; they must differ.
@@ -60,7 +60,7 @@ def sgd_noise_stability(
         >>> from torch import nn
         >>> def train(network, seed):
         ...     with torch.no_grad():
-        ...         _ = network.weight.fill_(1.0)  # wherever it starts, whatever the seed
+        ...         _ = network.weight.fill_(1.0)  # independent of the seed
         >>> sgd_noise_stability(nn.Linear(2, 1), train, lambda network: 0.25).barrier
         0.0
 
@@ -92,14 +92,14 @@ def init_noise_stability(
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
 ) -> ErrorBarrier:
-    """Train two networks from two random initialisations, and see what lies between.
+    """Train two networks from two random initialisations, and return their error barrier.
 
-    The official code's reading of stability against SGD noise: initial weights *and* the order of
-    the data differ, so it demands more than the paper's definition, :func:`sgd_noise_stability`.
-    Two unrelated networks fail it; two that were given one signed mask may pass.
+    The official code's definition of stability against SGD noise: initial weights *and* the order
+    of the data differ, so it demands more than the paper's definition, :func:`sgd_noise_stability`.
+    Two unrelated networks fail it; two with the same signed mask may pass.
 
     Args:
-        build: ``build(seed)`` gives a fresh network, for instance with a ticket applied to it.
+        build: ``build(seed)`` returns a fresh network, for instance with a ticket applied to it.
         train: as for :func:`sgd_noise_stability`.
         evaluate: as for :func:`error_barrier`, and so are ``points``, ``bn``, ``batches``,
             ``forward`` and ``generator``.
@@ -114,7 +114,7 @@ def init_noise_stability(
         The :class:`ErrorBarrier` of the two trained networks.
 
     Raises:
-        ValueError: if the seeds are equal, or ``build`` gives one network twice, and as
+        ValueError: if the seeds are equal, or ``build`` returns the same network twice, and as
             :func:`error_barrier`.
 
     Example:
@@ -133,11 +133,11 @@ def init_noise_stability(
     """
     first_seed, second_seed = seeds
     if first_seed == second_seed:
-        raise ValueError(f"seeds={seeds!r} are equal, expected two different ones")
+        raise ValueError(f"seeds={seeds!r}, expected two different seeds")
     first = _trained(build(first_seed), train, first_seed)
     second = _trained(build(second_seed), train, second_seed)
     if first is second:
-        raise ValueError("build or train gave the same network for both seeds")
+        raise ValueError("build or train returned the same network for both seeds")
     return error_barrier(
         first,
         first,

@@ -1,16 +1,25 @@
 """See and set the value between trained and initial norms that a model trains at."""
 
+from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
 from polarity._checks import check_fraction
 from polarity.parametrizations.norm_interp import NormInterp
-from polarity.parametrizations.shared_alpha import SharedAlpha
+from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 
-__all__ = ["norm_alpha", "norm_interps", "set_norm_alpha", "shared_alphas"]
+__all__ = [
+    "load_norm_alpha_state",
+    "norm_alpha",
+    "norm_alpha_state",
+    "norm_interps",
+    "set_norm_alpha",
+    "shared_alphas",
+]
 
 
 def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
@@ -29,13 +38,85 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
         >>> norm_alpha(model)
         {'1': tensor(1.)}
     """
-    shared_alphas(model)
-    found: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        if parametrize.is_parametrized(module):
-            for each in norm_interps(module.parametrizations):
-                found.setdefault(name, each.alpha.clone())
-    return found
+    return {name: each.alpha.clone() for name, each in _alphas_by_layer(model).items()}
+
+
+def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of the stream that each interpolated layer's values are drawn from.
+
+    Together with the weights it is what a run needs to draw on where it was interrupted. A
+    ``state_dict`` holds it too; this is for runs that store their weights in another form, as
+    :class:`RewindPoint` does.
+
+    Returns:
+        Copies by layer name, int64 of shape (2,). All the same unless the model was interpolated
+        with ``per_layer=True``.
+
+    Raises:
+        ValueError: if the model has no interpolated norms.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model = pol.interpolate_norms(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))
+        >>> state = norm_alpha_state(model)
+        >>> _ = model(torch.zeros(1, 3))
+        >>> drawn = norm_alpha(model)
+        >>> _ = load_norm_alpha_state(model, state)
+        >>> _ = model(torch.zeros(1, 3))
+        >>> norm_alpha(model) == drawn
+        True
+    """
+    return {name: each.stream.clone() for name, each in _alphas_by_layer(model).items()}
+
+
+def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Continue the streams of a model's interpolated norms where :func:`norm_alpha_state` was.
+
+    The next training forward draws what it would have drawn then. The present value, and whether
+    it is fixed, stay as they are.
+
+    Args:
+        model: a model with interpolated norms.
+        state: what :func:`norm_alpha_state` returned for a model interpolated alike, on any
+            device.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the model has no interpolated norms; if a layer is missing or unknown; if a
+            state has another shape or dtype, holds what no stream can reach, or differs between
+            layers that share their values. The model is left as it was.
+
+    Example:
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> model, resumed = (nn.Sequential(nn.LayerNorm(2)) for _ in range(2))
+        >>> state = norm_alpha_state(pol.interpolate_norms(model))
+        >>> resumed = load_norm_alpha_state(pol.interpolate_norms(resumed), state)
+        >>> bool((norm_alpha_state(resumed)["0"] == state["0"]).all())
+        True
+    """
+    alphas = _alphas_by_layer(model)
+    missing, unknown = sorted(alphas.keys() - state.keys()), sorted(state.keys() - alphas.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"state does not fit the model: missing {missing}, unknown {unknown}; "
+            "interpolate the same layers as when it was taken"
+        )
+    chosen: dict[SharedAlpha, Tensor] = {}
+    for name, alpha in alphas.items():
+        _check_stream(name, state[name])
+        if not torch.equal(chosen.setdefault(alpha, state[name]).cpu(), state[name].cpu()):
+            raise ValueError(
+                f"state[{name!r}] differs from that of a layer which shares its values; "
+                "interpolate with the same per_layer as when it was taken"
+            )
+    for alpha, stream in chosen.items():
+        alpha.stream.copy_(stream)
+    return model
 
 
 class set_norm_alpha:
@@ -91,6 +172,31 @@ class set_norm_alpha:
             each.redraw = redraw
             if not redraw:
                 each.alpha.copy_(value)
+
+
+def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
+    """Return the value that each interpolated layer reads, by layer name."""
+    shared_alphas(model)
+    found: dict[str, SharedAlpha] = {}
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for each in norm_interps(module.parametrizations):
+                found.setdefault(name, each.shared)
+    return found
+
+
+def _check_stream(name: str, stream: Tensor) -> None:
+    """Refuse what is not the state of a stream."""
+    if stream.dtype != torch.int64 or stream.shape != (2,):
+        raise ValueError(
+            f"state[{name!r}] has shape {tuple(stream.shape)} and dtype {stream.dtype}, "
+            "expected int64 of shape (2,), as norm_alpha_state returns"
+        )
+    if not all(0 < value < modulus for value, modulus in zip(stream.tolist(), MODULI, strict=True)):
+        raise ValueError(
+            f"state[{name!r}] is {stream.tolist()}, expected values from 1 to {MODULI[0] - 1} and "
+            f"to {MODULI[1] - 1}, as norm_alpha_state returns"
+        )
 
 
 def norm_interps(model: nn.Module) -> list[NormInterp]:

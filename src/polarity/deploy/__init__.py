@@ -1,4 +1,4 @@
-"""Make a pruned network faster: sparse products for those linear layers where they pay."""
+"""Make a pruned network faster: sparse products in the linear layers where they pay."""
 
 from polarity.deploy.compress import compress
 from polarity.deploy.report import CompressReport, LayerDecision

@@ -1,4 +1,4 @@
-"""Which linear layers a model really calls, and on what."""
+"""Record which linear layers a model calls, and on what."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ __all__ = ["Call", "recording"]
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a linear layer: what its input looked like.
+    """One call of a linear layer, described by its input.
 
     Attributes:
         shape: of the input, features last.
         stride: of the input.
         dtype: of the input.
         device: of the input.
-        dense_only: why no sparse product can stand in for this call; empty if one can.
+        dense_only: why no sparse product can replace this call; empty if one can.
     """
 
     shape: tuple[int, ...]
@@ -31,35 +31,35 @@ class Call:
 
     @property
     def rows(self) -> int:
-        """Vectors in the input."""
+        """Number of vectors in the input."""
         return torch.Size(self.shape[:-1]).numel()
 
 
 @contextmanager
 def recording(layers: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Call]]]:
-    """Write down every call of these layers, by name.
+    """Record every call of these layers, by name.
 
-    Their ``forward`` is wrapped; a hook would turn off the fused path of
-    ``nn.TransformerEncoderLayer``, which reads the weights of its layers and calls none.
+    Wrap ``forward``: a hook would switch off the fused path of ``nn.TransformerEncoderLayer``,
+    which reads the weights of its layers without calling them.
     """
     calls: dict[str, list[Call]] = {name: [] for name in layers}
 
     def wrapped(forward: Callable[..., Tensor], seen: list[Call]) -> Callable[..., Tensor]:
         def record(*args: Any, **kwargs: Any) -> Tensor:
             x = args[0] if args else kwargs.get("input")
-            if isinstance(x, Tensor):  # else the layer itself says what is wrong
+            if isinstance(x, Tensor):  # otherwise the layer itself raises
                 seen.append(_describe(x))
             return forward(*args, **kwargs)
 
         return record
 
-    open_to_it = {name: layer for name, layer in layers.items() if "forward" not in vars(layer)}
+    wrapped_layers = {name: layer for name, layer in layers.items() if "forward" not in vars(layer)}
     try:
-        for name, layer in open_to_it.items():
+        for name, layer in wrapped_layers.items():
             vars(layer)["forward"] = wrapped(layer.forward, calls[name])
         yield calls
     finally:
-        for layer in open_to_it.values():
+        for layer in wrapped_layers.values():
             vars(layer).pop("forward", None)
 
 

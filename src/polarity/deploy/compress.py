@@ -1,4 +1,4 @@
-"""Swap linear layers for sparse ones where that pays."""
+"""Replace linear layers by sparse ones where that pays."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,43 +33,43 @@ def compress(
     generator: torch.Generator | None = None,
     verbose: bool = False,
 ) -> CompressReport:
-    r"""Swap those linear layers for which a sparse product is faster here, in place.
+    r"""Replace the linear layers for which a sparse product is faster on this machine, in place.
 
-    The model is run once on the example inputs, in evaluation mode and without gradients, to see
-    how each ``nn.Linear`` is called. For each that has few enough weights left, both products are
-    timed in turns, as whole layers, on inputs of the same shapes: the dense one, and
+    The model runs once on the example inputs, in evaluation mode and without gradients, to record
+    how each ``nn.Linear`` is called. For each layer that is sparse enough, both products are timed
+    in turns, as whole layers, on inputs of the same shapes: the dense one, and
 
     .. math:: x W^\top + b = (W x^\top)^\top + b
 
-    with :math:`W` in compressed sparse rows with indices of 32 bits. Where the sparse one is faster
-    by ``margin`` the layer becomes a :class:`SparseLinear`; it stays the module object that it is.
-    All other layers stay what they are: those that are denser or slower, that are not called or
-    share their weight, and those for whose dtype and device PyTorch has no sparse product.
+    with :math:`W` in compressed sparse rows with 32-bit indices. Where the sparse product is faster
+    by ``margin`` the layer becomes a :class:`SparseLinear`, in the same module object. All other
+    layers are unchanged: those that are denser or slower, that are not called or share their
+    weight, and those for whose dtype and device PyTorch has no sparse product.
 
     The decisions hold for this machine, its number of threads, and these shapes. The model computes
     the same up to the order of its sums: every swapped layer is within
     :math:`2(k+1)\,u\sum_i|x_i w_i|` of the exact product on random inputs (k input features, u the
     unit roundoff), and the model's outputs on the example inputs are compared before and after. An
-    infinite input times a pruned weight is NaN for a dense layer and nothing for a sparse one.
+    infinite input times a pruned weight is NaN in a dense layer and ignored in a sparse one.
 
-    A compressed model is for inference: the weights of swapped layers are constants (buffers), and
-    the parameters that an optimizer held are gone. ``deepcopy``, ``torch.save``, ``to`` and
-    ``state_dict`` work; see :func:`restore` to load, and :func:`decompress` to go back.
+    A compressed model is for inference: the weights of swapped layers are constants (buffers), so
+    an optimizer no longer trains them. ``deepcopy``, ``torch.save``, ``to`` and ``state_dict``
+    work; :func:`restore` loads a compressed model, and :func:`decompress` makes it dense again.
 
     Args:
         model: any module with ``nn.Linear`` layers, after :func:`polarity.merge`.
-        example_inputs: what the model will be called on, of the batch size that matters: a tensor,
-            a tuple or list of positional arguments, or a dict of keyword arguments.
+        example_inputs: typical inputs, of the batch size that matters: a tensor, a tuple or list of
+            positional arguments, or a dict of keyword arguments.
         break_even: density in [0, 1] above which a layer stays dense without being measured.
-        margin: how many times faster the sparse product must be, at least 1: noise in the
-            measurement must not make a layer slower.
+        margin: how many times faster the sparse product must be, at least 1, so that noise in the
+            measurement does not make a layer slower.
         tolerance: largest allowed difference of each floating-point output on the example inputs,
             relative to its largest entry; by default the square root of the machine epsilon of its
             dtype, 3.5e-4 in float32.
-        measure: ``(dense, sparse) -> (seconds, seconds)``, to decide by something else than
+        measure: ``(dense, sparse) -> (seconds, seconds)``, a replacement for
             :func:`polarity.deploy.time_in_turns`; both arguments are functions without arguments.
-        generator: for the random inputs that the layers are timed on; on the CPU. By default one
-            with a fixed seed: the state of torch's own generator is left alone.
+        generator: draws the random inputs that the layers are timed on; on the CPU. By default one
+            with a fixed seed; the random state of torch is unchanged.
         verbose: print the report.
 
     Returns:
@@ -79,8 +79,8 @@ def compress(
         TypeError: if an argument is of another type, or ``measure`` does not return two numbers.
         ValueError: if something is still attached to the model (call :func:`polarity.merge`), if it
             has no ``nn.Linear``, if a parameter is lazy or an argument out of range, or if the
-            outputs differ by more than ``tolerance``. Whatever is raised, also by the model or by
-            ``measure``, the model is left as it was.
+            outputs differ by more than ``tolerance``. After any error, including one raised by the
+            model or by ``measure``, the model is unchanged.
 
     Example:
         >>> import torch
@@ -106,7 +106,7 @@ def compress(
             f"{type(model).__name__} has no nn.Linear that could be swapped"
             + ("; it is compressed already, polarity.deploy.decompress undoes that" * swapped)
         )
-    with torch.inference_mode(False):  # the model must be of use outside that mode too
+    with torch.inference_mode(False):  # the model must remain usable outside that mode
         report = _compress(
             model, example_inputs, layers, break_even, margin, tolerance, measure, generator
         )
@@ -125,7 +125,7 @@ def _compress(
     measure: Measure,
     generator: torch.Generator | None,
 ) -> CompressReport:
-    """Record, choose, swap and compare; swap back if that fails."""
+    """Record, choose, swap and compare outputs; swap back after an error."""
     with evaluation(model), recording(layers) as calls:
         before = [each.clone() for each in _floating(call(model, example_inputs))]
     draw = torch.Generator().manual_seed(0) if generator is None else generator
@@ -221,7 +221,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def _machine(layers: Iterable[nn.Module]) -> str:
-    """Where the measurements were taken."""
+    """Return the devices and threads of the measurement, for the report."""
     devices = {each.device for layer in layers for each in layer.parameters()}
     threads = torch.get_num_threads()
     return "; ".join(

@@ -1,4 +1,4 @@
-"""A matrix by its non-zero entries, and its product with a batch, as pure functions on tensors."""
+"""Sparse matrices and their product with a batch, as pure functions on tensors."""
 
 import math
 import warnings
@@ -13,11 +13,11 @@ BLOCK = 32  # rows of a product on a processor; of 16 to 64 the fastest at densi
 
 
 class CSR(NamedTuple):
-    """Compressed sparse rows: the entries of row i are those from ``crow[i]`` to ``crow[i + 1]``.
+    """A matrix in compressed sparse rows: row i has the entries ``crow[i]`` to ``crow[i + 1]``.
 
     Attributes:
-        values: the entries that are not zero, row by row.
-        crow: int32, where each row begins, and the end; one more than there are rows.
+        values: the non-zero entries, row by row.
+        crow: int32, the first entry of each row, and the number of entries at the end.
         col: int32, the column of each entry.
     """
 
@@ -27,23 +27,23 @@ class CSR(NamedTuple):
 
 
 def encode(weight: Tensor) -> CSR:
-    """Return the entries of a matrix that are not zero, with indices of 32 bits.
+    """Return the non-zero entries of a matrix, with 32-bit indices.
 
-    MKL computes with 32-bit indices; PyTorch converts those of 64 bits anew in every product.
+    MKL computes with 32-bit indices; PyTorch converts 64-bit indices in every product.
 
     Example:
         >>> encode(torch.tensor([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]]))
         CSR(values=tensor([2., 3., 4.]), crow=tensor([0, 1, 1, 3], dtype=torch.int32), col=tensor([1, 0, 1], dtype=torch.int32))
     """  # noqa: E501
-    alive = weight.detach() != 0
+    live = weight.detach() != 0
     crow = torch.zeros(weight.shape[0] + 1, dtype=torch.int32, device=weight.device)
-    crow[1:] = alive.sum(1).cumsum(0)
-    rows, col = alive.nonzero(as_tuple=True)
+    crow[1:] = live.sum(1).cumsum(0)
+    rows, col = live.nonzero(as_tuple=True)
     return CSR(weight.detach()[rows, col], crow, col.int())
 
 
 def decode(matrix: CSR, shape: tuple[int, int]) -> Tensor:
-    """Return the dense matrix of a given shape: what :func:`encode` was given.
+    """Return the dense matrix of a given shape, the inverse of :func:`encode`.
 
     Example:
         >>> decode(encode(torch.eye(2)), (2, 2))
@@ -91,14 +91,14 @@ def csr_linear(x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, in
 
 
 def _times(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the product in the order of memory it is computed in."""
+    """Return the product, transposed in memory as it is computed."""
     if bias is None:
         return torch.mm(weight, rows.t()).t()
     return torch.addmm(bias.unsqueeze(1), weight, rows.t()).t()
 
 
 def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
-    """Say what is wrong with a CSR matrix that came from a file, or None: kernels do not look."""
+    """Return what is wrong with a CSR matrix from a file, or None; kernels do not check."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -110,7 +110,7 @@ def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
     return None
 
 
-_kernels: dict[tuple[str, torch.dtype], bool] = {}  # a cached function is nothing to torch.compile
+_kernels: dict[tuple[str, torch.dtype], bool] = {}  # torch.compile cannot trace a cached function
 
 
 def has_kernel(device_type: str, dtype: torch.dtype) -> bool:
@@ -124,7 +124,7 @@ def has_kernel(device_type: str, dtype: torch.dtype) -> bool:
 def _try_kernel(device_type: str, dtype: torch.dtype) -> bool:
     try:
         with (
-            warnings.catch_warnings(),  # PyTorch says once that sparse tensors are in beta
+            warnings.catch_warnings(),  # PyTorch warns once that sparse tensors are in beta
             torch.no_grad(),
             torch.autocast(device_type, enabled=False),
         ):

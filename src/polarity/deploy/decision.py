@@ -1,4 +1,4 @@
-"""Which linear layers to swap: those for which a sparse product is measured to be faster."""
+"""Choose the linear layers to swap: those for which a sparse product is measured faster."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ __all__ = ["Candidate", "choose", "dense_reasons", "find_candidates"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer that may be swapped: itself, its weight by entries, and how it is called."""
+    """A layer that may be swapped, its weight as a sparse matrix, and how it is called."""
 
     layer: nn.Linear
     matrix: CSR
@@ -31,13 +31,7 @@ class Candidate:
 def dense_reasons(
     model: nn.Module, layers: Mapping[str, nn.Linear], calls: Mapping[str, Sequence[Call]]
 ) -> dict[str, str]:
-    """Say which layers cannot be swapped, whatever their density, and why.
-
-    Args:
-        model: holds the layers.
-        layers: every linear layer by the plain name of its weight.
-        calls: how each was called.
-    """
+    """Return why some layers cannot be swapped at any density, by the name of their weight."""
     users: dict[int, list[str]] = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
@@ -55,7 +49,7 @@ def dense_reasons(
 
 
 def _why_dense(layer: nn.Linear, calls: Sequence[Call]) -> str:
-    """A reason that lies in one layer and its calls, or nothing."""
+    """Return a reason that lies in one layer and its calls, or an empty string."""
     if parametrize.is_parametrized(layer) or "weight" not in layer._parameters:
         return "its weight is computed (a parametrization or a hook)"
     if type(layer) not in (nn.Linear, NonDynamicallyQuantizableLinear):
@@ -86,7 +80,7 @@ def find_candidates(
     reasons: Mapping[str, str],
     break_even: float,
 ) -> tuple[dict[str, Candidate], dict[str, LayerDecision]]:
-    """Return the layers that come into question, and the decisions as far as they are taken.
+    """Return the layers to be measured, and the decisions that are known without measuring.
 
     Args:
         layers: every linear layer by the plain name of its weight.
@@ -98,8 +92,7 @@ def find_candidates(
     decisions: dict[str, LayerDecision] = {}
     for name, layer in layers.items():
         weight = layer.weight
-        alive = int(torch.count_nonzero(weight)) if weight.numel() else 0
-        density = alive / weight.numel() if weight.numel() else 1.0
+        density = int(torch.count_nonzero(weight)) / weight.numel() if weight.numel() else 1.0
         why = reasons.get(name, "")
         if not why and density > break_even:
             why = f"density {density:.2g} is above break_even={break_even:.2g}, not measured"
@@ -118,7 +111,7 @@ def choose(
     measure: Measure,
     generator: torch.Generator,
 ) -> dict[str, CSR]:
-    """Measure the candidates, write the decisions down, and return the weights to be swapped."""
+    """Measure the candidates, enter their decisions, and return the weights to be swapped."""
     chosen = {}
     for name, candidate in candidates.items():
         decisions[name] = _measured(decisions[name], candidate, margin, measure, generator)
@@ -134,14 +127,14 @@ def _measured(
     measure: Measure,
     generator: torch.Generator,
 ) -> LayerDecision:
-    """Time the calls of one layer in both ways, if both agree."""
+    """Time the calls of one layer as a dense and as a sparse one, if both agree."""
     layer = candidate.layer
     counts = Counter(call for call in candidate.calls if call.rows)
     times = math.gcd(*counts.values())
     calls = [call for call, count in counts.items() for _ in range(count // times)]
     given = {call: _input_like(call, generator) for call in counts}
 
-    # Whole layers are timed, since what they do beside the product counts where that is small.
+    # Whole layers are timed: in small ones the overhead matters as much as the product.
     twin = sparse_twin(layer, candidate.matrix)
     if not all(_agree(x, layer.weight, layer.bias, twin.forward(x)) for x in given.values()):
         return replace(before, swapped=False, reason="the sparse product is not exact enough")
@@ -162,7 +155,7 @@ def _measured(
 
 
 def _input_like(call: Call, generator: torch.Generator) -> Tensor:
-    """Random numbers of the shape, and in the order of memory, of a recorded input."""
+    """Draw random numbers in the shape, and in the memory layout, of a recorded input."""
     values = torch.randn(call.shape, generator=generator, dtype=call.dtype, device=generator.device)
     strides = tuple(max(1, stride) for stride in call.stride)  # an expanded input is one value
     by_stride = sorted(range(len(strides)), key=lambda axis: -strides[axis])
@@ -173,9 +166,9 @@ def _input_like(call: Call, generator: torch.Generator) -> Tensor:
 def _agree(x: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> bool:
     r"""Whether every output is within rounding of the exact one.
 
-    A sum of k products is off by at most about :math:`k\,u \sum |x_i w_i|`, with u the unit
-    roundoff, in whatever order it is taken; twice that is allowed, against a product in float64.
-    Of many rows some 256 are looked at.
+    In any order of summation, the error of a sum of k products is at most about
+    :math:`k\,u \sum |x_i w_i|`, with u the unit roundoff; twice that is allowed, against a product
+    in float64. Of many rows about 256 are checked.
     """
     x, output = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
     step = -(-x.shape[0] // 256)

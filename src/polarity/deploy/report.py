@@ -1,4 +1,4 @@
-"""What compressing decided, layer by layer."""
+"""The decisions of ``compress``, layer by layer."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ __all__ = ["CompressReport", "LayerDecision"]
 
 @dataclass(frozen=True)
 class LayerDecision:
-    """What became of one linear layer, and why.
+    """The decision about one linear layer, and its reason.
 
     Attributes:
         name: plain name of its weight.
         shape: features out and in.
         density: fraction of its weights that are not zero.
-        rows: vectors that it was given, one number for each call with the example inputs.
-        swapped: whether it computes by a sparse product now.
+        rows: number of input vectors in each call with the example inputs.
+        swapped: whether the layer now computes a sparse product.
         reason: why, or why not.
         dense_seconds: measured time of all its calls with the dense weight; None if not measured.
         sparse_seconds: the same with the sparse product.
@@ -43,11 +43,11 @@ class LayerDecision:
 
 @dataclass(frozen=True)
 class CompressReport(Report[LayerDecision]):
-    """What :func:`polarity.deploy.compress` decided; ``print`` shows it as a table.
+    """The decisions of :func:`polarity.deploy.compress`; ``print`` shows them as a table.
 
     Attributes:
         layers: one :class:`LayerDecision` per linear layer, in the model's order.
-        machine: device and threads of the measurement: the decisions hold there.
+        machine: device and threads of the measurement, for which the decisions hold.
         difference: largest difference between the model's outputs before and after on the example
             inputs, relative to the largest output.
 
@@ -98,7 +98,7 @@ class CompressReport(Report[LayerDecision]):
 
 
 def _rows(rows: tuple[int, ...]) -> str:
-    """Each number once, with how many calls had it: ``3 x 65``."""
+    """Return each number once, with the number of calls that had it: ``3 x 65``."""
     return ", ".join(f"{n} x {each}" if n > 1 else f"{each}" for each, n in Counter(rows).items())
 
 

@@ -1,4 +1,4 @@
-"""Compressed models from a file, and back to dense ones."""
+"""Load compressed models, and make them dense again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ __all__ = ["decompress", "restore"]
 
 
 def decompress(model: nn.Module) -> nn.Module:
-    """Make every swapped layer the dense linear layer again that it was, in place.
+    """Turn every swapped layer back into the dense linear layer that it was, in place.
 
-    Weights are equal to what they were, in new parameters; a model without swapped layers is left
-    as it is.
+    The weights have the same values, in new parameters. A model without swapped layers is
+    unchanged.
 
     Returns:
         The model.
@@ -43,12 +43,12 @@ def decompress(model: nn.Module) -> nn.Module:
 def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
     """Load the ``state_dict`` of a compressed model into a plain one, in place, without measuring.
 
-    Those linear layers are swapped that were swapped when the ``state_dict`` was taken. Into a
-    model that is compressed in the same way, its own ``load_state_dict`` will do; that also takes
-    dense checkpoints.
+    The same linear layers are swapped as in the compressed model. A model that is already
+    compressed in the same way can use its own ``load_state_dict``, which also takes dense
+    checkpoints.
 
     Args:
-        model: the architecture as it was before compressing.
+        model: the architecture as it was before compression.
         state_dict: of the compressed model.
 
     Returns:
@@ -56,9 +56,9 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         ValueError: if a sparse weight has no ``nn.Linear`` of its shape in the model, or its
-            indices are out of order or range. The model is left as it was.
-        RuntimeError: if other entries do not fit, as ``load_state_dict`` says; the layers are left
-            as they were.
+            indices are out of order or range; the model is unchanged.
+        RuntimeError: if other entries do not fit, as ``load_state_dict`` reports; the layers are
+            unchanged.
 
     Example:
         >>> import torch
@@ -93,7 +93,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
 
 
 def _sparse_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[nn.Linear, CSR]:
-    """The weights that a checkpoint holds by their entries, for layers that are dense still."""
+    """Return the sparse weights of a checkpoint whose layers are still dense in the model."""
     modules = dict(model.named_modules())
     found: dict[nn.Linear, CSR] = {}
     for key in state_dict:
@@ -112,7 +112,7 @@ def _sparse_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[nn.
             name for name in BUFFERS if not isinstance(state_dict.get(prefix + name), Tensor)
         ]
         if missing:
-            raise ValueError(f"{prefix}{missing[0]} is missing beside {key!r}")
+            raise ValueError(f"state_dict holds {key!r}, but {prefix}{missing[0]} is missing")
         matrix = CSR(*(state_dict[prefix + name] for name in BUFFERS))
         wrong = why_invalid(matrix, (module.out_features, module.in_features))
         if wrong is not None:

@@ -1,4 +1,4 @@
-"""A linear layer that keeps its non-zero weights only."""
+"""A linear layer that stores only its non-zero weights."""
 
 from typing import Any, cast
 
@@ -14,18 +14,19 @@ BUFFERS = ("values", "crow_indices", "col_indices")
 
 
 class SparseLinear(nn.Module):
-    r"""The same map as a ``nn.Linear``, by a sparse product.
+    r"""A linear layer that computes a sparse product.
 
-    Computes :math:`x W^\top + b` for inputs of any number of dimensions. Its weight is held in
-    three buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, indices
-    of 32 bits), which is what its ``state_dict`` holds too; :attr:`weight` is computed when read.
+    Computes :math:`x W^\top + b` for inputs with any number of dimensions. The weight is stored in
+    three buffers, ``values``, ``crow_indices`` and ``col_indices`` (compressed sparse rows, 32-bit
+    indices), which are also the entries of the ``state_dict``; :attr:`weight` is computed when
+    read.
 
-    For inference: the weight is a constant. Gradients pass through to the input and reach the bias.
-    Where PyTorch has no sparse product (under autocast, in half precision on CPU, for nested
-    tensors) the layer computes with the dense weight, as the layer before it did, and slowly.
+    It is for inference: the weight is constant. Gradients reach the input and the bias. Where
+    PyTorch has no sparse product (under autocast, in half precision on CPU, for nested tensors) the
+    layer computes with the dense weight, as ``nn.Linear`` does, and slowly.
 
-    Layers come out of :func:`polarity.deploy.compress` and :func:`polarity.deploy.restore`; there
-    is no other way to make one.
+    :func:`polarity.deploy.compress` and :func:`polarity.deploy.restore` create these layers; the
+    class cannot be instantiated.
     """
 
     in_features: int
@@ -38,7 +39,7 @@ class SparseLinear(nn.Module):
     weight_requires_grad: bool
 
     def __init__(self) -> None:
-        raise TypeError("SparseLinear is made of a nn.Linear by polarity.deploy.compress")
+        raise TypeError("SparseLinear is created from a nn.Linear by polarity.deploy.compress")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -47,7 +48,7 @@ class SparseLinear(nn.Module):
 
     @property
     def matrix(self) -> CSR:
-        """The buffers as one."""
+        """The buffers as one value."""
         return CSR(self.values, self.crow_indices, self.col_indices)
 
     @property
@@ -76,13 +77,13 @@ class SparseLinear(nn.Module):
                 f"x has the shape {tuple(x.shape)}, expected its last dimension to be "
                 f"in_features={self.in_features}"
             )
-        # Found faster than by nn.Module's __getattr__: a small product is a matter of microseconds.
+        # Faster than nn.Module's __getattr__: a small product takes microseconds.
         buffers: Any = self._buffers
         matrix = CSR(buffers["values"], buffers["crow_indices"], buffers["col_indices"])
         return csr_linear(x, matrix, bias, shape)
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets when the layer is printed."""
+        """Return the text between the brackets when the layer is printed."""
         density = self.values.numel() / max(1, self.in_features * self.out_features)
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
@@ -97,7 +98,7 @@ class SparseLinear(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool,
         missing: list[str], unexpected: list[str], errors: list[str],
     ) -> None:  # fmt: skip
-        """Take this layer's buffers, of any number of entries, or the weight of a dense layer."""
+        """Load this layer's buffers, with any number of entries, or the weight of a dense layer."""
         dense = state_dict.get(f"{prefix}weight")
         if isinstance(dense, Tensor) and f"{prefix}values" not in state_dict:
             if dense.shape != self.shape:
@@ -125,16 +126,17 @@ class SparseLinear(nn.Module):
 
 
 def make_sparse(linear: nn.Linear, matrix: CSR | None = None) -> SparseLinear:
-    """Turn a linear layer into a sparse one in place, as the module object that it is.
+    """Turn a linear layer into a sparse one in place.
 
-    So it is swapped wherever it is held: in several places, in a list, or as the model itself.
+    The module object stays the same, so it is swapped wherever it is referenced: in several places,
+    in a list, or as the model itself.
 
     Args:
         linear: a layer with a plain weight.
-        matrix: its weight by its entries; encoded here if not given.
+        matrix: its weight as a sparse matrix; encoded here if not given.
     """
     weight = linear.weight
-    has_kernel(weight.device.type, weight.dtype)  # asked now, so that forward finds the answer
+    has_kernel(weight.device.type, weight.dtype)  # cache the answer for forward
     matrix = encode(weight) if matrix is None else matrix
     del linear._parameters["weight"]
     kind = type(linear)
@@ -148,12 +150,7 @@ def make_sparse(linear: nn.Linear, matrix: CSR | None = None) -> SparseLinear:
 
 
 def sparse_twin(linear: nn.Linear, matrix: CSR) -> SparseLinear:
-    """Return the sparse layer that :func:`make_sparse` would make of a layer, which stays as it is.
-
-    Args:
-        linear: a layer with a plain weight; its bias is shared.
-        matrix: its weight by its entries.
-    """
+    """Return a sparse layer with the given weight, which shares the bias of a dense layer."""
     twin = nn.Linear(linear.in_features, linear.out_features, device="meta")
     twin.weight, twin.bias = linear.weight, linear.bias
     return make_sparse(twin, matrix)
@@ -164,7 +161,7 @@ def make_dense(sparse: SparseLinear, weight: nn.Parameter | None = None) -> nn.L
 
     Args:
         sparse: the layer.
-        weight: what to put back; a new parameter of the same values if not given.
+        weight: the parameter to put back; by default a new one with the same values.
     """
     if weight is None:
         weight = nn.Parameter(sparse.weight, requires_grad=sparse.weight_requires_grad)

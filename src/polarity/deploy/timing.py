@@ -1,4 +1,4 @@
-"""Two ways of computing the same, timed in turns."""
+"""Time two ways of computing the same result, in turns."""
 
 import math
 import time
@@ -20,9 +20,8 @@ ROUNDS = (7, 41)
 def time_in_turns(dense: Callable[[], object], sparse: Callable[[], object]) -> tuple[float, float]:
     """Return the median seconds of one call of each, measured in turns after a warm-up.
 
-    Both are repeated to blocks of at least 0.3 ms. A round is a block of one and a block of the
-    other; there are 7 to 41 rounds, about a quarter of a second together. So both meet the same
-    neighbours on the machine.
+    Calls are repeated in blocks of at least 0.3 ms. A round is one block of each, so that both meet
+    the same load on the machine; there are 7 to 41 rounds, about a quarter of a second in all.
 
     Example:
         >>> slow, fast = time_in_turns(lambda: sum(range(100_000)), lambda: sum(range(100)))
@@ -40,12 +39,12 @@ def time_in_turns(dense: Callable[[], object], sparse: Callable[[], object]) -> 
 
 
 def _repeats(call: Callable[[], object]) -> int:
-    _block(call, 1)  # memory is taken, and kernels are chosen
+    _block(call, 1)  # warm-up: memory is allocated, and kernels are chosen
     return max(1, math.ceil(BLOCK / max(_block(call, 2), 1e-9)))
 
 
 def _block(call: Callable[[], object], repeats: int) -> float:
-    """Seconds of one call among several."""
+    """Return the mean seconds of a call over a block."""
     _finish()
     start = time.perf_counter()
     for _ in range(repeats):

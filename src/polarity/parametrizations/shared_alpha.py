@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SharedAlpha", "draw_seeds"]
+__all__ = ["MODULI", "SharedAlpha", "draw_seeds"]
 
-_MODULI = (2147483563, 2147483399)
+# Of the two congruential generators: a state is at least 1 and less than its modulus.
+MODULI = (2147483563, 2147483399)
 _FACTORS = (40014, 40692)
 
 
@@ -72,10 +73,10 @@ class SharedAlpha(nn.Module):
         """Replace the value by the next one of the stream."""
         with _outside_transforms(self.stream):
             first, second = self.stream.unbind()
-            first.mul_(_FACTORS[0]).remainder_(_MODULI[0])
-            second.mul_(_FACTORS[1]).remainder_(_MODULI[1])
+            first.mul_(_FACTORS[0]).remainder_(MODULI[0])
+            second.mul_(_FACTORS[1]).remainder_(MODULI[1])
             # A power of two: every device and every compiler rounds this alike.
-            self.alpha.copy_((first - second).remainder(_MODULI[0] - 1).float() * 2.0**-31)
+            self.alpha.copy_((first - second).remainder(MODULI[0] - 1).float() * 2.0**-31)
 
     def extra_repr(self) -> str:
         """Say whether the value is drawn or fixed, and which."""
@@ -91,7 +92,7 @@ def draw_seeds(generator: torch.Generator | None = None) -> Tensor:
         torch.Size([2])
     """
     device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randint(1, min(_MODULI), (2,), generator=generator, device=device)
+    return torch.randint(1, min(MODULI), (2,), generator=generator, device=device)
 
 
 def _outside_transforms(state: Tensor) -> AbstractContextManager[object]:

@@ -2,17 +2,17 @@
 
 A score of one weight at a time is a function ``(name, weight) -> score tensor``. Any function of
 that form can be given to :func:`polarity.prune`, and to :func:`polarity.imp_prune` as ``score=``.
-Those that look at the initial weights too are made from them::
+Scores that also look at the initial weights are built from them::
 
     imp_prune(model, 0.2, score=large_final_same_sign(start))
 
-A score of the whole model at once, for pruning at initialisation, is computed first, as
+Scores of the whole model at once, for pruning at initialisation, are computed first, as
 ``{plain name: score tensor}``::
 
     prune(model, snip(model, loss_fn, batches), density=0.1)
 
-``snip``, ``grasp`` and ``synflow`` compute on a copy of the model, with the random state of torch
-set aside: model, gradients, modes and random state are what they were, bit for bit.
+``snip``, ``grasp`` and ``synflow`` compute on a copy of the model and restore the random state of
+torch: the model, its gradients and modes, and the random state are unchanged, bit for bit.
 """
 
 from polarity.scores.gradient_flow import grasp

@@ -1,4 +1,4 @@
-"""GraSP: how much the gradient of the loss owes to a connection."""
+"""GraSP: how much each connection contributes to the norm of the gradient."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def grasp(
     exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    r"""Score by what removing an entry would cost the norm of the gradient.
+    r"""Score by how much removing an entry would reduce the norm of the gradient.
 
     With :math:`L = \sum_b L_b` the loss over all batches, computed from outputs divided by the
     temperature, and :math:`g` and :math:`H` its gradient and Hessian by the weights,
@@ -47,24 +47,23 @@ def grasp(
     To first order, a step :math:`\delta` changes the squared norm of the gradient by
     :math:`2\,\delta^\top H g`. Removing entry :math:`i` is the step :math:`\delta = -w_i e_i`, and
     so changes it by :math:`-2 s_i`. The highest scores belong to the entries whose removal would
-    reduce the flow of gradient most, and these survive; an entry of negative score hampers it. (The
-    paper scores by :math:`-s` and removes the highest.)
+    reduce the flow of gradient most, and these survive; an entry with a negative score hampers it.
+    (The paper scores by :math:`-s` and removes the highest.)
 
-    It is computed on a copy in training mode, as :func:`snip` does it, with both passes over the
-    batches drawing the same dropout. Entries that are pruned take no part in :math:`g`, and score
-    0.
+    Like :func:`snip`, it computes on a copy in training mode; both passes over the batches draw the
+    same dropout. Pruned entries do not contribute to :math:`g` and score 0.
 
     Args:
         model: any module, plain or with something attached, whose output is a tensor.
         loss_fn: ``(output / temperature, target) -> scalar tensor``.
         batches: pairs ``(input, target)`` as for :func:`snip`; they are held in memory, because
-            they are gone through twice.
-        temperature: what the output is divided by, a positive number. 200 brings the probabilities
-            of a classifier close to uniform.
-        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
-            masked, or all prunable ones where none is.
+            they are read twice.
+        temperature: positive number that the output is divided by. 200 brings the probabilities of
+            a classifier close to uniform.
+        targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
+            masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
-        generator: what dropout is seeded from; without, it draws as the random state of torch is.
+        generator: seeds dropout; by default dropout follows the random state of torch.
 
     Returns:
         ``{plain name: float32 (float64 for float64 weights) tensor of the weight's shape}``, of

@@ -17,7 +17,7 @@ Initial: TypeAlias = RewindPoint | Mapping[str, Tensor]
 def large_final_same_sign(init: Initial) -> Score:
     r"""Score by :math:`\max(0, w_f\,\operatorname{sign}(w_i))`: large, and of its initial sign.
 
-    An entry whose sign changed while it trained scores 0 and goes first.
+    An entry whose sign changed in training scores 0 and is pruned first.
 
     Args:
         init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
@@ -67,7 +67,7 @@ def large_final_diff_sign(init: Initial) -> Score:
 
 
 def magnitude_increase(init: Initial) -> Score:
-    r"""Score by :math:`|w_f| - |w_i|`: how much an entry grew while it trained. May be negative.
+    r"""Score by :math:`|w_f| - |w_i|`: how much an entry grew in training. May be negative.
 
     Args:
         init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.

@@ -1,4 +1,4 @@
-"""What a score of one weight is, and how a model's weights are scored by it."""
+"""Scores of one weight at a time, and how they are applied to a model."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ Score: TypeAlias = Callable[[str, Tensor], Tensor]
 def score_weights(
     found: Mapping[str, Target], score: Score, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Score every effective weight, after making sure that the weights are finite.
+    """Score every effective weight, and refuse weights that are not finite.
 
     Args:
         found: the weights, by plain name.
-        score: called as ``score(name, weight)`` without gradients, on a tensor of its own.
-        generator: handed on as ``score(name, weight, generator=generator)`` to a score that takes
+        score: called as ``score(name, weight)`` without gradients, on a tensor it may change.
+        generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
             one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""SNIP: how much the loss depends on a connection being there."""
+"""SNIP: how much the loss depends on the presence of a connection."""
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ def snip(
     exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    r"""Score by connection sensitivity: how the loss answers to a gate on each entry.
+    r"""Score by connection sensitivity: how the loss responds to a gate on each entry.
 
     With a gate :math:`c` on every weight, :math:`w = c \odot w_0`, and the losses :math:`L_b` of
-    the batches, the score is the gradient by the gates where all are open, normalised to sum to 1
-    over the model:
+    the batches, the score is the gradient with respect to the gates where all are open, normalised
+    to sum to 1 over the model:
 
     .. math:: s_i = \frac{|g_i|}{\sum_j |g_j|}, \qquad
         g = \sum_b \frac{\partial L_b}{\partial c}\Big|_{c=1}
@@ -39,18 +39,18 @@ def snip(
 
     It is computed on a copy in training mode: batch normalisation uses the statistics of each
     batch, and dropout is active. The model, its gradients and modes, and the random state of torch
-    are left as they are. The gradient is that of the effective weight, whatever it is made of, so
-    an entry that is pruned scores 0.
+    are unchanged. The weights are the effective ones, so pruned entries score 0, and a Sign-In
+    weight scores like a plain one.
 
     Args:
         model: any module, plain or with something attached.
         loss_fn: ``(output, target) -> scalar tensor``.
-        batches: pairs ``(input, target)``, moved to the model's device; several inputs in a tuple
-            or dict are given to the model as its arguments. Gone through once.
-        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
-            masked, or all prunable ones where none is.
+        batches: pairs ``(input, target)``, moved to the model's device and read once; an input
+            that is a tuple or a dict is passed to the model as its arguments.
+        targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
+            masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
-        generator: what dropout is seeded from; without, it draws as the random state of torch is.
+        generator: seeds dropout; by default dropout follows the random state of torch.
 
     Returns:
         ``{plain name: float32 (float64 for float64 weights) tensor of the weight's shape}``.
@@ -82,7 +82,7 @@ def snip(
         total = sum(score.sum(dtype=torch.float64).item() for score in scores.values())
         if not 0 < total < float("inf"):
             raise ValueError(
-                f"the scores sum to {total}, so they cannot be normalised: loss_fn's gradient by "
-                "the scored weights is zero, or too large for their dtype"
+                f"the scores sum to {total}, expected a positive finite number: the gradient of "
+                "loss_fn is zero at every scored weight, or too large for their dtype"
             )
         return {name: score / total for name, score in scores.items()}

@@ -36,35 +36,35 @@ def synflow(
     r"""Score by the step at which iterative synaptic flow pruning would remove an entry.
 
     With :math:`R` the sum of the outputs for an input of ones, every parameter and buffer replaced
-    by its absolute value, step :math:`k = 1, \dots, K` scores the entries that are left by their
+    by its absolute value, step :math:`k = 1, \dots, K` scores the remaining entries by their
     synaptic saliency and keeps the highest, over the whole model:
 
     .. math:: \Big|w \odot \frac{\partial R}{\partial w}\Big|, \qquad
         \operatorname{round}\!\big(d^{\,k/K} N\big) \text{ entries.}
 
-    What is returned is the place of each entry in the order of removal, as a fraction of all
-    :math:`N`: entries removed at a step lie below those removed later, by saliency within a step
-    (of equals the higher index goes first), and survivors are on top, by their last saliency. So
-    ``prune(model, scores, density=density)`` gives the mask of the algorithm, to the entry, and
-    density :math:`d^{k/K}` that of its step :math:`k`.
+    The score of an entry is its position in the order of removal divided by :math:`N`: entries
+    removed at an earlier step come first, within a step those of lower saliency (ties: the higher
+    index first), and survivors last, by their last saliency. Therefore
+    ``prune(model, scores, density=density)`` gives exactly the mask of the algorithm, and density
+    :math:`d^{k/K}` that of its step :math:`k`.
 
     It is computed on a copy in evaluation mode. The model, its gradients and modes, and the random
-    state of torch are left as they are. The weights are the effective ones, whatever they are made
-    of; entries that are pruned already score 0, and steps whose count exceeds what lives prune
-    nothing. As in the authors' code, biases and running means take part in :math:`R`. The guarantee
-    that no layer is lost is one for networks in which they are zero, as at most initialisations.
+    state of torch are unchanged. The weights are the effective ones; entries that are already
+    pruned score 0, and steps whose count exceeds the live entries prune nothing. As in the authors'
+    code, biases and running means contribute to :math:`R`; the guarantee that no layer is pruned
+    completely holds where they are zero, as they are at most initialisations.
 
     Args:
         model: any module, plain or with something attached.
         example_inputs: a tensor of the shape of an input (one example is enough), or a tuple, list
-            or dict of arguments. Floating tensors are replaced by ones; others, as token indices
-            and padding masks, have no such value and are given to the model as they are.
+            or dict of arguments. Floating-point tensors are replaced by ones; others, such as
+            token indices and padding masks, are passed to the model as they are.
         density: fraction of all entries that live afterwards, in (0, 1].
         steps: :math:`K`, at least 1.
-        dtype: what the copy computes in. The saliencies of deep networks leave the range of
+        dtype: dtype that the copy computes in. The saliencies of deep networks exceed the range of
             float32; None keeps the model's own dtype.
-        targets: which weights, as :func:`polarity.find_targets` takes it; by default those that are
-            masked, or all prunable ones where none is.
+        targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
+            masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
 
     Returns:
@@ -90,19 +90,19 @@ def synflow(
     _check(density, steps, dtype)
     found = masked_or_prunable(model, targets, exclude)
     total = sum(target.shape.numel() for target in found.values())
-    alive = {name: target.live for name, target in found.items()}
-    left = sum(int(mask.count_nonzero()) for mask in alive.values())
+    live = {name: target.live for name, target in found.items()}
+    left = sum(int(mask.count_nonzero()) for mask in live.values())
     if round(density * total) > left:
         raise ValueError(
             f"density={density!r} would keep {round(density * total)} of {total} entries, "
             f"but only {left} live (density {left / total:.6g})"
         )
-    gone = total - left  # how many places are taken
+    removed = total - left
     with same_random_state(model), recording_gradients(), twice_differentiable(model):
         twin, weights = scored_copy(model, found, dtype)
         twin.eval()
         places = {
-            name: torch.zeros(target.shape, dtype=torch.float64, device=alive[name].device)
+            name: torch.zeros(target.shape, dtype=torch.float64, device=live[name].device)
             for name, target in found.items()
         }
         with torch.no_grad():
@@ -111,19 +111,19 @@ def synflow(
                     each.abs_()
         inputs = _ones(example_inputs, next(iter(weights.values())))
         for step in range(1, steps + 1):
-            saliency = _saliency(twin, inputs, weights, alive)
-            kept = keep_top(saliency, min(left, round(density ** (step / steps) * total)), alive)
-            gone = _place(places, {n: alive[n] & ~kept[n] for n in kept}, saliency, gone)
-            alive, left = kept, total - gone
+            saliency = _saliency(twin, inputs, weights, live)
+            kept = keep_top(saliency, min(left, round(density ** (step / steps) * total)), live)
+            removed = _place(places, {n: live[n] & ~kept[n] for n in kept}, saliency, removed)
+            live, left = kept, total - removed
             with torch.no_grad():
                 for name, weight in weights.items():
-                    weight.masked_fill_(~alive[name], 0)
-        _place(places, alive, saliency, gone)
+                    weight.masked_fill_(~live[name], 0)
+        _place(places, live, saliency, removed)
         return {name: place / total for name, place in places.items()}
 
 
 def _saliency(
-    twin: nn.Module, inputs: Any, weights: Mapping[str, Tensor], alive: Mapping[str, Tensor]
+    twin: nn.Module, inputs: Any, weights: Mapping[str, Tensor], live: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the saliency of every entry at the present weights."""
     outputs = [each for each in tensors_in(call(twin, inputs)) if each.is_floating_point()]
@@ -135,13 +135,13 @@ def _saliency(
     for name, each in saliency.items():
         if not all_finite(each):
             raise ValueError(
-                f"the saliencies of {name!r} leave the range of {each.dtype}: give dtype a wider "
-                "one, or rescale the weights"
+                f"the saliencies of {name!r} exceed the range of {each.dtype}: pass a wider dtype, "
+                "or rescale the weights"
             )
-    if not any(bool(each[alive[name]].any()) for name, each in saliency.items()):
+    if not any(bool(each[live[name]].any()) for name, each in saliency.items()):
         raise ValueError(
-            "every saliency is zero: the sum of the outputs does not answer to any scored weight "
-            f"within the range of {next(iter(weights.values())).dtype}"
+            "every saliency is zero: no scored weight changes the sum of the outputs within the "
+            f"range of {next(iter(weights.values())).dtype}"
         )
     return saliency
 
@@ -152,10 +152,10 @@ def _place(
     saliency: Mapping[str, Tensor],
     taken: int,
 ) -> int:
-    """Give the entries under ``ending`` the places after those taken, the lowest saliency first.
+    """Give the entries under ``ending`` the next positions, the lowest saliency first.
 
-    Of equal saliencies the higher index comes first, as selection would drop it. Returns how many
-    places are taken then.
+    Ties: the higher index comes first, as selection would drop it. Returns how many positions are
+    taken afterwards.
     """
     device = next(iter(places.values())).device
     values = [saliency[name][where].to(device) for name, where in ending.items()]

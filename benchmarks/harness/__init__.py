@@ -1,0 +1,1 @@
+"""Train, time and store runs: what every experiment is performed with."""

@@ -1,0 +1,151 @@
+"""What the experiments' command lines have in common: options, refusals and closing lines.
+
+Nothing here imports torch before a run, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks.harness.results import Result, Settings, read_result, result_path
+
+if TYPE_CHECKING:
+    from benchmarks.harness.place import Place
+    from benchmarks.harness.sweep import Outcome
+    from benchmarks.pages.section import Section
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where runs take place, and what is shown of them."""
+
+    # Where to compute; auto takes a GPU where there is one.
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    # Run forward passes in bfloat16. The papers do not say; off.
+    bf16: bool = False
+
+    # Train through torch.compile; on a GPU, forward and backward are then captured as CUDA graphs,
+    # which is meant for small networks. Compiling takes a while for every network. It changes the
+    # last bits of a result, nothing else.
+    compile: bool = False
+
+    # Folder with MNIST/raw, cifar10, cifar100, …. Default: $POLARITY_DATA, else ./data.
+    data_root: Path | None = None
+
+    # Let torchvision fetch data that is missing.
+    download: bool = False
+
+    # Folder of result files, saved states and plots. Finished runs found there are skipped;
+    # interrupted ones go on at their last round, or begin again where they have no rounds.
+    out: Path = Path("runs")
+
+    # Processes that work at once, each on its own share of the cores.
+    jobs: int = 1
+
+    # Threads of one run. Default: 1 where layers are too small to share (fc, resnet8 to resnet32,
+    # all of winning_sign), else the cores divided by the jobs. It changes the last bits of a
+    # result, nothing else.
+    threads: int | None = None
+
+    # Show no progress.
+    quiet: bool = False
+
+    # Draw the figures into the out folder.
+    plot: bool = True
+
+    def place(self, **more: Any) -> Place:
+        """Return the place of the runs; `more` are fields that one experiment alone has."""
+        # Not before here: torch is slow to import, and --help must not wait for it.
+        from benchmarks.harness.place import Place
+
+        return Place(
+            self.out,
+            self.data_root,
+            self.download,
+            threads=self.threads,
+            compile=self.compile,
+            **more,
+        )
+
+    def chosen_device(self) -> str:
+        """Return the device that `--device` stands for on this machine.
+
+        Raises:
+            ValueError: a GPU was asked for and there is none.
+        """
+        import torch
+
+        available = torch.cuda.is_available()
+        if self.device == "cuda" and not available:
+            raise ValueError("--device cuda, but torch sees no GPU")
+        return "cuda" if available and self.device != "cpu" else "cpu"
+
+
+def too_small(options: object, names: Sequence[str]) -> list[str]:
+    """Name the options that are given and less than 1 where they count something."""
+    given = {name: getattr(options, name) for name in names}
+    return [
+        f"--{name.replace('_', '-')} must be at least 1, not {value}"
+        for name, values in given.items()
+        for value in (values if isinstance(values, tuple) else (values,))
+        if value is not None and value < 1
+    ]
+
+
+def conduct(
+    where: RunOptions,
+    problems: Sequence[str],
+    sweep: Callable[[], tuple[Sequence[Settings], Sequence[Outcome]]],
+    describe: Callable[[Sequence[Result], Path | None], Section],
+) -> int:
+    """Refuse what cannot work, perform a sweep, and print its tables, plots and failures.
+
+    Args:
+        where: where its runs take place.
+        problems: what is wrong with the options, one clause each.
+        sweep: performs the runs; gives all that were asked for, and how those performed now ended.
+        describe: makes tables of results, and figures where it gets a folder.
+
+    Returns:
+        0, or 1 where a run failed or the settings, the data or the folder were refused.
+    """
+    problems = [*problems, *too_small(where, ("jobs", "threads")), *_unwritable(where.out)]
+    if problems:
+        return refuse("; ".join(problems))
+    try:
+        configs, outcomes = sweep()
+        paths = [result_path(where.out, config) for config in configs]
+        results = [read_result(path) for path in paths if path.is_file()]
+    except (ValueError, FileNotFoundError) as error:
+        return refuse(str(error))
+    if results:
+        section = describe(results, where.out if where.plot else None)
+        print(section.text)
+        for plot in section.plots:
+            print(f"plot: {plot}")
+    failed = [outcome for outcome in outcomes if outcome.failure is not None]
+    for outcome in failed:
+        print(f"\nFAILED {outcome.run_id}\n{outcome.failure}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(outcomes)} runs failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def refuse(reason: str) -> int:
+    """Tell in one line why nothing is done, and give the exit code."""
+    print(f"error: {reason}", file=sys.stderr)
+    return 1
+
+
+def _unwritable(out: Path) -> list[str]:
+    """Refuse a folder that results could not be written to, before hours are spent on them."""
+    there = next(each for each in (out, *out.absolute().parents) if each.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
+        return []
+    return [f"--out {out}: {there} is not a folder that can be written to"]

@@ -1,0 +1,89 @@
+"""Where and how the runs of a sweep take place; none of it changes what a run computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.harness.data import Dataset, load_dataset
+
+
+class DataSettings(Protocol):
+    """What a run's settings say of its data."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def train_size(self) -> int | None: ...
+    @property
+    def test_size(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a sweep runs; at most the last bits of a result depend on it.
+
+    Attributes:
+        out: folder of the result files.
+        data_root: folder of the data sets.
+        download: fetch data that is missing.
+        threads: threads of one run; None lets the experiment choose.
+        compile: train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
+        channels_last: convolutions and images in NHWC memory order.
+        keep_checkpoints: leave the last checkpoint of a finished run on disk.
+    """
+
+    out: Path
+    data_root: Path | None = None
+    download: bool = False
+    threads: int | None = None
+    compile: bool = False
+    channels_last: bool = False
+    keep_checkpoints: bool = False
+
+    def dataset(self, config: DataSettings, *, holdout: float = 0) -> Dataset:
+        """Return the data set of a run; the runs that this process performs share it.
+
+        Args:
+            config: settings of the run.
+            holdout: training images set aside for model selection; none where nothing is selected.
+        """
+        return _resident(
+            config.dataset,
+            self.data_root,
+            self.download,
+            config.device,
+            config.train_size,
+            config.test_size,
+            holdout,
+        )
+
+
+def forget_dataset() -> None:
+    """Free the memory of the data set of this process."""
+    _resident.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _resident(
+    name: str,
+    root: Path | None,
+    download: bool,
+    device: str,
+    train_size: int | None,
+    test_size: int | None,
+    holdout: float,
+) -> Dataset:
+    return load_dataset(
+        name,
+        root,
+        download=download,
+        device=device,
+        train_size=train_size,
+        test_size=test_size,
+        holdout=holdout,
+    )

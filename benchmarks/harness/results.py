@@ -1,0 +1,185 @@
+"""Result files: one JSON per run, with everything needed to judge it and to run it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+SCHEMA = 1
+Result = dict[str, Any]
+
+
+class Settings(Protocol):
+    """What a run's settings say of themselves, whichever experiment they belong to."""
+
+    @property
+    def experiment(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def result_path(out: Path, config: Settings) -> Path:
+    """Return the path of a run's result."""
+    return out / f"{config.run_id}.json"
+
+
+def new_result(
+    config: Settings,
+    dataset: dict[str, Any],
+    content: dict[str, Any],
+    *,
+    started: datetime,
+    seconds: float,
+) -> Result:
+    """Put what a run measured together with its settings and provenance.
+
+    Args:
+        config: settings of the run.
+        dataset: `Dataset.facts()`.
+        content: what was measured, by key.
+        started: when this process began to work on the run.
+        seconds: how long the run took, earlier processes included.
+
+    Returns:
+        What the result file holds.
+    """
+    return {
+        "schema": SCHEMA,
+        "experiment": config.experiment,
+        "run_id": config.run_id,
+        "config": config.as_json(),
+        "config_digest": config.digest,
+        "dataset": dataset,
+        **content,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        **provenance(config.device),
+    }
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """State what a result was computed with: versions, machine and commit."""
+    return {"versions": versions(), "machine": machine(device), "git_commit": git_commit()}
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write a result in one go: a killed process leaves no half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def read_result(path: Path) -> Result:
+    """Read one result file.
+
+    Raises:
+        ValueError: the file is not JSON: cut short, or written by something else.
+    """
+    try:
+        result: Result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a result file ({error}); delete it to run again") from None
+    return result
+
+
+def load_results(folder: Path, experiments: Iterable[str]) -> list[Result]:
+    """Read every result of some experiments in a folder and those below it, by order of names."""
+    wanted = set(experiments)
+    named = tuple(f"{experiment}-" for experiment in wanted)
+    paths = (path for path in sorted(folder.rglob("*.json")) if path.name.startswith(named))
+    found = (read_result(path) for path in paths)
+    return [
+        result
+        for result in found
+        if result.get("schema") == SCHEMA and result.get("experiment") in wanted
+    ]
+
+
+def finite(value: float) -> float | None:
+    """Return a number as JSON can hold it: None where nothing was computed or it diverged."""
+    return value if math.isfinite(value) else None
+
+
+def now() -> datetime:
+    """Return the time with its zone, as result files state it."""
+    return datetime.now(timezone.utc)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that takes part in the arithmetic."""
+    import polarity
+
+    found = {"polarity": str(polarity.__version__), "python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Describe what a run was computed on."""
+    import torch
+
+    on_gpu = torch.device(device).type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that holds the benchmarks, marked where it was changed.
+
+    Result files and pages that a command is just writing change nothing about what was measured.
+    """
+    try:
+        commit = _git("rev-parse", "HEAD")
+        changed = _git(
+            "diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results", ":!/docs"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("-dirty" if changed else "") if commit else None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+        # Many runs end at once, and none of them may hold the lock of the user's index.
+        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+    )
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

@@ -1,0 +1,76 @@
+"""Many runs, one result file each: finished ones are skipped, a failing one ends alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from benchmarks.harness.place import Place, forget_dataset
+from benchmarks.harness.progress import Progress
+from benchmarks.harness.results import Settings, result_path
+from benchmarks.harness.workers import Ended, perform
+
+Run = TypeVar("Run", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: with a test accuracy, or with a traceback."""
+
+    run_id: str
+    test_accuracy: float | None = None
+    seconds: float = 0.0
+    failure: str | None = None
+
+
+def perform_pending(
+    configs: Sequence[Run],
+    place: Place,
+    *,
+    check: Callable[[Run], object],
+    complete: Callable[[Run, Place, Progress | None], Outcome],
+    threads: int | None,
+    jobs: int = 1,
+    quiet: bool = False,
+) -> list[Outcome]:
+    """Perform the runs whose result file is missing.
+
+    Args:
+        configs: the runs.
+        place: where results go and data comes from.
+        check: called with the first of them before anything is trained; raises where its data is
+            missing or does not fit its network. It downloads once instead of in every process.
+        complete: performs a run and writes its file. It gets the progress bars, or None in a
+            process of its own.
+        threads: threads of one run; None divides the cores among the jobs.
+        jobs: processes that work at once.
+        quiet: show no progress.
+
+    Returns:
+        Outcomes of the runs that were performed, the failed ones among them.
+    """
+    pending = [config for config in configs if not result_path(place.out, config).is_file()]
+    if not pending:
+        return []
+    check(pending[0])
+    if jobs > 1:
+        forget_dataset()  # every worker holds its own
+    outcomes = []
+    with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:
+        work = partial(complete, place=place, bars=bars if jobs == 1 else None)
+        for end in perform(work, pending, jobs=jobs, threads=threads):
+            outcome = outcome_of(end)
+            outcomes.append(outcome)
+            bars.finished(outcome.run_id, outcome.test_accuracy, outcome.seconds)
+    return outcomes
+
+
+def outcome_of(end: Ended[Any, Outcome]) -> Outcome:
+    """Return the outcome of a run that ended by itself or by an exception."""
+    if end.value is not None:
+        return end.value
+    # A worker that is killed (memory) takes its pool along; what is on disk stays.
+    name = "the pool of processes" if end.item is None else end.item.run_id
+    return Outcome(name, failure=end.failure)

@@ -1,0 +1,68 @@
+"""Sections of Markdown with their figures, the lines on provenance, and pages made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.harness.results import Result
+
+
+@dataclass
+class Section:
+    """A piece of Markdown and the plots that it shows."""
+
+    text: str
+    plots: list[Path] = field(default_factory=list)
+
+
+def write_page(path: Path, introduction: str | None, section: Section) -> Path:
+    """Write a paper's page, its introduction first, and give its path."""
+    text = f"# {(introduction or '').strip()}\n\n{section.text}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def seeds(results: Iterable[Result]) -> list[int]:
+    """Return every seed that has a result."""
+    return sorted({result["config"]["seed"] for result in results})
+
+
+def provenance(results: Sequence[Result], duration: str | None = None) -> list[str]:
+    """Make the lines on the versions, machines and times behind some results.
+
+    Args:
+        results: contents of result files.
+        duration: how long they took, where the range over the runs does not tell.
+    """
+    versions = distinct(
+        ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        for result in results
+    )
+    machines = distinct(
+        f"{machine['cpu']}, {machine['cores']} cores, threads per run {machine['threads']}, "
+        f"device {machine['device']}"
+        for machine in (result["machine"] for result in results)
+    )
+    commits = distinct(result["git_commit"] or "unknown" for result in results)
+    times = [result["seconds"] for result in results]
+    days = sorted(result["started"][:10] for result in results)
+    period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return [
+        f"- Versions: {' / '.join(versions)}; commit {' / '.join(commits)}",
+        f"- Machine: {' / '.join(machines)}",
+        f"- Time: {duration or f'{min(times):.0f} to {max(times):.0f} s per run'}, {period}",
+    ]
+
+
+def distinct(values: Iterable[str]) -> list[str]:
+    """Return each value once, in the order of first appearance."""
+    return list(dict.fromkeys(values))
+
+
+def stem_digest(settings: str) -> str:
+    """Tell apart in a file name two groups that differ in settings it has no room for."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:6]

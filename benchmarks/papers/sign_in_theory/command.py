@@ -1,0 +1,50 @@
+"""`python -m benchmarks sign_in theory`: computes the theory section and writes its page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.command_line import refuse
+from benchmarks.papers.sign_in_theory.config import PARTS, Part
+from benchmarks.papers.sign_in_theory.report import write_pages
+
+COMMITTED = Path(__file__).parents[2] / "results" / "theory"
+PAGE = Path(__file__).parents[3] / "docs" / "results"
+
+
+@dataclass
+class TheoryOptions:
+    """Sign-In's theory section: Tables 2 and 8, Figures 3, 4, 6, 7 and Theorem 5.4.
+
+    The whole of it takes about a quarter of an hour of one CPU core.
+    """
+
+    quick: bool = False
+    """Few runs and few steps, to see that everything works: the numbers mean nothing."""
+    results: Path | None = None
+    """Folder of the result files; benchmarks/results/theory, or runs/theory_quick with --quick."""
+    out: Path | None = None
+    """Folder of the page and its pictures; docs/results, or runs/theory_quick with --quick."""
+    only: tuple[Part, ...] = ()
+    """Parts to compute; all of them by default. The page is written from all result files."""
+    report_only: bool = False
+    """Compute nothing: write the page from the result files that are there."""
+
+
+def main(options: TheoryOptions) -> int:
+    """Compute the parts, write the page and return the exit code."""
+    elsewhere = Path("runs") / "theory_quick" if options.quick else None
+    results = options.results or elsewhere or COMMITTED
+    out = options.out or elsewhere or PAGE
+    if not options.report_only:
+        # Not before here: torch is slow to import, and --help must not wait for it.
+        from benchmarks.papers.sign_in_theory.sweep import sweep
+
+        sweep(options.only or PARTS, results, quick=options.quick)
+    missing = [part for part in PARTS if not (results / f"{part}.json").is_file()]
+    if missing:
+        return refuse(f"no result of {', '.join(missing)} in {results.resolve()}")
+    for path in write_pages(results, out):
+        print(path)
+    return 0

@@ -1,0 +1,42 @@
+"""The parts of the theory section, computed one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.papers.sign_in_theory.config import Part
+from benchmarks.papers.sign_in_theory.dependence import dependence, step_size
+from benchmarks.papers.sign_in_theory.line import obstruction, portrait
+from benchmarks.papers.sign_in_theory.records import Record
+from benchmarks.papers.sign_in_theory.run import perform_part
+from benchmarks.papers.sign_in_theory.single_neuron import failure, figure7, table2, table8
+from benchmarks.papers.sign_in_theory.speed import speed
+from benchmarks.papers.sign_in_theory.students import students
+
+PARTS: dict[Part, Callable[[bool], Record]] = {
+    "portrait": portrait,
+    "table2": table2,
+    "table8": table8,
+    "dependence": dependence,
+    "step_size": step_size,
+    "students": students,
+    "figure7": figure7,
+    "failure": failure,
+    "obstruction": obstruction,
+    "speed": speed,
+}
+
+
+def sweep(parts: Sequence[Part], results: Path, *, quick: bool = False) -> None:
+    """Compute parts and write their files, telling which is under way.
+
+    Args:
+        parts: which ones, in their order.
+        results: folder of the result files.
+        quick: few runs and few steps: the numbers mean nothing.
+    """
+    for part in parts:
+        print(f"{part} …", flush=True)
+        print(f"  {perform_part(results, part, partial(PARTS[part], quick))}", flush=True)

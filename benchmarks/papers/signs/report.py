@@ -1,0 +1,138 @@
+"""Pages of the sign papers: tables compared with the published numbers, provenance, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness.results import Result, load_results
+from benchmarks.pages.estimates import same_settings, shared_settings
+from benchmarks.pages.published import PAPERS, Best, best_over_grid, setup
+from benchmarks.pages.section import Section, distinct, provenance, seeds, stem_digest, write_page
+from benchmarks.papers.signs import fragility, zero_crossing
+from benchmarks.papers.signs.summary import VARIED, Sweep, sweeps
+from benchmarks.papers.signs.tables import accuracy_table, sign_table, summary_table
+
+_SETTINGS = {
+    "rounds": "rounds",
+    "prune_base": "prune base",
+    "epochs": "epochs per round",
+    "optimizer": "optimizer",
+    "lr": "learning rate",
+    "momentum": "momentum (sgd)",
+    "batch_size": "batch size",
+    "weight_decay": "weight decay",
+    "init": "initialisation",
+    "prune_scope": "pruning scope",
+    "sign_scope": "sign scope",
+    "mix": "gradual's share of trained signs",
+    "keep_rest": "biases and norms kept at a round",
+    "holdout": "held out",
+    "device": "device",
+}
+_INTRODUCTIONS = {each.EXPERIMENT: each.__doc__ for each in (fragility, zero_crossing)}
+
+
+def write_pages(folder: Path, out: Path) -> list[Path]:
+    """Write `<paper>.md` and its figures for every sign paper that has results.
+
+    Args:
+        folder: folder of result files; folders below it are read too.
+        out: folder of the pages and the figures they show.
+
+    Returns:
+        The pages.
+    """
+    results = load_results(folder, PAPERS)
+    written = []
+    for experiment, introduction in _INTRODUCTIONS.items():
+        mine = [result for result in results if result["experiment"] == experiment]
+        if mine:
+            section = describe(mine, out, details=True)
+            written.append(write_page(out / f"{experiment}.md", introduction, section))
+    return written
+
+
+def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
+    """Make the tables of one experiment, a section per group of runs with the same settings.
+
+    Args:
+        results: results of one experiment.
+        plots: folder to draw into; None draws nothing.
+        details: show plots, sign statistics and provenance too: for files, not for terminals.
+
+    Returns:
+        The Markdown and the plots drawn.
+    """
+    parts: list[str] = []
+    drawn: list[Path] = []
+    for group in same_settings(results, VARIED):
+        config = group[0]["config"]
+        parts.append(f"## {config['dataset']}, {config['arch']}")
+        parts.append(_settings(group) if details else _scale(group))
+        for sweep in sweeps(group):
+            published = best_over_grid(
+                config["experiment"], config["dataset"], config["arch"], sweep.kind
+            )
+            figures = _draw(group, sweep, published, plots) if plots is not None else []
+            drawn += figures
+            parts.append(f"### {sweep.kind}: final test accuracy (%)")
+            parts += _coverage(config["experiment"], sweep)
+            parts.append(accuracy_table(sweep))
+            parts.append(summary_table(sweep, published))
+            if details:
+                parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
+                parts.append("Signs of the survivors at the last round, before training:")
+                parts.append(sign_table(sweep))
+    return Section("\n\n".join(parts), drawn)
+
+
+def _draw(
+    group: list[Result], sweep: Sweep, published: dict[str, Best], folder: Path
+) -> list[Path]:
+    """Draw the figures of a sweep."""
+    # matplotlib is slow to import and only needed here.
+    from benchmarks.papers.signs.plots import plot_rounds, plot_sweep
+
+    config = group[0]["config"]
+    digest = stem_digest(repr(sorted(shared_settings(config, VARIED).items())))
+    names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
+    stem = "-".join((*names, digest))
+    count = len(seeds(group))
+    title = f"{config['dataset']}, {config['arch']}: "
+    mean = "1 seed" if count == 1 else f"mean over {count} seeds"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = []
+    if sweep.kind in ("epsilon", "delta", "phi"):
+        spread = title + mean.replace("mean", "mean ± std")
+        figures.append(plot_sweep(sweep, folder / f"{stem}.png", spread, published))
+    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title + mean))
+    return figures
+
+
+def _coverage(experiment: str, sweep: Sweep) -> list[str]:
+    """Say where a sweep has fewer points than the paper's grid, where the paper gives one."""
+    grid = set(setup(experiment).get("phi_center", ()))
+    done = grid & {sweep.value(point) for point in sweep.points}
+    if sweep.kind != "phi" or len(done) == len(grid):
+        return []
+    return [f"{len(done)} of the paper's {len(grid)} values."]
+
+
+def _scale(group: list[Result]) -> str:
+    """Say what was run, and how much smaller than the paper's it is."""
+    captions = distinct(result["caption"] for result in group)
+    density = group[0]["final"]["density"]
+    return (
+        f"{len(group)} runs, seeds {', '.join(map(str, seeds(group)))}; final density "
+        f"{density:.4f}. "
+        f"Scale: {' / '.join(captions)}. ± is the standard deviation over seeds."
+    )
+
+
+def _settings(group: list[Result]) -> str:
+    """State scale, settings and provenance of a group."""
+    config = group[0]["config"]
+    settings = "; ".join(f"{label} {config[key]}" for key, label in _SETTINGS.items())
+    lines = [_scale(group), "", f"- Settings: {settings}", *provenance(group)]
+    return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""Results sorted into sweeps, and the two ways of choosing a point of a grid."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.harness.results import Result
+from benchmarks.pages.estimates import Estimate, estimate
+from benchmarks.papers.signs.config import Perturbation, RunConfig
+
+# The order of the papers' tables.
+STRATEGIES = ("gradual", "mask0", "mask1", "standard")
+# What differs between the runs of one group.
+VARIED = ("seed", "strategy", "perturbation")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in strategy, one perturbation and seed, and in nothing else.
+
+    Attributes:
+        kind: `epsilon`, `delta`, `phi`, `combined`, or `unperturbed` where nothing was perturbed.
+        points: the perturbations, in the order of their values.
+        strategies: the strategies that have results.
+        cells: results of each strategy and point, one per seed.
+    """
+
+    kind: str
+    points: tuple[Perturbation, ...]
+    strategies: tuple[str, ...]
+    cells: dict[tuple[str, Perturbation], list[Result]]
+
+    def results(self, strategy: str, point: Perturbation) -> list[Result]:
+        """Return the results of all seeds."""
+        return self.cells.get((strategy, point), [])
+
+    def value(self, point: Perturbation) -> float:
+        """Return the perturbation's size; zero for the unperturbed runs."""
+        return sum(size for _, size in point)
+
+    def final(self, strategy: str, point: Perturbation, key: str) -> Estimate | None:
+        """Return the estimate of `test_accuracy` or `val_accuracy` after the last round."""
+        return estimate(result["final"][key] for result in self.results(strategy, point))
+
+    def best(self, strategy: str, key: str) -> Perturbation | None:
+        """Return the point with the highest mean; of equals the smallest perturbation.
+
+        None where there is no value.
+        """
+        estimates = {point: self.final(strategy, point, key) for point in self.points}
+        known = {point: found.mean for point, found in estimates.items() if found is not None}
+        if not known:
+            return None
+        return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))
+
+
+def sweeps(results: Sequence[Result]) -> list[Sweep]:
+    """Sort the results of one group into sweeps; unperturbed runs are the zero of every sweep."""
+    cells: dict[tuple[str, Perturbation], list[Result]] = defaultdict(list)
+    for result in results:
+        config = RunConfig.from_json(result["config"])
+        cells[config.strategy, config.perturbation].append(result)
+    points = {point for _, point in cells}
+    found = []
+    for kind in ("epsilon", "delta", "phi"):
+        alone = {point for point in points if len(point) == 1 and point[0][0] == kind}
+        if alone:
+            found.append(_sweep(kind, alone | (points & {()}), cells))
+    together = {point for point in points if len(point) > 1}
+    if together:
+        found.append(_sweep("combined", together, cells))
+    return found or [_sweep("unperturbed", points, cells)]
+
+
+def _sweep(
+    kind: str,
+    points: set[Perturbation],
+    cells: dict[tuple[str, Perturbation], list[Result]],
+) -> Sweep:
+    mine = {key: runs for key, runs in cells.items() if key[1] in points}
+    ordered = tuple(sorted(points, key=lambda point: tuple(size for _, size in point) or (0.0,)))
+    present = {strategy for strategy, _ in mine}
+    return Sweep(kind, ordered, tuple(s for s in STRATEGIES if s in present), mine)

@@ -1,0 +1,87 @@
+"""The runs of a sweep over perturbations, strategies and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.harness.place import Place
+from benchmarks.harness.progress import Progress
+from benchmarks.harness.results import new_result, now, result_path, write_result
+from benchmarks.harness.sweep import Outcome, perform_pending
+from benchmarks.models import build_model
+from benchmarks.papers.signs.captions import caption
+from benchmarks.papers.signs.checkpoints import checkpoint_path, last_round
+from benchmarks.papers.signs.config import RunConfig
+from benchmarks.papers.signs.run import perturbations, train_rounds
+
+
+def sweep(
+    configs: Sequence[RunConfig], place: Place, *, jobs: int = 1, quiet: bool = False
+) -> list[Outcome]:
+    """Perform the runs whose result file is missing; interrupted ones go on at their last round.
+
+    Args:
+        configs: the runs.
+        place: where results go and data comes from.
+        jobs: processes that work at once.
+        quiet: show no progress.
+
+    Returns:
+        Outcomes of the runs that were performed, the failed ones among them.
+
+    Raises:
+        ValueError: a setting that polarity or the data set refuses; nothing has been trained.
+        FileNotFoundError: the data set is missing; nothing has been trained.
+    """
+    for perturbation in {config.perturbation for config in configs}:
+        perturbations(perturbation)
+    # Layers of fc are too small to share.
+    threads = place.threads or (1 if configs[0].arch == "fc" else None)
+    return perform_pending(
+        configs,
+        place,
+        check=lambda first: _check(first, place),
+        complete=_complete,
+        threads=threads,
+        jobs=jobs,
+        quiet=quiet,
+    )
+
+
+def _check(first: RunConfig, place: Place) -> None:
+    """Refuse data that is missing and networks that do not fit the images or the weights."""
+    data = place.dataset(first, holdout=first.holdout)
+    build_model(first.arch, data.shape, data.classes, first.init, weights=first.weights)
+
+
+def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome:
+    """Perform a run, or what is left of it, and write its file."""
+    data = place.dataset(config, holdout=config.holdout)
+    checkpoint = checkpoint_path(place.out, config)
+    resumed_after = last_round(checkpoint)
+    started = now()
+    if bars is not None:
+        bars.begin(config.run_id, config.rounds, config.epochs, resumed_after)
+    records = train_rounds(
+        config,
+        data,
+        checkpoint=checkpoint,
+        on_epoch=None if bars is None else bars.epoch,
+        on_round=None if bars is None else bars.round,
+        compile=place.compile,
+        channels_last=place.channels_last,
+    )
+    last = records[-1]
+    content = {
+        "caption": caption(config, data.facts()),
+        "final": {key: last[key] for key in ("round", "density", "val_accuracy", "test_accuracy")},
+        "rounds": records,
+        "resumed_after": resumed_after,
+        "execution": {"compile": place.compile, "channels_last": place.channels_last},
+    }
+    seconds = sum(record["seconds"] for record in records)
+    result = new_result(config, data.facts(), content, started=started, seconds=seconds)
+    write_result(result_path(place.out, config), result)
+    if not place.keep_checkpoints:
+        checkpoint.unlink(missing_ok=True)
+    return Outcome(config.run_id, last["test_accuracy"], seconds)

@@ -1,0 +1,336 @@
+"""One seed of one setting: finds tickets, trains contestants, measures barriers, each result once.
+
+A run asks for what it needs, and what is not on disk is computed: a final training asks for the
+network of its ticket's round, a barrier for two finally trained ones. So a sweep that was killed
+goes on at its last finished round or training, and results whose networks were deleted stay valid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import polarity as pol
+from benchmarks.harness.data import Dataset
+from benchmarks.harness.recipe_training import train
+from benchmarks.harness.recipes import Recipe
+from benchmarks.harness.results import (
+    Result,
+    finite,
+    new_result,
+    now,
+    read_result,
+    result_path,
+    write_result,
+)
+from benchmarks.harness.training import evaluate
+from benchmarks.papers.winning_sign import loops
+from benchmarks.papers.winning_sign.config import AwsConfig
+from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS
+from benchmarks.papers.winning_sign.gem_miner import gem_miner
+from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
+from benchmarks.papers.winning_sign.starts import start
+from benchmarks.papers.winning_sign.states import State, read_state, state_path, write_state
+
+Record = dict[str, Any]
+# Images per batch where batch-norm statistics are computed at a point of a barrier.
+_RECALIBRATION_BATCH = 250
+
+
+@dataclass
+class Pipeline:
+    """Where the runs of one setting and seed take place.
+
+    Attributes:
+        data: resident data set, on the configurations' device.
+        out: folder of the result files; networks lie in `states` below it.
+        on_result: called with the path of each result as it is written.
+        compile: as for `recipe_training.train`.
+    """
+
+    data: Dataset
+    out: Path
+    on_result: Callable[[Path, Result], None] | None = None
+    compile: bool | str = False
+
+    def result(self, config: AwsConfig) -> Result:
+        """Return the result of a run, read or computed."""
+        path = result_path(self.out, config)
+        if path.is_file():
+            return read_result(path)
+        return self._compute(config)
+
+    def _compute(self, config: AwsConfig) -> Result:
+        run = {"rounds": self._find, "final": self._train_finally, "barrier": self._barrier}
+        started, begun = now(), time.perf_counter()
+        content = run[config.kind](config)
+        # A resumed run counts the time of its earlier rounds too.
+        seconds = content.pop("seconds", None) or time.perf_counter() - begun
+        path = result_path(self.out, config)
+        if path.is_file():  # only its network was missing
+            return read_result(path)
+        content = {"density": config.density, **content}
+        result = new_result(config, self.data.facts(), content, started=started, seconds=seconds)
+        write_result(path, result)
+        if self.on_result is not None:
+            self.on_result(path, result)
+        return result
+
+    # Finding ------------------------------------------------------------------------------------
+
+    def _find(self, config: AwsConfig) -> Result:
+        """Perform all rounds of a finder; its network is saved after each."""
+        recipe, model = config.recipe, self._network(config, "init")
+        done = self._last_saved(config)
+        saved = None if done < 0 else self._saved(config, done)
+        generators = {"rounds": self._generator(config, "rounds")}
+        records = list(saved.records) if saved is not None else []
+        finder = self._finder(config, model, generators, saved, done)
+        while True:
+            begun = time.perf_counter()
+            found = next(finder, None)
+            if found is None:
+                break
+            k, network, extra = found
+            loss, accuracy = evaluate(network, self.data.test_x, self.data.test_y)
+            records.append(
+                {
+                    "round": k,
+                    **_count(network),
+                    "epochs": recipe.round_epochs if k else recipe.warmup_epochs,
+                    "test_loss": finite(loss),
+                    "test_accuracy": accuracy,
+                    "seconds": time.perf_counter() - begun,
+                    **extra,
+                }
+            )
+            alphas = pol.norm_alpha_state(network) if config.subject == "aws" else {}
+            write_state(
+                state_path(self.out, config, k), State.of(network, generators, records, alphas)
+            )
+        return {"records": records, "seconds": sum(record["seconds"] for record in records)}
+
+    def _finder(
+        self,
+        config: AwsConfig,
+        model: nn.Module,
+        generators: dict[str, torch.Generator],
+        saved: State | None,
+        done: int,
+    ) -> Iterator[tuple[int, nn.Module, Record]]:
+        """Drive a loop of `loops`, from the saved round on where there is one."""
+        recipe, name = config.recipe, config.subject
+        plan = {
+            "rounds": recipe.rounds,
+            "round_epochs": recipe.round_epochs,
+            "amount": recipe.amount,
+        }
+        warm = {"warmup_epochs": recipe.warmup_epochs}
+
+        def train_round(network: nn.Module, epochs: int) -> None:
+            # A new optimizer at the constant peak rate, as `train` makes them.
+            self._train(config, network, recipe.inside.scaled(epochs), generators["rounds"])
+
+        if name == "gem_miner":
+            for k, mined, masks, away in gem_miner(
+                model,
+                lambda *task: self._train_scores(config, generators["rounds"], *task),
+                **plan,
+                **warm,
+                lr=config.score_lr,
+                penalty=config.score_penalty,
+                generator=self._generator(config, "scores"),
+            ):
+                if k > done:
+                    # A fresh copy of the unmoved initial weights under the mask of this round.
+                    subnetwork = pol.mask_weights(self._network(config, "init"), masks=masks)
+                    _, accuracy = evaluate(mined, self.data.test_x, self.data.test_y)
+                    yield k, subnetwork, {"rounded_away": away, "test_accuracy": accuracy}
+            return
+        alpha = self._generator(config, "alpha")
+        if name == "aws":
+            pol.interpolate_norms(model, generator=alpha)
+        begin = pol.RewindPoint.capture(model) if name == "imp" else None
+        if saved is not None:
+            saved.restore(model)
+            generators["rounds"].set_state(saved.generators["rounds"])
+            if name == "aws":
+                pol.load_norm_alpha_state(model, saved.alphas)
+            if name == "wr":
+                begin = pol.RewindPoint(self._saved(config, 0).weights)
+        rounds: Iterator[int]
+        if name == "lrr":
+            rounds = loops.learning_rate_rewinding(model, train_round, **plan, **warm, done=done)
+        elif name == "aws":
+            rounds = loops.find_a_winning_sign(model, train_round, **plan, **warm, done=done)
+        elif name == "imp":
+            rounds = loops.iterative_magnitude_pruning(
+                model, train_round, **plan, start=begin, done=max(done, 0)
+            )
+        else:
+            rounds = loops.weight_rewinding(
+                model, train_round, **plan, **warm, start=begin, done=done
+            )
+        for k in rounds:
+            yield k, model, {}
+
+    def _last_saved(self, config: AwsConfig) -> int:
+        """Return the last round on disk, -1 without one; Gem-Miner's scores are not saved."""
+        if config.subject == "gem_miner":
+            return -1
+        rounds = range(config.recipe.rounds + 1)
+        return max((k for k in rounds if state_path(self.out, config, k).is_file()), default=-1)
+
+    def found(self, config: AwsConfig, finder: str, round: int) -> State:
+        """Return the network of a finder after a round, computed where it is not on disk."""
+        task = config.task("rounds", finder)
+        if not state_path(self.out, task, round).is_file():
+            self._compute(task)
+        return self._saved(task, round)
+
+    # Training -----------------------------------------------------------------------------------
+
+    def _start(self, config: AwsConfig) -> nn.Module:
+        contestant = CONTESTANTS[config.subject]
+        found = fresh = None
+        if contestant.finder is not None:
+            state = self.found(config, contestant.finder, config.round)
+            found = state.restore(self._network(config, "init"))
+        if contestant.fresh is not None:
+            fresh = self._network(config, contestant.fresh)
+        return start(config.subject, found, fresh, official=config.official_signs)
+
+    def _train_finally(self, config: AwsConfig) -> Result:
+        """Train the network that the contestant begins with by the full schedule."""
+        model = self._start(config)
+        before = pol.RewindPoint.capture(model)
+        recipe = config.recipe.final
+        if config.subject == "dense_longer":
+            rounds = config.recipe.warmup_epochs + config.round * config.recipe.round_epochs
+            recipe = recipe.scaled(rounds + recipe.epochs)
+        order = self._generator(config, f"order{config.order}")
+        records = self._train(config, model, recipe, order)
+        after = pol.RewindPoint.capture(model)
+        same = {
+            name: (torch.sign(before.weights[name]) == torch.sign(after.weights[name]))[mask]
+            for name, mask in pol.masks(model).items()
+        }
+        agreeing = sum(int(each.sum()) for each in same.values())
+        write_state(state_path(self.out, config), State.of(model))
+        return {
+            **_count(model),
+            "test_accuracy": records[-1]["test_accuracy"],
+            "test_loss": records[-1]["test_loss"],
+            "train_loss": records[-1]["train_loss"],
+            "train_accuracy": records[-1]["train_accuracy"],
+            "epochs": recipe.epochs,
+            "signs_kept": agreeing / sum(each.numel() for each in same.values()),
+        }
+
+    def trained(self, config: AwsConfig) -> State:
+        """Return the network of a final training, computed where it is not on disk."""
+        path = state_path(self.out, config)
+        if not path.is_file():
+            self._compute(config)
+        return read_state(path, config.device)
+
+    def _train(
+        self,
+        config: AwsConfig,
+        model: nn.Module,
+        recipe: Recipe,
+        generator: torch.Generator,
+        **how: Any,
+    ) -> list[Record]:
+        # Dropout draws from the global stream: seed it for this training, then restore it.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng(devices=[] if config.device == "cpu" else None):
+            torch.manual_seed(seed)
+            return train(
+                model,
+                self.data,
+                recipe,
+                generator=generator,
+                evaluate_epochs=False,
+                channels_last=True,
+                bf16=config.bf16,
+                compile=self.compile,
+                **how,
+            )
+
+    def _train_scores(
+        self,
+        config: AwsConfig,
+        generator: torch.Generator,
+        model: nn.Module,
+        epochs: int,
+        optimizer: torch.optim.Optimizer,
+        penalty: Callable[[nn.Module], torch.Tensor],
+    ) -> None:
+        recipe = replace(config.recipe.inside.scaled(epochs), lr=config.score_lr)
+        self._train(config, model, recipe, generator, optimizer=optimizer, penalty=penalty)
+
+    # Comparing ----------------------------------------------------------------------------------
+
+    def _barrier(self, config: AwsConfig) -> Result:
+        """Measure the test error between two networks, with batch-norm statistics of each point."""
+        first, second = (self._end(config, *end) for end in PAIRS[config.subject])
+        model = self._network(config, "init")
+
+        def error(network: nn.Module) -> float:
+            return 100.0 - evaluate(network, self.data.test_x, self.data.test_y)[1]
+
+        path = pol.error_barrier(model, first, second, error, batches=self._calibration(config))
+        return {
+            "alphas": list(path.alphas),
+            "errors": list(path.curve),
+            "excess": list(path.excess),
+            "barrier": path.barrier,
+            "barrier_above_line": path.barrier_above_line,
+        }
+
+    def _end(self, config: AwsConfig, what: str, name: str, order: int) -> dict[str, torch.Tensor]:
+        if what == "final":
+            return self.trained(config.task("final", name, config.round, order)).weights
+        weights = self.found(config, name, config.round).weights
+        if what == "found":
+            return weights
+        model = self._network(config, "init")
+        initial = pol.RewindPoint.capture(model).weights
+        return {**weights, **{name: initial[name] for name in norm_parameters(model)}}
+
+    def _calibration(self, config: AwsConfig) -> list[torch.Tensor]:
+        count = len(self.data.train_y)
+        generator = torch.Generator().manual_seed(config.stream("calibration"))
+        chosen = torch.randperm(count, generator=generator)[: config.recalibrate]
+        images = self.data.train_x[chosen.to(self.data.train_x.device)]
+        return list(torch.split(images, _RECALIBRATION_BATCH))
+
+    def _saved(self, config: AwsConfig, round: int) -> State:
+        return read_state(state_path(self.out, config, round), config.device)
+
+    def _network(self, config: AwsConfig, stream: str) -> nn.Module:
+        return masked_network(
+            config.recipe.arch,
+            self.data.shape,
+            self.data.classes,
+            self._generator(config, stream),
+            prune_classifier=config.prune_classifier,
+            device=config.device,
+        )
+
+    @staticmethod
+    def _generator(config: AwsConfig, stream: str) -> torch.Generator:
+        return torch.Generator().manual_seed(config.stream(stream))
+
+
+def _count(model: nn.Module) -> Record:
+    masks = pol.masks(model).values()
+    survivors, total = sum(int(m.sum()) for m in masks), sum(m.numel() for m in masks)
+    return {"density": survivors / total, "survivors": survivors, "total": total}

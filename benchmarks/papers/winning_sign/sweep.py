@@ -1,0 +1,77 @@
+"""Every run of a comparison, seed by seed; finished ones are skipped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness.place import Place, forget_dataset
+from benchmarks.harness.results import Result, result_path
+from benchmarks.harness.sweep import Outcome, outcome_of
+from benchmarks.harness.workers import perform
+from benchmarks.papers.winning_sign.config import AwsConfig
+from benchmarks.papers.winning_sign.grid import Chain
+from benchmarks.papers.winning_sign.networks import build_network
+from benchmarks.papers.winning_sign.run import Pipeline
+
+
+def sweep(
+    chains: Sequence[Chain], place: Place, *, jobs: int = 1, quiet: bool = False
+) -> list[Outcome]:
+    """Perform the runs whose result is missing, seeds side by side.
+
+    Args:
+        chains: the runs of each seed.
+        place: where results go and data comes from.
+        jobs: processes that work at once; at most one per seed.
+        quiet: say nothing about finished runs.
+
+    Returns:
+        How each seed that had something to do ended.
+
+    Raises:
+        ValueError: a setting that the data set or the network refuses; nothing has been trained.
+        FileNotFoundError: the data set is missing; nothing has been trained.
+    """
+    pending = [
+        chain
+        for chain in chains
+        if any(not result_path(place.out, config).is_file() for config in chain.runs)
+    ]
+    if not pending:
+        return []
+    _check(pending[0].runs[0], place)
+    jobs = min(jobs, len(pending))
+    if jobs > 1:
+        forget_dataset()  # every worker holds its own
+    work = partial(_complete, place=place, quiet=quiet)
+    # Layers of the small networks are too small to share, and results committed so far say one.
+    ends = perform(work, pending, jobs=jobs, threads=place.threads or 1)
+    return [outcome_of(end) for end in ends]
+
+
+def _check(first: AwsConfig, place: Place) -> None:
+    """Refuse data that is missing and networks that do not fit it."""
+    data = place.dataset(first)
+    build_network(first.recipe.arch, data.shape, data.classes, torch.Generator())
+
+
+def _complete(chain: Chain, place: Place, quiet: bool) -> Outcome:
+    """Perform the runs of one seed, and write their files."""
+    # Nothing is selected, so nothing is held out.
+    data = place.dataset(chain.runs[0])
+    pipeline = Pipeline(data, place.out, None if quiet else _tell, compile=place.compile)
+    for config in chain.runs:
+        pipeline.result(config)
+    return Outcome(chain.run_id)
+
+
+def _tell(path: Path, result: Result) -> None:
+    """Print a line about a finished run."""
+    shown = {"final": "test_accuracy", "barrier": "barrier"}.get(result["config"]["kind"])
+    value = f": {shown} {result[shown]:.2f}" if shown else ""
+    print(f"{path.stem}{value} ({result['seconds']:.0f} s)", file=sys.stderr, flush=True)

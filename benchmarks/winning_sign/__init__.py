@@ -1,1 +1,0 @@
-"""The experiments of "Find a Winning Sign": loops, recipes, comparisons, tables and figures."""

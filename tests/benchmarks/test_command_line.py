@@ -1,0 +1,132 @@
+"""The command line as a user meets it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--rounds", "1", "--epochs", "1", "--train-size", "300", "--test-size", "100")
+
+
+def benchmarks(*arguments):
+    # Works with an installed polarity and with a bare checkout.
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    surroundings = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "COLUMNS": "200",
+        # On a busy machine two threads that wait for each other take longer than one.
+        "LOKY_MAX_CPU_COUNT": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **surroundings},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("command", ["fragility", "zero_crossing", "zero-crossing"])
+def test_help_shows_every_option_and_its_source(command):
+    shown = " ".join(benchmarks(command, "--help").stdout.split())
+    for option in ("epsilon", "delta", "phi", "seeds", "jobs", "keep-rest", "holdout"):
+        assert f"--{option}" in shown
+    assert "Zhou et al. 2019" in shown
+    assert "0.107" in shown
+
+
+def test_help_of_the_whole():
+    shown = benchmarks("--help").stdout
+    for command in ("fragility", "zero-crossing", "report"):
+        assert command in shown
+
+
+def test_a_sweep_and_its_report(tmp_path):
+    out = tmp_path / "runs"
+    options = (*TINY, "--epsilon", "0", "0.5", "--strategies", "mask1", "--out", out)
+    done = benchmarks("fragility", "--dataset", "digits", *options)
+    assert "| ε" in done.stdout
+    (plot, _) = (line.split()[1] for line in done.stdout.splitlines() if line.startswith("plot:"))
+    assert Path(plot).is_file()
+    assert "[2/2]" in done.stderr
+
+    benchmarks("report", "--results", out, "--out", tmp_path / "report")
+    assert "| ε" in (tmp_path / "report" / "fragility.md").read_text()
+
+
+def test_negative_thresholds_are_numbers_not_options(tmp_path, capsys):
+    options = (*TINY, "--phi", "-5e-05", "-0.1", "--strategies", "mask0", "--no-plot", "--quiet")
+    assert main(["zero_crossing", *options, "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert "-5e-05" in shown.out
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epsilon", "1.5"), "epsilon"),
+        (("--dataset", "mnist", "--data-root", "nowhere"), "--data-root"),
+        (("--prune-base", "1.2"), "--prune-base"),
+        (("--arch", "vgg16_pretrained"), "--weights"),
+        (("--arch", "vgg16"), "vgg16 takes colour images"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options, message, tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert main(["fragility", *options, "--out", str(out)]) == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("benchmarks.papers.signs.sweep.train_rounds", None)
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "runs"
+    assert main(["fragility", *TINY, "--out", str(out)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: --out {out}: ")
+    assert "not a folder that can be written to" in message
+
+
+def test_a_broken_result_file_is_named_in_one_line(tmp_path, capsys):
+    options = (*TINY, "--epsilon", "0.5", "--strategies", "mask0", "--quiet", "--no-plot")
+    assert main(["fragility", *options, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.json")
+    path.write_text("{")
+    capsys.readouterr()
+    assert main(["fragility", *options, "--out", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {path} is not a result file")
+    assert message.count("\n") == 1
+
+
+def test_a_failing_run_gives_its_traceback_and_exit_code(tmp_path, monkeypatch, capsys):
+    def broken(config, data, **options):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr("benchmarks.papers.signs.sweep.train_rounds", broken)
+    options = (*TINY, "--epsilon", "0.5", "--strategies", "mask0", "mask1")
+    assert main(["fragility", *options, "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.count("RuntimeError: out of luck") == 2
+    assert "2 of 2 runs failed" in told
+
+
+def test_report_without_results(tmp_path, capsys):
+    assert main(["report", "--results", str(tmp_path)]) == 1
+    assert "no result files" in capsys.readouterr().err
