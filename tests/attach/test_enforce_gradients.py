@@ -292,7 +292,7 @@ def test_graphs_hold_the_mask(way: str, product: bool) -> None:
     elif way == "trace":
         run = torch.jit.trace(model, (x,))
     else:
-        run = torch.export.export(model, (x,)).module()
+        run = torch.export.export(model, (x,), strict=False).module()
     own = run if way == "export" else model
     with torch.no_grad():
         for name, p in own.named_parameters():

@@ -125,7 +125,7 @@ def test_a_weight_of_any_size_can_be_traced(kind: Kind, form: Form) -> None:
 @EVERY_KIND
 def test_an_exported_layer_holds_its_mask(kind: Kind, form: Form) -> None:
     model, inputs = converted(kind, form), feed(kind)
-    program = torch.export.export(model, inputs)
+    program = torch.export.export(model, inputs, strict=False)
     exported = program.module()
     close(exported(*inputs), model(*inputs))
     close(exported(*feed(kind, seed=8)), model(*feed(kind, seed=8)))
