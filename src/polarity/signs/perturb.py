@@ -88,12 +88,8 @@ class Epsilon:
         Raises:
             ValueError: if the masks have another number of survivors than there are signs.
         """
-        words = _draw_words(signs, masks, generator)
-        # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
-        words >>= np.uint32(2)
-        keys = torch.from_numpy(words.view(np.float32))
-        flipped = top_of_field(keys, self.count(signs.numel())).to(signs.device)
-        return torch.where(flipped, -signs, signs)
+        flipped = _highest(_draw_words(signs, masks, generator), self.count(signs.numel()))
+        return torch.where(flipped.to(signs.device), -signs, signs)
 
     def count(self, n: int) -> int:
         """Return how many of ``n`` signs flip."""
@@ -197,6 +193,13 @@ class Phi:
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
         return (reference >= self.center).to(torch.int8) * 2 - 1
+
+
+def _highest(words: Words, count: int) -> Tensor:
+    """Return which words are the highest by their upper 30 bits; the words are overwritten."""
+    # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
+    words >>= np.uint32(2)
+    return top_of_field(torch.from_numpy(words.view(np.float32)), count)
 
 
 def _draw_words(

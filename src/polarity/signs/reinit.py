@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.arrays import gather
 from polarity._bits.random import seed_from
 from polarity._checks import check_fraction, check_scope
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
+from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.layer import (
     Reference,
     Survivors,
@@ -37,10 +37,6 @@ _REFERENCES: dict[str, Reference] = {
     "standard": "trained",
 }
 _ZERO = Phi(0.0)
-_CAPTURE = """capture the weights immediately before the pruning call and pass them as trained=:
-    trained = pol.RewindPoint.capture(model)
-    pol.imp_prune(model, …)
-    pol.reinit_signs(model, …, init=start, trained=trained)"""
 
 
 def reinit_signs(
@@ -137,7 +133,7 @@ def reinit_signs(
     if strategy == "standard" and trained is None:
         raise ValueError(
             "strategy 'standard' gives pruned entries their trained value back, which the model "
-            f"no longer has: {_CAPTURE}"
+            f"no longer has: {HOW_TO_CAPTURE}"
         )
     first = _checked_tensors("init", weights_of(init), targets)
     captured = None
@@ -219,12 +215,12 @@ def _of_model(
 ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """Yield the name, trained weight, initial weight and mask of a model's weights, checked."""
     for name, target in targets.items():
-        now, mask = _present(target), target.mask
+        now, mask = _present(target), _checked_mask(target)
         trained = now
         if captured is not None:
             check_finite("trained", name, captured[name])
             trained = captured[name].to(now)
-            _check_untrained(name, mask, now, trained, init[name])
+            check_untrained(name, mask, now, trained, init[name])
         yield name, trained, init[name], mask
 
 
@@ -280,8 +276,15 @@ def _new_weight(
         return new, survivors.report()
     new = trained.detach().clone()
     survivors.write(new, keep_pruned=True)
-    revived = int(((new.reshape(-1) != 0) & ~survivors.mask).count_nonzero())
+    revived = int(((new.reshape(-1) != 0) & (survivors.mask == 0)).count_nonzero())
     return new, survivors.report(revived)
+
+
+def _checked_mask(target: Target) -> Tensor:
+    """Return the mask itself, after counting its ones, which raises if there are other values."""
+    survivors, masking = target.survivors, target.masking
+    assert masking is not None, survivors
+    return masking.mask
 
 
 def _present(target: Target) -> Tensor:
@@ -292,22 +295,6 @@ def _present(target: Target) -> Tensor:
 def _is_stored(target: Target) -> bool:
     """Whether the weight is one stored tensor, row-major, seen through a mask at most."""
     return target.is_stored and target.stored[0].is_contiguous()
-
-
-def _check_untrained(name: str, mask: Tensor, now: Tensor, trained: Tensor, init: Tensor) -> None:
-    """Raise where survivors have neither their trained nor their initial value."""
-    flat = (each.detach().reshape(-1) for each in (now, trained, init.to(now)))
-    present, *earlier = gather(mask.reshape(-1), *flat)
-    if torch.equal(present, earlier[0]):
-        return
-    limits = torch.finfo(present.dtype)
-    # Factors of a product (Sign-In) round a value that is written to them.
-    close = [torch.isclose(present, each, 4 * limits.eps, limits.tiny) for each in earlier]
-    if changed := int((~(close[0] | close[1])).count_nonzero()):
-        raise ValueError(
-            f"{changed} of {present.numel()} survivors of {name!r} have neither their "
-            f"value in trained nor in init, so they were trained or signed in between: {_CAPTURE}"
-        )
 
 
 def _checked(
