@@ -11,15 +11,29 @@ __all__ = ["refresh_flat_weights", "release_flat_weights"]
 _ATTRIBUTE = "_polarity_release"
 
 
+class _MoveAndRelease:
+    """``_apply`` of one recurrent module, which collects the weights in ``_flat_weights`` again."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> nn.Module:
+        type(self.module)._apply(self.module, *args, **kwargs)  # type: ignore[no-untyped-call]
+        _detach_flat_weights(self.module)
+        return self.module
+
+
 def release_flat_weights(module: nn.Module) -> None:
     """Keep a recurrent module with computed weights copyable, and its graph collectable.
 
-    ``RNNBase.forward`` leaves the tensors it computed with in ``_flat_weights``; for parametrized
-    weights these hang on the autograd graph, which ``deepcopy`` refuses and which would live until
-    the next forward pass.
+    ``RNNBase.forward`` and ``.to()`` leave the tensors they computed in ``_flat_weights``; for
+    parametrized weights these hang on the autograd graph, which ``deepcopy`` and swapping refuse
+    and which would live until the next forward pass.
     """
     if isinstance(module, nn.RNNBase) and not hasattr(module, _ATTRIBUTE):
         setattr(module, _ATTRIBUTE, module.register_forward_hook(_detach_flat_weights))
+        module._apply = _MoveAndRelease(module)  # type: ignore[method-assign]
+        _detach_flat_weights(module)
 
 
 def refresh_flat_weights(module: nn.Module) -> None:
@@ -27,6 +41,7 @@ def refresh_flat_weights(module: nn.Module) -> None:
     if hasattr(module, _ATTRIBUTE) and not parametrize.is_parametrized(module):
         getattr(module, _ATTRIBUTE).remove()
         delattr(module, _ATTRIBUTE)
+        del module._apply
         module._init_flat_weights()  # type: ignore[operator]
 
 
