@@ -197,7 +197,9 @@ class _KeptZero:
 
     def _masked(self, gradient: Tensor) -> Tensor | None:
         masking = self._masking
-        return gradient * masking.mask if masking is not None and masking.enforce else None
+        if masking is None or not masking.enforce:
+            return None
+        return gradient * masking.mask.to(gradient.dtype)
 
     def _masked_product(self, gradient: Tensor) -> Tensor | None:
         """Mask second derivatives; where m = v = 0 the first ones of m ⊙ v are zero anyway."""

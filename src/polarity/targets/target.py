@@ -158,7 +158,7 @@ class Target:
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
         """Set the effective weight in place: the leaves stay the objects they are."""
-        parts: Any = values
+        parts: Any = values.to(self.stored[0].dtype)
         for each in reversed(self.chain):
             parts = cast(Any, each).right_inverse(parts)
         for leaf, part in zip(
