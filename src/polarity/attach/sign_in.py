@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize, prune
 
+from polarity._checks import all_finite
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
-from polarity.selection.top_k import all_finite
 from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector

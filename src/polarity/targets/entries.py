@@ -34,5 +34,5 @@ def choose_by_magnitude(found: Mapping[str, Target], keep: int | Mapping[str, in
         {name: entries_of(target) for name, target in found.items()},
         keep,
         signed=False,
-        complaint="weight {name!r} holds {bad} NaN or infinite entries",
+        finite="weight",
     )
