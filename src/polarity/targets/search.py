@@ -1,6 +1,6 @@
 """Which weights of a model can be pruned, and under which names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,10 +17,13 @@ from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 __all__ = [
     "Targets",
     "all_targets",
+    "asked",
     "attached",
     "find_targets",
+    "gather_targets",
     "masked_or_prunable",
     "plain_buffers",
+    "why_not",
 ]
 
 
@@ -128,32 +131,60 @@ def find_targets(
     selected = select(uses, targets, "targets")
     excluded = select(uses, exclude, "exclude") if exclude is not None else set()
 
-    found: dict[str, Target] = {}
-    skipped: dict[str, str] = {}
+    return gather_targets(
+        everything,
+        selected,
+        excluded,
+        _why_not_pruned,
+        nothing=f"{type(model).__name__} has no prunable weights{asked(targets, exclude)}",
+    )
+
+
+def gather_targets(
+    everything: Iterable[Target],
+    selected: Collection[str],
+    excluded: Collection[str],
+    why_not: Callable[[Target], str | None],
+    *,
+    nothing: str,
+    skipped: Mapping[str, str] | None = None,
+) -> Targets:
+    """Sort selected weights into found and skipped; a tied one must be taken with all its users.
+
+    Args:
+        everything: the weights to choose among.
+        selected: names to take.
+        excluded: names to leave out.
+        why_not: returns why a weight is skipped, or None.
+        nothing: what the error says where nothing is found.
+        skipped: what was skipped before, and why.
+    """
+    result = Targets({}, dict(skipped or {}))
     for target in everything:
         names = [use.name for use in target.uses]
         kept = [name for name in names if name in selected and name not in excluded]
         left_out = [name for name in names if name in excluded]
-        if not kept:
-            continue
-        if left_out:
+        if kept and left_out:
             raise ValueError(
-                f"exclude leaves out {left_out[0]!r}, which is tied to {kept[0]!r}: one tensor "
-                "cannot be pruned for one user alone; select or exclude both"
+                f"{kept[0]!r} is tied to {left_out[0]!r}, which is left out: one tensor cannot be "
+                "taken for one user alone; select or exclude both"
             )
-        reason = _why_not(target)
-        if reason is None:
-            found[target.name] = target
-        else:
-            skipped[target.name] = reason
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no prunable weights"
-            + (f" for targets={targets!r}" if targets is not None else "")
-            + (f" with exclude={exclude!r}" if exclude is not None else "")
-            + "".join(f"; {name} is {why}" for name, why in skipped.items())
-        )
-    return Targets(found, skipped)
+        if kept:
+            reason = why_not(target)
+            if reason is None:
+                result.found[target.name] = target
+            else:
+                result.skipped[target.name] = reason
+    if not result.found:
+        whys = [f"; {name} is {why}" for name, why in result.skipped.items()]
+        raise ValueError("".join([nothing, *whys]))
+    return result
+
+
+def asked(targets: Selector | None, exclude: Selector | None) -> str:
+    """Return what a caller asked for, for an error."""
+    selected = f" for targets={targets!r}" if targets is not None else ""
+    return selected + (f" with exclude={exclude!r}" if exclude is not None else "")
 
 
 def all_targets(model: nn.Module) -> list[Target]:
@@ -218,7 +249,7 @@ def _hooked(model: nn.Module) -> list[Target]:
     return targets
 
 
-def _why_not(target: Target) -> str | None:
+def _why_not_pruned(target: Target) -> str | None:
     """Say why a selected weight cannot be pruned, or None if it can."""
     if target.tensor_name not in _held_names(target.module):
         raise ValueError(
@@ -227,17 +258,22 @@ def _why_not(target: Target) -> str | None:
         )
     if target.masking is not None:
         return None
+    refuse_uneven_masks(target.owners)
+    return why_not(target)
+
+
+def why_not(target: Target) -> str | None:
+    """Say why nothing can be attached to a parameter, or None if it can."""
     stored = target.stored[0]
     if is_lazy(stored):
         return "lazy: run one batch through the model first"
     if not stored.is_floating_point():
         return f"of dtype {stored.dtype}, not floating point"
     if hasattr(stored, "placements"):
-        raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 prunes whole tensors")
+        raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 takes whole tensors")
     if target.chain:
         raise ValueError(
             f"{target.name} is already parametrized by {type(target.chain[0]).__name__}; "
             f"exclude={target.name!r} leaves it out"
         )
-    refuse_uneven_masks(target.owners)
     return None if stored.requires_grad else "frozen (requires_grad=False)"

@@ -68,6 +68,12 @@ class Target:
         return next((each for each in self.chain if isinstance(each, MaskedWeight)), None)
 
     @property
+    def interpolation(self) -> NormInterp | None:
+        """The parametrization that interpolates it with its initial value, or None."""
+        first = self.chain[0] if self.chain else None
+        return first if isinstance(first, NormInterp) else None
+
+    @property
     def torch_mask(self) -> Tensor | None:
         """The mask that ``torch.nn.utils.prune`` holds on it, or None."""
         return torch_mask(self.module, self.tensor_name)
@@ -92,7 +98,7 @@ class Target:
         """The effective weight, detached: seen through the mask where there is one."""
         if self.torch_mask is not None:  # the attribute is as old as the last forward pass
             return self.stored[0].detach() * self.torch_mask
-        if self.chain and isinstance(self.chain[0], NormInterp):
+        if self.interpolation is not None:
             return self.stored[0].detach()  # what is trained, not what this batch made of it
         with torch.no_grad():
             effective: Tensor = getattr(self.module, self.tensor_name)
