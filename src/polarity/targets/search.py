@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from polarity._tables import format_shape, format_table
 from polarity.targets.selectors import Selector, Use, select
-from polarity.targets.state_keys import original_order
+from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside, original_order
 from polarity.targets.target import Target, stored_leaves
 from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 
@@ -203,7 +203,7 @@ def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
     buffers = {}
     for path, module, _ in _modules(model):
         for name, value in module._buffers.items():
-            is_torch_mask = torch_mask(module, name.removesuffix("_mask")) is value
+            is_torch_mask = torch_mask(module, name.removesuffix(TORCH_MASK)) is value
             if value is not None and not is_torch_mask:
                 buffers[f"{path}.{name}" if path else name] = value
     return buffers
@@ -214,7 +214,7 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in modules.items():
         parts = path.split(".") if path else []
-        if "parametrizations" not in parts:
+        if not leads_inside(path):
             prefixes = [".".join(parts[:end]) for end in range(len(parts) + 1)]
             yield path, module, tuple(modules[prefix] for prefix in prefixes)
 
@@ -229,7 +229,7 @@ def _held_names(module: nn.Module) -> Iterator[str]:
     for name, parameter in module._parameters.items():
         if parameter is None:
             continue
-        plain = name.removesuffix("_orig")
+        plain = name.removesuffix(TORCH_STORED)
         yield name if torch_mask(module, plain) is None else plain
     if parametrize.is_parametrized(module):
         yield from cast(nn.ModuleDict, module.parametrizations)
@@ -241,7 +241,7 @@ def _hooked(model: nn.Module) -> list[Target]:
     for path, module, ancestors in _modules(model):
         held = module._parameters
         normed = [name[:-2] for name in held if name.endswith("_g") and f"{name[:-2]}_v" in held]
-        scaled = [name[:-5] for name in _held_names(module) if name.endswith("_orig")]
+        scaled = [name[:-5] for name in _held_names(module) if name.endswith(TORCH_STORED)]
         for name in normed + scaled:
             if isinstance(value := getattr(module, name, None), Tensor):
                 plain = f"{path}.{name}" if path else name

@@ -12,6 +12,7 @@ from polarity.parametrizations.arithmetic import as_mask, count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.targets.selectors import Use
+from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["Target", "parametrizations_of", "stored_leaves"]
@@ -188,7 +189,7 @@ def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
             return (chain.original,)
         return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
     held = module._parameters
-    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}_orig"]
+    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}{TORCH_STORED}"]
     assert leaf is not None
     return (leaf,)
 

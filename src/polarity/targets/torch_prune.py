@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from polarity.targets.selectors import Use
+from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED
 
 __all__ = ["refuse_uneven_masks", "torch_mask"]
 
 
 def torch_mask(module: nn.Module, tensor_name: str) -> Tensor | None:
     """Return the mask that ``torch.nn.utils.prune`` holds on a tensor, or None."""
-    if f"{tensor_name}_orig" not in module._parameters:
+    if f"{tensor_name}{TORCH_STORED}" not in module._parameters:
         return None
-    return module._buffers.get(f"{tensor_name}_mask")
+    return module._buffers.get(f"{tensor_name}{TORCH_MASK}")
 
 
 def refuse_uneven_masks(owners: Sequence[Use]) -> None:
