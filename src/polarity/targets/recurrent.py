@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU keep a list of their weights beside the weights; here it is kept honest."""
+"""Keep the list of weights that RNN, LSTM and GRU hold in step with computed weights."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ _ATTRIBUTE = "_polarity_release"
 def release_flat_weights(module: nn.Module) -> None:
     """Keep a recurrent module with computed weights copyable, and its graph collectable.
 
-    ``RNNBase.forward`` leaves the tensors it computed with in ``_flat_weights``; for parametrized
-    weights these hang on the autograd graph, which ``deepcopy`` refuses and which would live until
-    the next forward pass.
+    ``RNNBase.forward`` leaves the tensors it computed with in ``_flat_weights``. For parametrized
+    weights these hold the autograd graph, which ``deepcopy`` refuses and which would stay in memory
+    until the next forward pass.
     """
     if isinstance(module, nn.RNNBase) and not hasattr(module, _ATTRIBUTE):
         setattr(module, _ATTRIBUTE, module.register_forward_hook(_detach_flat_weights))
@@ -33,9 +33,9 @@ def refresh_flat_weights(module: nn.Module) -> None:
 def _detach_flat_weights(module: nn.Module, *_: Any) -> None:
     weights: list[torch.Tensor | None] = module._flat_weights  # type: ignore[assignment]
     module._flat_weights = [None if each is None else each.detach() for each in weights]  # type: ignore[assignment]
-    # The module compares these with its weights, and collects them again where one differs.
+    # The module compares these with its weights, and collects the weights again if one differs.
     module._flat_weight_refs = [_nothing for _ in weights]  # type: ignore[assignment]
 
 
 def _nothing() -> None:
-    """A reference whose tensor is gone."""
+    """Stand for a weak reference whose tensor is gone."""

@@ -1,4 +1,4 @@
-"""Which weights of a model can be pruned, and under which names."""
+"""Find the weights of a model that can be pruned, under the names of the plain model."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Targets(Mapping[str, Target]):
-    """The outcome of a search: the targets by name, and what was passed over and why.
+    """The result of a search: the targets by name, and what was skipped and why.
 
     Attributes:
         found: the targets by plain name, in the model's order.
@@ -62,14 +62,14 @@ class Targets(Mapping[str, Target]):
 
 
 def attached(model: nn.Module) -> dict[str, Target]:
-    """Return the weights of ``model`` that carry a mask, by plain name."""
+    """Return the weights of a model that carry a mask, by plain name."""
     return {target.name: target for target in all_targets(model) if target.masking is not None}
 
 
 def masked_or_prunable(
     model: nn.Module, targets: Selector | None = None, exclude: Selector | None = None
 ) -> dict[str, Target]:
-    """Return the selected weights; by default those that are masked, else all that can be.
+    """Return the selected weights; by default the masked ones, or all prunable ones if none is.
 
     Raises:
         ValueError: as :func:`polarity.find_targets`.
@@ -89,10 +89,10 @@ def find_targets(
 ) -> Targets:
     """Find the prunable weights of any module, by the names they have when nothing is attached.
 
-    By default: the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the projections of
+    By default these are the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the projections of
     ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its ``out_proj``), and
     the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their cells. Biases,
-    normalisation and embeddings are never taken unless asked for.
+    normalisation and embeddings are taken only if asked for.
 
     A tied weight is one target with several owners. It is an error to select one of its users and
     exclude another. Frozen (``requires_grad=False``), lazy and non-floating-point weights are
@@ -102,8 +102,8 @@ def find_targets(
         model: any module, before or after something was attached.
         targets: what to take instead of the default: a module type or module name (the weights of
             and below such modules), a parameter name, a glob over parameter names, a predicate
-            ``(name, parameter) -> bool``, or several of these. Types and globs look among the
-            default weights first, and among other parameters only where they find none there.
+            ``(name, parameter) -> bool``, or several of these. Types and globs select default
+            weights; where they match none, they select other parameters.
         exclude: what to leave out, in the same forms; a module type, name or glob excludes all
             below it.
 
@@ -111,9 +111,9 @@ def find_targets(
         The :class:`Targets`; ``print`` shows them as a table.
 
     Raises:
-        ValueError: if nothing is left to prune, if a name or glob matches nothing, if a tied
-            weight is both selected and excluded, or if a selected weight is computed by a hook or
-            a parametrization of another kind.
+        ValueError: if nothing is left to prune; if a name or glob matches nothing; if one user of a
+            tied weight is selected and another excluded; or if a selected weight is computed by a
+            hook or by a parametrization of another kind.
         TypeError: if a selector is of another type, or a selected weight is sharded.
 
     Example:
@@ -188,7 +188,7 @@ def asked(targets: Selector | None, exclude: Selector | None) -> str:
 
 
 def all_targets(model: nn.Module) -> list[Target]:
-    """Every direct parameter of every module as a target, tied ones together, in model order."""
+    """Return every parameter of every module as a target, tied ones together, in model order."""
     uses: dict[int, list[Use]] = {}
     for path, module, ancestors in _modules(model):
         for tensor_name in _tensor_names(module):
@@ -199,7 +199,7 @@ def all_targets(model: nn.Module) -> list[Target]:
 
 
 def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return every buffer of the model itself by its plain name: no masks, no parametrizations."""
+    """Return every buffer by its plain name, without masks and buffers of parametrizations."""
     buffers = {}
     for path, module, _ in _modules(model):
         for name, value in module._buffers.items():
@@ -210,7 +210,7 @@ def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module, ...]]]:
-    """Every module but the parametrizations: its name, itself, and those on the way to it."""
+    """Yield every module but parametrizations: its name, itself, and the modules that hold it."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in modules.items():
         parts = path.split(".") if path else []
@@ -220,7 +220,7 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module
 
 
 def _tensor_names(module: nn.Module) -> list[str]:
-    """Plain names of the parameters that ``module`` itself holds, masked or not, in its order."""
+    """Return the plain names of a module's own parameters, attached or not, in their order."""
     order = {name: place for place, name in enumerate(original_order(module))}
     return sorted(_held_names(module), key=lambda name: order.get(name, len(order)))
 
@@ -236,7 +236,7 @@ def _held_names(module: nn.Module) -> Iterator[str]:
 
 
 def _hooked(model: nn.Module) -> list[Target]:
-    """Weights that a forward hook computes, known by the parameters it computes them from."""
+    """Return the weights that a forward hook computes, found by the parameters that it reads."""
     targets = []
     for path, module, ancestors in _modules(model):
         held = module._parameters

@@ -1,4 +1,4 @@
-"""What ``torch.nn.utils.prune`` left on a module."""
+"""Masks that ``torch.nn.utils.prune`` keeps on a module."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def torch_mask(module: nn.Module, tensor_name: str) -> Tensor | None:
 
 
 def refuse_uneven_masks(owners: Sequence[Use]) -> None:
-    """Refuse a tied weight that ``torch.nn.utils.prune`` masks for one of its users alone."""
+    """Raise if ``torch.nn.utils.prune`` masks a tied weight for one of its users alone."""
     first, *others = owners
     theirs = torch_mask(first.module, first.tensor_name)
     for other in others:
@@ -28,5 +28,5 @@ def refuse_uneven_masks(owners: Sequence[Use]) -> None:
         if not same:
             raise ValueError(
                 f"{first.name} and {other.name} are one tensor, but torch.nn.utils.prune does not "
-                "mask them alike; give both the same mask, or exclude both"
+                "mask them alike: give both the same mask, or exclude both"
             )
