@@ -64,7 +64,8 @@ def join_state(
 ) -> dict[str, Any]:
     r"""Return the state of the product from that of its factors, undoing :func:`split_state`.
 
-    The factors' averages need not come from one gradient of the product. The least-squares fit is :math:`(v\,u_m + m\,u_v) / (m^2 + v^2)`, and for squares
+    The factors' averages need not come from one gradient of the product. The least-squares fit is
+    :math:`(v\,u_m + m\,u_v) / (m^2 + v^2)`, and for squares
     :math:`(v^2 s_m + m^2 s_v) / (m^4 + v^4)`. Where both factors are zero it is zero.
 
     Args:

@@ -181,7 +181,10 @@ def _finish(
     elif inner > int(counts[:, _BETWEEN].sum()):
         threshold = bracket.high
     else:
-        threshold = int(np.partition(np.concatenate(pieces), inner - 1)[inner - 1])
+        ranked = np.concatenate(pieces)
+        ranked.partition(inner - 1)
+        threshold = int(ranked[inner - 1])
+        del ranked  # as large as what was collected
 
     less = below + np.where(bracket.low < threshold, at_low, 0)
     ties = np.where(bracket.low == threshold, at_low, 0)

@@ -89,10 +89,10 @@ def find_targets(
 ) -> Targets:
     """Find the prunable weights of any module, by the names they have when nothing is attached.
 
-    By default these are the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the projections of
-    ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its ``out_proj``), and
-    the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their cells. Biases,
-    normalisation and embeddings are taken only if asked for.
+    By default these are the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the
+    projections of ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its
+    ``out_proj``), and the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their
+    cells. Biases, normalisation and embeddings are taken only if asked for.
 
     A tied weight is one target with several owners. It is an error to select one of its users and
     exclude another. Frozen (``requires_grad=False``), lazy and non-floating-point weights are
