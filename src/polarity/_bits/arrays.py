@@ -8,9 +8,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "chunks_of", "gather", "read_only", "survivors_of"]
+__all__ = ["INTEGER_OF", "Array", "chunks_of", "gather", "read_only", "survivors_of"]
 
 Array: TypeAlias = Any  # of numpy on a CPU, of torch elsewhere: operators mean the same for both
+
+# The integer dtype as wide as a floating one, to see the bits of a number through.
+INTEGER_OF = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
 
 # On a CPU two chunks in float32 and a copy in float64 fit in a second-level cache. On an
 # accelerator every launch costs, and chunks only bound the memory.

@@ -1,7 +1,6 @@
 """A converted model in one safetensors file: loading never unpickles."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
+from polarity.targets.state_keys import buffer_keys
 
 __all__ = ["load", "save"]
 
@@ -81,21 +81,15 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
     state = safetensors.load_file(str(path))
     state |= {name: state[same] for name, same in aliases.items()}
-    if masked := _plain_names(state, ".0.mask"):
+    if masked := tuple(buffer_keys(state, "mask")):
         mask_weights(model, targets=masked)
-    if products := _plain_names(state, ".0.beta"):
+    if products := tuple(buffer_keys(state, "beta")):
         sign_in(model, targets=products)
-    if norms := _plain_names(state, ".0.initial"):
-        draws = {aliases.get(key, key) for key in state if key.endswith(".0.shared.alpha")}
+    if norms := tuple(buffer_keys(state, "initial")):
+        draws = {aliases.get(key, key) for key in buffer_keys(state, "shared.alpha").values()}
         interpolate_norms(model, targets=norms, per_layer=len(draws) > 1)
     model.load_state_dict(state)
     return model
-
-
-def _plain_names(state: Mapping[str, Tensor], ending: str) -> tuple[str, ...]:
-    """Plain names of the weights whose parametrization has a buffer of this name."""
-    names = (key.removesuffix(ending) for key in state if key.endswith(ending))
-    return tuple(name.replace("parametrizations.", "", 1) for name in names)
 
 
 def _safetensors() -> ModuleType:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity.parametrizations.arithmetic import INTEGER_OF
+from polarity._bits.arrays import INTEGER_OF
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.search import attached

@@ -13,7 +13,7 @@ from polarity.parametrizations.registering import own_class, register_light
 from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints
+from polarity.targets.state_keys import TORCH_MASK, accept_plain_checkpoints
 from polarity.targets.target import Target
 from polarity.targets.torch_prune import torch_mask
 
@@ -236,7 +236,7 @@ def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, T
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
     checked: dict[str, Tensor] = {}
     for given, mask in masks.items():
-        target = by_name.get(given) or by_name.get(given.removesuffix("_mask"))
+        target = by_name.get(given) or by_name.get(given.removesuffix(TORCH_MASK))
         if target is None:
             raise ValueError(f"masks holds {given!r}, which the model lacks")
         if isinstance(mask, Tensor) and mask.shape != target.shape:

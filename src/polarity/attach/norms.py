@@ -8,11 +8,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrize
 
 from polarity.attach.norm_alpha import norm_interps
-from polarity.attach.norm_layers import find_norms, norm_interp
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
 from polarity.rewind import RewindPoint
+from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import accept_plain_checkpoints, forget_plain_checkpoints
@@ -90,7 +90,7 @@ def interpolate_norms(
     Source: *Find a Winning Sign*, section 3.3, equation 2 and Algorithm 1.
     """
     found = find_norms(model, targets, exclude)
-    fresh = {name: target for name, target in found.items() if norm_interp(target.uses[0]) is None}
+    fresh = {name: target for name, target in found.items() if target.interpolation is None}
     start = {name: _initial_value(name, target, initial) for name, target in fresh.items()}
     attached = norm_interps(model)
     alphas: dict[object, SharedAlpha] = {}
@@ -122,8 +122,8 @@ def attached_norms(model: nn.Module) -> dict[str, Tensor]:
     return {
         use.name: target.stored[0].detach()
         for target in all_targets(model)
+        if target.interpolation is not None
         for use in target.uses
-        if norm_interp(use) is not None
     }
 
 
@@ -136,7 +136,12 @@ def detach_norms(model: nn.Module) -> tuple[str, ...]:
         The plain names of what was interpolated; empty if nothing was.
     """
     names = tuple(attached_norms(model))
-    owners = [use for target in all_targets(model) for use in target.owners if norm_interp(use)]
+    owners = [
+        use
+        for target in all_targets(model)
+        if target.interpolation is not None
+        for use in target.owners
+    ]
     for use in owners:
         own_class(use.module)
         parametrize.remove_parametrizations(use.module, use.tensor_name, leave_parametrized=False)

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize, prune
 
+from polarity._checks import all_finite
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
-from polarity.selection.top_k import all_finite
 from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints
+from polarity.targets.state_keys import accept_plain_checkpoints, factor_keys
 from polarity.targets.target import Target, parametrizations_of
 from polarity.targets.torch_prune import torch_mask
 
@@ -138,10 +138,9 @@ def _convert(
     if old.grad is not None:
         m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
     state = {} if optimizer is None else optimizer.state.get(old, {})
-    inside = f"{name.removesuffix(target.tensor_name)}parametrizations.{target.tensor_name}"
     return Replacement(
         (old,),
-        {f"{inside}.original0": m, f"{inside}.original1": v},
+        dict(zip(factor_keys(name), (m, v), strict=True)),
         split_state(state, m, v),
         f"sign_in made {name!r} a product of two; call sign_in(model, optimizer=optimizer), or "
         "build the optimizer after sign_in",

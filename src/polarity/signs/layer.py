@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polarity._bits.arrays import gather, survivors_of
 from polarity._bits.random import words_at, words_below
-from polarity.selection.top_k import all_finite
+from polarity._checks import all_finite
 from polarity.signs.deviation import population_deviation
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polarity._bits.random import Words, coins, seed_from, words_at, words_in
 from polarity._checks import check_finite, check_fraction
-from polarity.selection.top_k import top_of_field
+from polarity.selection.top_k import largest_of
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
 
@@ -148,7 +148,7 @@ class Delta:
         """
         count = self.count(signs.numel())
         tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
-        smallest = top_of_field(-magnitudes, count).to(signs.device)
+        smallest = largest_of(-magnitudes, count).to(signs.device)
         return torch.where(smallest, tossed.to(signs.dtype).mul_(2).sub_(1), signs)
 
     def count(self, n: int) -> int:
@@ -199,7 +199,7 @@ def _highest(words: Words, count: int) -> Tensor:
     """Return which words are the highest by their upper 30 bits; the words are overwritten."""
     # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
     words >>= np.uint32(2)
-    return top_of_field(torch.from_numpy(words.view(np.float32)), count)
+    return largest_of(torch.from_numpy(words.view(np.float32)), count)
 
 
 def _draw_words(

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU keep a list of their weights beside the weights; here it is kept honest."""
+"""Keep the list of weights that RNN, LSTM and GRU hold in step with computed weights."""
 
 from typing import Any
 
@@ -48,9 +48,9 @@ def refresh_flat_weights(module: nn.Module) -> None:
 def _detach_flat_weights(module: nn.Module, *_: Any) -> None:
     weights: list[torch.Tensor | None] = module._flat_weights  # type: ignore[assignment]
     module._flat_weights = [None if each is None else each.detach() for each in weights]  # type: ignore[assignment]
-    # The module compares these with its weights, and collects them again where one differs.
+    # The module compares these with its weights, and collects the weights again if one differs.
     module._flat_weight_refs = [_nothing for _ in weights]  # type: ignore[assignment]
 
 
 def _nothing() -> None:
-    """A reference whose tensor is gone."""
+    """Stand for a weak reference whose tensor is gone."""
