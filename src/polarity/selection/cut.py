@@ -181,10 +181,7 @@ def _finish(
     elif inner > int(counts[:, _BETWEEN].sum()):
         threshold = bracket.high
     else:
-        ranked = np.concatenate(pieces)
-        ranked.partition(inner - 1)
-        threshold = int(ranked[inner - 1])
-        del ranked  # as large as what was collected
+        threshold = int(np.partition(np.concatenate(pieces), inner - 1)[inner - 1])
 
     less = below + np.where(bracket.low < threshold, at_low, 0)
     ties = np.where(bracket.low == threshold, at_low, 0)
