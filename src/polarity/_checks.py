@@ -5,11 +5,11 @@ is wrong in it, stand for the value.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "all_finite",
@@ -20,10 +20,13 @@ __all__ = [
     "check_fraction",
     "check_generator",
     "check_integer",
+    "check_module",
     "check_names",
     "check_number",
+    "check_optimizer",
     "check_scope",
     "check_shape",
+    "check_tensors",
 ]
 
 
@@ -107,6 +110,21 @@ def check_generator(generator: object) -> None:
         )
 
 
+def check_module(model: object) -> None:
+    """Raise unless ``model`` is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {_kind(model)}, expected a torch.nn.Module")
+
+
+def check_optimizer(optimizer: object, parameter: str = "optimizer") -> None:
+    """Raise unless ``optimizer`` is one of torch, or a subclass."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"{parameter} is {_kind(optimizer)}, expected a torch.optim.Optimizer: "
+            "torch.optim.SGD(model.parameters(), lr=0.1), for instance"
+        )
+
+
 def check_shape(
     parameter: str, name: str, shape: Iterable[int], expected: Iterable[int], whose: str = "model"
 ) -> None:
@@ -141,6 +159,22 @@ def check_names(
     for name in given:
         if name not in known:
             raise ValueError(f"{parameter} holds {name!r}, which is not {what}")
+
+
+def check_tensors(
+    parameter: str,
+    given: Mapping[str, Tensor],
+    shapes: Mapping[str, Iterable[int]],
+    what: str = "in the model",
+) -> None:
+    """Raise unless a mapping holds a tensor of the right shape under each of some names."""
+    check_names(parameter, given, given, needed=shapes, what=what)
+    for name, shape in shapes.items():
+        if not isinstance(given[name], Tensor):
+            raise TypeError(
+                f"{parameter} holds {_kind(given[name])} for {name!r}, expected a tensor"
+            )
+        check_shape(parameter, name, given[name].shape, shape)
 
 
 def all_finite(values: Tensor) -> bool:

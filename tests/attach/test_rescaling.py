@@ -201,9 +201,18 @@ def test_a_resumed_schedule_goes_on_where_it_was() -> None:
     assert begun + [resumed.step() for _ in range(5)] == expected
 
 
-@pytest.mark.parametrize(("name", "value"), [("every", 0), ("every", 1.5), ("until", -1)])
-def test_a_schedule_needs_whole_positive_epochs(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}={value}, expected a positive integer"):
+@pytest.mark.parametrize(
+    ("name", "value", "error", "said"),
+    [
+        ("every", 0, ValueError, "every=0, expected an int of at least 1"),
+        ("every", 1.5, TypeError, "every=1.5 is a float, expected an int"),
+        ("until", -1, ValueError, "until=-1, expected an int of at least 1"),
+    ],
+)
+def test_a_schedule_needs_whole_positive_epochs(
+    name: str, value: float, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
         pol.RescaleSchedule(regression(), **({"every": 1} | {name: value}))
 
 

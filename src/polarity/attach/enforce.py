@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_optimizer
+from polarity.attach.masks import masked_weights
+from polarity.optimizers.pruned_state import parameters_of
 from polarity.parametrizations.arithmetic import INTEGER_OF
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
-from polarity.targets.search import attached
 from polarity.targets.target import Target
 
 __all__ = ["StepEnforcement", "enforce_in_step"]
@@ -67,10 +69,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         >>> handle.remove()
     """
     optimizers = _checked(optimizer)
-    found = attached(model)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
-    held = set().union(*(_parameters_of(each) for each in optimizers))
+    found = masked_weights(model)
+    held = set().union(*(parameters_of(each) for each in optimizers))
     targets = [target for target in found.values() if _is_trained(target, held)]
     if not targets:
         raise ValueError(
@@ -109,7 +109,7 @@ class StepEnforcement:
         self._hooks: list[Any] = []
         for each in optimizers:
             # Only what this optimizer writes: others may have their backward still to come.
-            held = _parameters_of(each)
+            held = parameters_of(each)
             mine = [weight for weight in self._weights if weight.is_among(held)]
             self._hooks.append(each.register_step_post_hook(partial(_put_zeros_back, mine)))
         self.project()
@@ -216,10 +216,6 @@ def _integer(leaf: Tensor) -> torch.dtype:
     return INTEGER_OF.get(leaf.dtype, leaf.dtype)
 
 
-def _parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
-    return {id(each) for group in optimizer.param_groups for each in group["params"]}
-
-
 def _is_trained(target: Target, held: set[int]) -> bool:
     """Whether an optimizer trains all that a weight is stored as, seen through the mask first."""
     return target.chain[0] is target.masking and all(
@@ -228,12 +224,10 @@ def _is_trained(target: Target, held: set[int]) -> bool:
 
 
 def _checked(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
-    given = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-    if not isinstance(given, Sequence) or not given:
-        raise TypeError(
-            f"optimizer must be an optimizer or a sequence of them, got {type(optimizer).__name__}"
-        )
-    for each in given:
-        if not isinstance(each, torch.optim.Optimizer):
-            raise TypeError(f"optimizer holds a {type(each).__name__}, expected optimizers only")
-    return list(given)
+    """Return the optimizers as a list, after a look at their types."""
+    if not isinstance(optimizer, Sequence) or not optimizer:
+        check_optimizer(optimizer)
+        return [optimizer]  # type: ignore[list-item]
+    for i, each in enumerate(optimizer):
+        check_optimizer(each, f"optimizer[{i}]")
+    return list(optimizer)

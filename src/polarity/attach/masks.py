@@ -5,17 +5,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, prune
 
+from polarity._checks import check_names, check_shape
+from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.registering import own_class, register_light
-from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints
 from polarity.targets.target import Target
-from polarity.targets.torch_prune import torch_mask
 
 __all__ = [
     "attach_masks",
@@ -23,6 +20,7 @@ __all__ = [
     "load_masks",
     "mask_weights",
     "masked_leaves",
+    "masked_weights",
     "masks",
     "set_mask",
     "sparsity",
@@ -85,37 +83,19 @@ def mask_weights(
 
 
 def attach_masks(found: Mapping[str, Target]) -> None:
-    """Register one MaskedWeight per target, shared by all its owners; masked ones are left."""
+    """Register one MaskedWeight per weight, shared by all its owners; keep those there are."""
     for target in found.values():
-        masking, owners = target.masking, target.owners
-        as_it_is = True
+        masking, theirs = target.masking, target.torch_mask
         if masking is None:
             masking = MaskedWeight(torch.empty(0))
-            theirs = target.torch_mask
             # Laid out as the weight, so that one pass can read both.
             like = target.stored[0].detach()
             masking.mask = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
-            for use in owners:
-                if torch_mask(use.module, use.tensor_name) is not None:
-                    prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
-                    as_it_is = False
-        for use in owners:
-            accept_plain_checkpoints(use.module)
-            release_flat_weights(use.module)
-            if not parametrize.is_parametrized(use.module, use.tensor_name):
-                own_class(use.module)
-                _register(use.module, use.tensor_name, masking, as_it_is)
-
-
-def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_is: bool) -> None:
-    """Register a masking; with ``as_it_is`` the weight is stored without being copied."""
-    if not as_it_is:
-        register_light(module, tensor_name, masking)
-        return
-    # Under a mask of all ones the weight itself is what is stored: no need to copy it.
-    chain = register_light(module, tensor_name, nn.Identity())
-    masking.train(module.training)
-    chain[0] = masking
+        if theirs is not None:
+            make_plain(target)
+        attach_form(target, masking)
+        if theirs is not None:
+            masking.clear(target.stored)
 
 
 @torch.no_grad()
@@ -127,6 +107,16 @@ def set_mask(target: Target, mask: Tensor) -> None:
     masking.mask.copy_(mask)
     masking.enforce = True
     masking.clear(target.stored, born)
+
+
+def masked_weights(model: nn.Module) -> dict[str, Target]:
+    """Return the weights that carry a mask, by plain name, and raise if there are none."""
+    found = attached(model)
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no masked weights: prune it or call mask_weights first"
+        )
+    return found
 
 
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
@@ -150,10 +140,7 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
         {'weight': tensor([[True, True],
                 [True, True]])}
     """
-    found = attached(model)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
-    return {name: target.mask for name, target in found.items()}
+    return {name: target.mask for name, target in masked_weights(model).items()}
 
 
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -234,20 +221,16 @@ def sparsity(model: nn.Module) -> float:
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
+    by_name = {f"{name}_mask": target for name, target in by_name.items()} | by_name
+    check_names("masks", masks, by_name, needed=())
     checked: dict[str, Tensor] = {}
     for given, mask in masks.items():
-        target = by_name.get(given) or by_name.get(given.removesuffix("_mask"))
-        if target is None:
-            raise ValueError(f"masks holds {given!r}, which the model lacks")
-        if isinstance(mask, Tensor) and mask.shape != target.shape:
-            raise ValueError(
-                f"mask of {given!r} has shape {tuple(mask.shape)}, "
-                f"expected the weight's {tuple(target.shape)}"
-            )
+        target = by_name[given]
         try:
             bools = as_mask(mask)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{given!r}: {error}") from None
+        check_shape("masks", given, bools.shape, target.shape)
         if not torch.equal(checked.setdefault(target.name, bools), bools):
             raise ValueError(f"masks holds {given!r} and another mask of the same tensor")
     return checked

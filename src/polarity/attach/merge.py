@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from polarity._checks import check_optimizer
+from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
 from polarity.optimizers.factor_state import join_state
@@ -56,6 +58,8 @@ def merge(
         >>> list(model.state_dict())
         ['weight', 'bias']
     """
+    if optimizer is not None:
+        check_optimizer(optimizer)
     found = attached(model)
     if not found and not attached_norms(model):
         raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
@@ -74,11 +78,7 @@ def merge(
             replace_parameter(optimizer, _multiply_out(target, optimizer))
         else:
             target.write(target.weight)
-            for use in target.owners:
-                own_class(use.module)
-                parametrize.remove_parametrizations(
-                    use.module, use.tensor_name, leave_parametrized=False
-                )
+            make_plain(target)
         for use in target.owners:
             forget_plain_checkpoints(use.module)
             refresh_flat_weights(use.module)

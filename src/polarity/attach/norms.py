@@ -5,18 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.utils import parametrize
 
+from polarity._checks import check_tensors
+from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.attach.norm_layers import find_norms, norm_interp
 from polarity.parametrizations.norm_interp import NormInterp
-from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
-from polarity.rewind import RewindPoint
+from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints, forget_plain_checkpoints
-from polarity.targets.target import Target
+from polarity.targets.state_keys import forget_plain_checkpoints
 
 __all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
 
@@ -91,7 +90,11 @@ def interpolate_norms(
     """
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if norm_interp(target.uses[0]) is None}
-    start = {name: _initial_value(name, target, initial) for name, target in fresh.items()}
+    start = {name: target.stored[0].detach() for name, target in fresh.items()}
+    if initial is not None:
+        values = weights_of(initial, "initial")
+        check_tensors("initial", values, {name: now.shape for name, now in start.items()})
+        start = {name: values[name].detach().to(now) for name, now in start.items()}
     attached = norm_interps(model)
     alphas: dict[object, SharedAlpha] = {}
     if attached and not per_layer:
@@ -102,11 +105,7 @@ def interpolate_norms(
         if layer not in alphas:
             alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
-        interp = NormInterp(start[name], alphas[layer])
-        for use in target.owners:
-            accept_plain_checkpoints(use.module)
-            own_class(use.module)
-            register_light(use.module, use.tensor_name, interp)
+        attach_form(target, NormInterp(start[name], alphas[layer]))
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:
@@ -136,12 +135,12 @@ def detach_norms(model: nn.Module) -> tuple[str, ...]:
         The plain names of what was interpolated; empty if nothing was.
     """
     names = tuple(attached_norms(model))
-    owners = [use for target in all_targets(model) for use in target.owners if norm_interp(use)]
-    for use in owners:
-        own_class(use.module)
-        parametrize.remove_parametrizations(use.module, use.tensor_name, leave_parametrized=False)
-    for use in owners:
-        forget_plain_checkpoints(use.module)
+    targets = [target for target in all_targets(model) if norm_interp(target.uses[0]) is not None]
+    for target in targets:
+        make_plain(target)
+    for target in targets:
+        for use in target.owners:
+            forget_plain_checkpoints(use.module)
     for module in _hooks(model):
         _unhook(module)
     return names
@@ -198,25 +197,3 @@ def _unhook(module: nn.Module) -> list[SharedAlpha]:
     for key in ours:
         del hooks[key]
     return [alpha for hook in ours.values() for alpha in hook.alphas]
-
-
-def _initial_value(
-    name: str, target: Target, initial: RewindPoint | Mapping[str, Tensor] | None
-) -> Tensor:
-    """Return the value to interpolate with, on the parameter's device and in its dtype."""
-    now = target.stored[0].detach()
-    if initial is None:
-        return now
-    values = initial.weights if isinstance(initial, RewindPoint) else initial
-    if not isinstance(values, Mapping):
-        raise TypeError(
-            f"initial must be a RewindPoint or {{name: tensor}}, got {type(initial).__name__}"
-        )
-    if name not in values:
-        raise ValueError(f"initial lacks {name!r}, which the model has")
-    if values[name].shape != now.shape:
-        raise ValueError(
-            f"initial holds {name!r} in shape {tuple(values[name].shape)}, "
-            f"expected the model's {tuple(now.shape)}"
-        )
-    return values[name].detach().to(now)

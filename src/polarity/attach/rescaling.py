@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_choice, check_integer, check_optimizer
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import check_replaceable
@@ -120,9 +121,9 @@ class RescaleSchedule:
         optimizer: torch.optim.Optimizer | None = None,
         momentum: Momentum = "keep",
     ) -> None:
-        _check_epochs("every", every)
+        check_integer("every", every, at_least=1)
         if until is not None:
-            _check_epochs("until", until)
+            check_integer("until", until, at_least=1)
         _check_momentum(momentum, optimizer, _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
         self.every, self.until, self.epoch = every, until, 0
@@ -223,20 +224,15 @@ def _factors(model: nn.Module) -> dict[str, Target]:
     return found
 
 
-def _check_epochs(parameter: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{parameter}={value!r}, expected a positive integer")
-
-
 def _check_momentum(
     momentum: str, optimizer: torch.optim.Optimizer | None, found: Mapping[str, Target]
 ) -> None:
-    if momentum not in ("keep", "zero", "transform"):
-        raise ValueError(f"momentum={momentum!r}, expected 'keep', 'zero' or 'transform'")
-    if momentum != "keep" and optimizer is None:
-        raise ValueError(f"momentum={momentum!r} needs optimizer=")
+    check_choice("momentum", momentum, ("keep", "zero", "transform"))
     if optimizer is None:
+        if momentum != "keep":
+            raise ValueError(f"momentum={momentum!r} needs optimizer=")
         return
+    check_optimizer(optimizer)
     check_replaceable(optimizer, {name: target.stored for name, target in found.items()})
     if momentum == "transform":
         for name, target in found.items():

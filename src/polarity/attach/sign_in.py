@@ -7,20 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import parametrize, prune
 
+from polarity._checks import check_entries, check_names, check_optimizer
+from polarity.attach.forms import attach_form, make_plain
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
-from polarity.selection.top_k import all_finite
-from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints
 from polarity.targets.target import Target, parametrizations_of
-from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["sign_in"]
 
@@ -113,28 +109,17 @@ def _convert(
 ) -> Replacement:
     """Give one weight its factors, shared by all its owners."""
     old = target.stored[0]
-    masking, uses = target.masking, target.owners
+    masking = target.masking
     form = SignInMW(
         target.mask.to(old.dtype), float(beta), enforce=masking is None or masking.enforce
     )
     if masking is not None and masking.in_step is not None:
         masking.in_step.remove()
-    form.train(target.module.training)
-    chains: list[Any] = []
-    for use in uses:
-        module, tensor_name = use.module, use.tensor_name
-        accept_plain_checkpoints(module)
-        release_flat_weights(module)
-        own_class(module)
-        if parametrize.is_parametrized(module, tensor_name):
-            parametrize.remove_parametrizations(module, tensor_name, leave_parametrized=False)
-        elif torch_mask(module, tensor_name) is not None:
-            prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
-        own_class(module)
-        chains.append(register_light(module, tensor_name, form))
-        if len(chains) > 1:
-            chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1
+    make_plain(target)
+    chains: list[Any] = attach_form(target, form, convert=True)
     m, v = chains[0].original0, chains[0].original1
+    for each in chains[1:]:
+        each.original0, each.original1 = m, v
     if old.grad is not None:
         m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
     state = {} if optimizer is None else optimizer.state.get(old, {})
@@ -149,22 +134,17 @@ def _convert(
 
 
 def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tensor]:
+    """Return the checked inner scaling of each weight."""
     if not isinstance(beta, Mapping):
         return dict.fromkeys(found, checked_beta(beta))
-    for name in (*found, *beta):
-        if (name in beta) != (name in found):
-            fault = "lacks" if name in found else "holds"
-            kind = "selected" if name in found else "not selected"
-            raise ValueError(f"beta {fault} {name!r}, which is {kind}")
+    check_names("beta", beta, found, what="selected")
     return {name: checked_beta(value) for name, value in beta.items()}
 
 
 def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
     """Find everything that can be wrong before anything is changed."""
     for name, target in found.items():
-        if not all_finite(target.weight):
-            bad = int((~target.weight.isfinite()).count_nonzero())
-            raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
+        check_entries(f"weight {name!r}", target.weight)
         for use in target.owners:
             for each in parametrizations_of(use.module, use.tensor_name):
                 if not isinstance(each, MaskedWeight):
@@ -174,6 +154,7 @@ def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
                     )
     if optimizer is None:
         return
+    check_optimizer(optimizer)
     plain = {n: t.stored for n, t in found.items() if not isinstance(t.masking, SignInMW)}
     if not plain:
         return

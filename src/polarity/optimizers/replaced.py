@@ -1,4 +1,4 @@
-"""Parameters that gave way to others: optimizers follow, or are told at their next step."""
+"""Replace parameters in a model and its optimizer; stale optimizers raise at their next step."""
 
 import weakref
 from collections.abc import Mapping
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from polarity.optimizers.pruned_state import check_holds
 
 __all__ = ["Replacement", "check_replaceable", "replace_parameter"]
 
@@ -36,31 +38,24 @@ class Replacement:
 def check_replaceable(
     optimizer: torch.optim.Optimizer, leaves: Mapping[str, tuple[Tensor, ...]]
 ) -> None:
-    """Raise ValueError unless the optimizer holds something of ``leaves``, whole and in one group.
+    """Raise unless the optimizer holds something of ``leaves``, and each weight in one group.
 
     Args:
         optimizer: the optimizer that is to follow.
         leaves: the parameters of each weight, by plain name.
     """
+    check_holds(optimizer, leaves)
     group_of = {
         id(each): number
         for number, group in enumerate(optimizer.param_groups)
         for each in group["params"]
     }
-    held = 0
-    for name, parts in leaves.items():
-        groups = {group_of.get(id(part)) for part in parts}
-        if len(groups) > 1:
+    for name, stored in leaves.items():
+        if len({group_of.get(id(leaf)) for leaf in stored}) > 1:
             raise ValueError(
-                f"optimizer={type(optimizer).__name__} holds the {len(parts)} parameters of "
+                f"optimizer={type(optimizer).__name__} holds the {len(stored)} parameters of "
                 f"{name!r} in different groups, expected one"
             )
-        held += groups != {None}
-    if not held:
-        raise ValueError(
-            f"optimizer={type(optimizer).__name__} holds none of the {len(leaves)} weights to "
-            f"convert (the first is {next(iter(leaves))!r}): was it built for another model?"
-        )
 
 
 def replace_parameter(optimizer: torch.optim.Optimizer | None, change: Replacement) -> None:
