@@ -27,6 +27,7 @@ __all__ = [
     "check_scope",
     "check_shape",
     "check_tensors",
+    "check_type",
 ]
 
 
@@ -110,19 +111,24 @@ def check_generator(generator: object) -> None:
         )
 
 
+def check_type(
+    parameter: str, value: object, types: type | tuple[type, ...], expected: str
+) -> None:
+    """Raise unless ``value`` is an instance of one of some types, ``expected`` in words."""
+    if not isinstance(value, types):
+        raise TypeError(f"{parameter} is {_kind(value)}, expected {expected}")
+
+
 def check_module(model: object) -> None:
-    """Raise unless ``model`` is a module."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is {_kind(model)}, expected a torch.nn.Module")
+    """Raise unless ``model`` is a torch.nn.Module."""
+    check_type("model", model, nn.Module, "a torch.nn.Module")
 
 
 def check_optimizer(optimizer: object, parameter: str = "optimizer") -> None:
-    """Raise unless ``optimizer`` is one of torch, or a subclass."""
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"{parameter} is {_kind(optimizer)}, expected a torch.optim.Optimizer: "
-            "torch.optim.SGD(model.parameters(), lr=0.1), for instance"
-        )
+    """Raise unless ``optimizer`` is a torch.optim.Optimizer."""
+    example = "torch.optim.SGD(model.parameters(), lr=0.1), for instance"
+    expected = f"a torch.optim.Optimizer: {example}"
+    check_type(parameter, optimizer, torch.optim.Optimizer, expected)
 
 
 def check_shape(
@@ -170,10 +176,7 @@ def check_tensors(
     """Raise unless a mapping holds a tensor of the right shape under each of some names."""
     check_names(parameter, given, given, needed=shapes, what=what)
     for name, shape in shapes.items():
-        if not isinstance(given[name], Tensor):
-            raise TypeError(
-                f"{parameter} holds {_kind(given[name])} for {name!r}, expected a tensor"
-            )
+        check_type(f"{parameter}[{name!r}]", given[name], Tensor, "a tensor")
         check_shape(parameter, name, given[name].shape, shape)
 
 

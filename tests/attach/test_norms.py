@@ -177,7 +177,7 @@ def pruned_by_torch() -> nn.Module:
             NETS["batch"],
             {"initial": {**NETS["batch"]().state_dict(), "8.bias": [0.0]}},
             TypeError,
-            r"initial holds a list for '8\.bias', expected a tensor",
+            r"initial\['8\.bias'\] is a list, expected a tensor",
         ),
         (pruned_by_torch, {}, ValueError, r"1\.weight carries a mask of torch"),
         (

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polarity._bits.random import Words, coins, seed_from, words_at, words_in
+from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_finite, check_fraction
 from polarity.selection.top_k import top_of_field
 
@@ -203,13 +203,14 @@ def _draw_words(
     signs: Tensor, masks: Mapping[str, Tensor] | None, generator: torch.Generator | None
 ) -> Words:
     """Draw a seed, and return its word for each survivor."""
-    seed = seed_from(generator)
-    if masks is None:
-        return words_in(seed, "", 0, signs.numel())
-    words = words_at(seed, masks)
-    if words.size != signs.numel():
-        raise ValueError(
-            f"masks have {words.size} survivors, expected as many as there are signs, "
-            f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
-        )
-    return words
+    with undrawn_on_error(generator):
+        seed = seed_from(generator)
+        if masks is None:
+            return words_in(seed, "", 0, signs.numel())
+        words = words_at(seed, masks)
+        if words.size != signs.numel():
+            raise ValueError(
+                f"masks have {words.size} survivors, expected the number of signs, "
+                f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
+            )
+        return words

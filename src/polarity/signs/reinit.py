@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.arrays import gather
-from polarity._bits.random import seed_from
-from polarity._checks import check_fraction, check_scope
+from polarity._bits.random import seed_from, undrawn_on_error
+from polarity._checks import (
+    check_choice,
+    check_entries,
+    check_fraction,
+    check_scope,
+    check_tensors,
+)
+from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
-from polarity.signs.layer import (
-    Reference,
-    Survivors,
-    check_finite,
-    perturb_signs,
-    read_survivors,
-)
+from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
-from polarity.targets.search import attached
 from polarity.targets.target import Target
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
@@ -130,31 +130,26 @@ def reinit_signs(
     Source: *Fragility of Polarity*, section 2; *Beyond the Zero-Crossing*, section 2; the constant
     magnitude from Zhou et al. (2019), section 3.
     """
-    targets = attached(model)
-    if not targets:
-        raise ValueError(f"{type(model).__name__} has no masked weights; prune it first")
+    targets = masked_weights(model)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
     if strategy == "standard" and trained is None:
         raise ValueError(
-            "strategy 'standard' gives pruned entries their trained value back, which the model "
-            f"no longer has: {_CAPTURE}"
+            "trained=None, but strategy 'standard' gives pruned entries their trained value back, "
+            f"which the model no longer has: {_CAPTURE}"
         )
-    first = _checked_tensors("init", weights_of(init), targets)
-    captured = None
-    if trained is not None:
-        captured = _checked_tensors("trained", weights_of(trained, "trained"), targets)
+    first = weights_of(init)
+    captured = None if trained is None else weights_of(trained, "trained")
+    shapes = {name: target.shape for name, target in targets.items()}
+    check_tensors("init", first, shapes, what="masked")
+    if captured is not None:
+        check_tensors("trained", captured, shapes, what="masked")
     with torch.no_grad():
         read = _of_model(targets, first, captured)
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
-        rows = [
-            _write(
-                targets[each.name],
-                each,
-                strategy,
-                None if captured is None else captured[each.name],
-            )
-            for each in signed
-        ]
+        rows = []
+        for each in signed:
+            pruned = captured[each.name] if captured and strategy == "standard" else None
+            rows.append(_write(targets[each.name], each, pruned))
     return SignReport(tuple(rows), strategy)
 
 
@@ -198,17 +193,19 @@ def signed_constants(
     """
     masks = {name: as_mask(mask) for name, mask in masks.items()}
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
-    trained = _checked_tensors("trained", trained, masks)
-    init = _checked_tensors("init", init, masks)
+    shapes = {name: mask.shape for name, mask in masks.items()}
+    check_tensors("trained", trained, shapes, what="masked")
+    check_tensors("init", init, shapes, what="masked")
     with torch.no_grad():
-        for name, weight in trained.items():
-            check_finite("trained", name, weight)
+        for name in masks:
+            check_entries(f"trained weight {name!r}", trained[name])
         read = ((n, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items())
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
-        new, rows = {}, []
-        for each in signed:
-            new[each.name], row = _new_weight(each, trained[each.name], strategy)
-            rows.append(row)
+        new = {name: torch.empty_like(trained[name]) for name in masks}
+        rows = [
+            each.write(new[each.name], trained[each.name] if strategy == "standard" else None)
+            for each in signed
+        ]
     return new, SignReport(tuple(rows), strategy)
 
 
@@ -219,10 +216,11 @@ def _of_model(
 ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """Yield the name, trained weight, initial weight and mask of a model's weights, checked."""
     for name, target in targets.items():
-        now, mask = _present(target), target.mask
-        trained = now
+        # What is stored behind the mask is never read, so no product with the mask is needed.
+        now = target.stored[0].detach() if target.is_stored else target.weight
+        trained, mask = now, target.mask
         if captured is not None:
-            check_finite("trained", name, captured[name])
+            check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
             _check_untrained(name, mask, now, trained, init[name])
         yield name, trained, init[name], mask
@@ -237,61 +235,33 @@ def _signed(
     mix: float,
     generator: torch.Generator | None,
 ) -> list[Survivors]:
-    """Find all new signs, so that what is left to do cannot fail."""
+    """Return all survivors with their new signs; what is left to do cannot fail."""
     reference = _REFERENCES[strategy]
-    seed = seed_from(generator) if reference == "mixed" else 0
-    signed = [read_survivors(*each, reference, phi=phi, mix=mix, seed=seed) for each in weights]
-    perturb_signs(signed, perturbations, scope, generator)
-    for each in signed:
-        if each.sigma == 0.0 and each.mask.numel():
-            warnings.warn(
-                f"init of {each.name!r} is constant, so its sigma is 0 and its survivors start at "
-                "zero",
-                stacklevel=3,
-            )
+    with undrawn_on_error(generator):
+        seed = seed_from(generator) if reference == "mixed" else 0
+        signed = [read_survivors(*each, reference, phi=phi, mix=mix, seed=seed) for each in weights]
+        perturb_signs(signed, perturbations, scope, generator)
+        for each in signed:
+            if each.sigma == 0.0 and each.mask.numel():
+                warnings.warn(
+                    f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
+                    "start at zero",
+                    stacklevel=3,
+                )
     return signed
 
 
-def _write(
-    target: Target, survivors: Survivors, strategy: Strategy, captured: Tensor | None
-) -> LayerSigns:
-    """Write new signs to a weight of a model; where it is one stored tensor, in place."""
-    masking, leaf = target.masking, target.stored[0].detach()
-    assert masking is not None
-    masking.enforce = strategy != "standard"
-    if strategy != "standard" and _is_stored(target):
-        survivors.write(leaf, keep_pruned=False)
-        return survivors.report()
-    like = torch.empty(target.shape, dtype=leaf.dtype, device=leaf.device)
-    if captured is not None:
-        like.copy_(captured)
-    new, row = _new_weight(survivors, like, strategy)
+def _write(target: Target, survivors: Survivors, pruned: Tensor | None) -> LayerSigns:
+    """Write new signs to a weight of a model; with ``pruned`` its mask is remembered only."""
+    assert target.masking is not None
+    target.masking.enforce = pruned is None
+    leaf = target.stored[0].detach()
+    if target.is_stored:
+        return survivors.write(leaf, pruned)
+    new = leaf.new_empty(target.shape)
+    row = survivors.write(new, pruned)
     target.write(new)
     return row
-
-
-def _new_weight(
-    survivors: Survivors, trained: Tensor, strategy: Strategy
-) -> tuple[Tensor, LayerSigns]:
-    """Return a new weight like a trained one, and what its signs are."""
-    if strategy != "standard":
-        new = torch.empty_like(trained)
-        survivors.write(new, keep_pruned=False)
-        return new, survivors.report()
-    new = trained.detach().clone()
-    survivors.write(new, keep_pruned=True)
-    revived = int(((new.reshape(-1) != 0) & ~survivors.mask).count_nonzero())
-    return new, survivors.report(revived)
-
-
-def _present(target: Target) -> Tensor:
-    """Return the weight as it is; where it is one stored tensor, that tensor behind its mask."""
-    return target.stored[0].detach() if _is_stored(target) else target.weight
-
-
-def _is_stored(target: Target) -> bool:
-    """Whether the weight is one stored tensor, row-major, seen through a mask at most."""
-    return target.is_stored and target.stored[0].is_contiguous()
 
 
 def _check_untrained(name: str, mask: Tensor, now: Tensor, trained: Tensor, init: Tensor) -> None:
@@ -313,40 +283,19 @@ def _check_untrained(name: str, mask: Tensor, now: Tensor, trained: Tensor, init
 def _checked(
     strategy: str, perturb: Perturb, scope: str, mix: float
 ) -> tuple[Strategy, Phi, list[Perturbation]]:
-    """Return the papers' name of the strategy, the centre of polarity, and what acts afterwards."""
-    plain = _PAPER_NAMES.get(strategy, strategy)
-    if plain not in _REFERENCES:
-        known = ", ".join(repr(name) for name in (*_REFERENCES, *_PAPER_NAMES))
-        raise ValueError(f"strategy={strategy!r} is unknown, expected one of {known}")
+    """Return the papers' name of the strategy, the centre of polarity, and the perturbations."""
+    check_choice("strategy", strategy, (*_REFERENCES, *_PAPER_NAMES))
     check_scope(scope)
     check_fraction("mix", mix)
-    given = [] if perturb is None else list(perturb) if isinstance(perturb, Sequence) else [perturb]
+    given = list(perturb) if isinstance(perturb, Sequence) else [perturb]
     centers = [each for each in given if isinstance(each, Phi)]
     if len(centers) > 1:
         raise ValueError(f"perturb holds {len(centers)} Phi ({centers}), expected at most one")
-    others = [each for each in given if not isinstance(each, Phi)]
+    others = [each for each in given if each is not None and not isinstance(each, Phi)]
     for each in others:
         if isinstance(each, type) or not callable(each):
-            raise TypeError(f"perturb takes Epsilon, Delta, Phi or a Perturbation, got {each!r}")
-    return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]
-
-
-def _checked_tensors(
-    role: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor] | Mapping[str, Target]
-) -> dict[str, Tensor]:
-    """Return the tensors of the named weights, after a look at their types and shapes."""
-    checked = {}
-    for name, weight in like.items():
-        if name not in tensors:
-            raise ValueError(f"{role} has no {name!r}, which is masked")
-        checked[name] = tensor = tensors[name]
-        if not isinstance(tensor, Tensor):
             raise TypeError(
-                f"{role} holds a {type(tensor).__name__} for {name!r}, expected a tensor"
+                f"perturb holds {each!r}, expected an Epsilon, Delta or Phi, or a function"
             )
-        if tensor.shape != weight.shape:
-            raise ValueError(
-                f"{role} holds {name!r} in shape {tuple(tensor.shape)}, "
-                f"expected its mask's {tuple(weight.shape)}"
-            )
-    return checked
+    plain = _PAPER_NAMES.get(strategy, strategy)
+    return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]
