@@ -8,6 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_module
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
@@ -37,6 +38,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> pol.density(copy) == pol.density(model)
         True
     """
+    check_module(model)
     safetensors = _safetensors()
     first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
     tensors, aliases = {}, {}
@@ -76,6 +78,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         >>> model.parametrizations.weight[0]
         MaskedWeight((2, 2), density=1)
     """
+    check_module(model)
     safetensors = _safetensors()
     with safetensors.safe_open(str(path), framework="pt") as file:
         aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_optimizer
+from polarity._checks import check_module, check_optimizer
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -123,6 +123,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
+    check_module(model)
     converted = model.state_dict()
     state: OrderedDict[str, Any] = OrderedDict(converted)
     weights: dict[str, Tensor] = {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
-from polarity._checks import check_fraction
+from polarity._checks import check_fraction, check_module
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 
@@ -201,6 +201,7 @@ def _check_stream(name: str, stream: Tensor) -> None:
 
 def norm_interps(model: nn.Module) -> list[NormInterp]:
     """Return every NormInterp of a model, in its order."""
+    check_module(model)
     return [module for module in model.modules() if isinstance(module, NormInterp)]
 
 

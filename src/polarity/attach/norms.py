@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from polarity._checks import check_tensors
+from polarity._checks import check_generator, check_tensors
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.attach.norm_layers import find_norms, norm_interp
@@ -88,6 +88,7 @@ def interpolate_norms(
 
     Source: *Find a Winning Sign*, section 3.3, equation 2 and Algorithm 1.
     """
+    check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if norm_interp(target.uses[0]) is None}
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
