@@ -258,7 +258,7 @@ def test_beta_that_names_other_weights_is_refused() -> None:
 def test_a_second_parametrization_is_refused_by_name() -> None:
     model = pol.mask_weights(mlp())
     parametrize.register_parametrization(model[0], "weight", nn.Identity())
-    with pytest.raises(ValueError, match=r"0\.weight is also parametrized by Identity"):
+    with pytest.raises(ValueError, match=r"0\.weight is also parametrized by Identity, exp"):
         pol.sign_in(model)
     model = mlp()
     weight_norm(model[0])

@@ -217,13 +217,13 @@ def test_a_ticket_made_by_hand_is_checked() -> None:
     layer = pol.SignedMask(signs, {"weight": mask}).apply(nn.Linear(2, 1, bias=True))
     assert torch.equal(layer.weight.sign(), torch.tensor([[1.0, -1.0]]))
     for masks, error, words in (
-        ({"weight": ~mask}, ValueError, "'weight': 2 entries outside the mask"),
+        ({"weight": ~mask}, ValueError, "'weight': signs holds 2 signs outside the mask"),
         ({"weight": mask.int()}, TypeError, r"'weight': .*torch\.int32"),
         ({"bias": mask}, ValueError, "signs is missing 'bias', which is masked"),
     ):
         with pytest.raises(error, match=words):
             pol.SignedMask(signs, masks)
-    with pytest.raises(ValueError, match="'weight': signs range from 1 to 3"):
+    with pytest.raises(ValueError, match="'weight': signs holds values from 1 to 3"):
         pol.SignedMask({"weight": signs["weight"] + 2}, {})
 
 

@@ -1,4 +1,4 @@
-"""Masks of a model: attach them, read them, write them, and what they leave."""
+"""Masks of a model: attach, read and write them, and count their survivors."""
 
 from collections.abc import Iterable, Mapping
 from typing import cast
@@ -38,20 +38,20 @@ def mask_weights(
     """Put a :class:`MaskedWeight` on every prunable weight of a model, in place.
 
     The masks start as all ones, so nothing changes until something is pruned. The parameters stay
-    the objects they are: an optimizer built earlier keeps training them. A weight that is masked
-    already is left as it is, so calling this twice does no harm. A weight pruned by
-    ``torch.nn.utils.prune`` is taken over with its mask.
+    the same objects: an optimizer built earlier keeps training them. Weights that carry a mask
+    keep it, so a second call changes nothing. A weight pruned by ``torch.nn.utils.prune`` is taken
+    over with its mask.
 
     Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
 
     Args:
         model: any module.
-        targets: which weights, see :func:`find_targets`; by default all it finds, or those that
-            ``masks`` names.
+        targets: which weights, see :func:`find_targets`; by default all that it finds, or those
+            that ``masks`` names.
         exclude: which weights to leave out, in the same forms.
-        masks: masks to start from, ``{name: mask}`` under plain names (a ``torch.nn.utils.prune``
-            buffer's name, ``layer.weight_mask``, is understood too); bool, or zeros and ones of any
-            dtype, in the shape of their weight.
+        masks: masks to start from, ``{name: mask}`` under plain names or under those of
+            ``torch.nn.utils.prune``'s buffers (``layer.weight_mask``); bool, or zeros and ones of
+            any dtype, in the shape of their weight.
         verbose: print the table of what was masked and what was skipped, and why.
 
     Returns:
@@ -59,7 +59,9 @@ def mask_weights(
 
     Raises:
         ValueError: if there is nothing to prune (see :func:`find_targets`), or a mask has an
-            unknown name, another shape, or values besides zeros and ones; the model is unchanged.
+            unknown name, another shape, or values other than zeros and ones. The model is left as
+            it was.
+        TypeError: if ``model`` is not a module, or a mask is not a tensor.
 
     Example:
         >>> from torch import nn
@@ -83,12 +85,12 @@ def mask_weights(
 
 
 def attach_masks(found: Mapping[str, Target]) -> None:
-    """Register one MaskedWeight per weight, shared by all its owners; keep those there are."""
+    """Register one MaskedWeight per weight, shared by all its owners; keep existing ones."""
     for target in found.values():
         masking, theirs = target.masking, target.torch_mask
         if masking is None:
             masking = MaskedWeight(torch.empty(0))
-            # Laid out as the weight, so that one pass can read both.
+            # In the weight's memory layout, so that one pass can read both.
             like = target.stored[0].detach()
             masking.mask = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
         if theirs is not None:
@@ -100,7 +102,7 @@ def attach_masks(found: Mapping[str, Target]) -> None:
 
 @torch.no_grad()
 def set_mask(target: Target, mask: Tensor) -> None:
-    """Install a bool mask and zero what is stored outside it; revived entries start at zero."""
+    """Install a bool mask and zero the stored values outside it; revived entries start at zero."""
     masking = cast(MaskedWeight, target.masking)
     mask = mask.to(masking.mask.device)
     born = mask & (masking.mask == 0) if masking.enforce else None
@@ -125,12 +127,13 @@ def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True where it lives.
+    """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True for survivors.
 
     A mask that is remembered but not enforced (strategy ``standard``) is returned like any other.
 
     Raises:
         ValueError: if the model carries no mask.
+        TypeError: if ``model`` is not a module.
 
     Example:
         >>> from torch import nn
@@ -144,10 +147,10 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """Install masks, in place, zeroing what is stored outside them.
+    """Install masks in place, and zero the stored values outside them.
 
-    Weights that ``masks`` does not name keep theirs. Named weights that are still plain are masked
-    first. An entry that comes to life again starts at zero.
+    Weights that ``masks`` does not name keep theirs. Named weights that are plain are masked first.
+    An entry that is pruned now and becomes live starts at zero.
 
     Args:
         model: any module.
@@ -158,7 +161,8 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     Raises:
         ValueError: if ``masks`` is empty, or one has an unknown name, another shape, or values
-            besides zeros and ones; the model is left as it was.
+            other than zeros and ones; the model is left as it was.
+        TypeError: if ``model`` is not a module, or a mask is not a tensor.
 
     Example:
         >>> import torch
@@ -174,11 +178,11 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def density(model: nn.Module) -> float:
-    """Return the fraction of entries that live, over all masked weights together.
+    """Return the fraction of entries that survive, over all masked weights together.
 
-    By the masks, enforced or only remembered. A model without masks is measured by the non-zero
-    entries of its prunable weights, so that the number stays the same through ``merge`` (up to
-    survivors that are exactly zero).
+    Survivors are counted by the masks, enforced or only remembered. In a model without masks they
+    are the non-zero entries of its prunable weights, so that ``merge`` does not change the number
+    (except by survivors that are exactly zero).
 
     Raises:
         ValueError: if the model has no prunable weights.

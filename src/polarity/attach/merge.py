@@ -1,4 +1,4 @@
-"""Plain parameters again: what was attached to a model comes off, and what it computes stays."""
+"""Make the weights of a model plain parameters again, without changing what it computes."""
 
 from collections import OrderedDict
 from typing import Any
@@ -30,18 +30,17 @@ def merge(
     """Make everything that polarity attached a plain parameter again, in place.
 
     Masked weights keep their zeros, Sign-In weights become the product of their factors, norm
-    layers under :class:`NormInterp` keep their trained values. The model computes exactly what it
-    computed before in evaluation mode, and its ``state_dict`` has the keys (and the order) it had
-    before anything was attached. Masked and norm parameters are still the same objects; the factors
-    of a Sign-In weight give way to a new parameter. Do this before exporting, deploying or handing
-    the model on.
+    layers under :class:`NormInterp` keep their trained values. The outputs in evaluation mode are
+    exactly the same, and the ``state_dict`` has the keys, in the order, that it had before anything
+    was attached. Masked and norm parameters stay the same objects; a new parameter replaces the
+    factors of a Sign-In weight. Call this before exporting, deploying or publishing the model.
 
     Args:
         model: a model to which something is attached.
-        optimizer: if given, what it remembers of pruned entries is zeroed, so that old momentum
-            does not wake them now that no mask holds them, and a Sign-In weight takes the place of
-            its factors, with the state that :func:`sign_in` would split into theirs. An optimizer
-            of Sign-In factors that is not told raises RuntimeError at its next step.
+        optimizer: if given, its state at pruned entries is zeroed, so that old momentum does not
+            move them once no mask is enforced, and a Sign-In weight takes the place of its factors,
+            with the state that :func:`sign_in` would split into theirs. An optimizer of Sign-In
+            factors that is not passed raises RuntimeError at its next step.
         verbose: print the table of what was merged.
 
     Returns:
@@ -50,6 +49,7 @@ def merge(
     Raises:
         ValueError: if nothing is attached to the model; if it has Sign-In weights and ``optimizer``
             holds none of their factors.
+        TypeError: if ``model`` or ``optimizer`` is of another type.
 
     Example:
         >>> from torch import nn
@@ -91,7 +91,7 @@ def merge(
 
 
 def _multiply_out(target: Target, optimizer: torch.optim.Optimizer | None) -> Replacement:
-    """Put one new parameter, the product, in the place of its factors in every owner."""
+    """Replace the factors of a weight by one new parameter, their product, in every owner."""
     m, v = target.stored
     weight = nn.Parameter(target.weight.clone(), requires_grad=m.requires_grad)
     if m.grad is not None and v.grad is not None:
@@ -138,7 +138,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         for key in [key for key in state if key.startswith(inside)]:
             del state[key]
         state[name] = weight
-    # The versions by which modules read checkpoints of their older selves.
+    # Modules use the versions to read checkpoints of their earlier versions.
     versions = {
         k: v
         for k, v in converted._metadata.items()  # type: ignore[attr-defined]

@@ -34,35 +34,37 @@ def interpolate_norms(
 
     In training mode the layers compute with :math:`\alpha\psi + (1-\alpha)\psi_\mathrm{init}`. One
     :math:`\alpha \sim U(0, 1)` is drawn for all of them whenever the model is called in training
-    mode: by the call, ``model(x)``, and not where a single layer is called, nor when activation
-    checkpointing computes a layer again. In evaluation mode they compute with :math:`\psi`.
+    mode. Only the call ``model(x)`` draws: calling a single layer does not, nor does activation
+    checkpointing when it recomputes a layer. In evaluation mode they compute with :math:`\psi`.
 
-    The parameters stay the objects they are: an optimizer built earlier keeps training them. A
-    parameter that is interpolated already is left as it is. :func:`merge` makes them plain again,
-    with what was trained; a dense checkpoint loads, and sets what is trained.
+    The parameters stay the same objects: an optimizer built earlier keeps training them. Parameters
+    that are interpolated already are left as they are. :func:`merge` makes them plain again, with
+    their trained values; loading a dense checkpoint sets the trained values.
 
-    - Gradient accumulation: every micro-batch is a forward and draws. Keep one value for them with
-      ``with set_norm_alpha(model, "hold"):``. Where activation checkpointing is used and several
-      forwards precede one backward, that is needed: what is computed again sees the last value.
-      (Likewise where parts of the model are compiled and not the whole; there PyTorch raises.)
-    - Many processes: the stream starts with rank 0's seeds on every rank, so all have the same
-      values as long as they make as many training forwards. Call this on every rank after
-      ``torch.distributed`` is initialised and before wrapping in ``DistributedDataParallel``. With
-      a ``generator``, of the same seed on every rank, it does not communicate.
-    - Attach before ``torch.compile``. A new value is a change within a tensor: no recompilation.
-    - The stream's state is in the ``state_dict``: a resumed run draws on where the saved one was.
+    - Gradient accumulation: every micro-batch is a forward pass and draws. Keep one value for all
+      of them with ``with set_norm_alpha(model, "hold"):``. This is required if activation
+      checkpointing is used and several forward passes precede one backward pass, because
+      recomputation sees the last value. (It is required as well if only parts of the model are
+      compiled; PyTorch raises otherwise.)
+    - Distributed training: the stream starts from rank 0's seeds on every rank, so all ranks have
+      the same values while they make the same number of training forward passes. Call this on every
+      rank after ``torch.distributed`` is initialised and before wrapping in
+      ``DistributedDataParallel``. With a ``generator`` it does not communicate: give all ranks
+      the same seed.
+    - Attach before ``torch.compile``. A new value changes a tensor in place: no recompilation.
+    - The stream's state is in the ``state_dict``: a resumed run continues the saved stream.
 
     Args:
         model: any module with BatchNorm1d/2d/3d, SyncBatchNorm, InstanceNorm, LayerNorm, GroupNorm
             or RMSNorm layers, or subclasses of these, that have parameters.
         initial: :math:`\psi_\mathrm{init}` by plain name; by default the values of this moment.
         per_layer: draw a value for each layer; its weight and bias still share it.
-        targets: which parameters, in the forms of :func:`find_targets`, looked for in
-            normalisation layers only; but a module type that fits none of them is taken at its
-            word, so ``targets=MyRMSNorm`` serves a class that is not PyTorch's.
+        targets: which parameters, in the forms of :func:`find_targets`, among those of
+            normalisation layers. A module type that matches none of these selects its own
+            parameters, so that ``targets=MyRMSNorm`` works for a class that is not PyTorch's.
         exclude: which to leave out, in the same forms.
-        generator: where the stream of values starts; without it the global random state decides,
-            that of rank 0 where ``torch.distributed`` is initialised.
+        generator: source of the seeds of the stream; by default the global one of the CPU, on
+            rank 0 if ``torch.distributed`` is initialised.
         verbose: print the table of what is interpolated, and what was skipped and why.
 
     Returns:
@@ -70,9 +72,9 @@ def interpolate_norms(
 
     Raises:
         ValueError: if there is nothing to interpolate; if a parameter carries a mask or another
-            parametrization; or if ``initial`` lacks one or has another shape. The model is
-            unchanged.
-        TypeError: if ``initial`` or a selector is of another type, or a parameter is sharded.
+            parametrization; or if ``initial`` is missing one or holds it in another shape. The
+            model is unchanged.
+        TypeError: if an argument is of another type, or a parameter is sharded.
 
     Example:
         >>> import torch
@@ -115,10 +117,7 @@ def interpolate_norms(
 
 
 def attached_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Return what was trained of every interpolated parameter, detached, by plain name.
-
-    A tied one under each of its names; it is the parameter itself, not a copy.
-    """
+    """Return the trained value of every interpolated parameter by each of its names, not copied."""
     return {
         use.name: target.stored[0].detach()
         for target in all_targets(model)
@@ -128,13 +127,7 @@ def attached_norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 def detach_norms(model: nn.Module) -> tuple[str, ...]:
-    """Make every interpolated parameter plain again, with what was trained, in place.
-
-    The parameters stay the objects they are; the ``state_dict`` has the keys and order it had.
-
-    Returns:
-        The plain names of what was interpolated; empty if nothing was.
-    """
+    """Make every interpolated parameter plain again, in place, and return their plain names."""
     names = tuple(attached_norms(model))
     targets = [target for target in all_targets(model) if norm_interp(target.uses[0]) is not None]
     for target in targets:
@@ -158,9 +151,9 @@ def _common_seeds(generator: torch.Generator | None) -> Tensor:
 
 
 class _DrawWhenCalled:
-    """A forward pre-hook of a model: new values before a training forward.
+    """A forward pre-hook that draws new values before a training forward pass.
 
-    An object and not a function, so that a deepcopy of the model has one that knows the copy's.
+    It is an object, not a function, so that a deepcopy of the model gets one for the copy's values.
     """
 
     def __init__(self, interps: list[NormInterp]) -> None:
@@ -175,7 +168,7 @@ class _DrawWhenCalled:
 
 
 def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
-    """Let the model draw, in place of modules inside it; what is drawn from outside stays so."""
+    """Let the model draw instead of modules inside it; values drawn outside it stay as they are."""
     alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
     if alphas:
         inside = [interp for interp in norm_interps(model) if interp.shared in alphas]
@@ -192,7 +185,7 @@ def _hooks(model: nn.Module) -> list[nn.Module]:
 
 
 def _unhook(module: nn.Module) -> list[SharedAlpha]:
-    """Let a module draw no more, and return what it drew."""
+    """Stop a module from drawing, and return the values that it drew."""
     hooks = module._forward_pre_hooks
     ours = {key: hook for key, hook in hooks.items() if isinstance(hook, _DrawWhenCalled)}
     for key in ours:

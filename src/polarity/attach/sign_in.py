@@ -30,18 +30,18 @@ def sign_in(
     optimizer: torch.optim.Optimizer | None = None,
     verbose: bool = False,
 ) -> nn.Module:
-    r"""Let a model train as mask ⊙ m ⊙ v, in place: one line in an existing script.
+    r"""Train the weights of a model as mask ⊙ m ⊙ v, in place: one line in an existing script.
 
     Every selected weight becomes a :class:`SignInMW`: the product of two factors with
-    :math:`m^2 - v^2 = \beta` under the weight's mask (all ones where there was none). The model
-    computes what it computed before, up to rounding. A weight that is in this form already only
-    takes the new ``beta``, at once.
+    :math:`m^2 - v^2 = \beta` under the weight's mask (all ones if there was none). The outputs of
+    the model are unchanged, up to rounding. A weight that is in this form already is rescaled to
+    the new ``beta``.
 
-    The factors are new parameters. Call this before an optimizer is built, or hand the optimizer
-    over: the factors then stand in it where the weight stood, with its group, learning rate and
-    options. Averages of gradients that it remembers are carried over by the chain rule, averages of
-    squares by its square, step counts as they are; state of any other kind starts afresh, with a
-    warning. An optimizer that is not told raises RuntimeError at its next step.
+    The factors are new parameters. Call this before you build an optimizer, or pass the optimizer:
+    the factors then take the weight's place in it, with its group, learning rate and options. The
+    optimizer's averages of gradients are carried over by the chain rule, averages of squares by its
+    square, step counts as they are; state of any other kind starts afresh, with a warning. An
+    optimizer that is not passed raises RuntimeError at its next step.
 
     Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
     :func:`rescale` restores the inner scaling during training, :func:`merge` ends it.
@@ -52,7 +52,7 @@ def sign_in(
         targets: which weights, see :func:`find_targets`; by default those that carry a mask, or all
             that can be pruned where none does.
         exclude: which weights to leave out, in the same forms.
-        optimizer: an optimizer built before, to follow.
+        optimizer: an existing optimizer of the weights, to train the factors instead.
         verbose: print the table of what was converted and what was skipped, and why.
 
     Returns:
@@ -61,9 +61,10 @@ def sign_in(
     Raises:
         ValueError: if ``beta`` is not positive and finite, or names other weights than those
             selected; if there is nothing to convert; if a weight is NaN or infinite or has another
-            parametrization besides its mask; if ``optimizer`` holds none of the weights. The model
-            and the optimizer are left as they were.
-        TypeError: if the model is wrapped in ``DistributedDataParallel`` already.
+            parametrization in addition to its mask; if ``optimizer`` holds none of the weights. The
+            model and the optimizer are left as they were.
+        TypeError: if an argument is of another type, or the model is wrapped in
+            ``DistributedDataParallel`` already.
 
     Example:
         >>> import torch
@@ -142,15 +143,15 @@ def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tenso
 
 
 def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
-    """Find everything that can be wrong before anything is changed."""
+    """Raise for everything that can be wrong, before anything is changed."""
     for name, target in found.items():
         check_entries(f"weight {name!r}", target.weight)
         for use in target.owners:
             for each in parametrizations_of(use.module, use.tensor_name):
                 if not isinstance(each, MaskedWeight):
                     raise ValueError(
-                        f"{name} is also parametrized by {type(each).__name__}, and a product must "
-                        f"come first; exclude={name!r} leaves it out"
+                        f"{name} is also parametrized by {type(each).__name__}, expected a mask at "
+                        f"most, because a product must come first: exclude={name!r} leaves it out"
                     )
     if optimizer is None:
         return
