@@ -1,4 +1,4 @@
-"""What one pruning call did, layer by layer."""
+"""Report the result of a pruning call, layer by layer."""
 
 from dataclasses import dataclass
 

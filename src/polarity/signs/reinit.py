@@ -1,4 +1,4 @@
-"""Reinitialise the survivors of pruning to signed constants: where signs come from."""
+"""Reinitialise the survivors of pruning to signed constants, of a model or of tensors."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,9 +58,9 @@ def reinit_signs(
 
     A survivor of layer :math:`l` becomes :math:`\sigma_l\, p`, where :math:`\sigma_l` is the
     (population) standard deviation of the layer's whole initial tensor and the polarity :math:`p`
-    is :math:`+1` if its reference weight is at least :math:`\varphi` (zero without
-    :class:`Phi`), else :math:`-1`. The strategy chooses the reference; then the other perturbations
-    act on the polarities in the order given.
+    is :math:`+1` if its reference weight is at least :math:`\varphi` (zero unless :class:`Phi` is
+    given), else :math:`-1`. The strategy chooses the reference; the other perturbations then act on
+    the polarities in the order given.
 
     ========================  ==================================  ===============
     strategy                  reference of a survivor             pruned entries
@@ -68,37 +68,37 @@ def reinit_signs(
     ``mask1`` (``initial``)   its initial weight                  zero
     ``mask0`` (``trained``)   its trained weight                  zero
     ``gradual``               trained with probability ``mix``,   zero
-                              else initial, each by itself
+                              else initial, independently
     ``standard``              its trained weight                  trained value
     ========================  ==================================  ===============
 
-    The trained weights are those of ``trained``, by default the model's present ones. A pruned
-    weight no longer has the values that ``standard`` gives back, so ``standard`` needs
-    ``trained``, captured immediately before the pruning call::
+    The trained weights are those of ``trained``, by default the present ones of the model. Pruning
+    deletes the values that ``standard`` restores, so ``standard`` needs ``trained``, captured
+    immediately before the pruning call::
 
         trained = pol.RewindPoint.capture(model)
         pol.imp_prune(model, density=0.5)
         pol.reinit_signs(model, "standard", init=start, trained=trained)
 
-    With ``standard`` the masks are remembered but no longer enforced: the next pruning has to give
-    its absolute ``density=``. The other strategies enforce the masks. Only the masked weights are
-    touched: biases, normalisation and the optimizer are the caller's.
+    With ``standard`` the masks are remembered but no longer enforced: the next pruning call must
+    give its absolute ``density=``. The other strategies enforce the masks. Only the masked weights
+    are changed, not biases, normalisation or the optimizer.
 
     Args:
         model: a model with masked weights.
-        strategy: where signs come from.
+        strategy: the source of the signs, see the table.
         perturb: an :class:`Epsilon`, :class:`Delta` or :class:`Phi`, any
             :class:`~polarity.signs.perturb.Perturbation`, or a sequence (at most one ``Phi``).
         init: the initial weights, a :class:`RewindPoint` or ``{plain name: tensor}``.
-        trained: the weights before the pruning call, in the same forms. Nothing may have trained
-            the survivors since: each must have its value in ``trained``, or after rewinding in
+        trained: the weights before the pruning call, in the same forms. The survivors must not have
+            been trained since: each must have its value in ``trained`` or, after rewinding, in
             ``init``, to within a few units of the last place.
-        scope: whether fractions and draws are of each layer's survivors (``"layer"``) or of all
-            layers' together (``"global"``). :math:`\sigma` is a layer's own in both.
+        scope: apply perturbations to each layer's survivors (``"layer"``) or to all survivors
+            together (``"global"``). :math:`\sigma` is a layer's own in both.
         mix: for ``gradual``, the probability of the trained reference, in [0, 1].
-        generator: source of the seed of every draw. A draw depends on its seed, the weight's name
-            and the entry's flat position alone: same seed, same signs, on any device, as long as
-            :data:`polarity.__draws_version__` is the same.
+        generator: source of the seed of every draw; by default the global one of the CPU. A draw
+            depends only on its seed, the weight's name and the entry's flat position: the same seed
+            gives the same signs on any device, with the same :data:`polarity.__draws_version__`.
 
     Returns:
         The :class:`SignReport`.
@@ -108,8 +108,10 @@ def reinit_signs(
             ``trained`` is missing a layer or holds it in another shape; a weight, its trained or
             its initial value is NaN or infinite; ``standard`` is asked for without ``trained``;
             survivors have neither their value in ``trained`` nor in ``init``; ``mix`` is outside
-            [0, 1]; or :class:`Delta` meets a layer without survivors. The model is left as it was.
-        TypeError: if a perturbation, ``init`` or ``trained`` is of another type.
+            [0, 1]; or :class:`Delta` is applied to a layer without survivors. The model and the
+            random state are left as they were.
+        TypeError: if ``model``, a perturbation, ``init``, ``trained`` or ``generator`` is of
+            another type.
 
     Warns:
         UserWarning: if the initial tensor of a layer is constant, so that :math:`\sigma = 0` and
@@ -167,7 +169,7 @@ def signed_constants(
     """Return signed constants for tensors: :func:`reinit_signs` as a pure function.
 
     Args:
-        trained: ``{name: trained weight}``; ``standard`` gives its pruned entries back.
+        trained: ``{name: trained weight}``; ``standard`` keeps its pruned entries.
         init: ``{name: initial weight}``, same shapes.
         masks: ``{name: bool tensor}``, same shapes, True for survivors.
         strategy: as for :func:`reinit_signs`.
