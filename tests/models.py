@@ -30,13 +30,15 @@ class Form:
 
     ``enforced`` says whether the mask is applied, and ``same_parameters`` whether what is trained
     are the plain model's own Parameter objects. Where they are not the weight is computed, and
-    equal to the plain one up to rounding.
+    equal to the plain one up to rounding. ``sees_writes`` says whether forward masks what others
+    wrote into pruned entries.
     """
 
     name: str
     attach: Callable[[nn.Module], nn.Module]
     enforced: bool = True
     same_parameters: bool = True
+    sees_writes: bool = True
 
 
 class Tied(nn.Module):
@@ -127,6 +129,10 @@ KINDS = [
 ]
 
 
+# Larger than every size at which the library changes its way: masks, selection, draws.
+WIDE = Kind("wide", lambda: nn.Linear(300, 900), noise(4, 300))
+
+
 def random_masks(model: nn.Module, density: float = 0.5, seed: int = 1) -> dict[str, Tensor]:
     """Return masks under plain names with a fair share of zeros and ones in every one of them."""
     draw = torch.Generator().manual_seed(seed)
@@ -169,7 +175,7 @@ def half_in_step(model: nn.Module) -> nn.Module:
 # A parametrization that is added to the package is added here, and every invariant is tested.
 FORMS = [
     Form("masked", half_masked),
-    Form("in_step", half_in_step),
+    Form("in_step", half_in_step, sees_writes=False),
     Form("remembered", half_remembered, enforced=False),
     Form("sign_in", half_signed_in, same_parameters=False),
 ]

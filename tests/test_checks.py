@@ -75,6 +75,11 @@ BAD = [
         "torch.Generator().manual_seed(0), for instance",
     ),
     (
+        lambda: _checks.check_shape("mask", None, (2,), (3, 2), "weight"),
+        ValueError,
+        "mask has shape (2,), expected the weight's (3, 2)",
+    ),
+    (
         lambda: _checks.check_shape("masks", "w", (2,), (3, 2)),
         ValueError,
         "masks holds 'w' in shape (2,), expected the model's (3, 2)",
@@ -131,6 +136,17 @@ BAD = [
         "weight 'w' holds 2 NaN or infinite entries, expected finite ones: rewind first",
     ),
 ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_one_bad_entry_anywhere_makes_a_tensor_not_finite(dtype, bad, place):
+    values = torch.full((7,), torch.finfo(dtype).max, dtype=dtype)
+    assert _checks.all_finite(values)
+    values[place] = bad
+    assert not _checks.all_finite(values)
+    assert _checks.all_finite(values[:0])
 
 
 @pytest.mark.parametrize("call", GOOD)

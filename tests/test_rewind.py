@@ -246,8 +246,11 @@ def test_a_layer_with_a_parametrization_of_its_own_is_rewound_beside_masked_ones
 
 
 SPOILS: dict[str, Any] = {
-    "lacks": (lambda w: w.pop("4.bias"), r"lacks '4\.bias'"),
-    "more": (lambda w: w.update({"9.weight": torch.ones(1)}), r"'9\.weight'.*model lacks"),
+    "missing": (lambda w: w.pop("4.bias"), r"is missing '4\.bias', which is in the model"),
+    "more": (
+        lambda w: w.update({"9.weight": torch.ones(1)}),
+        r"holds '9\.weight', which is not in the model",
+    ),
     "shape": (lambda w: w.update({"4.weight": torch.ones(16, 3)}), r"\(16, 3\).*\(3, 16\)"),
     "buffer": (lambda w: w.update({"1.running_var": torch.ones(5)}), r"'1\.running_var'.*\(5,\)"),
 }

@@ -20,7 +20,7 @@ RESULTS = HERE.parent / "results" / "throughput"
 
 @dataclass(frozen=True)
 class ThroughputOptions:
-    """Time the library beside what a user would pick instead.
+    """Time the library compared with what a user would pick instead.
 
     Attributes:
         quick: smallest sizes and two rounds: a sign of life, not a measurement.
@@ -40,7 +40,7 @@ class ThroughputOptions:
 
 
 def main(options: ThroughputOptions) -> int:
-    """Runs pytest on the suite in a process of its own and writes file and page."""
+    """Run pytest on the suite in a process of its own, and write file and page."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "benchmark.json"
         command = [
@@ -70,7 +70,7 @@ def main(options: ThroughputOptions) -> int:
 
 
 def condense(measured: dict[str, Any], options: ThroughputOptions) -> dict[str, Any]:
-    """Keeps of pytest-benchmark's report what the page needs."""
+    """Return what the page needs of pytest-benchmark's report."""
     from benchmarks.harness.results import git_commit, machine, versions
 
     commit = git_commit()
@@ -103,7 +103,7 @@ def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The ratios group by group: time of ours over time of what it is beside."""
+    """Return the ratios group by group: time of the first over time of the second."""
     groups = sorted({row["group"] for row in rows})
     return "\n".join(_group(name, [row for row in rows if row["group"] == name]) for name in groups)
 
@@ -117,7 +117,7 @@ def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
         titles = tuple(key.removesuffix("_per_weight").replace("_", " ") for key in keys)
         note = "Nanoseconds and extra bytes of memory for each weight."
         return f"### {name}\n\n{note}\n\n{markdown(('weights', *titles), numbers)}\n"
-    head = ("what", "ratio", "quartiles", "beside", "target", "also")
+    head = ("what", "ratio", "quartiles", "compared with", "target", "also")
     cells = [_cells(row) for row in sorted(rows, key=lambda row: row.get("target") is None)]
     used = [at for at in range(len(head)) if at == 0 or any(row[at] for row in cells)]
     columns = tuple(head[at] for at in used)
@@ -131,7 +131,7 @@ def targets(rows: Sequence[dict[str, Any]]) -> str:
     aimed = sorted(
         (row for row in rows if row.get("target") is not None), key=lambda row: row["group"]
     )
-    head = ("what", "beside", "ratio", "target", "reached")
+    head = ("what", "compared with", "ratio", "target", "reached")
     return markdown(
         head,
         [
@@ -164,8 +164,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _ratio(value: float) -> str:
-    """A ratio below a half is said as how many times faster."""
-    return f"{value:.3f}" if value > 0.5 else f"1/{1 / value:.3g}"
+    """Return a ratio as a number, or below a half as how many times faster."""
+    return f"{value:.3f}" if value > 0.5 else f"{1 / value:.3g}x faster"
 
 
 def _extra(row: dict[str, Any]) -> str:
@@ -188,11 +188,13 @@ def _short(value: Any) -> str:
 def write_page(results: Path, docs: Path) -> Path:
     """Writes `throughput.md` from every result file of a folder and gives its path."""
     parts = [
-        "# Throughput\n\n`python -m benchmarks throughput` times the library beside what one "
-        "would pick instead, in turns, and keeps the median of the rounds' ratios: time of the "
-        "first over time of the second, 1/50 where the first is fifty times faster. One thread on "
-        "a CPU is timed by the processor time that it took. Absolute times are left out: the "
-        "machine is shared.\n"
+        "# Throughput\n\n`python -m benchmarks throughput` times the library and what one would "
+        "pick instead in turns, and keeps the median of the rounds' ratios: the time of the first "
+        "over the time of the second. One thread on a CPU is timed by the processor time that it "
+        "took. Absolute times are left out, because the machine is shared. The command sets "
+        "glibc's thresholds so that large blocks of memory are kept "
+        "(`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`), for the library and its peers "
+        "alike: otherwise page faults drown small differences.\n"
     ]
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +57,6 @@ def random_masks(model: nn.Module) -> dict[str, Tensor]:
         name: (torch.rand(target.shape, generator=draw) < DENSITY).to(target.stored[0].device)
         for name, target in pol.find_targets(model).items()
     }
-
-
-def dense(model: nn.Module) -> nn.Module:
-    return model
 
 
 def polarity_mask(model: nn.Module) -> nn.Module:
@@ -116,18 +113,41 @@ def hooked_gradients(model: nn.Module) -> nn.Module:
     return model
 
 
-MASKED: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "dense step once more": dense,  # what the machine adds by itself
-    "polarity mask": polarity_mask,
-    "torch.nn.utils.prune": torch_prune,
-    "float mask in forward": float_mask,
-    "limit: float mask on gradients, unchecked": hooked_gradients,
-    "limit: an identity by parametrize": identity,
+@dataclass(frozen=True)
+class Form:
+    """A way of keeping a model sparse.
+
+    Attributes:
+        attach: what is done to the model.
+        follow: what is done with the model and the optimizer built for it afterwards.
+    """
+
+    attach: Callable[[nn.Module], nn.Module]
+    follow: Callable[[nn.Module, torch.optim.Optimizer], object] | None = None
+
+
+DENSE = Form(lambda model: model)
+MASKED = {
+    "dense step once more": DENSE,  # what the machine adds by itself
+    "polarity mask": Form(polarity_mask),
+    "polarity mask, enforced in the step": Form(polarity_mask, pol.enforce_in_step),
+    "torch.nn.utils.prune": Form(torch_prune),
+    "float mask in forward": Form(float_mask),
+    "limit: float mask on gradients, unchecked": Form(hooked_gradients),
+    "limit: an identity by parametrize": Form(identity),
 }
-SIGNED: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "polarity Sign-In": polarity_sign_in,
-    "mask * m * v in forward": paper_product,
-    "limit: m * v without a mask": bare_product,
+SIGNED = {
+    "polarity Sign-In": Form(polarity_sign_in),
+    "polarity Sign-In, enforced in the step": Form(polarity_sign_in, pol.enforce_in_step),
+    "mask * m * v in forward": Form(paper_product),
+    "limit: m * v without a mask": Form(bare_product),
+}
+# What one would pick instead of ours.
+PEERS = {
+    "polarity mask": "torch.nn.utils.prune",
+    "polarity mask, enforced in the step": "torch.nn.utils.prune",
+    "polarity Sign-In": "mask * m * v in forward",
+    "polarity Sign-In, enforced in the step": "mask * m * v in forward",
 }
 
 

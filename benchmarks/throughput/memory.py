@@ -38,8 +38,32 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
     return max(0, _high_water() - before)
 
 
+def kept_bytes(call: Callable[[], Any], device: torch.device) -> int | None:
+    """Run `call` once and return the memory that is still held afterwards, as `peak_bytes`."""
+    gc.collect()
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        call()
+        gc.collect()
+        return torch.cuda.memory_allocated() - before
+    try:
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        before = _status("VmRSS")
+        call()
+        gc.collect()
+        libc.malloc_trim(0)
+    except (OSError, AttributeError):
+        return None
+    return max(0, _status("VmRSS") - before)
+
+
 def _high_water() -> int:
+    return _status("VmHWM")
+
+
+def _status(entry: str) -> int:
     for line in _STATUS.read_text().splitlines():
-        if line.startswith("VmHWM"):
+        if line.startswith(entry):
             return int(line.split()[1]) * 1024
-    raise OSError("no VmHWM in /proc/self/status")
+    raise OSError(f"no {entry} in /proc/self/status")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.throughput.forms import dense
+from benchmarks.throughput.forms import DENSE, Form
 from benchmarks.throughput.workloads import WORKLOADS, Workload, step_of
 
 
@@ -38,16 +38,14 @@ def naive(model: nn.Module) -> nn.Module:
     return model
 
 
-def extra_ms(
-    workload: Workload, attach: Callable[[nn.Module], nn.Module], device: torch.device, rounds: int
-) -> float:
+def extra_ms(workload: Workload, form: Form, device: torch.device, rounds: int) -> float:
     """What interpolation adds to a step, from steps on two images.
 
     It works on parameters alone, whatever the batch. Beside a step of half a second that is less
     than the noise; beside one of ten milliseconds it can be seen.
     """
     small = replace(workload, batch=(2, *workload.batch[1:]))
-    steps = [step_of(small, each, device) for each in (attach, dense)]
+    steps = [step_of(small, each, device) for each in (form, DENSE)]
 
     def spent(step: Callable[[], None]) -> float:
         start = time.process_time()
@@ -58,7 +56,10 @@ def extra_ms(
     return 1e3 * median(ours - plain for ours, plain in pairs)
 
 
-FORMS = {"polarity NormInterp": pol.interpolate_norms, "drawn and mixed in forward": naive}
+FORMS = {
+    "polarity NormInterp": Form(pol.interpolate_norms),
+    "drawn and mixed in forward": Form(naive),
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -68,7 +69,7 @@ def test_a_step_with_interpolated_norms(
 ) -> None:
     workload = WORKLOADS[name]
     benchmark.group = f"training step with interpolated norms: {workload.name}"
-    ours, plain = (step_of(workload, attach, device) for attach in (FORMS[form], dense))
+    ours, plain = (step_of(workload, each, device) for each in (FORMS[form], DENSE))
     target = 1.01 if form.startswith("polarity") else None
     beside(ours, plain, what=form, against="dense step", rounds=31, target=target)
     if device.type == "cpu" and torch.get_num_threads() == 1:

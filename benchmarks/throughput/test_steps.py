@@ -1,4 +1,4 @@
-"""A training step with masks, and with Sign-In, beside the dense step and what others do."""
+"""A training step with masks, and with Sign-In, compared with the dense step and with peers."""
 
 from __future__ import annotations
 
@@ -7,67 +7,132 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.throughput.forms import DENSITY, MASKED, SIGNED, dense
-from benchmarks.throughput.workloads import WORKLOADS, step_of
+from benchmarks.throughput.forms import DENSE, DENSITY, MASKED, PEERS, SIGNED
+from benchmarks.throughput.workloads import CHAIN, WORKLOADS, step_of
 
-# From the table of targets: at most so many times the dense step.
-MASK_TARGETS = {"mlp": 1.03, "vit_s": 1.015, "resnet18": 1.01, "resnet20": 1.01}
-SIGN_IN_TARGETS = {"mlp": 1.22, "vit_s": 1.10, "resnet18": 1.025, "resnet20": 1.01}
-SIZES = [
-    "mlp",
+FORMS = MASKED | SIGNED
+IN_STEP = "polarity mask, enforced in the step"
+# From the table of targets: this many times the dense step at most.
+TARGETS = {
+    "polarity mask": {"mlp": 1.13, "vit_s": 1.07, "resnet18": 1.01, "resnet20": 1.01},
+    IN_STEP: {"mlp": 1.08, "vit_s": 1.04, "resnet18": 1.00, "resnet20": 1.00},
+    "polarity Sign-In, enforced in the step": {"mlp": 1.26, "vit_s": 1.15, "resnet18": 1.02},
+}
+COMPILED = {"polarity mask": 1.10, IN_STEP: 1.04, "polarity Sign-In": 1.30}
+ADAMW = {"polarity mask": 1.15}
+# Python for each weight and step, in microseconds.
+PYTHON = {"polarity mask": 28.0, IN_STEP: 12.0}
+LARGE = [
     pytest.param("vit_s", marks=pytest.mark.large),
     pytest.param("resnet18", marks=pytest.mark.large),
     pytest.param("resnet20", marks=pytest.mark.large),
 ]
+ROUNDS = {"mlp": 80, "vit_s": 15, "resnet18": 9, "resnet20": 11, "chain": 60}
 
 
-def measure(
+def compare(
     beside: Any,
     device: torch.device,
     name: str,
-    form: str,
-    group: dict[str, Any],
-    fused: bool = False,
+    what: str,
+    against: str,
+    target: float | None,
+    **how: Any,
 ) -> None:
+    """Time a step of one form and a step of another in turns."""
     workload = WORKLOADS[name]
-    targets = MASK_TARGETS if group is MASKED else SIGN_IN_TARGETS
     repeats = 10 if name == "mlp" else 1
-    ours, plain = (step_of(workload, attach, device, fused) for attach in (group[form], dense))
+    other = FORMS.get(against, DENSE)
+    ours, theirs = (step_of(workload, form, device, **how) for form in (FORMS[what], other))
     beside(
         lambda: [ours() for _ in range(repeats)],
-        lambda: [plain() for _ in range(repeats)],
-        what=form,
-        against="dense step",
-        rounds=80 if name == "mlp" else 15,
-        target=targets[name] if form.startswith("polarity") and not fused else None,
+        lambda: [theirs() for _ in range(repeats)],
+        what=what,
+        against=against,
+        rounds=ROUNDS[name],
+        target=target,
         workload=workload.name,
         density=DENSITY,
     )
 
 
 @pytest.mark.parametrize("form", MASKED)
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ["mlp", *LARGE])
 def test_a_step_with_masks(
     beside: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     benchmark.group = f"training step with masks: {WORKLOADS[name].name}"
-    measure(beside, device, name, form, MASKED)
+    compare(beside, device, name, form, "dense step", TARGETS.get(form, {}).get(name))
 
 
 @pytest.mark.parametrize("form", SIGNED)
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", ["mlp", *LARGE])
 def test_a_step_with_sign_in(
     beside: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     benchmark.group = f"training step with Sign-In: {WORKLOADS[name].name}"
-    measure(beside, device, name, form, SIGNED)
+    compare(beside, device, name, form, "dense step", TARGETS.get(form, {}).get(name))
+
+
+@pytest.mark.parametrize("form", PEERS)
+@pytest.mark.parametrize("name", ["mlp", *LARGE])
+def test_a_step_compared_with_what_one_would_pick_instead(
+    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+) -> None:
+    benchmark.group = f"training step, ours and the peer in turns: {WORKLOADS[name].name}"
+    compare(beside, device, name, form, PEERS[form], 1.0)
+
+
+@pytest.mark.parametrize("form", [*MASKED][:5])
+@pytest.mark.parametrize("name", ["mlp", LARGE[0]])
+def test_a_step_of_adamw_with_masks(
+    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+) -> None:
+    benchmark.group = f"training step with masks, fused AdamW: {WORKLOADS[name].name}"
+    target = ADAMW.get(form) if name == "mlp" else None
+    compare(beside, device, name, form, "dense step", target, optimizer="fused AdamW")
 
 
 @pytest.mark.parametrize("form", SIGNED)
-@pytest.mark.parametrize("name", SIZES[:2])
+@pytest.mark.parametrize("name", ["mlp", LARGE[0]])
 def test_a_step_with_sign_in_and_a_fused_optimizer(
     beside: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
-    """Twice the parameters are twice the optimizer's work, the larger part of what is added."""
+    """Twice the parameters are twice the optimizer's work, the larger share of what is added."""
     benchmark.group = f"training step with Sign-In, fused SGD: {WORKLOADS[name].name}"
-    measure(beside, device, name, form, SIGNED, fused=True)
+    compare(beside, device, name, form, "dense step", None, optimizer="fused SGD")
+
+
+COMPILED_PEERS = {
+    "polarity mask": "float mask in forward",
+    "polarity Sign-In": PEERS["polarity Sign-In"],
+}
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    ("form", "against"),
+    [
+        *((form, "dense step") for form in (*[*MASKED][:3], "float mask in forward", *SIGNED)),
+        *COMPILED_PEERS.items(),
+    ],
+)
+def test_a_compiled_step(
+    beside: Any, device: torch.device, benchmark: Any, form: str, against: str
+) -> None:
+    benchmark.group = f"training step, compiled: {WORKLOADS['mlp'].name}"
+    target = COMPILED.get(form) if against == "dense step" else 1.0
+    compare(beside, device, "mlp", form, against, target, compiled=True)
+
+
+@pytest.mark.parametrize("form", [*MASKED][1:5])
+def test_python_for_each_weight_and_step(
+    beside: Any, device: torch.device, benchmark: Any, form: str
+) -> None:
+    """What a mask adds to a step where its arithmetic is nothing, divided by the weights."""
+    benchmark.group = f"Python for each weight and step: {WORKLOADS['chain'].name}"
+    compare(beside, device, "chain", form, "dense step", None)
+    if benchmark.stats is not None:
+        info, step = benchmark.extra_info, benchmark.stats.stats.median
+        info["microseconds_per_weight"] = 1e6 * step * (1 - 1 / info["ratio"]) / CHAIN
+        info["target_microseconds"] = PYTHON.get(form)

@@ -1,10 +1,9 @@
-"""The training steps that are timed: a model, a batch, and one step of SGD."""
+"""The training steps that are timed: a model, a batch, an optimizer, and one step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torchvision
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.models.resnet import cifar_resnet
+from benchmarks.throughput.forms import Form
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,12 @@ def vit_small() -> nn.Module:
     )  # fmt: skip
 
 
+def chain() -> nn.Module:
+    """64 layers of almost nothing, whose step is Python and little else."""
+    return nn.Sequential(nn.Flatten(), *[nn.Linear(4, 4, bias=False) for _ in range(CHAIN)])
+
+
+CHAIN = 64
 WORKLOADS = {
     "mlp": Workload("MLP, batch 128", mlp, (128, 1, 28, 28)),
     "vit_s": Workload("ViT-S, 65 tokens, batch 4", vit_small, (4, 3, 32, 32)),
@@ -47,31 +53,42 @@ WORKLOADS = {
         "ResNet-18, batch 32", lambda: torchvision.models.resnet18(num_classes=10), (32, 3, 64, 64)
     ),
     "resnet20": Workload("ResNet-20, batch 128", lambda: cifar_resnet(20), (128, 3, 32, 32)),
+    "chain": Workload("64 layers of 4x4", chain, (1, 1, 2, 2), classes=4),
+}
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4),
+    "fused SGD": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True),
+    "fused AdamW": lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True),
 }
 
 
 def step_of(
     workload: Workload,
-    attach: Callable[[nn.Module], nn.Module],
+    form: Form,
     device: torch.device,
-    fused: bool = False,
+    optimizer: str = "SGD",
+    compiled: bool = False,
 ) -> Callable[[], None]:
-    """One step of SGD with momentum and weight decay, always on the same batch.
+    """Return one training step, always on the same batch.
 
-    Three steps are made at once, for what is done at the first steps only.
+    Five steps are made at once, for what is done at the first steps only.
     """
     torch.manual_seed(0)
-    model = attach(workload.build().to(device)).train()
+    model = form.attach(workload.build().to(device)).train()
     images = torch.randn(workload.batch, device=device)
     labels = torch.randint(workload.classes, workload.batch[:1], device=device)
-    settings: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
-    optimizer = torch.optim.SGD(model.parameters(), **settings, fused=fused or None)
+    trainer = OPTIMIZERS[optimizer](list(model.parameters()))
+    if form.follow is not None:
+        form.follow(model, trainer)
+    if compiled:
+        torch._dynamo.reset()
+    forward = torch.compile(model) if compiled else model
 
     def step() -> None:
-        optimizer.zero_grad()
-        cross_entropy(model(images), labels).backward()
-        optimizer.step()
+        trainer.zero_grad()
+        cross_entropy(forward(images), labels).backward()
+        trainer.step()
 
-    for _ in range(3):
+    for _ in range(5):
         step()
     return step

@@ -28,6 +28,7 @@ __all__ = [
     "check_shape",
     "check_tensors",
     "check_type",
+    "nonfinite_error",
 ]
 
 
@@ -132,14 +133,17 @@ def check_optimizer(optimizer: object, parameter: str = "optimizer") -> None:
 
 
 def check_shape(
-    parameter: str, name: str, shape: Iterable[int], expected: Iterable[int], whose: str = "model"
+    parameter: str,
+    name: str | None,
+    shape: Iterable[int],
+    expected: Iterable[int],
+    whose: str = "model",
 ) -> None:
-    """Raise unless a tensor of a mapping has the expected shape."""
+    """Raise unless a tensor, or one of this name in a mapping, has the expected shape."""
     given, wanted = tuple(shape), tuple(expected)
     if given != wanted:
-        raise ValueError(
-            f"{parameter} holds {name!r} in shape {given}, expected the {whose}'s {wanted}"
-        )
+        holds = f"has shape {given}" if name is None else f"holds {name!r} in shape {given}"
+        raise ValueError(f"{parameter} {holds}, expected the {whose}'s {wanted}")
 
 
 def check_names(
@@ -188,8 +192,12 @@ def all_finite(values: Tensor) -> bool:
 
 
 def check_entries(what: str, values: Tensor, remedy: str = "") -> None:
-    """Raise if a tensor holds NaN or infinite entries: ``weight '0.weight' holds 3 NaN or …``."""
+    """Raise if a tensor holds NaN or infinite entries."""
     if not all_finite(values):
-        bad = int((~values.isfinite()).count_nonzero())
-        tail = f": {remedy}" if remedy else ""
-        raise ValueError(f"{what} holds {bad} NaN or infinite entries, expected finite ones{tail}")
+        raise nonfinite_error(what, int((~values.isfinite()).count_nonzero()), remedy)
+
+
+def nonfinite_error(what: str, count: int, remedy: str = "") -> ValueError:
+    """Return the error of a tensor with NaN or infinite entries, for those that count them."""
+    tail = f": {remedy}" if remedy else ""
+    return ValueError(f"{what} holds {count} NaN or infinite entries, expected finite ones{tail}")

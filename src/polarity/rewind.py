@@ -1,4 +1,4 @@
-"""One moment of a training run, to which it can be rewound."""
+"""Capture a moment of a training run, and rewind to it."""
 
 import copy
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_optimizer
+from polarity._checks import check_choice, check_names, check_optimizer, check_shape
 from polarity.targets.search import all_targets, plain_buffers
 
 __all__ = ["RewindPoint"]
@@ -26,8 +26,8 @@ class RewindPoint:
     point captured after some warm-up; learning-rate rewinding (LRR) restores the schedule alone.
 
     Attributes:
-        weights: every parameter and buffer of the model under its plain name (the name it has when
-            nothing is attached), seen through its mask. Copies: training does not change them.
+        weights: copies of every parameter and buffer of the model under its plain name (the name
+            it has when nothing is attached), with zeros outside its mask.
         optimizer: the optimizer's ``state_dict``, or None.
         scheduler: the learning-rate scheduler's ``state_dict``, or None.
 
@@ -60,10 +60,15 @@ class RewindPoint:
         optimizer: torch.optim.Optimizer | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     ) -> Self:
-        """Copy the present moment of a model and, if given, of its optimizer and scheduler.
+        """Copy the state of a model and, if given, of its optimizer and scheduler.
+
+        Args:
+            model: any module, before or after something was attached.
+            optimizer: any ``torch.optim`` optimizer.
+            scheduler: any learning-rate scheduler.
 
         Raises:
-            ValueError: if a parameter is lazy: it has no value to return to yet.
+            ValueError: if a parameter is lazy, so that it has no value yet.
         """
         if optimizer is not None:
             check_optimizer(optimizer)
@@ -84,7 +89,7 @@ class RewindPoint:
     def restore_weights(
         self, model: nn.Module, *, only: Literal["all", "masked", "unmasked"] = "all"
     ) -> nn.Module:
-        """Give the model its parameters and buffers of this moment back, in place.
+        """Set the model's parameters and buffers to the captured ones, in place.
 
         Survivors of a masked weight take their old values, pruned entries stay zero.
 
@@ -99,8 +104,7 @@ class RewindPoint:
         Raises:
             ValueError: if the model and the point differ in a name or a shape; nothing is changed.
         """
-        if only not in ("all", "masked", "unmasked"):
-            raise ValueError(f"only={only!r}, expected 'all', 'masked' or 'unmasked'")
+        check_choice("only", only, ("all", "masked", "unmasked"))
         self.check(model)
         for target in all_targets(model):
             if only == "all" or (only == "masked") == (target.masking is not None):
@@ -115,14 +119,14 @@ class RewindPoint:
         optimizer: torch.optim.Optimizer | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     ) -> None:
-        """Give the optimizer (learning rate, momentum, …) and the scheduler this moment's state.
+        """Set the optimizer (learning rate, momentum, …) and the scheduler to the captured state.
 
         Args:
             optimizer: the optimizer that was captured, or one with the same parameter groups.
             scheduler: likewise.
 
         Raises:
-            ValueError: if one is given of which this point holds no state; nothing is changed.
+            ValueError: if one is given and this point holds no state of it; nothing is changed.
         """
         self.check_schedule(optimizer, scheduler)
         if optimizer is not None:
@@ -161,17 +165,9 @@ class RewindPoint:
         targets = all_targets(model)
         shapes = {use.name: target.shape for target in targets for use in target.uses}
         shapes |= {name: value.shape for name, value in plain_buffers(model).items()}
+        check_names("the rewind point", self.weights, shapes)
         for name, shape in shapes.items():
-            if name not in self.weights:
-                raise ValueError(f"the rewind point lacks {name!r}, which the model has")
-            if self.weights[name].shape != shape:
-                raise ValueError(
-                    f"the rewind point holds {name!r} in shape {tuple(self.weights[name].shape)}, "
-                    f"expected the model's {tuple(shape)}"
-                )
-        for name in self.weights:
-            if name not in shapes:
-                raise ValueError(f"the rewind point holds {name!r}, which the model lacks")
+            check_shape("the rewind point", name, self.weights[name].shape, shape)
 
 
 def weights_of(
@@ -180,7 +176,7 @@ def weights_of(
     """Return ``{name: tensor}`` of a rewind point or of a plain mapping.
 
     Raises:
-        TypeError: if it is neither; ``parameter`` is what the error calls it.
+        TypeError: if it is neither; ``parameter`` is its name in the error.
     """
     if isinstance(given, RewindPoint):
         return given.weights

@@ -184,7 +184,7 @@ def pruned_by_torch() -> nn.Module:
             lambda: pol.mask_weights(NETS["batch"](), targets=["1.weight", nn.Conv2d]),
             {},
             ValueError,
-            r"1\.weight carries another parametrization, or a mask",
+            r"1\.weight is already parametrized by MaskedWeight",
         ),
     ],
 )

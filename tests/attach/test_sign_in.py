@@ -251,7 +251,7 @@ def test_beta_that_names_other_weights_is_refused() -> None:
         pol.sign_in(mlp(), beta={"0.weight": 1.0})
     with pytest.raises(ValueError, match=r"beta holds 'other', which is not selected"):
         pol.sign_in(mlp(), beta={"0.weight": 1.0, "2.weight": 1.0, "other": 1.0})
-    with pytest.raises(TypeError, match="beta must be a number, got str"):
+    with pytest.raises(TypeError, match=r"beta='big\?' is a str, expected a number"):
         pol.sign_in(mlp(), beta="big?")
 
 

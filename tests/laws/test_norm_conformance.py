@@ -247,7 +247,9 @@ def test_compiled_blocks_of_an_eager_model_need_one_graph_each() -> None:
     with pol.set_norm_alpha(model, "hold"), pol.set_norm_alpha(twin, "hold"):
         for each in (model, twin):
             (each(X).sum() + each(2 * X).square().sum()).backward()
-    assert counter.frame_count <= 2
+    # PyTorch 2.6 makes no graph of a module of torch.nn, only of what it calls outside of torch:
+    # here one for each of the four tensors that are read.
+    assert counter.frame_count <= (4 if torch.__version__.startswith("2.6.") else 2)
     torch.testing.assert_close(gradients(model), gradients(twin))
 
 

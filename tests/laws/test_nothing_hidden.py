@@ -128,6 +128,18 @@ def test_a_mask_has_the_dtype_shape_and_layout_of_its_weight(form: Form) -> None
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_rewinding_to_a_point_of_another_dtype_spares_that_of_the_mask(form: Form) -> None:
+    model = form.attach(network())
+    start = pol.RewindPoint.capture(model)
+    model.bfloat16()
+    pol.imp_prune(model, density=0.4, rewind=start)
+    masks = [b for name, b in model.named_buffers() if name.endswith("mask")]
+    assert {mask.dtype for mask in masks} == {torch.bfloat16}
+    model(data().bfloat16()).square().mean().backward()
+    assert {p.grad.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_parameters_can_be_swapped_at_every_stage(form: Form) -> None:
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:

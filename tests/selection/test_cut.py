@@ -12,42 +12,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polarity.selection import chosen as selecting
-from polarity.selection import cpu as host_field
-from polarity.selection import cut as bracket
-from polarity.selection import gpu as device_field
-from polarity.selection import passes as key_fields
-from polarity.selection.cut import first_of
-from polarity.selection.keys import Keys, keys_for
-from polarity.selection.top_k import keep_largest, keep_top, keep_top_each
+from polarity._bits import arrays
+from polarity.selection import chosen, cpu, cut, gpu, passes
+from polarity.selection.chosen import Chosen, Entries
+from polarity.selection.cut import share_among_first
+from polarity.selection.keys import KeyFormat, key_format_for
+from polarity.selection.top_k import keep_top
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
-each_pass = pytest.mark.parametrize("passes", ["numpy", "torch"])
+each_engine = pytest.mark.parametrize("engine", ["numpy", "torch"])
 quick = settings(deadline=None, max_examples=100)
 
 
 @contextlib.contextmanager
-def small(passes: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[None]:
-    """Sample, split and narrow from a few entries on, with numpy's passes or with torch's."""
+def small(engine: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[None]:
+    """Sample, split and narrow from a few entries on, with the keys of a CPU or of a GPU."""
 
-    def on_torch(name, values, live, size, keys, *, lazy):
+    def on_torch(name, values, live, size, key_format, *, lazy):
         device = torch.device("cpu")
-        return device_field.DeviceField(name, values, live, size, keys, device, lazy=lazy)
+        return gpu.GpuKeys(name, values, live, size, key_format, device, lazy=lazy)
 
     before = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         for owner, name, value in (
-            (bracket, "_DIRECT", 16),
-            (bracket, "_ROOM", room),
-            (bracket, "_HISTOGRAM_BITS", 3),
-            (host_field, "PART_BYTES", 64),
-            (device_field, "PART_ENTRIES", 16),
-            (key_fields, "_WORTH_THREADS", 0),
+            (cut, "_NO_SAMPLE", 16),
+            (cut, "_ROOM", room),
+            (cut, "_HISTOGRAM_BITS", 3),
+            (cpu, "CHUNK_BYTES", 64),
+            (arrays, "_HOST_CHUNK", 16),
+            (passes, "_MIN_SIZE_FOR_THREADS", 0),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))
-        if passes == "torch":
-            stack.enter_context(mock.patch.object(selecting, "HostField", on_torch))
+        if engine == "torch":
+            stack.enter_context(mock.patch.object(chosen, "CpuKeys", on_torch))
         torch.set_num_threads(threads)
         try:
             yield
@@ -57,24 +55,35 @@ def small(passes: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[N
 
 def forced(low: int, high: int) -> contextlib.AbstractContextManager[None]:
     """Begin with these keys in place of a sampled bracket."""
-    return mock.patch.object(bracket, "_first_bracket", return_value=(low, high))
+    return mock.patch.object(cut, "_first_bracket", return_value=(low, high))
+
+
+def keep_largest(
+    weights: dict[str, Tensor], keep: int | dict[str, int], masks: dict[str, Tensor]
+) -> dict[str, int]:
+    """Leave the live entries of largest magnitude, in place on the masks, and count them."""
+    entries = {name: Entries.of(weight, masks[name]) for name, weight in weights.items()}
+    found = Chosen(entries, keep, signed=False, finite="weight")
+    for name, mask in masks.items():
+        found.write(name, mask)
+    return found.kept
 
 
 def by_stable_sort(weights: dict[str, Tensor], masks: dict[str, Tensor], keep: int) -> list[list]:
-    """Rank (|w|, position) of the living with numpy, in float64; the first keep stay."""
+    """Rank (|w|, position) of the live entries with numpy, in float64; the first keep stay."""
     size = np.concatenate([np.abs(w.double().numpy()).ravel() for w in weights.values()])
-    living = np.flatnonzero(np.concatenate([m.numpy().ravel() for m in masks.values()]))
+    live = np.flatnonzero(np.concatenate([m.numpy().ravel() for m in masks.values()]))
     kept = np.zeros(size.size, dtype=bool)
-    kept[living[np.argsort(-size[living], kind="stable")[:keep]]] = True
+    kept[live[np.argsort(-size[live], kind="stable")[:keep]]] = True
     ends = np.cumsum([w.numel() for w in weights.values()])[:-1]
     return [
-        part.reshape(tuple(w.shape)).tolist()
-        for part, w in zip(np.split(kept, ends), weights.values(), strict=True)
+        flat.reshape(tuple(w.shape)).tolist()
+        for flat, w in zip(np.split(kept, ends), weights.values(), strict=True)
     ]
 
 
 def check(weights: dict[str, Tensor], masks: dict[str, Tensor], keep: int) -> None:
-    """Compare keep_largest, in place, and keep_top of the magnitudes with the sort."""
+    """Compare the choice by magnitude, in place, and keep_top of the magnitudes with the sort."""
     expected = by_stable_sort(weights, masks, keep)
     of_magnitudes = keep_top({name: w.abs() for name, w in weights.items()}, keep, masks)
     assert [mask.tolist() for mask in of_magnitudes.values()] == expected
@@ -108,7 +117,7 @@ def weights_and_masks(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Ten
         dtype = common or draw(st.sampled_from(FLOATS))
         size = math.prod(shape)
         numbers = draw(st.lists(numbers_of(dtype), min_size=size, max_size=size))
-        living = draw(
+        live = draw(
             st.one_of(
                 st.lists(st.booleans(), min_size=size, max_size=size),
                 st.just([True] * size),
@@ -117,7 +126,7 @@ def weights_and_masks(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Ten
         order = draw(st.permutations(range(len(shape))))
         back = [order.index(dim) for dim in range(len(shape))]
         weight = torch.tensor(numbers, dtype=dtype).view(shape)
-        mask = torch.tensor(living, dtype=torch.bool).view(shape)
+        mask = torch.tensor(live, dtype=torch.bool).view(shape)
         name = f"{9 - place}"
         weights[name] = weight.permute(order).contiguous().permute(back)
         alike = draw(st.booleans())
@@ -125,62 +134,62 @@ def weights_and_masks(draw: st.DrawFn) -> tuple[dict[str, Tensor], dict[str, Ten
     return weights, masks
 
 
-@each_pass
+@each_engine
 @quick
 @given(weights_and_masks(), st.data())
-def test_what_stays_is_a_stable_sort_by_magnitude(passes, case, data):
+def test_what_stays_is_a_stable_sort_by_magnitude(engine, case, data):
     weights, masks = case
-    living = sum(int(mask.sum()) for mask in masks.values())
-    keep = data.draw(st.one_of(st.integers(0, living), st.sampled_from([0, living])))
-    with small(passes, room=data.draw(st.sampled_from([0, 4, 1000]))):
+    live = sum(int(mask.sum()) for mask in masks.values())
+    keep = data.draw(st.one_of(st.integers(0, live), st.sampled_from([0, live])))
+    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000]))):
         check(weights, masks, keep)
 
 
-@each_pass
+@each_engine
 @quick
 @given(weights_and_masks(), st.data())
-def test_a_bracket_that_misses_changes_nothing(passes, case, data):
+def test_a_bracket_that_misses_changes_nothing(engine, case, data):
     weights, masks = case
-    keys = keys_for((weight.dtype for weight in weights.values()), signed=False)
+    keys = key_format_for((weight.dtype for weight in weights.values()), signed=False)
     low = data.draw(st.integers(0, keys.infinity))
     high = data.draw(st.one_of(st.just(low), st.integers(low, keys.infinity)))
-    living = sum(int(mask.sum()) for mask in masks.values())
-    keep = data.draw(st.integers(0, living))
-    with small(passes, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
+    live = sum(int(mask.sum()) for mask in masks.values())
+    keep = data.draw(st.integers(0, live))
+    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
         mine = {name: mask.clone() for name, mask in masks.items()}
         keep_largest(weights, keep, mine)
     assert [m.tolist() for m in mine.values()] == by_stable_sort(weights, masks, keep)
 
 
-@each_pass
+@each_engine
 @quick
 @given(weights_and_masks(), st.data())
-def test_scores_of_both_signs_survive_a_bracket_that_misses(passes, case, data):
+def test_scores_of_both_signs_survive_a_bracket_that_misses(engine, case, data):
     scores, alive = case
-    keys = keys_for((score.dtype for score in scores.values()), signed=True)
+    keys = key_format_for((score.dtype for score in scores.values()), signed=True)
     low = data.draw(st.integers(-keys.infinity, keys.infinity))
     high = data.draw(st.integers(low, keys.infinity))
-    living = sum(int(mask.sum()) for mask in alive.values())
-    keep = data.draw(st.integers(0, living))
+    live = sum(int(mask.sum()) for mask in alive.values())
+    keep = data.draw(st.integers(0, live))
     flat = np.concatenate([score.double().numpy().ravel() for score in scores.values()])
     places = np.flatnonzero(np.concatenate([mask.numpy().ravel() for mask in alive.values()]))
     best = set(places[np.argsort(-flat[places], kind="stable")[:keep]].tolist())
-    with small(passes, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
+    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
         masks = keep_top(scores, keep, alive)
     kept = np.concatenate([mask.numpy().ravel() for mask in masks.values()])
     assert set(np.flatnonzero(kept).tolist()) == best
 
 
-@each_pass
+@each_engine
 @quick
 @given(weights_and_masks(), st.data())
-def test_a_count_for_each_tensor_ranks_it_alone(passes, case, data):
+def test_a_count_for_each_tensor_ranks_it_alone(engine, case, data):
     weights, masks = case
     keep = {n: data.draw(st.integers(0, int(masks[n].sum())), label=n) for n in weights}
     expected = [by_stable_sort({n: weights[n]}, {n: masks[n]}, keep[n])[0] for n in weights]
     magnitudes = {name: weight.abs() for name, weight in weights.items()}
-    with small(passes):
-        assert [m.tolist() for m in keep_top_each(magnitudes, keep, masks).values()] == expected
+    with small(engine):
+        assert [m.tolist() for m in keep_top(magnitudes, keep, masks).values()] == expected
         assert keep_largest(weights, keep, masks) == keep
     assert [mask.tolist() for mask in masks.values()] == expected
 
@@ -239,13 +248,13 @@ def test_orders_that_defeat_the_sample_are_cut_to_the_entry(kind, size):
 
 @pytest.mark.parametrize("kind", ["large where sampled", "quantised", "all equal"])
 @each_dtype
-@each_pass
-def test_every_dtype_and_pass_is_exact_in_many_parts(kind, dtype, passes):
+@each_engine
+def test_every_dtype_and_engine_is_exact_in_many_chunks(kind, dtype, engine):
     weight = hostile(kind, 3000, 13).to(dtype)
     weights = {"a": weight[:1000], "b": weight[1000:].view(40, 50)}
     drawn = torch.rand(3000, generator=torch.Generator().manual_seed(1)) < 0.4
     masks = {"a": drawn[:1000], "b": drawn[1000:].view(40, 50)}
-    with small(passes, room=50):
+    with small(engine, room=50):
         check(weights, masks, 700)
 
 
@@ -259,16 +268,14 @@ def test_threads_leave_no_trace():
 
 
 def test_an_error_on_a_thread_reaches_the_caller():
-    fields = [
-        host_field.HostField(str(i), lambda: torch.ones(64), None, 64, Keys(torch.float32, False))
-        for i in range(4)
-    ]
+    key_format = KeyFormat(torch.float32, signed=False)
+    tensors = [cpu.CpuKeys(str(i), lambda: torch.ones(64), None, 64, key_format) for i in range(4)]
 
-    def fail(field, part, space):
+    def fail(tensor, at, scratch):
         raise RuntimeError("no memory")
 
     with small(threads=2), pytest.raises(RuntimeError, match="no memory"):
-        key_fields.run(fields, Keys(torch.float32, False), fail)
+        passes.for_each_chunk(tensors, key_format, fail)
 
 
 def test_a_weight_without_order_in_memory_is_read_row_by_row():
@@ -293,24 +300,15 @@ def test_ties_go_to_the_first_in_row_major_order_whatever_the_layout(memory_form
 @each_dtype
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("keep", [0, 3, 6])
-def test_a_living_nan_or_infinity_is_refused_and_the_masks_stay(dtype, bad, keep):
+def test_a_live_nan_or_infinity_is_refused_and_the_masks_stay(dtype, bad, keep):
     weights = {"good": torch.ones(4, dtype=dtype), "bad": torch.tensor([1, bad, bad]).to(dtype)}
     masks = {"good": torch.ones(4).bool(), "bad": torch.tensor([True, False, True])}
-    with pytest.raises(ValueError, match="'bad' has 1 NaN or infinite"):
+    with pytest.raises(ValueError, match="weight 'bad' holds 1 NaN or infinite"):
         keep_largest(weights, keep, masks)
     assert masks["good"].all()
     assert masks["bad"].tolist() == [True, False, True]
     masks["bad"][2] = False
     assert sum(keep_largest(weights, min(keep, 5), masks).values()) == min(keep, 5)
-
-
-def test_a_mask_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"weight of 'w' has shape \(2,\), .* \(3,\)"):
-        keep_largest({"w": torch.ones(2)}, 1, {"w": torch.ones(3).bool()})
-    with pytest.raises(ValueError, match=r"mask of 'w' has dtype torch\.uint8, expected"):
-        keep_largest({"w": torch.ones(2)}, 1, {"w": torch.ones(2, dtype=torch.uint8)})
-    with pytest.raises(ValueError, match="mask of 'w' is on meta, expected the weight's cpu"):
-        keep_largest({"w": torch.ones(2)}, 1, {"w": torch.ones(2, device="meta").bool()})
 
 
 @each_dtype
@@ -319,7 +317,7 @@ def test_keys_order_as_numbers_do(dtype):
     denormal = info.smallest_normal * info.eps
     up = [0.0, denormal, 2 * denormal, info.tiny, 0.5, 1.0, 1 + info.eps, info.max, math.inf]
     numbers = torch.tensor([-number for number in up[:0:-1]] + up, dtype=dtype)
-    signed, unsigned = Keys(dtype, True), Keys(dtype, False)
+    signed, unsigned = KeyFormat(dtype, True), KeyFormat(dtype, False)
     for keys in (signed, unsigned):
         bits = keys.bits(numbers)
         assert (
@@ -335,9 +333,9 @@ def test_keys_order_as_numbers_do(dtype):
 
 
 def test_counts_are_shared_among_the_first():
-    assert first_of([3, 0, 4, 2], 5) == [3, 0, 2, 0]
-    assert first_of([3, 0, 4, 2], 0) == [0, 0, 0, 0]
-    assert first_of([3, 0, 4, 2], 9) == [3, 0, 4, 2]
+    assert share_among_first([3, 0, 4, 2], 5) == [3, 0, 2, 0]
+    assert share_among_first([3, 0, 4, 2], 0) == [0, 0, 0, 0]
+    assert share_among_first([3, 0, 4, 2], 9) == [3, 0, 4, 2]
 
 
 def test_the_sample_of_gaussian_weights_brackets_tightly():
@@ -346,17 +344,16 @@ def test_the_sample_of_gaussian_weights_brackets_tightly():
     weights = {str(i): torch.randn(400, 500, generator=generator) for i in range(10)}
     masks = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in weights.items()}
     scans = []
-    scan = bracket._scan
+    scan = cut._scan
 
-    def spy(fields, keys, edges):
-        parts = scan(fields, keys, edges)
-        collected = [
-            part.between.size for mine in parts for part in mine if part.between is not None
-        ]
-        scans.append(sum(collected) / sum(field.size for field in fields))
-        return parts
+    def spy(tensors, key_format, bracket):
+        scanned = scan(tensors, key_format, bracket)
+        chunks = [chunk for mine in scanned for chunk in mine]
+        collected = [chunk.between.size for chunk in chunks if chunk.between is not None]
+        scans.append(sum(collected) / sum(each.size for each in tensors))
+        return scanned
 
-    with mock.patch.object(bracket, "_scan", spy):
+    with mock.patch.object(cut, "_scan", spy):
         keep_largest(weights, 1_600_000, masks)
         keep_largest(weights, 400_000, masks)
         keep_largest(weights, 320_000, masks)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polarity.selection.top_k import all_finite, keep_top, keep_top_each, top_of_field
+from polarity.selection.top_k import keep_top, keep_top_by_sorting, largest_of
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -19,11 +19,11 @@ quick = settings(deadline=None, max_examples=200)
 
 class Case(NamedTuple):
     scores: dict[str, Tensor]
-    alive: dict[str, Tensor]
+    live: dict[str, Tensor]
 
     @property
-    def living(self) -> int:
-        return sum(int(mask.sum()) for mask in self.alive.values())
+    def total(self) -> int:
+        return sum(int(mask.sum()) for mask in self.live.values())
 
 
 def numbers_of(dtype: torch.dtype) -> st.SearchStrategy[float]:
@@ -36,7 +36,7 @@ def numbers_of(dtype: torch.dtype) -> st.SearchStrategy[float]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Some tensors, often with ties, and which of their entries live."""
+    """Some tensors, often with ties, and which of their entries are live."""
     shapes = draw(
         st.lists(
             st.sampled_from([(), (0,), (1,), (7,), (2, 3), (3, 0, 2), (1, 2, 2)]),
@@ -44,7 +44,7 @@ def cases(draw: st.DrawFn) -> Case:
             max_size=4,
         )
     )
-    scores, alive = {}, {}
+    scores, live = {}, {}
     for place, shape in enumerate(shapes):
         size = math.prod(shape)
         dtype = draw(st.sampled_from(FLOATS))
@@ -55,23 +55,23 @@ def cases(draw: st.DrawFn) -> Case:
                 numbers_of(dtype).map(lambda number, size=size: [number] * size),
             )
         )
-        living = draw(st.one_of(st.lists(st.booleans(), **exactly), st.just([True] * size)))
+        bools = draw(st.one_of(st.lists(st.booleans(), **exactly), st.just([True] * size)))
         poison = draw(st.sampled_from([None, math.nan, math.inf, -math.inf]))
         if poison is not None:
-            pairs = zip(numbers, living, strict=True)
-            numbers = [number if lives else poison for number, lives in pairs]
+            pairs = zip(numbers, bools, strict=True)
+            numbers = [number if is_live else poison for number, is_live in pairs]
         # names that sort against the order of insertion
         name = f"{9 - place}.weight"
         scores[name] = torch.tensor(numbers, dtype=dtype).view(shape)
-        alive[name] = torch.tensor(living, dtype=torch.bool).view(shape)
-    return Case(scores, alive)
+        live[name] = torch.tensor(bools, dtype=torch.bool).view(shape)
+    return Case(scores, live)
 
 
 def by_stable_sort(case: Case, keep: int) -> dict[str, list]:
-    """The same in numpy: number all entries through, sort the living ones, take the first."""
+    """The same in numpy: number all entries through, sort the live ones, take the first."""
     score = np.concatenate([each.double().numpy().ravel() for each in case.scores.values()])
-    living = np.flatnonzero(np.concatenate([each.numpy().ravel() for each in case.alive.values()]))
-    best = living[np.argsort(-score[living], kind="stable")[:keep]]
+    places = np.flatnonzero(np.concatenate([each.numpy().ravel() for each in case.live.values()]))
+    best = places[np.argsort(-score[places], kind="stable")[:keep]]
     kept = np.zeros(score.size, dtype=bool)
     kept[best] = True
     answer, start = {}, 0
@@ -88,27 +88,29 @@ def as_lists(masks: dict[str, Tensor]) -> dict[str, list]:
 @quick
 @given(cases(), st.data())
 def test_selection_over_many_tensors_is_a_stable_sort(case, data):
-    keep = data.draw(st.integers(0, case.living))
-    masks = keep_top(case.scores, keep, case.alive)
+    keep = data.draw(st.integers(0, case.total))
+    masks = keep_top(case.scores, keep, case.live)
     assert as_lists(masks) == by_stable_sort(case, keep)
     assert {mask.dtype for mask in masks.values()} == {torch.bool}
+    by_the_rule = keep_top_by_sorting(case.scores, keep, case.live)
+    assert as_lists(by_the_rule) == as_lists(masks)
 
 
 @quick
 @given(cases(), st.sampled_from([0, 1]))
 def test_all_or_nothing_can_be_kept(case, everything):
-    masks = keep_top(case.scores, everything * case.living, case.alive)
-    nothing = {name: torch.zeros_like(mask) for name, mask in case.alive.items()}
-    assert as_lists(masks) == as_lists(case.alive if everything else nothing)
+    masks = keep_top(case.scores, everything * case.total, case.live)
+    nothing = {name: torch.zeros_like(mask) for name, mask in case.live.items()}
+    assert as_lists(masks) == as_lists(case.live if everything else nothing)
 
 
 @quick
 @given(cases(), st.data())
 def test_selection_within_each_tensor_is_its_own_stable_sort(case, data):
-    counts = {name: data.draw(st.integers(0, int(case.alive[name].sum()))) for name in case.scores}
-    masks = keep_top_each(case.scores, counts, case.alive)
+    counts = {name: data.draw(st.integers(0, int(case.live[name].sum()))) for name in case.scores}
+    masks = keep_top(case.scores, counts, case.live)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == counts
-    alone = {name: Case({name: case.scores[name]}, {name: case.alive[name]}) for name in counts}
+    alone = {name: Case({name: case.scores[name]}, {name: case.live[name]}) for name in counts}
     expected = {name: by_stable_sort(alone[name], counts[name])[name] for name in counts}
     assert as_lists(masks) == expected
 
@@ -116,29 +118,29 @@ def test_selection_within_each_tensor_is_its_own_stable_sort(case, data):
 @quick
 @given(cases(), st.data())
 def test_the_arguments_are_neither_changed_nor_returned(case, data):
-    before = [each.numpy(force=True).tobytes() for each in case.alive.values()]
+    before = [each.numpy(force=True).tobytes() for each in case.live.values()]
     scores = [each.double().numpy().tobytes() for each in case.scores.values()]
-    masks = keep_top(case.scores, data.draw(st.integers(0, case.living)), case.alive)
+    masks = keep_top(case.scores, data.draw(st.integers(0, case.total)), case.live)
     for mask in masks.values():
         mask.logical_not_()
-    assert [each.numpy(force=True).tobytes() for each in case.alive.values()] == before
+    assert [each.numpy(force=True).tobytes() for each in case.live.values()] == before
     assert [each.double().numpy().tobytes() for each in case.scores.values()] == scores
 
 
 @each_dtype
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.999, 1.0])
-def test_larger_fields_with_thousands_of_ties_are_cut_to_the_entry(dtype, share):
+def test_larger_tensors_with_thousands_of_ties_are_cut_to_the_entry(dtype, share):
     generator = torch.Generator().manual_seed(int(1000 * share))
     scores = {
         f"{i}": torch.randn(60, 50 * i, generator=generator).mul(4).round().div(4).to(dtype)
         for i in (1, 2, 3)
     }
-    alive = {
+    live = {
         name: torch.rand(score.shape, generator=generator) < 0.7 for name, score in scores.items()
     }
-    case = Case(scores, alive)
-    keep = round(share * case.living)
-    assert as_lists(keep_top(scores, keep, alive)) == by_stable_sort(case, keep)
+    case = Case(scores, live)
+    keep = round(share * case.total)
+    assert as_lists(keep_top(scores, keep, live)) == by_stable_sort(case, keep)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 5, 6, 7, 10])
@@ -163,10 +165,10 @@ def test_scores_of_different_dtypes_are_compared_by_value():
 
 
 def test_a_transposed_or_expanded_score_is_read_row_by_row():
-    alive = {"w": torch.ones(2, 3, dtype=torch.bool)}
-    ties = keep_top({"w": torch.zeros(3, 2).t()}, 2, alive)["w"]
+    live = {"w": torch.ones(2, 3, dtype=torch.bool)}
+    ties = keep_top({"w": torch.zeros(3, 2).t()}, 2, live)["w"]
     assert ties.tolist() == [[True, True, False], [False, False, False]]
-    rows = keep_top({"w": torch.tensor([[1.0], [2.0]]).expand(2, 3)}, 4, alive)["w"]
+    rows = keep_top({"w": torch.tensor([[1.0], [2.0]]).expand(2, 3)}, 4, live)["w"]
     assert rows.tolist() == [[True, False, False], [True, True, True]]
 
 
@@ -182,18 +184,18 @@ def test_nothing_at_all_keeps_nothing():
 @each_dtype
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("keep", [0, 1, 3])
-def test_a_living_nan_or_infinity_is_refused_by_name_and_number(dtype, bad, keep):
+def test_a_live_nan_or_infinity_is_refused_by_name_and_number(dtype, bad, keep):
     scores = {"good": torch.ones(2, dtype=dtype), "body.bad": torch.tensor([1, bad, bad]).to(dtype)}
-    alive = {"good": torch.ones(2).bool(), "body.bad": torch.ones(3).bool()}
-    with pytest.raises(ValueError, match=r"'body\.bad' has 2 NaN or infinite"):
-        keep_top(scores, keep, alive)
-    with pytest.raises(ValueError, match=r"body\.bad.* 2 NaN or infinite"):
-        keep_top_each(scores, {"good": 1, "body.bad": keep}, alive)
+    live = {"good": torch.ones(2).bool(), "body.bad": torch.ones(3).bool()}
+    with pytest.raises(ValueError, match=r"score 'body\.bad' holds 2 NaN or infinite"):
+        keep_top(scores, keep, live)
+    with pytest.raises(ValueError, match=r"score 'body\.bad' holds 2 NaN or infinite"):
+        keep_top(scores, {"good": 1, "body.bad": keep}, live)
 
 
 @each_dtype
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_dead_may_score_anything_and_is_never_kept(dtype, bad):
+def test_what_is_pruned_may_score_anything_and_is_never_kept(dtype, bad):
     scores = {"w": torch.tensor([bad, 1.0, bad, 3.0, 2.0]).to(dtype)}
     mask = keep_top(scores, 2, {"w": torch.tensor([False, True, False, True, True])})["w"]
     assert mask.tolist() == [False, False, False, True, True]
@@ -201,50 +203,36 @@ def test_what_is_dead_may_score_anything_and_is_never_kept(dtype, bad):
 
 @pytest.mark.parametrize("keep", [-1, 4, 100])
 def test_a_count_out_of_range_is_refused_with_both_numbers(keep):
-    scores, alive = {"w": torch.ones(5)}, {"w": torch.tensor([1, 0, 1, 0, 1]).bool()}
-    with pytest.raises(ValueError, match=rf"keep={keep} .*\b3 live"):
-        keep_top(scores, keep, alive)
-    with pytest.raises(ValueError, match=rf"^w: keep={keep} .*\b3 live"):
-        keep_top_each(scores, {"w": keep}, alive)
+    scores, live = {"w": torch.ones(5)}, {"w": torch.tensor([1, 0, 1, 0, 1]).bool()}
+    with pytest.raises(ValueError, match=rf"^keep={keep}, .*\b3 live"):
+        keep_top(scores, keep, live)
+    with pytest.raises(ValueError, match=rf"^keep\['w'\]={keep}, .*\b3 live"):
+        keep_top(scores, {"w": keep}, live)
 
 
 @pytest.mark.parametrize(
-    ("score", "alive", "parts"),
+    ("score", "live", "parts"),
     [
-        (torch.ones(2, 3), {"w": torch.ones(3, 2).bool()}, ["'w'", "(2, 3)", "(3, 2)"]),
-        (torch.ones(2, 3), {"w": torch.ones(6).bool()}, ["'w'", "(2, 3)", "(6,)"]),
-        (torch.ones(2, 3), {"v": torch.ones(2, 3).bool()}, ["'w'"]),
-        (torch.ones(2, dtype=torch.int64), {"w": torch.ones(2).bool()}, ["'w'", "torch.int64"]),
-        (torch.ones(2, dtype=torch.bool), {"w": torch.ones(2).bool()}, ["'w'", "torch.bool"]),
+        (torch.ones(2, 3), {"w": torch.ones(3, 2).bool()}, ["scores", "(2, 3)", "(3, 2)"]),
+        (torch.ones(2, 3), {"w": torch.ones(6).bool()}, ["scores", "(2, 3)", "(6,)"]),
+        (torch.ones(2, 3), {"v": torch.ones(2, 3).bool()}, ["scores", "not masked"]),
+        (torch.ones(2, dtype=torch.int64), {"w": torch.ones(2).bool()}, ["scores", "torch.int64"]),
+        (torch.ones(2, dtype=torch.bool), {"w": torch.ones(2).bool()}, ["scores", "torch.bool"]),
+        (torch.ones(2), {"w": torch.ones(2, dtype=torch.uint8)}, ["live", "torch.uint8"]),
     ],
 )
-def test_scores_that_do_not_fit_their_masks_are_refused_by_name(score, alive, parts):
-    with pytest.raises(ValueError, match="score") as error:
-        keep_top({"w": score}, 1, alive)
+def test_scores_that_do_not_fit_their_masks_are_refused_by_name(score, live, parts):
+    with pytest.raises(ValueError, match="'w'") as error:
+        keep_top({"w": score}, 1, live)
     assert [part for part in parts if part not in str(error.value)] == []
 
 
 @quick
 @given(st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.0, -math.inf]), max_size=12), st.data())
-def test_the_top_of_one_field_is_a_stable_sort(numbers, data):
+def test_the_largest_of_one_tensor_are_a_stable_sort(numbers, data):
     keep = data.draw(st.integers(0, len(numbers)))
-    kept = top_of_field(torch.tensor(numbers), keep).nonzero().flatten().tolist()
+    kept = largest_of(torch.tensor(numbers), keep).nonzero().flatten().tolist()
     assert kept == sorted(np.argsort(-np.array(numbers), kind="stable")[:keep].tolist())
-
-
-@each_dtype
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("place", [0, 3, 6])
-def test_one_bad_entry_anywhere_makes_a_tensor_not_finite(dtype, bad, place):
-    values = torch.full((7,), torch.finfo(dtype).max, dtype=dtype)
-    assert all_finite(values)
-    values[place] = bad
-    assert not all_finite(values)
-
-
-@each_dtype
-def test_an_empty_tensor_is_finite(dtype):
-    assert all_finite(torch.empty(0, 3, dtype=dtype))
 
 
 @pytest.mark.gpu
@@ -254,12 +242,12 @@ def test_a_gpu_keeps_the_same_entries(dtype):
     scores = {
         f"{i}": torch.randn(40, i, generator=generator).round(decimals=1).to(dtype) for i in (3, 5)
     }
-    alive = {
+    live = {
         name: torch.rand(score.shape, generator=generator) < 0.8 for name, score in scores.items()
     }
     on_gpu = {name: score.cuda() for name, score in scores.items()}
-    masks = keep_top(on_gpu, 100, alive)
+    masks = keep_top(on_gpu, 100, live)
     assert all(mask.is_cuda for mask in masks.values())
-    assert as_lists(masks) == as_lists(keep_top(scores, 100, alive))
-    mixed = keep_top({"3": on_gpu["3"], "5": scores["5"]}, 100, alive)
+    assert as_lists(masks) == as_lists(keep_top(scores, 100, live))
+    mixed = keep_top({"3": on_gpu["3"], "5": scores["5"]}, 100, live)
     assert as_lists(mixed) == as_lists(masks)

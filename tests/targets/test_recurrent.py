@@ -10,7 +10,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.helpers import full_precision, plain_state, same_state
-from tests.models import half_masked, half_remembered, noise, random_masks, seeded
+from tests.models import half_masked, half_remembered, half_signed_in, noise, random_masks, seeded
 
 SEQUENCE = noise(3, 5, 4)(torch.Generator().manual_seed(2))[0]
 MODULES: dict[str, Any] = {
@@ -117,6 +117,29 @@ def test_a_forward_pass_leaves_no_graph_behind_in_the_module(module: str, form: 
     model = FORMS[form](seeded(MODULES[module]()))
     output(model)
     assert all(weight is None or weight.grad_fn is None for weight in model._flat_weights)
+
+
+@every_module
+@pytest.mark.parametrize("form", [*FORMS.values(), half_signed_in])
+@pytest.mark.parametrize("swapped", [False, True], ids=["moved", "swapped"])
+def test_a_module_that_was_moved_holds_no_graph_and_can_be_copied(
+    module: str, form: Any, swapped: bool
+) -> None:
+    model = seeded(MODULES[module]())
+    torch.__future__.set_swap_module_params_on_conversion(swapped)
+    try:
+        model = form(model).double().float()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert all(weight is None or weight.grad_fn is None for weight in model._flat_weights)
+    twin = copy.deepcopy(model)
+    output(model).square().mean().backward()
+    assert all(bool(parameter.grad.any()) for parameter in model.parameters())
+    twin.double()
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert torch.equal(output(twin.float()), output(model))
+    pol.merge(model).double()
+    assert "_apply" not in vars(model)
 
 
 def test_a_module_masked_in_part_trains_the_rest_as_well() -> None:

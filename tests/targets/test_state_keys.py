@@ -1,5 +1,8 @@
 """Dense checkpoints and those of ``torch.nn.utils.prune``, into masked models and out of them."""
 
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from polarity.targets.state_keys import buffer_keys, inside
 from tests.helpers import outputs, plain_state, same_state, train
 from tests.models import Tied, half_masked, half_remembered, noise, seeded
 
@@ -185,3 +189,39 @@ class Versioned(nn.Module):
 def test_the_dense_state_dict_keeps_the_versions_that_modules_read_checkpoints_by() -> None:
     state = pol.dense_state_dict(pol.mask_weights(Versioned()))
     Versioned().load_state_dict(state)
+
+
+def test_the_keys_of_a_parametrized_weight_begin_with_its_path() -> None:
+    assert inside("weight") == "parametrizations.weight."
+    assert inside("a.b.weight") == "a.b.parametrizations.weight."
+
+
+def test_a_mask_of_the_users_own_is_none_of_ours(tmp_path: Path) -> None:
+    own = nn.Module()
+    own.register_buffer("mask", torch.ones(2))
+    model = nn.ModuleDict({"head": nn.Sequential(own), "body": nn.Linear(3, 2)})
+    assert buffer_keys(model.state_dict(), "mask") == {}
+    pol.mask_weights(model)
+    assert list(buffer_keys(model.state_dict(), "mask")) == ["body.weight"]
+    pytest.importorskip("safetensors")
+    pol.save(model, tmp_path / "model.safetensors")
+    pol.load(model, tmp_path / "model.safetensors")
+
+
+def test_one_file_alone_spells_the_keys_of_a_state_dict() -> None:
+    keys = re.compile(r"parametrizations\.|\.original|^_orig$|^_mask$|\b0\.(mask|beta|initial)")
+    source = Path(pol.__file__).parent
+    spelling = set()
+    for file in source.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and id(node) not in docstrings and keys.search(text):
+                spelling.add(str(file.relative_to(source)))
+    assert spelling == {"targets/state_keys.py"}

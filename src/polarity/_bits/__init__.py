@@ -1,1 +1,1 @@
-"""Packed booleans and random choices: what several rooms count, draw and store bits with."""
+"""Packed booleans, tensors in chunks, and the one way to draw at random."""

@@ -8,9 +8,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "chunks_of", "gather", "read_only", "survivors_of"]
+__all__ = ["INTEGER_OF", "Array", "chunks_of", "gather", "read_only", "survivors_of"]
 
 Array: TypeAlias = Any  # of numpy on a CPU, of torch elsewhere: operators mean the same for both
+
+# The integer dtype as wide as a floating one, to see the bits of a number through.
+INTEGER_OF = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
 
 # On a CPU two chunks in float32 and a copy in float64 fit in a second-level cache. On an
 # accelerator every launch costs, and chunks only bound the memory.
@@ -36,7 +44,7 @@ def read_only(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def survivors_of(mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the chunks of a flat bool mask, and the places of the survivors within each.
+    """Yield the chunks of a flat mask, nonzero for survivors, and their places within each.
 
     Example:
         >>> mask = torch.tensor([False, True, True])
@@ -44,19 +52,21 @@ def survivors_of(mask: Tensor) -> Iterator[tuple[slice, Tensor]]:
         [(slice(0, 3, None), [1, 2])]
     """
     for chunk in chunks_of(mask.numel(), mask.device):
-        if mask.is_cpu:  # numpy finds them three times as fast
-            yield chunk, torch.from_numpy(np.flatnonzero(mask[chunk].numpy()))
+        survives = mask[chunk].bool()
+        if survives.is_cpu:  # numpy finds them three times as fast
+            yield chunk, torch.from_numpy(np.flatnonzero(read_only(survives)))
         else:
-            yield chunk, mask[chunk].nonzero().squeeze(1)
+            yield chunk, survives.nonzero().squeeze(1)
 
 
 def gather(mask: Tensor, *weights: Tensor) -> list[Tensor]:
-    """Return the survivors of flat tensors under a flat bool mask, on the mask's device.
+    """Return the survivors of flat tensors under a flat mask, on the mask's device.
 
     Example:
         >>> gather(torch.tensor([True, False, True]), torch.tensor([1, 2, 3]))
         [tensor([1, 3])]
     """
+    mask = mask.bool()
     count, start = int(mask.count_nonzero()), 0
     gathered = [each.new_empty(count, device=mask.device) for each in weights]
     for chunk, places in survivors_of(mask):

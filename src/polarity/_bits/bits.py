@@ -1,4 +1,4 @@
-"""Bools at eight to a byte."""
+"""Bools packed into the bits of bytes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ __all__ = ["few_places"]
 def few_places(packed: npt.NDArray[np.uint8], most: int) -> npt.NDArray[np.int32] | None:
     """Return the places of the set bits in order, or None if there are more than ``most``.
 
-    Much faster than looking at every bool where few are True: bytes that are zero are skipped.
+    Where few are set this is much faster than a search of bools: zero bytes are skipped.
 
     Example:
         >>> few_places(np.array([0, 5], dtype=np.uint8), 2).tolist()

@@ -1,8 +1,8 @@
 """The one way to draw: random words addressed by a seed, a weight's name and a position.
 
 The word of an entry is a function of these three alone (a counter-based generator: Salmon et al.,
-2011, *Parallel random numbers: as easy as 1, 2, 3*). So it is the same on every device, in chunks
-of any length, and on whichever rank holds the entry.
+2011, *Parallel random numbers: as easy as 1, 2, 3*). It is therefore the same on every device, on
+every rank, and in chunks of any length.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ __all__ = [
     "words_in",
 ]
 
-# Raised by every change that gives other draws for the same seed. Version 1 drew from torch's
+# Increased by every change that gives other draws for the same seed. Version 1 drew from torch's
 # generators, before the first release.
 VERSION = 2
 

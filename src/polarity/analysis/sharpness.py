@@ -198,7 +198,7 @@ class _AtSurvivors(nn.Module):
         self, model: nn.Module, parameters: Selector | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        pruned = [each for each in all_targets(model) if each.contenders is not None]
+        pruned = [each for each in all_targets(model) if each.enforced_mask is not None]
         masks = {target.name: target.live for target in pruned}
         plain = plain_copy(model).eval()
         chosen = _chosen_names(model, plain, parameters)

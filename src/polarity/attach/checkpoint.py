@@ -1,7 +1,6 @@
 """Save a converted model in one safetensors file, and load it without unpickling."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +11,7 @@ from polarity._checks import check_module
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
+from polarity.targets.state_keys import buffer_keys
 
 __all__ = ["load", "safetensors_for", "save"]
 
@@ -88,21 +88,15 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
     state = safetensors.torch.load_file(str(path))
     state |= {name: state[same] for name, same in aliases.items()}
-    if masked := _plain_names(state, ".0.mask"):
+    if masked := tuple(buffer_keys(state, "mask")):
         mask_weights(model, targets=masked)
-    if products := _plain_names(state, ".0.beta"):
+    if products := tuple(buffer_keys(state, "beta")):
         sign_in(model, targets=products)
-    if norms := _plain_names(state, ".0.initial"):
-        draws = {aliases.get(key, key) for key in state if key.endswith(".0.shared.alpha")}
+    if norms := tuple(buffer_keys(state, "initial")):
+        draws = {aliases.get(key, key) for key in buffer_keys(state, "shared.alpha").values()}
         interpolate_norms(model, targets=norms, per_layer=len(draws) > 1)
     model.load_state_dict(state)
     return model
-
-
-def _plain_names(state: Mapping[str, Tensor], ending: str) -> tuple[str, ...]:
-    """Return the plain names of the weights whose parametrization has a buffer of this name."""
-    names = (key.removesuffix(ending) for key in state if key.endswith(ending))
-    return tuple(name.replace("parametrizations.", "", 1) for name in names)
 
 
 def safetensors_for(caller: str) -> ModuleType:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.arrays import INTEGER_OF
 from polarity._checks import check_optimizer
 from polarity.attach.masks import masked_weights
 from polarity.optimizers.pruned_state import parameters_of
-from polarity.parametrizations.arithmetic import INTEGER_OF
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.target import Target
@@ -198,7 +198,9 @@ class _KeptZero:
     def _masked(self, gradient: Tensor) -> Tensor | None:
         """Return the masked gradient, or None to leave it as it is (a tensor hook)."""
         masking = self._masking
-        return gradient * masking.mask if masking is not None and masking.enforce else None
+        if masking is None or not masking.enforce:
+            return None
+        return gradient * masking.mask.to(gradient.dtype)
 
     def _masked_product(self, gradient: Tensor) -> Tensor | None:
         """Mask second derivatives; where m = v = 0 the first ones of m ⊙ v are zero anyway."""

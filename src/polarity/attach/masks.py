@@ -12,6 +12,7 @@ from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.state_keys import TORCH_MASK
 from polarity.targets.target import Target
 
 __all__ = [
@@ -225,7 +226,7 @@ def sparsity(model: nn.Module) -> float:
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
-    by_name = {f"{name}_mask": target for name, target in by_name.items()} | by_name
+    by_name = {f"{name}{TORCH_MASK}": target for name, target in by_name.items()} | by_name
     check_names("masks", masks, by_name, needed=())
     checked: dict[str, Tensor] = {}
     for given, mask in masks.items():

@@ -18,7 +18,7 @@ from polarity.parametrizations.registering import own_class
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, attached
-from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.state_keys import forget_plain_checkpoints, inside, leads_inside
 from polarity.targets.target import Target
 
 __all__ = ["dense_state_dict", "merge"]
@@ -133,16 +133,14 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         for use in target.uses
     }
     for name, weight in (weights | attached_norms(model)).items():
-        path, _, tensor_name = name.rpartition(".")
-        inside = f"{path}.parametrizations.{tensor_name}.".removeprefix(".")
-        for key in [key for key in state if key.startswith(inside)]:
+        for key in [key for key in state if key.startswith(inside(name))]:
             del state[key]
         state[name] = weight
     # Modules use the versions to read checkpoints of their earlier versions.
     versions = {
         k: v
         for k, v in converted._metadata.items()  # type: ignore[attr-defined]
-        if "parametrizations" not in k.split(".")
+        if not leads_inside(k)
     }
     state._metadata = versions  # type: ignore[attr-defined]
     return state

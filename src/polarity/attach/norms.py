@@ -9,10 +9,10 @@ from torch import Tensor, distributed, nn
 from polarity._checks import check_generator, check_tensors
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
-from polarity.attach.norm_layers import find_norms, norm_interp
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
 from polarity.rewind import RewindPoint, weights_of
+from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
@@ -92,7 +92,7 @@ def interpolate_norms(
     """
     check_generator(generator)
     found = find_norms(model, targets, exclude)
-    fresh = {name: target for name, target in found.items() if norm_interp(target.uses[0]) is None}
+    fresh = {name: target for name, target in found.items() if target.interpolation is None}
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
     if initial is not None:
         values = weights_of(initial, "initial")
@@ -121,15 +121,15 @@ def attached_norms(model: nn.Module) -> dict[str, Tensor]:
     return {
         use.name: target.stored[0].detach()
         for target in all_targets(model)
+        if target.interpolation is not None
         for use in target.uses
-        if norm_interp(use) is not None
     }
 
 
 def detach_norms(model: nn.Module) -> tuple[str, ...]:
     """Make every interpolated parameter plain again, in place, and return their plain names."""
     names = tuple(attached_norms(model))
-    targets = [target for target in all_targets(model) if norm_interp(target.uses[0]) is not None]
+    targets = [target for target in all_targets(model) if target.interpolation is not None]
     for target in targets:
         make_plain(target)
     for target in targets:

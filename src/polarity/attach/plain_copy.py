@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polarity._running import tensors_in
@@ -13,6 +12,7 @@ from polarity.attach.merge import merge
 from polarity.attach.norms import attached_norms
 from polarity.rewind import RewindPoint
 from polarity.targets.search import all_targets, attached
+from polarity.targets.state_keys import plain_checkpoint
 from polarity.targets.torch_prune import refuse_uneven_masks
 
 __all__ = ["full_copy", "plain_copy", "plain_state"]
@@ -75,40 +75,10 @@ def plain_state(
         raise TypeError(
             f"{role} must be a state_dict, a model or a RewindPoint, got {type(state).__name__}"
         )
-    own = network.state_dict()
-    plain = dict(state)
-    for key in state:
-        name = key.removesuffix("_orig")
-        if key not in own and name in own and f"{name}_mask" in state:
-            mask = plain.pop(f"{name}_mask")
-            plain[name] = plain.pop(key) * mask
-        path, dot, rest = key.rpartition("parametrizations.")
-        tensor_name, _, what = rest.partition(".")
-        inside = f"{path}{dot}{tensor_name}"
-        if dot and what in ("original", "original0") and _is_ours(state, inside):
-            plain[f"{path}{tensor_name}"] = _effective(state, inside)
-            for each in [each for each in plain if each.startswith(f"{inside}.")]:
-                del plain[each]
-    return plain
+    return plain_checkpoint(state, network.state_dict())
 
 
 def _computed(model: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors with a graph that modules keep as ordinary attributes."""
     for module in model.modules():
         yield from (each for each in tensors_in(vars(module)) if not each.is_leaf)
-
-
-def _is_ours(state: Mapping[str, Any], inside: str) -> bool:
-    """Whether polarity parametrized a tensor: others (weight_norm, ...) keep the keys they have."""
-    return any(f"{inside}.0.{buffer}" in state for buffer in ("mask", "initial"))
-
-
-@torch.no_grad()
-def _effective(state: Mapping[str, Any], inside: str) -> Tensor:
-    """Return the effective weight that a checkpoint of ours holds in its parts."""
-    stored = [state[key] for i in ("", "0", "1") if (key := f"{inside}.original{i}") in state]
-    weight: Tensor = stored[0] if len(stored) == 1 else stored[0] * stored[1]
-    mask = state.get(f"{inside}.0.mask")
-    if mask is None or not bool(state.get(f"{inside}.0._extra_state", True)):
-        return weight
-    return torch.where(mask.to(weight.device) != 0, weight, 0.0)

@@ -16,6 +16,7 @@ from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.state_keys import factor_keys
 from polarity.targets.target import Target, parametrizations_of
 
 __all__ = ["sign_in"]
@@ -124,10 +125,9 @@ def _convert(
     if old.grad is not None:
         m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
     state = {} if optimizer is None else optimizer.state.get(old, {})
-    inside = f"{name.removesuffix(target.tensor_name)}parametrizations.{target.tensor_name}"
     return Replacement(
         (old,),
-        {f"{inside}.original0": m, f"{inside}.original1": v},
+        dict(zip(factor_keys(name), (m, v), strict=True)),
         split_state(state, m, v),
         f"sign_in made {name!r} a product of two; call sign_in(model, optimizer=optimizer), or "
         "build the optimizer after sign_in",

@@ -1,1 +1,1 @@
-"""What an optimizer remembers of weights that are pruned, factored or replaced."""
+"""The state that an optimizer keeps of weights that are pruned, factored or replaced."""

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of a weight, when the weight becomes a product and back."""
+"""Carry an optimizer's state over from a weight to its two factors, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
 
 
 def foreign_state(state: Mapping[str, Any], shape: torch.Size) -> list[str]:
-    """Return the entries of an optimizer's state that follow no known rule, such as a mean weight.
+    """Return the keys of an optimizer's state that follow no known rule, such as a mean weight's.
 
     Example:
         >>> import torch
@@ -64,8 +64,8 @@ def join_state(
 ) -> dict[str, Any]:
     r"""Return the state of the product from that of its factors, undoing :func:`split_state`.
 
-    The factors' averages need not come from one gradient of the product; the one that fits them
-    best (least squares) is :math:`(v\,u_m + m\,u_v) / (m^2 + v^2)`, and for squares
+    The factors' averages need not come from one gradient of the product. The least-squares fit is
+    :math:`(v\,u_m + m\,u_v) / (m^2 + v^2)`, and for squares
     :math:`(v^2 s_m + m^2 s_v) / (m^4 + v^4)`. Where both factors are zero it is zero.
 
     Args:

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of entries that were pruned."""
+"""Zero the state that an optimizer keeps of pruned entries."""
 
 from collections.abc import Iterable, Mapping
 
@@ -35,11 +35,11 @@ def zero_pruned_state(
     """Zero the optimizer's state (momentum, Adam's moments) outside the masks, in place.
 
     State of another shape than its parameter (step counts, factored moments) belongs to no single
-    entry and is left alone.
+    entry and is left unchanged.
 
     Args:
         optimizer: any ``torch.optim`` optimizer.
-        leaves: (parameter, bool mask of its shape) pairs; a parameter without state is passed over.
+        leaves: (parameter, bool mask of its shape) pairs; a parameter without state is skipped.
 
     Example:
         >>> import torch

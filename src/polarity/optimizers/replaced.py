@@ -24,9 +24,9 @@ class Replacement:
 
     Attributes:
         old: the parameters that leave.
-        new: the parameters that come, with the names they have in the model.
-        states: what the optimizer is to remember of the new ones.
-        why: what to call, for the error of an optimizer that was not told.
+        new: the parameters that replace them, by the names they have in the model.
+        states: the optimizer's state of each new parameter; empty to start afresh.
+        why: what happened and what to call, for the error of an optimizer that did not follow.
     """
 
     old: tuple[Tensor, ...]
@@ -38,11 +38,14 @@ class Replacement:
 def check_replaceable(
     optimizer: torch.optim.Optimizer, leaves: Mapping[str, tuple[Tensor, ...]]
 ) -> None:
-    """Raise unless the optimizer holds something of ``leaves``, and each weight in one group.
+    """Raise unless the optimizer holds some of these weights, each of them in one group.
 
     Args:
         optimizer: the optimizer that is to follow.
         leaves: the parameters of each weight, by plain name.
+
+    Raises:
+        ValueError: if it holds none of them, or the parameters of one in different groups.
     """
     check_holds(optimizer, leaves)
     group_of = {
@@ -59,10 +62,10 @@ def check_replaceable(
 
 
 def replace_parameter(optimizer: torch.optim.Optimizer | None, change: Replacement) -> None:
-    """Put the new parameters into the optimizer where the old ones stood, and mark the old ones.
+    """Put the new parameters into the optimizer in place of the old ones, and mark the old ones.
 
-    Groups, learning rates and options stay. The first step of any optimizer that still holds an old
-    parameter raises RuntimeError: it would go on without training anything.
+    Groups, learning rates and options stay. The next step of any optimizer that still holds an old
+    parameter raises RuntimeError, as it would no longer train that weight.
     """
     global _generation
     if optimizer is not None:
@@ -92,7 +95,7 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement) -> None:
 
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Raise if the optimizer holds a replaced parameter; looks once per optimizer and change."""
+    """Raise if the optimizer holds a replaced parameter; check once for each replacement."""
     if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
         return
     for group in optimizer.param_groups:

@@ -1,6 +1,6 @@
-"""What a weight is made of while it trains, one idea per file.
+"""Parametrizations: what a weight is made of while it trains, one in each file.
 
-Every class here is an ordinary parametrization and works by hand::
+Every class here works with PyTorch's own call::
 
     torch.nn.utils.parametrize.register_parametrization(layer, "weight", MaskedWeight(mask))
 """

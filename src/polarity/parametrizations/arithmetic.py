@@ -1,23 +1,12 @@
 """Masks as numbers: check them, and zero what lies outside them."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from polarity._bits.arrays import Array, read_only
+from polarity._bits.arrays import INTEGER_OF, Array, chunks_of, read_only
 
 __all__ = ["as_mask", "check_mask", "count_ones", "zero_outside_"]
-
-# The integer type as wide as a floating one: multiplying bits by 0 or 1 clears or keeps them.
-INTEGER_OF = {
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-    torch.float32: torch.int32,
-    torch.float64: torch.int64,
-}
-_CHUNK = 1 << 16
 
 
 def as_mask(mask: Tensor) -> Tensor:
@@ -46,10 +35,10 @@ def count_ones(mask: Tensor) -> int:
         ValueError: if it holds values other than 0 and 1.
     """
     ones = others = 0
-    flat, slices = _in_cache(mask)
-    for part in slices:
-        ones += _count(flat[part] == 1)
-        others += _count(flat[part] != 0)
+    flat = _fast(mask)
+    for chunk in chunks_of(mask.numel(), mask.device):
+        ones += _count(flat[chunk] == 1)
+        others += _count(flat[chunk] != 0)
     if ones != others:
         raise ValueError("mask must hold zeros and ones only, got other values")
     return ones
@@ -78,22 +67,16 @@ def zero_outside_(values: Tensor, mask: Tensor) -> Tensor:
         bits.mul_((mask != 0).view(torch.uint8))
         return values
     bits = bits.view(-1)
-    flat, slices = _in_cache(mask)
-    for part in slices:
-        bits[part].mul_(torch.as_tensor(flat[part] != 0).view(torch.uint8))
+    flat = _fast(mask)
+    for chunk in chunks_of(mask.numel(), mask.device):
+        bits[chunk].mul_(torch.as_tensor(flat[chunk] != 0).view(torch.uint8))
     return values
 
 
-def _in_cache(mask: Tensor) -> tuple[Array, Iterable[slice]]:
-    """Return a mask in one dimension, and slices of it that stay in a CPU's cache.
-
-    As an array where numpy has its dtype: it compares and counts six times as fast as torch.
-    """
+def _fast(mask: Tensor) -> Array:
+    """Return a mask in one dimension, by numpy where that compares and counts six times faster."""
     flat = mask.detach().reshape(-1)
-    if not flat.is_cpu:
-        return flat, [slice(None)]
-    slices = [slice(at, at + _CHUNK) for at in range(0, flat.numel(), _CHUNK)]
-    return (flat if flat.dtype == torch.bfloat16 else read_only(flat)), slices
+    return read_only(flat) if flat.is_cpu and flat.dtype != torch.bfloat16 else flat
 
 
 def _count(bools: Array) -> int:

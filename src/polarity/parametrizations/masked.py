@@ -1,10 +1,11 @@
-"""A weight whose pruned entries are multiplied by zero."""
+"""A weight that is multiplied by its mask."""
 
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_shape
 from polarity.parametrizations.arithmetic import check_mask, zero_outside_
 
 __all__ = ["MaskedWeight"]
@@ -96,11 +97,7 @@ class MaskedWeight(nn.Module):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        if weight.shape != self.mask.shape:
-            raise ValueError(
-                f"mask has shape {tuple(self.mask.shape)}, "
-                f"expected the weight's {tuple(weight.shape)}"
-            )
+        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         self.mask = self.mask.to(weight.dtype)
         return weight.masked_fill(self.mask == 0, 0) if self.enforce else weight.clone()
 
@@ -113,7 +110,7 @@ class MaskedWeight(nn.Module):
             self.in_step.project()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Load the mask, after the stored weight, which is zero outside it where it must be."""
+        """Load the mask; the stored weight, loaded before, is zeroed outside it."""
         super()._load_from_state_dict(*args, **kwargs)
         if self.in_step is not None:
             self.in_step.project()

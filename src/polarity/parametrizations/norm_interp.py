@@ -1,8 +1,9 @@
-"""A normalisation parameter that is drawn towards its initial value while it trains."""
+"""A normalisation parameter that is interpolated with its initial value while it trains."""
 
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_shape
 from polarity.parametrizations.shared_alpha import SharedAlpha
 
 __all__ = ["NormInterp"]
@@ -21,8 +22,8 @@ class NormInterp(nn.Module):
     :math:`\psi` and is not scaled. At :math:`\alpha` = 1 and 0 the result is :math:`\psi` and
     :math:`\psi_\mathrm{init}` exactly, in every dtype.
 
-    :math:`\alpha` is only read here, never drawn: what activation checkpointing computes again sees
-    the value it saw before. :func:`polarity.interpolate_norms` attaches this to the normalisation
+    :math:`\alpha` is only read here, never drawn, so that activation checkpointing computes again
+    with the same value. :func:`polarity.interpolate_norms` attaches this to the normalisation
     layers of a model and draws one value for all of them per training forward.
 
     What is assigned (``layer.weight = x``) is copied and becomes the trained value. In training
@@ -79,11 +80,7 @@ class NormInterp(nn.Module):
         Raises:
             ValueError: if its shape is not that of ``initial``.
         """
-        if value.shape != self.initial.shape:
-            raise ValueError(
-                f"initial has shape {tuple(self.initial.shape)}, "
-                f"expected the parameter's {tuple(value.shape)}"
-            )
+        check_shape("initial", None, self.initial.shape, value.shape, "parameter")
         return value.clone()
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Register a parametrization so that a module computes its tensor at little cost."""
+"""Register a parametrization with little overhead in every forward pass."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ __all__ = ["own_class", "register_light"]
 
 
 def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> ParametrizationList:
-    """Register a parametrization, and read a tensor that has no other by one call of its forward.
+    """Register a parametrization; one that is alone on its tensor is read by a direct call.
 
     Torch's property calls two modules, with the bookkeeping of ``Module.__call__`` each time. In a
     training step of a small network that is 2 % (row *limit: an identity by parametrize* of the
@@ -45,8 +45,8 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
 def own_class(module: nn.Module) -> None:
     """Give a parametrized module a class that no other module has.
 
-    ``parametrize`` keeps a tensor as a property of a class made for the module. A deepcopy has
-    that class too: changing one of the two would break the other.
+    ``parametrize`` makes a tensor a property of a class made for the module. A deepcopy shares that
+    class, so that changing one of the two would break the other.
     """
     if parametrize.is_parametrized(module):
         shared = type(module)

@@ -1,4 +1,4 @@
-"""The interpolation weight that many parametrizations read, and where its next value comes from."""
+"""The interpolation weight that many parametrizations share, and the stream it is drawn from."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 __all__ = ["MODULI", "SharedAlpha", "draw_seeds"]
 
-# Of the two congruential generators: a state is at least 1 and less than its modulus.
+# Moduli of the two congruential generators: a state is at least 1 and less than its modulus.
 MODULI = (2147483563, 2147483399)
 _FACTORS = (40014, 40692)
 
@@ -23,8 +23,8 @@ class SharedAlpha(nn.Module):
 
     with period :math:`2.3 \cdot 10^{18}`. Its state is a buffer and a draw is plain arithmetic on
     it, so the sequence is the same on every device, is saved and copied with the model, is made
-    common to all ranks by ``DistributedDataParallel`` and traced whole by ``torch.compile``. The
-    global random state is never touched.
+    common to all ranks by ``DistributedDataParallel``, and is traced whole by ``torch.compile``.
+    The global random state is never used.
 
     It is a module, not a bare tensor, because ``model.to()`` moves a tensor once for every module
     that holds it, and the copies would no longer be one.
@@ -36,9 +36,9 @@ class SharedAlpha(nn.Module):
             it belongs to the run, not to the ``state_dict``.
 
     Args:
-        alpha: the value before the first draw; a tensor is kept as it is, not copied.
-        seeds: int64 tensor of shape (2,), as :func:`draw_seeds` gives; it is kept, not copied.
-            Without it the value is not drawn but stays.
+        alpha: the value before the first draw; a tensor is kept, not copied.
+        seeds: int64 tensor of shape (2,), as :func:`draw_seeds` returns; it is kept, not copied.
+            Without it the value is fixed.
 
     Raises:
         ValueError: if ``alpha`` is a tensor of another shape or not floating point.
@@ -96,9 +96,9 @@ def draw_seeds(generator: torch.Generator | None = None) -> Tensor:
 
 
 def _outside_transforms(state: Tensor) -> AbstractContextManager[object]:
-    """Under ``torch.func`` a captured tensor may not change in place, and the state is not mapped.
+    """Return a context in which the state may change in place, also under ``torch.func``.
 
-    One draw then serves all that is mapped over. Stacked models bring their own states.
+    One draw then serves everything that is mapped over. Stacked models bring their own states.
     """
     if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(state):
         return nullcontext()

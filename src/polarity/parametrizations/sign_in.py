@@ -1,10 +1,12 @@
 """A masked weight that is a product of two factors, so that its sign can change more easily."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polarity._checks import check_number
 from polarity.parametrizations.masked import MaskedWeight
 
 __all__ = ["SignInMW", "balanced_factors"]
@@ -22,16 +24,16 @@ class SignInMW(MaskedWeight):
     :math:`v` here.) Gradient descent on the factors moves a weight near zero, where signs change,
     at :math:`\sqrt{4w^2+\beta^2}` times the speed of gradient descent on the weight.
 
-    It is a :class:`MaskedWeight`: it owns the mask, and all that is said there of masks holds.
-    Outside the mask both factors are zero, which every elementwise optimizer leaves so; an entry
-    that comes to life starts as a zero with :math:`m = \sqrt\beta`. Being made of two tensors it
-    must be the first parametrization of its weight. :func:`polarity.sign_in` attaches it to a whole
-    model, and to an optimizer that exists already.
+    It is a :class:`MaskedWeight`: it owns the mask, and masks behave as described there. Outside
+    the mask both factors are zero, and elementwise optimizers keep them so; an entry that becomes
+    live starts as a zero with :math:`m = \sqrt\beta`. As it is made of two tensors it must be the
+    first parametrization of its weight. :func:`polarity.sign_in` attaches it to a whole model, and
+    to an optimizer that exists already.
 
     Attributes:
         mask: zeros and ones in the weight's shape and dtype, 1 for a survivor.
         enforce: with False the mask is remembered but not applied.
-        beta: 0-dim buffer, the inner scaling; float64 whatever the model's dtype.
+        beta: 0-dim buffer, the inner scaling; float64 in a model of any dtype.
 
     Args:
         mask: bool tensor, or a tensor of zeros and ones, of the weight's shape. It is copied.
@@ -39,8 +41,8 @@ class SignInMW(MaskedWeight):
         enforce: initial value of the attribute.
 
     Raises:
-        ValueError: if ``beta`` is not positive and finite, or the mask holds anything but zeros and
-            ones; or, when the parametrization is registered, if the shapes differ.
+        ValueError: if ``beta`` is not positive and finite, or the mask holds values other than
+            zeros and ones; or, when the parametrization is registered, if the shapes differ.
 
     Example:
         >>> import torch
@@ -102,7 +104,7 @@ class SignInMW(MaskedWeight):
         return self
 
     def extra_repr(self) -> str:
-        """Return what a masked weight says of itself, and the inner scaling."""
+        """Return the description of a masked weight, and the inner scaling."""
         return f"{super().extra_repr()}, beta={float(self.beta):.4g}"
 
 
@@ -113,9 +115,9 @@ def balanced_factors(
 
     .. math:: m = \sqrt{\alpha + \sqrt{w^2 + \alpha^2}}, \quad v = w / m, \quad \alpha = \beta / 2,
 
-    so that :math:`m v = w` and :math:`m^2 - v^2 = \beta`. Of the two forms in the paper's appendix
-    B, equal in exact arithmetic, this is the one without cancellation: no sign is lost, the other
-    one gets 10 % of a small layer's signs wrong in bfloat16.
+    so that :math:`m v = w` and :math:`m^2 - v^2 = \beta`. The paper's appendix B has two forms that
+    are equal in exact arithmetic. This one is free of cancellation and loses no sign; the other one
+    gets 10 % of a small layer's signs wrong in bfloat16.
 
     Args:
         weight: floating tensor. The arithmetic is done in float32 or better.
@@ -143,15 +145,6 @@ def balanced_factors(
 
 
 def checked_beta(beta: float) -> Tensor:
-    """Return ``beta`` as a 0-dim float64 tensor.
-
-    Raises:
-        ValueError: if it is not a positive finite number.
-    """
-    try:
-        value = float(beta)
-    except (TypeError, ValueError):
-        raise TypeError(f"beta must be a number, got {type(beta).__name__}") from None
-    if not 0 < value < float("inf"):
-        raise ValueError(f"beta={beta!r}, expected a positive finite number")
-    return torch.tensor(value, dtype=torch.float64)
+    """Return ``beta``, a positive finite number, as a 0-dim float64 tensor."""
+    check_number("beta", beta, above=0, below=math.inf)
+    return torch.tensor(float(beta), dtype=torch.float64)

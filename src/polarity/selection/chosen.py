@@ -1,4 +1,4 @@
-"""Which entries of many tensors stay: found first, changing nothing, and written where wanted."""
+"""Which entries of many tensors stay: chosen without changing anything, then written to masks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polarity.selection.cpu import HostField
-from polarity.selection.cut import find_cut, first_of, ties_of
-from polarity.selection.gpu import DeviceField
-from polarity.selection.keys import Keys, keys_for
-from polarity.selection.passes import KeyField, Space, run
+from polarity.selection.cpu import CpuKeys
+from polarity.selection.cut import find_cut, share_among_first, ties_of
+from polarity.selection.gpu import GpuKeys
+from polarity.selection.keys import KeyFormat, key_format_for
+from polarity.selection.passes import Scratch, TensorKeys, for_each_chunk
 
 __all__ = ["Chosen", "Entries"]
 
@@ -52,7 +52,9 @@ class Entries:
         tensors = (self.values,) if self.live is None else (self.values, self.live)
         return order if all(each.permute(order).is_contiguous() for each in tensors) else None
 
-    def field(self, name: str, keys: Keys, order: tuple[int, ...] | None) -> KeyField:
+    def keys(
+        self, name: str, key_format: KeyFormat, order: tuple[int, ...] | None = None
+    ) -> TensorKeys:
         """Return the entries as keys, in this order of dimensions; row-major by a copy if None."""
         live = self.live
 
@@ -64,20 +66,20 @@ class Entries:
             live = (live if order is None else live.permute(order)).reshape(-1)
         size, lazy = self.shape.numel(), order is None
         if self.device.type == "cpu":
-            return HostField(name, flat, live, size, keys, lazy=lazy)
-        return DeviceField(name, flat, live, size, keys, self.device, lazy=lazy)
+            return CpuKeys(name, flat, live, size, key_format, lazy=lazy)
+        return GpuKeys(name, flat, live, size, key_format, self.device, lazy=lazy)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _CutTensor:
     """The cut through one tensor: its keys, the threshold, and each chunk's ties, all and kept.
 
-    The order is that of the dimensions in the field, None for a row-major copy.
+    ``order`` is the order of dimensions of the keys, None for a row-major copy.
     """
 
-    field: KeyField
+    keys: TensorKeys
+    key_format: KeyFormat
     order: tuple[int, ...] | None
-    keys: Keys
     threshold: int
     ties: list[int]
     kept_ties: list[int]
@@ -92,14 +94,14 @@ class Chosen:
         entries: tensors by name, in order.
         keep: how many entries of all tensors together stay, or how many of each.
         signed: whether entries rank by value, or by magnitude.
-        complaint: see :func:`find_cut`.
+        finite: see :func:`find_cut`.
 
     Attributes:
         kept: how many entries of each tensor stay.
 
     Raises:
-        ValueError: the complaint; or if a count is negative or exceeds the number of live entries.
-            Where there is a count for each tensor the message begins with the tensor's name.
+        ValueError: if a live entry that must be finite is not, or if a count is negative or exceeds
+            the number of live entries.
     """
 
     def __init__(
@@ -108,35 +110,42 @@ class Chosen:
         keep: int | Mapping[str, int],
         *,
         signed: bool,
-        complaint: str | None,
+        finite: str | None,
     ) -> None:
         self._entries = dict(entries)
+        self._signed = signed
+        self._finite = finite
         self.kept: dict[str, int] = {}
-        self._places: dict[str, _Place] = {}
-        if not isinstance(keep, Mapping):
-            self._cut(list(entries), keep, signed, complaint)
-            return
-        for name in entries:
-            try:
-                self._cut([name], keep[name], signed, complaint)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+        self._cuts: dict[str, _CutTensor] = {}
+        if isinstance(keep, Mapping):
+            for name in entries:
+                self._cut([name], keep[name], f"keep[{name!r}]")
+        else:
+            self._cut(list(entries), keep, "keep")
 
-    def _cut(self, names: list[str], keep: int, signed: bool, complaint: str | None) -> None:
-        keys = keys_for((self._entries[name].dtype for name in names), signed=signed)
-        orders = [self._entries[name].memory_order for name in names]
-        fields = [
-            self._entries[name].field(name, keys, order)
-            for name, order in zip(names, orders, strict=True)
+    def _cut(self, names: list[str], keep: int, parameter: str) -> None:
+        chosen = [self._entries[name] for name in names]
+        key_format = key_format_for((each.dtype for each in chosen), signed=self._signed)
+        orders = [each.memory_order for each in chosen]
+        tensors = [
+            each.keys(name, key_format, order)
+            for name, each, order in zip(names, chosen, orders, strict=True)
         ]
-        live = sum(field.living for field in fields)
+        live = sum(each.live_count for each in tensors)
         if not 0 <= keep <= live:
-            raise ValueError(f"keep={keep} is not between 0 and the {live} live entries")
-        cut = find_cut(fields, live - keep, keys, complaint=complaint)
-        for at, (name, field) in enumerate(zip(names, fields, strict=True)):
-            self.kept[name] = field.living - sum(cut.gone[at])
-            self._places[name] = _Place(
-                field, orders[at], keys, cut.threshold, cut.ties[at], cut.kept_ties[at]
+            raise ValueError(
+                f"{parameter}={keep}, expected a number from 0 to the {live} live entries"
+            )
+        cut = find_cut(tensors, live - keep, key_format, finite=self._finite)
+        for at, name in enumerate(names):
+            self.kept[name] = cut.kept[at]
+            self._cuts[name] = _CutTensor(
+                tensors[at],
+                key_format,
+                orders[at],
+                cut.threshold,
+                cut.ties[at],
+                cut.kept_ties[at],
             )
 
     def new_mask(self, name: str) -> Tensor:
@@ -154,33 +163,30 @@ class Chosen:
             mask: of its shape and on its device, of any dtype; it may be the mask that the choice
                 was made under.
         """
-        entries, place = self._entries[name], self._places[name]
-        row_major = tuple(range(len(entries.shape)))
-        order = row_major if place.order is None else place.order
-        torn = 0 < sum(place.kept_ties) < sum(place.ties)
-        if torn and order != row_major:
-            # The first of equal entries are the first in row-major order.
-            field = entries.field(name, place.keys, None)
-            ties = ties_of(field, place.keys, place.threshold)
-            kept_ties = first_of(ties, sum(place.kept_ties))
-            place = replace(place, field=field, ties=ties, kept_ties=kept_ties)
+        cut = self._cuts[name]
+        row_major = tuple(range(mask.dim()))
+        order = row_major if cut.order is None else cut.order
+        if order != row_major and 0 < sum(cut.kept_ties) < sum(cut.ties):
+            # Which of the equal entries stay is decided in row-major order.
             order = row_major
+            keys = self._entries[name].keys(name, cut.key_format)
+            ties = ties_of(keys, cut.key_format, cut.threshold)
+            kept_ties = share_among_first(ties, sum(cut.kept_ties))
+            cut = replace(cut, keys=keys, ties=ties, kept_ties=kept_ties)
         ordered = mask.permute(order)
         target = ordered if ordered.is_contiguous() else torch.empty_like(ordered).contiguous()
         flat = target.view(-1)
         # Numpy converts bools to floats six times as fast; it has no bfloat16.
         array = flat.numpy() if flat.is_cpu and flat.dtype != torch.bfloat16 else None
 
-        def write(_: int, chunk: int, space: Space) -> None:
-            where = place.field.parts[chunk]
-            kept = place.field.kept(
-                where, place.threshold, place.ties[chunk], place.kept_ties[chunk], space
-            )
+        def write(keys: TensorKeys, at: int, scratch: Scratch) -> None:
+            chunk = keys.chunks[at]
+            kept = keys.kept(chunk, cut.threshold, cut.ties[at], cut.kept_ties[at], scratch)
             if isinstance(array, np.ndarray):
-                np.copyto(array[where], kept)
+                np.copyto(array[chunk], kept)
             else:
-                flat[where].copy_(torch.as_tensor(kept))
+                flat[chunk].copy_(torch.as_tensor(kept))
 
-        run([place.field], place.keys, write)
+        for_each_chunk([cut.keys], cut.key_format, write)
         if target is not ordered:
             ordered.copy_(target)

@@ -1,4 +1,4 @@
-"""The entries of a tensor in main memory, ranked in cache-sized parts by numpy."""
+"""The keys of a tensor in main memory, in cache-sized chunks and by numpy."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,46 +11,48 @@ from torch import Tensor
 
 from polarity._bits.arrays import read_only
 from polarity._bits.bits import few_places
-from polarity.selection.keys import Integers, Keys
-from polarity.selection.passes import Bracket, Part, Space
+from polarity.selection.keys import Integers, KeyFormat
+from polarity.selection.passes import Bracket, ChunkScan, Scratch
 
-__all__ = ["PART_BYTES", "HostField"]
+__all__ = ["CHUNK_BYTES", "CpuKeys"]
 
-# The keys of a part and two bools for each fit in a second-level cache.
-PART_BYTES = 1 << 19
+# The keys of a chunk and two bools for each fit in a second-level cache.
+CHUNK_BYTES = 1 << 19
 # Threads wait for the interpreter at every operation: fewer and larger ones keep both busy.
 _LARGER_FOR_THREADS = 4
+# Numpy compares a mask of zeros and ones fastest by its bits where its numbers are this narrow.
+_MASK_BITS = {1: torch.uint8, 2: torch.int16}
 
 Bools = npt.NDArray[np.bool_]
 
 
-class _Seen(NamedTuple):
-    """What a scan saw of a part: enough to cut it anywhere in the bracket without another look."""
+class _Collected(NamedTuple):
+    """What a scan collects of a chunk: enough to cut it anywhere in the bracket."""
 
     low: int
     high: int
-    from_low: npt.NDArray[np.uint8]  # the living entries at the low edge and above, as bits
-    places: npt.NDArray[np.int32]  # of what is inside the bracket
-    keys: Integers  # of the same
+    from_low: npt.NDArray[np.uint8]  # the live entries at the low edge and above, as bits
+    places: npt.NDArray[np.int32]  # where the entries inside the bracket are
+    keys: Integers  # and their keys
 
     def kept(self, threshold: int, kept_ties: int, size: int) -> Bools:
-        """Return what :meth:`HostField.kept` does."""
+        """Return what :meth:`CpuKeys.kept` does."""
         kept: Bools = np.unpackbits(self.from_low, count=size, bitorder="little").view(bool)
         kept[self.places[self.keys < threshold]] = False
         kept[self.places[self.keys == threshold][kept_ties:]] = False
         return kept
 
 
-class HostField:
-    """A :class:`~polarity.selection.passes.KeyField` on the CPU.
+class CpuKeys:
+    """The :class:`~polarity.selection.passes.TensorKeys` of a CPU.
 
     Args:
-        name: what to call it in an error.
+        name: what to call the tensor in an error.
         values: returns the entries, 1-D and contiguous, of any floating dtype, the same at each
             call; the result is not kept beyond a pass.
-        alive: 1-D contiguous tensor, nonzero for those that take part, or None for all.
+        live: 1-D contiguous tensor, nonzero for those that take part, or None for all.
         size: number of entries.
-        keys: how entries become keys.
+        key_format: how entries become keys.
         lazy: whether calling ``values`` makes a copy.
     """
 
@@ -58,78 +60,61 @@ class HostField:
         self,
         name: str,
         values: Callable[[], Tensor],
-        alive: Tensor | None,
+        live: Tensor | None,
         size: int,
-        keys: Keys,
+        key_format: KeyFormat,
         *,
         lazy: bool = False,
     ) -> None:
         self.name = name
         self.device = torch.device("cpu")
-        self.keys = keys
         self.size = size
-        # A float16 or bfloat16 mask is read by its bits: numpy compares those much faster.
-        narrow = alive is not None and alive.itemsize == 2
-        self._mask: Any = None
-        if alive is not None:
-            self._mask = read_only(alive.view(torch.int16) if narrow else alive)
-        part_bytes = PART_BYTES * (_LARGER_FOR_THREADS if torch.get_num_threads() > 1 else 1)
-        self._length = length = part_bytes // keys.integer.itemsize
-        self.parts = [slice(at, min(at + length, size)) for at in range(0, size, length)]
-        self.living_in = [part.stop - part.start for part in self.parts]
-        if self._mask is not None and self.parts:
-            held = np.empty(self.parts[0].stop, dtype=bool)
-            self.living_in = [self._count(part, held) for part in self.parts]
-        self.living = sum(self.living_in)
-        if self.living == size:
-            self._mask = None  # one thing less to read
         self.lazy = lazy
+        chunk_bytes = CHUNK_BYTES * (_LARGER_FOR_THREADS if torch.get_num_threads() > 1 else 1)
+        self._length = length = chunk_bytes // key_format.integer.itemsize
+        self.chunks = [slice(at, min(at + length, size)) for at in range(0, size, length)]
+        self.live_counts = [chunk.stop - chunk.start for chunk in self.chunks]
+        self._mask: Any = None
+        if live is not None:
+            mask = read_only(live.view(_MASK_BITS.get(live.itemsize, live.dtype)))
+            self.live_counts = [int(np.count_nonzero(mask[chunk] != 0)) for chunk in self.chunks]
+            # A mask of all ones is one thing less to read.
+            self._mask = mask if sum(self.live_counts) < size else None
+        self.live_count = sum(self.live_counts)
+        self._format = key_format
         self._values = values
-        self._held: Tensor | Integers | None = None
-        self._seen: dict[int, _Seen] = {}
+        self._loaded: Tensor | Integers | None = None
+        self._collected: dict[int, _Collected] = {}
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Compute the entries and keep them while the context lasts."""
+    def loaded(self) -> Iterator[None]:
+        """Compute the entries, and keep them while the context lasts."""
         values = self._values().detach()
-        # Narrower entries are widened part by part.
-        ready = values.dtype == self.keys.dtype
-        self._held = read_only(self.keys.bits(values)) if ready else values
+        # Narrower entries are widened chunk by chunk.
+        ready = values.dtype == self._format.dtype
+        self._loaded = read_only(self._format.bits(values)) if ready else values
         try:
             yield
         finally:
-            self._held = None
-
-    def live(self, part: slice, space: Space) -> Bools | None:
-        """Return which entries of a part take part, perhaps in the memory of ``space``."""
-        if self._mask is None:
-            return None
-        mask = self._mask[part]
-        bools: Bools
-        if mask.dtype == np.bool_:
-            bools = mask
-            return bools
-        bools = np.not_equal(mask, 0, out=space.live[: mask.size])
-        return bools
+            self._loaded = None
 
     def sample(self, start: int, stride: int) -> Integers:
-        """Return the keys of every ``stride``-th entry that lives."""
-        with self.held():
-            every = slice(start, None, stride)
+        """Return the keys of the live ones among every ``stride``-th entry."""
+        every = slice(start, None, stride)
+        with self.loaded():
             bits = self._bits(every)
         if self._mask is not None:
             bits = np.compress(self._mask[every] != 0, bits)
-        return self.keys.of_array(bits, np.empty_like(bits))
+        return self._format.of_array(bits, np.empty_like(bits))
 
-    def scan(self, part: slice, bracket: Bracket, space: Space) -> Part:
-        """Count a part, and collect what is inside the bracket."""
-        keys = self._keys(part, space)
-        alive = self.live(part, space)
-        bad = self._bad(keys, alive)
-        from_low, above = self._from_low_and_above(keys, alive, bracket, space)
-        living = self.living_in[part.start // self._length]
-        below = living - int(np.count_nonzero(from_low))
-        self._seen.pop(part.start, None)
+    def scan(self, chunk: slice, bracket: Bracket, scratch: Scratch) -> ChunkScan:
+        """Count a chunk, and collect what is inside the bracket."""
+        keys = self._keys(chunk, scratch)
+        bad = self._bad(keys, chunk, scratch)
+        from_low, above = self._from_low_and_above(keys, chunk, bracket, scratch)
+        live = self.live_counts[chunk.start // self._length]
+        below = live - int(np.count_nonzero(from_low))
+        self._collected.pop(chunk.start, None)
         if bracket.low < bracket.high:
             bits = np.packbits(from_low, bitorder="little")
             inside_bits = bits & ~np.packbits(above, bitorder="little")
@@ -137,17 +122,18 @@ class HostField:
             if places is not None and places.size <= bracket.room:
                 # Threads may miscount the room in its favour only: what fits is always collected.
                 bracket.room -= places.size
-                between = keys.take(places)
-                self._seen[part.start] = _Seen(bracket.low, bracket.high, bits, places, between)
-                return Part((below, 0, 0, places.size, bad), between)
+                inner = keys.take(places)
+                collected = _Collected(bracket.low, bracket.high, bits, places, inner)
+                self._collected[chunk.start] = collected
+                return ChunkScan((below, 0, 0, places.size, bad), inner)
         inside = np.greater(from_low, above, out=above)
         if bracket.low == bracket.high:
-            return Part((below, int(np.count_nonzero(inside)), 0, 0, bad), None)
+            return ChunkScan((below, int(np.count_nonzero(inside)), 0, 0, bad), None)
         return self._scan_ties(keys, inside, bracket, below, bad)
 
     def _scan_ties(
         self, keys: Integers, inside: Bools, bracket: Bracket, below: int, bad: int
-    ) -> Part:
+    ) -> ChunkScan:
         """Count entries at the edges of the bracket apart, and collect the others inside it."""
         at_edge = np.logical_and(inside, keys == bracket.low)
         at_low = int(np.count_nonzero(at_edge))
@@ -160,72 +146,65 @@ class HostField:
         if 0 < count <= bracket.room:
             bracket.room -= count
             between = np.compress(inside, keys)
-        return Part((below, at_low, at_high, count, bad), between)
+        return ChunkScan((below, at_low, at_high, count, bad), between)
 
-    def histogram(self, part: slice, bracket: Bracket, shift: int, space: Space) -> Integers:
-        """Count the living keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
-        keys = self._keys(part, space)
-        alive = self.live(part, space)
-        inside = np.greater(*self._from_low_and_above(keys, alive, bracket, space))
+    def histogram(self, chunk: slice, bracket: Bracket, shift: int, scratch: Scratch) -> Integers:
+        """Count the live keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
+        keys = self._keys(chunk, scratch)
+        inside = np.greater(*self._from_low_and_above(keys, chunk, bracket, scratch))
         first, last = bracket.low >> shift, bracket.high >> shift
         places = (np.compress(inside, keys) >> shift).astype(np.int64)  # 16 bits would overflow
         return np.bincount(places - first, minlength=last - first + 1)
 
-    def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Bools:
-        """Return which entries of a part stay, perhaps in the memory of ``space``.
+    def kept(
+        self, chunk: slice, threshold: int, ties: int, kept_ties: int, scratch: Scratch
+    ) -> Bools:
+        """Return which entries of a chunk stay, perhaps in the memory of ``scratch``.
 
-        The living ones above the threshold, and of the ``ties`` at it the first ``kept_ties``.
+        The live ones above the threshold, and the first ``kept_ties`` of the ``ties`` at it.
         """
-        seen = self._seen.pop(part.start, None)
-        if seen is not None and seen.low <= threshold <= seen.high:
-            return seen.kept(threshold, kept_ties, part.stop - part.start)
-        keys = self._keys(part, space)
-        kept = space.first[: keys.size]
+        collected = self._collected.pop(chunk.start, None)
+        if collected is not None and collected.low <= threshold <= collected.high:
+            return collected.kept(threshold, kept_ties, chunk.stop - chunk.start)
+        keys = self._keys(chunk, scratch)
+        kept = scratch.first[: keys.size]
         compare = np.greater_equal if kept_ties == ties else np.greater
-        compare(keys, threshold, out=kept)
-        alive = self.live(part, space)
-        if alive is not None:
-            np.logical_and(kept, alive, out=kept)
+        self._clear_pruned(compare(keys, threshold, out=kept), chunk, scratch)
         if 0 < kept_ties < ties:
-            tied = np.equal(keys, threshold, out=space.second[: keys.size])
-            if alive is not None:
-                tied &= alive
+            tied = np.equal(keys, threshold, out=scratch.second[: keys.size])
+            self._clear_pruned(tied, chunk, scratch)
             kept[np.flatnonzero(tied)[:kept_ties]] = True
         return kept
 
-    def _count(self, part: slice, held: Bools) -> int:
-        """Count the entries of a part that take part; numpy counts bools best."""
-        mask = self._mask[part]
-        if mask.dtype != np.bool_:
-            mask = np.not_equal(mask, 0, out=held[: mask.size])
-        return int(np.count_nonzero(mask))
-
-    def _bits(self, part: slice) -> Integers:
-        assert self._held is not None
-        here = self._held[part]
-        bits: Integers = read_only(self.keys.bits(here)) if isinstance(here, Tensor) else here
+    def _bits(self, chunk: slice) -> Integers:
+        assert self._loaded is not None
+        here = self._loaded[chunk]
+        bits: Integers = read_only(self._format.bits(here)) if isinstance(here, Tensor) else here
         return bits
 
-    def _keys(self, part: slice, space: Space) -> Integers:
-        bits = self._bits(part)
-        return self.keys.of_array(bits, space.keys[: bits.size])
+    def _keys(self, chunk: slice, scratch: Scratch) -> Integers:
+        bits = self._bits(chunk)
+        return self._format.of_array(bits, scratch.keys[: bits.size])
 
-    def _bad(self, keys: Integers, alive: Bools | None) -> int:
-        """Count living NaNs and infinities; only what is dead holds some in the common case."""
-        infinity = self.keys.infinity
-        if keys.max() < infinity and (not self.keys.signed or keys.min() > -infinity):
+    def _clear_pruned(self, bools: Bools, chunk: slice, scratch: Scratch) -> None:
+        """Set to False what is not live in a chunk, in place."""
+        if self._mask is not None:
+            live = np.not_equal(self._mask[chunk], 0, out=scratch.live[: bools.size])
+            np.logical_and(bools, live, out=bools)
+
+    def _bad(self, keys: Integers, chunk: slice, scratch: Scratch) -> int:
+        """Count live NaNs and infinities; where a chunk holds none, by its extremes alone."""
+        infinity = self._format.infinity
+        if keys.max() < infinity and (not self._format.signed or keys.min() > -infinity):
             return 0
-        bad = keys >= infinity
-        if self.keys.signed:
-            bad |= keys <= -infinity
-        return int(np.count_nonzero(bad if alive is None else bad & alive))
+        bad = np.abs(keys) >= infinity
+        self._clear_pruned(bad, chunk, scratch)
+        return int(np.count_nonzero(bad))
 
-    @staticmethod
     def _from_low_and_above(
-        keys: Integers, alive: Bools | None, bracket: Bracket, space: Space
+        self, keys: Integers, chunk: slice, bracket: Bracket, scratch: Scratch
     ) -> tuple[Bools, Bools]:
-        """Return which living entries are at the low edge or above, and which are above both."""
-        from_low = np.greater_equal(keys, bracket.low, out=space.first[: keys.size])
-        if alive is not None:
-            np.logical_and(from_low, alive, out=from_low)
-        return from_low, np.greater(keys, bracket.high, out=space.second[: keys.size])
+        """Return which live entries are at the low edge or above, and which entries above both."""
+        from_low = np.greater_equal(keys, bracket.low, out=scratch.first[: keys.size])
+        self._clear_pruned(from_low, chunk, scratch)
+        return from_low, np.greater(keys, bracket.high, out=scratch.second[: keys.size])

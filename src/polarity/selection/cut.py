@@ -10,114 +10,111 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polarity.selection.keys import Integers, Keys
-from polarity.selection.passes import Bracket, KeyField, Part, run
+from polarity._checks import nonfinite_error
+from polarity.selection.keys import Integers, KeyFormat
+from polarity.selection.passes import Bracket, ChunkScan, TensorKeys, for_each_chunk
 
-__all__ = ["Cut", "find_cut", "first_of", "ties_of"]
+__all__ = ["Cut", "find_cut", "share_among_first", "ties_of"]
 
 Counts = npt.NDArray[np.int64]
 
-# The columns of the counts of a part.
+# The columns of the counts of a chunk.
 _BELOW, _LOW, _HIGH, _BETWEEN, _BAD = range(5)
-# Up to so many living entries everything is inside the bracket.
-_DIRECT = 1 << 15
-# Half the width of the bracket in standard deviations of a rank: it misses once in 2000 calls, and
-# what is collected inside is most of the work.
+# With this many live entries or fewer, skip sampling: the bracket spans all keys.
+_NO_SAMPLE = 1 << 15
+# Half the width of the bracket in standard deviations of a rank. It misses once in 2000 calls; a
+# wider one collects more, which is most of the work.
 _SIGMAS = 3.5
-# So many entries, or one in 32, may be collected inside the bracket.
+# This many entries, or one in 32 if that is more, may be collected inside the bracket.
 _ROOM = 1 << 18
 _HISTOGRAM_BITS = 16
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which living entries stay: those above the threshold, and the first few of those at it.
+    """Which live entries stay: those above the threshold, and the first few of those at it.
 
     Attributes:
-        threshold: a key; entries below it go.
-        ties: for each part of each field, how many living entries are at the threshold.
+        threshold: a key; entries below it are dropped.
+        ties: for each chunk of each tensor, how many live entries are at the threshold.
         kept_ties: how many of these stay, the first in order.
-        gone: for each part of each field, how many living entries go.
+        kept: how many entries of each tensor stay.
     """
 
     threshold: int
     ties: list[list[int]]
     kept_ties: list[list[int]]
-    gone: list[list[int]]
+    kept: list[int]
 
 
 def find_cut(
-    fields: Sequence[KeyField], drop: int, keys: Keys, *, complaint: str | None = None
+    tensors: Sequence[TensorKeys], drop: int, key_format: KeyFormat, *, finite: str | None = None
 ) -> Cut:
-    r"""Find the cut below which exactly ``drop`` living entries of all fields together lie.
+    r"""Find the cut below which exactly ``drop`` live entries of all tensors together lie.
 
-    A strided sample of :math:`n^{2/3}` of the :math:`n` living entries brackets the threshold. One
+    A strided sample of :math:`n^{2/3}` of the :math:`n` live entries brackets the threshold. One
     pass counts what lies below the bracket and collects what lies inside, a share of about
-    :math:`7\sqrt{q(1-q)}\,n^{-1/3}` for a dropped share :math:`q`; the rank that is left is found
-    among those. Entries at an edge of the bracket may be very many (ties, all equal): they are only
-    counted. Where the sample misled, or too much lies inside, histograms of the leading bits of the
-    keys narrow the bracket. So the answer is exact and the memory bounded whatever the entries.
+    :math:`7\sqrt{q(1-q)}\,n^{-1/3}` for a dropped share :math:`q`; the remaining rank is found
+    among those. Entries at an edge of the bracket may be very many (ties, or all equal): they are
+    only counted. Where the sample missed, or too much lies inside, histograms of the leading bits
+    of the keys narrow the bracket. So the answer is exact and the memory bounded for any entries.
 
     Args:
-        fields: the entries, in order, as ``keys``.
-        drop: how many living entries go, between 0 and all.
-        keys: how entries became keys.
-        complaint: what to say, formatted with ``name`` and ``bad``, of the first field of which
-            ``bad`` living entries are NaN or infinite; with None infinities are ranked.
-
-    Returns:
-        The :class:`Cut`.
+        tensors: the entries, in order, as keys.
+        drop: how many live entries to drop, between 0 and all.
+        key_format: how entries became keys.
+        finite: what an entry is, if NaN and infinity are refused, such as ``"score"``; with None
+            infinities are ranked.
 
     Raises:
-        ValueError: the complaint.
+        ValueError: if a live entry that must be finite is not; the first such tensor is named.
     """
-    living = sum(field.living for field in fields)
-    room = max(_ROOM, sum(field.size for field in fields) // 32)
-    low, high = _first_bracket(fields, drop, living, keys)
+    live = sum(each.live_count for each in tensors)
+    room = max(_ROOM, sum(each.size for each in tensors) // 32)
+    low, high = _first_bracket(tensors, drop, live, key_format)
     while True:
         bracket = Bracket(low, high, room)
-        parts = _scan(fields, keys, bracket)
-        counts = _on_host(parts)
-        if complaint is not None:
-            for field, mine in zip(fields, counts, strict=True):
-                if bad := int(mine[:, _BAD].sum()):
-                    raise ValueError(complaint.format(name=field.name, bad=bad))
-        if drop in (0, living):
-            return _all_or_none(fields, drop == 0, keys)
-        below, at_low, at_high, between, _ = np.concatenate(counts).sum(0).tolist()
+        scans = _scan(tensors, key_format, bracket)
+        counts = _counts(scans)
+        if finite is not None:
+            for each, bad in zip(tensors, _by_tensor(tensors, counts[:, _BAD]), strict=True):
+                if sum(bad):
+                    raise nonfinite_error(f"{finite} {each.name!r}", sum(bad))
+        if drop in (0, live):
+            return _all_or_none(tensors, drop == 0, key_format)
+        below, at_low, at_high, between, _ = counts.sum(0).tolist()
         rank = drop - below  # within the bracket, the lowest has 1
         if rank < 1:
-            low, high = _narrow(fields, keys, drop, Bracket(keys.lowest, low - 1, room))
+            outside = Bracket(key_format.lowest, low - 1, room)
+            low, high = _narrow(tensors, key_format, drop, outside)
         elif rank > at_low + at_high + between:
             rank -= at_low + at_high + between
-            low, high = _narrow(fields, keys, rank, Bracket(high + 1, keys.infinity, room))
+            outside = Bracket(high + 1, key_format.infinity, room)
+            low, high = _narrow(tensors, key_format, rank, outside)
         elif between > room:
-            low, high = _narrow(fields, keys, rank, Bracket(low, high, room))
+            low, high = _narrow(tensors, key_format, rank, Bracket(low, high, room))
         else:
-            return _finish(fields, parts, counts, bracket, rank)
+            return _finish(tensors, scans, counts, bracket, rank)
 
 
 def _first_bracket(
-    fields: Sequence[KeyField], drop: int, living: int, keys: Keys
+    tensors: Sequence[TensorKeys], drop: int, live: int, key_format: KeyFormat
 ) -> tuple[int, int]:
     """Return keys that most probably enclose the entry of rank ``drop``, the lowest having 1."""
-    if drop in (0, living):
-        return keys.lowest, keys.lowest
-    if living <= _DIRECT:
-        return keys.lowest, keys.infinity
+    low, high = key_format.lowest, key_format.infinity
+    if drop in (0, live):
+        return low, low
+    if live <= _NO_SAMPLE:
+        return low, high
     # Odd, so as not to fall in step with rows whose length is a power of two.
-    stride = int(living ** (1 / 3)) | 1
-    starts = accumulate((field.size for field in fields), initial=0)
+    stride = int(live ** (1 / 3)) | 1
+    starts = accumulate((each.size for each in tensors), initial=0)
     sample = np.concatenate(
-        [
-            field.sample(-start % stride, stride)
-            for field, start in zip(fields, starts, strict=False)
-        ]
+        [each.sample(-start % stride, stride) for each, start in zip(tensors, starts, strict=False)]
     )
-    share = drop / living
+    share = drop / live
     width = _SIGMAS * (sample.size * share * (1 - share)) ** 0.5 + 1
     first, last = int(share * sample.size - width), int(share * sample.size + width) + 1
-    low, high = keys.lowest, keys.infinity
     inside = [place for place in (first, last) if 0 <= place < sample.size]
     if inside:
         sample.partition(inside)
@@ -128,12 +125,14 @@ def _first_bracket(
     return min(low, high), high
 
 
-def _narrow(fields: Sequence[KeyField], keys: Keys, rank: int, bracket: Bracket) -> tuple[int, int]:
+def _narrow(
+    tensors: Sequence[TensorKeys], key_format: KeyFormat, rank: int, bracket: Bracket
+) -> tuple[int, int]:
     """Return a narrower bracket around the entry of this rank among those inside ``bracket``."""
     low, high = bracket.low, bracket.high
     while True:
         shift = max(0, (high - low).bit_length() - _HISTOGRAM_BITS)
-        heights = _histogram(fields, keys, Bracket(low, high, 0), shift)
+        heights = _histogram(tensors, key_format, Bracket(low, high, 0), shift)
         upto = heights.cumsum()
         place = int(np.searchsorted(upto, rank))
         rank -= int(upto[place] - heights[place])
@@ -143,97 +142,109 @@ def _narrow(fields: Sequence[KeyField], keys: Keys, rank: int, bracket: Bracket)
             return low, high
 
 
-def _scan(fields: Sequence[KeyField], keys: Keys, bracket: Bracket) -> list[list[Part]]:
-    return run(fields, keys, lambda i, p, space: fields[i].scan(fields[i].parts[p], bracket, space))
+def _scan(
+    tensors: Sequence[TensorKeys], key_format: KeyFormat, bracket: Bracket
+) -> list[list[ChunkScan]]:
+    """Scan every chunk of every tensor."""
+    return for_each_chunk(
+        tensors, key_format, lambda each, at, scratch: each.scan(each.chunks[at], bracket, scratch)
+    )
 
 
 def _histogram(
-    fields: Sequence[KeyField], keys: Keys, bracket: Bracket, shift: int
-) -> npt.NDArray[np.signedinteger[Any]]:
-    counted = run(
-        fields,
-        keys,
-        lambda i, p, space: fields[i].histogram(fields[i].parts[p], bracket, shift, space),
+    tensors: Sequence[TensorKeys], key_format: KeyFormat, bracket: Bracket, shift: int
+) -> Integers:
+    """Add up the histograms of every chunk of every tensor."""
+    counted = for_each_chunk(
+        tensors,
+        key_format,
+        lambda each, at, scratch: each.histogram(each.chunks[at], bracket, shift, scratch),
     )
-    heights: npt.NDArray[np.signedinteger[Any]] = np.sum(
-        [each for mine in counted for each in mine], axis=0
-    )
+    heights: Integers = np.sum([each for mine in counted for each in mine], axis=0)
     return heights
 
 
 def _finish(
-    fields: Sequence[KeyField],
-    parts: list[list[Part]],
-    counts: list[Counts],
+    tensors: Sequence[TensorKeys],
+    scans: list[list[ChunkScan]],
+    counts: Counts,
     bracket: Bracket,
     rank: int,
 ) -> Cut:
     """Cut at the entry of this rank within a bracket that encloses it."""
-    flat = np.concatenate(counts)
-    at_low, at_high = flat[:, _LOW], flat[:, _HIGH]
-    pieces = [_array(part.between) for mine in parts for part in mine if part.between is not None]
-    pieces = [piece for piece in pieces if piece.size > 0]
+    below, at_low, at_high = counts[:, _BELOW], counts[:, _LOW], counts[:, _HIGH]
+    collected = [scan.between for mine in scans for scan in mine if scan.between is not None]
+    pieces = [piece for piece in _in_main_memory(collected) if piece.size > 0]
     inner = rank - int(at_low.sum())
     if inner < 1:
         threshold = bracket.low
-    elif inner > int(flat[:, _BETWEEN].sum()):
+    elif inner > int(counts[:, _BETWEEN].sum()):
         threshold = bracket.high
     else:
-        threshold = int(np.partition(np.concatenate(pieces), inner - 1)[inner - 1])
+        ranked = np.concatenate(pieces)
+        ranked.partition(inner - 1)
+        threshold = int(ranked[inner - 1])
+        del ranked  # as large as what was collected
 
-    less = flat[:, _BELOW] + np.where(bracket.low < threshold, at_low, 0)
+    less = below + np.where(bracket.low < threshold, at_low, 0)
     ties = np.where(bracket.low == threshold, at_low, 0)
     ties = ties + np.where((bracket.high == threshold) & (bracket.low < bracket.high), at_high, 0)
     if pieces:
-        values, collected = np.concatenate(pieces), flat[:, _BETWEEN] > 0
+        values, has_piece = np.concatenate(pieces), counts[:, _BETWEEN] > 0
         starts = list(accumulate((piece.size for piece in pieces[:-1]), initial=0))
-        less[collected] += np.add.reduceat(values < threshold, starts, dtype=np.int64)
-        ties[collected] += np.add.reduceat(values == threshold, starts, dtype=np.int64)
-    dropped_ties = rank + int(flat[:, _BELOW].sum()) - int(less.sum())
-    kept_ties = np.array(first_of(ties.tolist(), int(ties.sum()) - dropped_ties), dtype=np.int64)
-    gone = less + ties - kept_ties
-    splits = np.cumsum([len(field.parts) for field in fields])[:-1]
-    split = [[each.tolist() for each in np.split(of, splits)] for of in (ties, kept_ties, gone)]
-    return Cut(threshold, *split)
+        less[has_piece] += np.add.reduceat(values < threshold, starts, dtype=np.int64)
+        ties[has_piece] += np.add.reduceat(values == threshold, starts, dtype=np.int64)
+    dropped_ties = rank + int(below.sum()) - int(less.sum())
+    kept_ties = share_among_first(ties.tolist(), int(ties.sum()) - dropped_ties)
+    dropped = _by_tensor(tensors, less + ties - np.array(kept_ties, dtype=np.int64))
+    kept = [each.live_count - sum(mine) for each, mine in zip(tensors, dropped, strict=True)]
+    return Cut(threshold, _by_tensor(tensors, ties), _by_tensor(tensors, kept_ties), kept)
 
 
-def ties_of(field: KeyField, keys: Keys, threshold: int) -> list[int]:
-    """Count the living entries at the threshold in each part of a field."""
-    bracket = Bracket(threshold, threshold, 0)
-    counted: list[int] = _on_host(_scan([field], keys, bracket))[0][:, _LOW].tolist()
+def ties_of(tensor: TensorKeys, key_format: KeyFormat, threshold: int) -> list[int]:
+    """Count the live entries at the threshold in each chunk of a tensor."""
+    scans = _scan([tensor], key_format, Bracket(threshold, threshold, 0))
+    counted: list[int] = _counts(scans)[:, _LOW].tolist()
     return counted
 
 
-def first_of(counts: list[int], total: int) -> list[int]:
+def share_among_first(counts: list[int], total: int) -> list[int]:
     """Share ``total`` among the first of consecutive counts, each getting no more than it has."""
     starts = accumulate(counts, initial=0)
     return [min(max(total - start, 0), count) for count, start in zip(counts, starts, strict=False)]
 
 
-def _all_or_none(fields: Sequence[KeyField], everything: bool, keys: Keys) -> Cut:
-    zeros = [[0] * len(field.parts) for field in fields]
+def _all_or_none(tensors: Sequence[TensorKeys], everything: bool, key_format: KeyFormat) -> Cut:
+    """Cut below or above all entries."""
+    zeros = [[0] * len(each.chunks) for each in tensors]
     if everything:
-        return Cut(keys.lowest, zeros, zeros, zeros)
-    # One tie more than there is, so that what is at the threshold goes.
+        return Cut(key_format.lowest, zeros, zeros, [each.live_count for each in tensors])
+    # One tie more than there is, so that what is at the threshold is dropped.
     ties = [[1] * len(each) for each in zeros]
-    return Cut(keys.infinity, ties, zeros, [field.living_in for field in fields])
+    return Cut(key_format.infinity, ties, zeros, [0] * len(tensors))
 
 
-def _array(keys: Integers | Tensor) -> Integers:
-    """Return the few keys inside a bracket in main memory."""
-    array: Integers = keys.cpu().numpy() if isinstance(keys, Tensor) else keys
-    return array
+def _counts(scans: list[list[ChunkScan]]) -> Counts:
+    """Return the counts of all chunks, a row for each."""
+    rows = _in_main_memory([scan.counts for mine in scans for scan in mine])
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
 
 
-def _on_host(parts: list[list[Part]]) -> list[Counts]:
-    """Return the counts of each field's parts as a matrix; one transfer for each device field."""
-    counts = []
-    for mine in parts:
-        rows = [part.counts for part in mine]
-        if rows and isinstance(rows[0], Tensor):
-            counts.append(
-                torch.stack([row for row in rows if isinstance(row, Tensor)]).cpu().numpy()
-            )
-        else:
-            counts.append(np.array(rows, dtype=np.int64).reshape(-1, 5))
-    return counts
+def _by_tensor(tensors: Sequence[TensorKeys], of_chunks: npt.ArrayLike) -> list[list[int]]:
+    """Return a number for each chunk in a list for each tensor."""
+    ends = np.cumsum([len(each.chunks) for each in tensors])[:-1]
+    return [mine.tolist() for mine in np.split(np.asarray(of_chunks), ends)][: len(tensors)]
+
+
+def _in_main_memory(pieces: Sequence[Any]) -> list[Any]:
+    """Return arrays of numpy in place of 1-D tensors; one read for each device."""
+    arrays, on_device = list(pieces), dict[torch.device, list[int]]()
+    for place, piece in enumerate(pieces):
+        if isinstance(piece, Tensor):
+            on_device.setdefault(piece.device, []).append(place)
+    for places in on_device.values():
+        together = torch.cat([pieces[place] for place in places]).cpu()
+        split = torch.split(together, [len(pieces[place]) for place in places])
+        for place, piece in zip(places, split, strict=True):
+            arrays[place] = piece.numpy()
+    return arrays

@@ -10,20 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Integers", "Keys", "keys_for"]
+from polarity._bits.arrays import INTEGER_OF
+
+__all__ = ["Integers", "KeyFormat", "key_format_for"]
 
 Integers: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 
-_INTEGERS = {
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-    torch.float32: torch.int32,
-    torch.float64: torch.int64,
-}
-
 
 @dataclass(frozen=True)
-class Keys:
+class KeyFormat:
     r"""How numbers of one floating dtype become integers of the same order.
 
     The bits of a non-negative IEEE number, read as an integer, order as the number does, denormals
@@ -41,7 +36,7 @@ class Keys:
     @property
     def integer(self) -> torch.dtype:
         """The integer dtype of the same width."""
-        return _INTEGERS[self.dtype]
+        return INTEGER_OF[self.dtype]
 
     @cached_property
     def infinity(self) -> int:
@@ -75,14 +70,14 @@ class Keys:
         return keys
 
 
-def keys_for(dtypes: Iterable[torch.dtype], *, signed: bool) -> Keys:
+def key_format_for(dtypes: Iterable[torch.dtype], *, signed: bool) -> KeyFormat:
     """Return the narrowest keys that hold numbers of all these floating dtypes.
 
     Example:
-        >>> keys_for([torch.float16, torch.bfloat16], signed=False).dtype
+        >>> key_format_for([torch.float16, torch.bfloat16], signed=False).dtype
         torch.float32
     """
     kinds = set(dtypes)
-    if len(kinds) == 1 and kinds <= set(_INTEGERS):
-        return Keys(kinds.pop(), signed)
-    return Keys(torch.float64 if torch.float64 in kinds else torch.float32, signed)
+    if len(kinds) == 1 and kinds <= set(INTEGER_OF):
+        return KeyFormat(kinds.pop(), signed)
+    return KeyFormat(torch.float64 if torch.float64 in kinds else torch.float32, signed)

@@ -1,4 +1,4 @@
-"""What a selection asks of the entries of a tensor, and how it visits those of many tensors."""
+"""What a search asks of the keys of one tensor, and how it visits those of many tensors."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polarity.selection.keys import Integers, Keys
+from polarity.selection.keys import Integers, KeyFormat
 
-__all__ = ["Bracket", "KeyField", "Part", "Space", "run"]
+__all__ = ["Bracket", "ChunkScan", "Scratch", "TensorKeys", "for_each_chunk"]
 
 Result = TypeVar("Result")
 
-# Below so many entries threads cost more than they save; more threads than this wait for the
-# interpreter.
-_WORTH_THREADS = 1 << 23
+# With fewer entries than this threads cost more than they save. More threads than this wait for
+# the interpreter.
+_MIN_SIZE_FOR_THREADS = 1 << 23
 _MOST_THREADS = 8
 
 
 @dataclass
 class Bracket:
-    """Keys between which something is looked for, both included.
+    """Two keys between which the search looks, both included.
 
     Attributes:
         low: the lower edge.
@@ -38,104 +38,101 @@ class Bracket:
     room: int
 
 
-class Part(NamedTuple):
-    """What one pass learns of a part of a field.
+class ChunkScan(NamedTuple):
+    """What one pass learns of a chunk: of numpy in main memory, of torch on an accelerator.
 
     Attributes:
-        counts: of its living entries, how many are below the bracket, at its low edge, at its high
-            edge, otherwise inside, and NaN or infinite. Entries at an edge are only told apart
-            from the others where there are many.
-        between: the keys of those otherwise inside; None if there are none, or no room for them.
-            As the counts, numpy's for what is in main memory, and torch's for what is not.
+        counts: how many of its live entries are below the bracket, at its low edge, at its high
+            edge, elsewhere inside, and NaN or infinite. The edges are counted apart only where the
+            bracket holds many entries.
+        between: the keys of those elsewhere inside; None if there are none, or no room for them.
     """
 
     counts: tuple[int, int, int, int, int] | Tensor
     between: Integers | Tensor | None
 
 
-class Space:
-    """Memory for one part, used for one part after the other."""
+class Scratch:
+    """Memory for the largest chunk, reused by one chunk after the other."""
 
-    def __init__(self, keys: Keys, size: int) -> None:
-        self.keys: Integers = torch.empty(size, dtype=keys.integer).numpy()
+    def __init__(self, key_format: KeyFormat, size: int) -> None:
+        self.keys: Integers = torch.empty(size, dtype=key_format.integer).numpy()
         self.first = np.empty(size, dtype=bool)
         self.second = np.empty(size, dtype=bool)
         self.live = np.empty(size, dtype=bool)
 
 
-class KeyField(Protocol):
-    """The entries of one tensor as keys, in order and in parts that fit in a cache.
+class TensorKeys(Protocol):
+    """The entries of one tensor as keys, in order and in chunks.
 
     Attributes:
-        name: what to call it in an error.
+        name: what to call the tensor in an error.
         device: where it is.
         size: number of entries.
-        living: how many of them take part.
-        parts: consecutive slices.
-        living_in: how many entries of each part take part.
-        lazy: whether holding its entries takes memory, so that it is held alone.
+        chunks: consecutive slices.
+        live_counts: number of live entries in each chunk.
+        live_count: number of live entries.
+        lazy: whether loading the entries takes memory, so that they are loaded alone.
     """
 
     name: str
     device: torch.device
     size: int
-    living: int
-    parts: list[slice]
-    living_in: list[int]
+    chunks: list[slice]
+    live_counts: list[int]
+    live_count: int
     lazy: bool
 
-    def held(self) -> AbstractContextManager[None]:
-        """Have the entries at hand while the context lasts."""
-
-    def live(self, part: slice, space: Space) -> Any:
-        """Return which entries of a part take part, as bools, or None for all.
-
-        Valid until the next call with the same ``space``.
-        """
+    def loaded(self) -> AbstractContextManager[None]:
+        """Compute the entries, and keep them while the context lasts."""
 
     def sample(self, start: int, stride: int) -> Integers:
-        """Return the keys of every ``stride``-th entry that lives."""
+        """Return the keys of the live ones among every ``stride``-th entry."""
 
-    def scan(self, part: slice, bracket: Bracket, space: Space) -> Part:
-        """Count a part, and collect what is inside the bracket."""
+    def scan(self, chunk: slice, bracket: Bracket, scratch: Scratch) -> ChunkScan:
+        """Count a chunk, and collect what is inside the bracket."""
 
-    def histogram(self, part: slice, bracket: Bracket, shift: int, space: Space) -> Integers:
-        """Count the living keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
+    def histogram(self, chunk: slice, bracket: Bracket, shift: int, scratch: Scratch) -> Integers:
+        """Count the live keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
 
-    def kept(self, part: slice, threshold: int, ties: int, kept_ties: int, space: Space) -> Any:
-        """Return which entries of a part stay, as a numpy array or a tensor.
+    def kept(
+        self, chunk: slice, threshold: int, ties: int, kept_ties: int, scratch: Scratch
+    ) -> Any:
+        """Return which entries of a chunk stay, as a numpy array or a tensor.
 
-        The living ones above the threshold, and of the ``ties`` at it the first ``kept_ties``.
-        Valid until ``space`` is used again.
+        The live ones above the threshold, and the first ``kept_ties`` of the ``ties`` at it. Valid
+        until ``scratch`` is used again.
         """
 
 
-def run(
-    fields: Sequence[KeyField], keys: Keys, work: Callable[[int, int, Space], Result]
+def for_each_chunk(
+    tensors: Sequence[TensorKeys],
+    key_format: KeyFormat,
+    work: Callable[[TensorKeys, int, Scratch], Result],
 ) -> list[list[Result]]:
-    """Return ``work(field, part, space)`` for every part of every field, given by their indices.
+    """Return ``work(tensor, index, scratch)`` for every chunk of every tensor.
 
-    On a CPU the parts are shared among threads, as many as torch may use. What is returned does not
-    depend on which thread took which part.
+    On a CPU the chunks are shared among threads, as many as torch may use. Results do not depend
+    on which thread took which chunk.
     """
     results: dict[tuple[int, int], Result] = {}
 
     def visit(chosen: list[int]) -> None:
-        todo = deque((index, part) for index in chosen for part in range(len(fields[index].parts)))
-        on_cpu = [index for index in chosen if fields[index].device.type == "cpu"]
-        longest = max((fields[i].parts[0].stop for i in on_cpu if fields[i].parts), default=0)
+        todo = deque((place, at) for place in chosen for at in range(len(tensors[place].chunks)))
+        on_cpu = [tensors[place] for place in chosen if tensors[place].device.type == "cpu"]
+        longest = max((each.chunks[0].stop for each in on_cpu if each.chunks), default=0)
 
         def take() -> None:
-            space = Space(keys, longest)
+            scratch = Scratch(key_format, longest)
             while True:
                 try:
-                    place = todo.popleft()
+                    place, at = todo.popleft()
                 except IndexError:
                     return
-                results[place] = work(*place, space)
+                results[place, at] = work(tensors[place], at, scratch)
 
         count = min(torch.get_num_threads(), _MOST_THREADS, len(todo))
-        if count < 2 or sum(fields[index].size for index in on_cpu) < _WORTH_THREADS:
+        if count < 2 or sum(each.size for each in on_cpu) < _MIN_SIZE_FOR_THREADS:
             return take()
         with ThreadPoolExecutor(count - 1) as pool:
             others = [pool.submit(take) for _ in range(count - 1)]
@@ -144,15 +141,14 @@ def run(
                 other.result()
 
     with ExitStack() as stack:
-        ready = [index for index, field in enumerate(fields) if not field.lazy]
-        for index in ready:
-            stack.enter_context(fields[index].held())
+        ready = [place for place, each in enumerate(tensors) if not each.lazy]
+        for place in ready:
+            stack.enter_context(tensors[place].loaded())
         visit(ready)
-    for index, field in enumerate(fields):
-        if field.lazy:
-            with field.held():
-                visit([index])
+    for place, each in enumerate(tensors):
+        if each.lazy:
+            with each.loaded():
+                visit([place])
     return [
-        [results[index, part] for part in range(len(field.parts))]
-        for index, field in enumerate(fields)
+        [results[place, at] for at in range(len(each.chunks))] for place, each in enumerate(tensors)
     ]

@@ -27,7 +27,7 @@ class Survivors:
 
     Attributes:
         name: plain name of the weight.
-        mask: the flat bool mask.
+        mask: the flat mask, nonzero for survivors.
         sigma: the magnitude that the survivors get.
         magnitudes: their trained magnitudes.
         init: bool, True where the initial weight is at least zero.
@@ -65,7 +65,7 @@ class Survivors:
             start = stop
         if not out.is_contiguous():
             out.copy_(flat.view(out.shape))
-        revived = 0 if pruned is None else int(((flat != 0) & ~self.mask).count_nonzero())
+        revived = 0 if pruned is None else int(((flat != 0) & (self.mask == 0)).count_nonzero())
         return self._report(revived)
 
     def _report(self, revived: int) -> LayerSigns:
@@ -104,7 +104,7 @@ def read_survivors(
         name: plain name of the weight, for its draws and errors.
         trained: the trained weight.
         init: the initial weight, of its shape, on any device.
-        mask: bool tensor of its shape and on its device.
+        mask: of its shape and on its device, nonzero for survivors.
         reference: which weight a survivor takes its sign from.
         phi: the centre that signs are measured against.
         mix: for ``"mixed"``, the probability that a survivor refers to the trained weight.
@@ -171,7 +171,7 @@ def _perturb_together(
         magnitudes = torch.cat([each.magnitudes.to(signs.device, wide) for each in weights])
     given: dict[str, Any] = {}
     if _takes_masks(perturbation):
-        given["masks"] = {each.name: each.mask for each in weights}
+        given["masks"] = {each.name: each.mask.bool() for each in weights}
     perturbed = perturbation(signs, magnitudes, generator, **given)
     _check_signs(perturbation, perturbed, signs.numel())
     sizes = [each.signs.numel() for each in weights]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_finite, check_fraction
-from polarity.selection.top_k import top_of_field
+from polarity.selection.top_k import largest_of
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
 
@@ -89,12 +89,8 @@ class Epsilon:
         Raises:
             ValueError: if the number of survivors in the masks is not the number of signs.
         """
-        words = _draw_words(signs, masks, generator)
-        # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
-        words >>= np.uint32(2)
-        keys = torch.from_numpy(words.view(np.float32))
-        flipped = top_of_field(keys, self.count(signs.numel())).to(signs.device)
-        return torch.where(flipped, -signs, signs)
+        flipped = _highest(_draw_words(signs, masks, generator), self.count(signs.numel()))
+        return torch.where(flipped.to(signs.device), -signs, signs)
 
     def count(self, n: int) -> int:
         """Return how many of ``n`` signs flip."""
@@ -154,7 +150,7 @@ class Delta:
         """
         count = self.count(signs.numel())
         tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
-        smallest = top_of_field(-magnitudes, count).to(signs.device)
+        smallest = largest_of(-magnitudes, count).to(signs.device)
         return torch.where(smallest, tossed.to(signs.dtype).mul_(2).sub_(1), signs)
 
     def count(self, n: int) -> int:
@@ -201,6 +197,13 @@ class Phi:
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
         return (reference >= self.center).to(torch.int8) * 2 - 1
+
+
+def _highest(words: Words, count: int) -> Tensor:
+    """Return which words are the highest by their upper 30 bits; the words are overwritten."""
+    # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
+    words >>= np.uint32(2)
+    return largest_of(torch.from_numpy(words.view(np.float32)), count)
 
 
 def _draw_words(

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.arrays import gather
 from polarity._bits.random import seed_from, undrawn_on_error
 from polarity._checks import (
     check_choice,
@@ -19,6 +18,7 @@ from polarity._checks import (
 from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
+from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
@@ -37,10 +37,6 @@ _REFERENCES: dict[str, Reference] = {
     "standard": "trained",
 }
 _ZERO = Phi(0.0)
-_CAPTURE = """capture the weights immediately before the pruning call and pass them as trained=:
-    trained = pol.RewindPoint.capture(model)
-    pol.imp_prune(model, …)
-    pol.reinit_signs(model, …, init=start, trained=trained)"""
 
 
 def reinit_signs(
@@ -137,7 +133,7 @@ def reinit_signs(
     if strategy == "standard" and trained is None:
         raise ValueError(
             "trained=None, but strategy 'standard' gives pruned entries their trained value back, "
-            f"which the model no longer has: {_CAPTURE}"
+            f"which the model no longer has: {HOW_TO_CAPTURE}"
         )
     first = weights_of(init)
     captured = None if trained is None else weights_of(trained, "trained")
@@ -218,13 +214,13 @@ def _of_model(
 ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """Yield the name, trained weight, initial weight and mask of a model's weights, checked."""
     for name, target in targets.items():
-        # What is stored behind the mask is never read, so no product with the mask is needed.
+        # Stored values outside the mask are never read, so no product with the mask is needed.
         now = target.stored[0].detach() if target.is_stored else target.weight
-        trained, mask = now, target.mask
+        trained, mask = now, _checked_mask(target)
         if captured is not None:
             check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
-            _check_untrained(name, mask, now, trained, init[name])
+            check_untrained(name, mask, now, trained, init[name])
         yield name, trained, init[name], mask
 
 
@@ -266,20 +262,11 @@ def _write(target: Target, survivors: Survivors, pruned: Tensor | None) -> Layer
     return row
 
 
-def _check_untrained(name: str, mask: Tensor, now: Tensor, trained: Tensor, init: Tensor) -> None:
-    """Raise where survivors have neither their trained nor their initial value."""
-    flat = (each.detach().reshape(-1) for each in (now, trained, init.to(now)))
-    present, *earlier = gather(mask.reshape(-1), *flat)
-    if torch.equal(present, earlier[0]):
-        return
-    limits = torch.finfo(present.dtype)
-    # Factors of a product (Sign-In) round a value that is written to them.
-    close = [torch.isclose(present, each, 4 * limits.eps, limits.tiny) for each in earlier]
-    if changed := int((~(close[0] | close[1])).count_nonzero()):
-        raise ValueError(
-            f"{changed} of {present.numel()} survivors of {name!r} have neither their "
-            f"value in trained nor in init, so they were trained or signed in between: {_CAPTURE}"
-        )
+def _checked_mask(target: Target) -> Tensor:
+    """Return the mask itself, after counting its ones, which raises if there are other values."""
+    survivors, masking = target.survivors, target.masking
+    assert masking is not None, survivors
+    return masking.mask
 
 
 def _checked(

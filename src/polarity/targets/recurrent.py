@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU keep a list of their weights beside the weights; here it is kept honest."""
+"""Keep the list of weights that RNN, LSTM and GRU hold in step with computed weights."""
 
 from typing import Any
 
@@ -11,15 +11,29 @@ __all__ = ["refresh_flat_weights", "release_flat_weights"]
 _ATTRIBUTE = "_polarity_release"
 
 
+class _MoveAndRelease:
+    """``_apply`` of one recurrent module, which collects the weights in ``_flat_weights`` again."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> nn.Module:
+        type(self.module)._apply(self.module, *args, **kwargs)  # type: ignore[no-untyped-call]
+        _detach_flat_weights(self.module)
+        return self.module
+
+
 def release_flat_weights(module: nn.Module) -> None:
     """Keep a recurrent module with computed weights copyable, and its graph collectable.
 
-    ``RNNBase.forward`` leaves the tensors it computed with in ``_flat_weights``; for parametrized
-    weights these hang on the autograd graph, which ``deepcopy`` refuses and which would live until
-    the next forward pass.
+    ``RNNBase.forward`` and ``.to()`` leave the tensors they computed in ``_flat_weights``; for
+    parametrized weights these hang on the autograd graph, which ``deepcopy`` and swapping refuse
+    and which would live until the next forward pass.
     """
     if isinstance(module, nn.RNNBase) and not hasattr(module, _ATTRIBUTE):
         setattr(module, _ATTRIBUTE, module.register_forward_hook(_detach_flat_weights))
+        module._apply = _MoveAndRelease(module)  # type: ignore[method-assign]
+        _detach_flat_weights(module)
 
 
 def refresh_flat_weights(module: nn.Module) -> None:
@@ -27,15 +41,16 @@ def refresh_flat_weights(module: nn.Module) -> None:
     if hasattr(module, _ATTRIBUTE) and not parametrize.is_parametrized(module):
         getattr(module, _ATTRIBUTE).remove()
         delattr(module, _ATTRIBUTE)
+        del module._apply
         module._init_flat_weights()  # type: ignore[operator]
 
 
 def _detach_flat_weights(module: nn.Module, *_: Any) -> None:
     weights: list[torch.Tensor | None] = module._flat_weights  # type: ignore[assignment]
     module._flat_weights = [None if each is None else each.detach() for each in weights]  # type: ignore[assignment]
-    # The module compares these with its weights, and collects them again where one differs.
+    # The module compares these with its weights, and collects the weights again if one differs.
     module._flat_weight_refs = [_nothing for _ in weights]  # type: ignore[assignment]
 
 
 def _nothing() -> None:
-    """A reference whose tensor is gone."""
+    """Stand for a weak reference whose tensor is gone."""

@@ -1,6 +1,6 @@
-"""Which weights of a model can be pruned, and under which names."""
+"""Find the weights of a model that can be pruned, under the names of the plain model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -11,23 +11,26 @@ from torch.nn.utils import parametrize
 from polarity._checks import check_module
 from polarity._tables import format_shape, format_table
 from polarity.targets.selectors import Selector, Use, select
-from polarity.targets.state_keys import original_order
+from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside, original_order
 from polarity.targets.target import Target, stored_leaves
 from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 
 __all__ = [
     "Targets",
     "all_targets",
+    "asked",
     "attached",
     "find_targets",
+    "gather_targets",
     "masked_or_prunable",
     "plain_buffers",
+    "why_not",
 ]
 
 
 @dataclass(frozen=True, eq=False)
 class Targets(Mapping[str, Target]):
-    """The outcome of a search: the targets by name, and what was passed over and why.
+    """The result of a search: the targets by name, and what was skipped and why.
 
     Attributes:
         found: the targets by plain name, in the model's order.
@@ -60,14 +63,14 @@ class Targets(Mapping[str, Target]):
 
 
 def attached(model: nn.Module) -> dict[str, Target]:
-    """Return the weights of ``model`` that carry a mask, by plain name."""
+    """Return the weights of a model that carry a mask, by plain name."""
     return {target.name: target for target in all_targets(model) if target.masking is not None}
 
 
 def masked_or_prunable(
     model: nn.Module, targets: Selector | None = None, exclude: Selector | None = None
 ) -> dict[str, Target]:
-    """Return the selected weights; by default those that are masked, else all that can be.
+    """Return the selected weights; by default the masked ones, or all prunable ones if none is.
 
     Raises:
         ValueError: as :func:`polarity.find_targets`.
@@ -87,10 +90,10 @@ def find_targets(
 ) -> Targets:
     """Find the prunable weights of any module, by the names they have when nothing is attached.
 
-    By default: the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the projections of
-    ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its ``out_proj``), and
-    the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their cells. Biases,
-    normalisation and embeddings are never taken unless asked for.
+    By default these are the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the
+    projections of ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its
+    ``out_proj``), and the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their
+    cells. Biases, normalisation and embeddings are taken only if asked for.
 
     A tied weight is one target with several owners. It is an error to select one of its users and
     exclude another. Frozen (``requires_grad=False``), lazy and non-floating-point weights are
@@ -100,8 +103,8 @@ def find_targets(
         model: any module, before or after something was attached.
         targets: what to take instead of the default: a module type or module name (the weights of
             and below such modules), a parameter name, a glob over parameter names, a predicate
-            ``(name, parameter) -> bool``, or several of these. Types and globs look among the
-            default weights first, and among other parameters only where they find none there.
+            ``(name, parameter) -> bool``, or several of these. Types and globs select default
+            weights; where they match none, they select other parameters.
         exclude: what to leave out, in the same forms; a module type, name or glob excludes all
             below it.
 
@@ -109,9 +112,9 @@ def find_targets(
         The :class:`Targets`; ``print`` shows them as a table.
 
     Raises:
-        ValueError: if nothing is left to prune, if a name or glob matches nothing, if a tied
-            weight is both selected and excluded, or if a selected weight is computed by a hook or
-            a parametrization of another kind.
+        ValueError: if nothing is left to prune; if a name or glob matches nothing; if one user of a
+            tied weight is selected and another excluded; or if a selected weight is computed by a
+            hook or by a parametrization of another kind.
         TypeError: if a selector is of another type, or a selected weight is sharded.
 
     Example:
@@ -129,36 +132,64 @@ def find_targets(
     selected = select(uses, targets, "targets")
     excluded = select(uses, exclude, "exclude") if exclude is not None else set()
 
-    found: dict[str, Target] = {}
-    skipped: dict[str, str] = {}
+    return gather_targets(
+        everything,
+        selected,
+        excluded,
+        _why_not_pruned,
+        nothing=f"{type(model).__name__} has no prunable weights{asked(targets, exclude)}",
+    )
+
+
+def gather_targets(
+    everything: Iterable[Target],
+    selected: Collection[str],
+    excluded: Collection[str],
+    why_not: Callable[[Target], str | None],
+    *,
+    nothing: str,
+    skipped: Mapping[str, str] | None = None,
+) -> Targets:
+    """Sort selected weights into found and skipped; a tied one must be taken with all its users.
+
+    Args:
+        everything: the weights to choose among.
+        selected: names to take.
+        excluded: names to leave out.
+        why_not: returns why a weight is skipped, or None.
+        nothing: what the error says where nothing is found.
+        skipped: what was skipped before, and why.
+    """
+    result = Targets({}, dict(skipped or {}))
     for target in everything:
         names = [use.name for use in target.uses]
         kept = [name for name in names if name in selected and name not in excluded]
         left_out = [name for name in names if name in excluded]
-        if not kept:
-            continue
-        if left_out:
+        if kept and left_out:
             raise ValueError(
-                f"exclude leaves out {left_out[0]!r}, which is tied to {kept[0]!r}: one tensor "
-                "cannot be pruned for one user alone; select or exclude both"
+                f"{kept[0]!r} is tied to {left_out[0]!r}, which is left out: one tensor cannot be "
+                "taken for one user alone; select or exclude both"
             )
-        reason = _why_not(target)
-        if reason is None:
-            found[target.name] = target
-        else:
-            skipped[target.name] = reason
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no prunable weights"
-            + (f" for targets={targets!r}" if targets is not None else "")
-            + (f" with exclude={exclude!r}" if exclude is not None else "")
-            + "".join(f"; {name} is {why}" for name, why in skipped.items())
-        )
-    return Targets(found, skipped)
+        if kept:
+            reason = why_not(target)
+            if reason is None:
+                result.found[target.name] = target
+            else:
+                result.skipped[target.name] = reason
+    if not result.found:
+        whys = [f"; {name} is {why}" for name, why in result.skipped.items()]
+        raise ValueError("".join([nothing, *whys]))
+    return result
+
+
+def asked(targets: Selector | None, exclude: Selector | None) -> str:
+    """Return what a caller asked for, for an error."""
+    selected = f" for targets={targets!r}" if targets is not None else ""
+    return selected + (f" with exclude={exclude!r}" if exclude is not None else "")
 
 
 def all_targets(model: nn.Module) -> list[Target]:
-    """Every direct parameter of every module as a target, tied ones together, in model order."""
+    """Return every parameter of every module as a target, tied ones together, in model order."""
     check_module(model)
     uses: dict[int, list[Use]] = {}
     for path, module, ancestors in _modules(model):
@@ -170,28 +201,28 @@ def all_targets(model: nn.Module) -> list[Target]:
 
 
 def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return every buffer of the model itself by its plain name: no masks, no parametrizations."""
+    """Return every buffer by its plain name, without masks and buffers of parametrizations."""
     buffers = {}
     for path, module, _ in _modules(model):
         for name, value in module._buffers.items():
-            is_torch_mask = torch_mask(module, name.removesuffix("_mask")) is value
+            is_torch_mask = torch_mask(module, name.removesuffix(TORCH_MASK)) is value
             if value is not None and not is_torch_mask:
                 buffers[f"{path}.{name}" if path else name] = value
     return buffers
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module, ...]]]:
-    """Every module but the parametrizations: its name, itself, and those on the way to it."""
+    """Yield every module but parametrizations: its name, itself, and the modules that hold it."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for path, module in modules.items():
         parts = path.split(".") if path else []
-        if "parametrizations" not in parts:
+        if not leads_inside(path):
             prefixes = [".".join(parts[:end]) for end in range(len(parts) + 1)]
             yield path, module, tuple(modules[prefix] for prefix in prefixes)
 
 
 def _tensor_names(module: nn.Module) -> list[str]:
-    """Plain names of the parameters that ``module`` itself holds, masked or not, in its order."""
+    """Return the plain names of a module's own parameters, attached or not, in their order."""
     order = {name: place for place, name in enumerate(original_order(module))}
     return sorted(_held_names(module), key=lambda name: order.get(name, len(order)))
 
@@ -200,19 +231,19 @@ def _held_names(module: nn.Module) -> Iterator[str]:
     for name, parameter in module._parameters.items():
         if parameter is None:
             continue
-        plain = name.removesuffix("_orig")
+        plain = name.removesuffix(TORCH_STORED)
         yield name if torch_mask(module, plain) is None else plain
     if parametrize.is_parametrized(module):
         yield from cast(nn.ModuleDict, module.parametrizations)
 
 
 def _hooked(model: nn.Module) -> list[Target]:
-    """Weights that a forward hook computes, known by the parameters it computes them from."""
+    """Return the weights that a forward hook computes, found by the parameters that it reads."""
     targets = []
     for path, module, ancestors in _modules(model):
         held = module._parameters
         normed = [name[:-2] for name in held if name.endswith("_g") and f"{name[:-2]}_v" in held]
-        scaled = [name[:-5] for name in _held_names(module) if name.endswith("_orig")]
+        scaled = [name[:-5] for name in _held_names(module) if name.endswith(TORCH_STORED)]
         for name in normed + scaled:
             if isinstance(value := getattr(module, name, None), Tensor):
                 plain = f"{path}.{name}" if path else name
@@ -220,7 +251,7 @@ def _hooked(model: nn.Module) -> list[Target]:
     return targets
 
 
-def _why_not(target: Target) -> str | None:
+def _why_not_pruned(target: Target) -> str | None:
     """Say why a selected weight cannot be pruned, or None if it can."""
     if target.tensor_name not in _held_names(target.module):
         raise ValueError(
@@ -229,17 +260,22 @@ def _why_not(target: Target) -> str | None:
         )
     if target.masking is not None:
         return None
+    refuse_uneven_masks(target.owners)
+    return why_not(target)
+
+
+def why_not(target: Target) -> str | None:
+    """Say why nothing can be attached to a parameter, or None if it can."""
     stored = target.stored[0]
     if is_lazy(stored):
         return "lazy: run one batch through the model first"
     if not stored.is_floating_point():
         return f"of dtype {stored.dtype}, not floating point"
     if hasattr(stored, "placements"):
-        raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 prunes whole tensors")
+        raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 takes whole tensors")
     if target.chain:
         raise ValueError(
             f"{target.name} is already parametrized by {type(target.chain[0]).__name__}; "
             f"exclude={target.name!r} leaves it out"
         )
-    refuse_uneven_masks(target.owners)
     return None if stored.requires_grad else "frozen (requires_grad=False)"

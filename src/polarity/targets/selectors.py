@@ -1,4 +1,4 @@
-"""The language in which a caller says which weights are meant."""
+"""The small language that selects weights: types, names, globs and predicates."""
 
 import fnmatch
 import re
@@ -35,7 +35,7 @@ class Use(NamedTuple):
         module: the module that holds it.
         tensor_name: its name there.
         leaf: the (first) tensor an optimizer trains for it.
-        path: the modules on the way to it, the model first and ``module`` last.
+        path: the modules that hold it, from the model to ``module``.
     """
 
     name: str
@@ -51,8 +51,8 @@ def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str
     Args:
         uses: every use of every parameter of the model.
         selector: as :func:`polarity.find_targets` takes it.
-        role: the caller's parameter, ``"targets"`` or ``"exclude"``, for its errors and because
-            what is excluded is excluded whole, while what is taken stays weights while it can.
+        role: the caller's parameter, ``"targets"`` or ``"exclude"``. ``"targets"`` prefers default
+            weights to other parameters; ``"exclude"`` takes everything that matches.
 
     Raises:
         ValueError: if a name or glob matches nothing.

@@ -1,6 +1,11 @@
-"""Checkpoints with plain names load into a model whose weights carry masks."""
+"""The keys of a ``state_dict``, plain and attached, and checkpoints that go from one to the other.
 
-from collections.abc import Iterator
+A weight ``0.weight`` that carries a mask is stored under ``0.parametrizations.weight.original``
+(``original0`` and ``original1`` for Sign-In), its mask under ``0.parametrizations.weight.0.mask``.
+``torch.nn.utils.prune`` stores ``0.weight_orig`` and ``0.weight_mask``. No other file spells these.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -11,9 +16,76 @@ from torch.utils.hooks import RemovableHandle
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 
-__all__ = ["accept_plain_checkpoints", "forget_plain_checkpoints", "original_order"]
+__all__ = [
+    "TORCH_MASK",
+    "TORCH_STORED",
+    "accept_plain_checkpoints",
+    "buffer_keys",
+    "factor_keys",
+    "forget_plain_checkpoints",
+    "inside",
+    "leads_inside",
+    "original_order",
+    "plain_checkpoint",
+]
 
+# What torch.nn.utils.prune appends to the name of a tensor that it masks.
+TORCH_STORED, TORCH_MASK = "_orig", "_mask"
 _ATTRIBUTE = "_polarity_plain_checkpoints"
+
+
+def inside(name: str) -> str:
+    """Return what the keys of a parametrized weight begin with, from its plain name.
+
+    Example:
+        >>> inside("0.weight")
+        '0.parametrizations.weight.'
+    """
+    path, dot, tensor_name = name.rpartition(".")
+    return f"{path}{dot}parametrizations.{tensor_name}."
+
+
+def leads_inside(path: str) -> bool:
+    """Return whether a key, or the name of a module, is one of parametrizations."""
+    return "parametrizations" in path.split(".")
+
+
+def factor_keys(name: str) -> tuple[str, str]:
+    """Return the keys of the factors m and v of a Sign-In weight, from its plain name."""
+    return f"{inside(name)}original0", f"{inside(name)}original1"
+
+
+def buffer_keys(state: Iterable[str], buffer: str) -> dict[str, str]:
+    """Return the keys under which first parametrizations hold this buffer, by plain name.
+
+    Example:
+        >>> buffer_keys(["0.parametrizations.weight.0.mask", "0.bias"], "mask")
+        {'0.weight': '0.parametrizations.weight.0.mask'}
+    """
+    ending = f".0.{buffer}"
+    keys = [key for key in state if key.endswith(ending) and leads_inside(key)]
+    return {key.removesuffix(ending).replace("parametrizations.", "", 1): key for key in keys}
+
+
+@torch.no_grad()
+def plain_checkpoint(state: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return a checkpoint with the effective weights of these plain names in their place.
+
+    Weights are read that polarity or ``torch.nn.utils.prune`` stored; ``weight_norm`` and others
+    keep the keys that they have.
+    """
+    plain = dict(state)
+    for name in names:
+        ours = any(f"{inside(name)}0.{buffer}" in state for buffer in ("mask", "initial"))
+        torchs = f"{name}{TORCH_STORED}" in state and f"{name}{TORCH_MASK}" in state
+        if name not in state and (ours or torchs):
+            taken = _taken(plain, inside(name), name)
+            assert taken is not None
+            weight, mask, enforced = taken
+            plain[name] = weight
+            if mask is not None and enforced:
+                plain[name] = torch.where(mask.to(weight.device) != 0, weight, 0.0)
+    return plain
 
 
 class _PlainCheckpoints:
@@ -28,18 +100,19 @@ class _PlainCheckpoints:
     def __call__(
         self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
     ) -> None:
-        """Rename ``weight`` (dense) or ``weight_orig`` and ``weight_mask`` (torch's pruning)."""
+        """Convert what is dense or masked by torch, before the module reads it."""
         if not parametrize.is_parametrized(module):
             return
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
-            inside = f"{prefix}parametrizations.{tensor_name}."
-            ours = {f"{inside}{key}" for key in chain.state_dict() if "." not in key}
-            _match_dtype(chain, state_dict, f"{inside}0.mask")
+            plain = f"{prefix}{tensor_name}"
+            attached = inside(plain)
+            ours = {f"{attached}{key}" for key in chain.state_dict() if "." not in key}
+            _match_dtype(chain, state_dict, f"{attached}0.mask")
             if not ours <= state_dict.keys():
-                given = _taken(state_dict, inside, f"{prefix}{tensor_name}")
+                given = _taken(state_dict, attached, plain)
                 if given is not None:
                     for key, value in _converted(chain, *given):
-                        state_dict[f"{inside}{key}"] = value
+                        state_dict[f"{attached}{key}"] = value
 
 
 def _match_dtype(chain: Any, state_dict: dict[str, Any], key: str) -> None:
@@ -49,22 +122,22 @@ def _match_dtype(chain: Any, state_dict: dict[str, Any], key: str) -> None:
 
 
 def _taken(
-    state_dict: dict[str, Any], inside: str, plain: str
+    state_dict: dict[str, Any], attached: str, plain: str
 ) -> tuple[Tensor, Tensor | None, bool] | None:
-    """Take a weight out of a checkpoint, whatever its form there: value, mask, enforced or not."""
-    factors = [state_dict.pop(f"{inside}original{i}", None) for i in (0, 1)]
+    """Take a weight of any form out of a checkpoint: its value, its mask, and if it is enforced."""
+    factors = [state_dict.pop(f"{attached}original{i}", None) for i in (0, 1)]
     if factors[0] is not None and factors[1] is not None:
         weight = factors[0] * factors[1]
     else:
-        keys = (f"{inside}original", plain, f"{plain}_orig")
+        keys = (f"{attached}original", plain, f"{plain}{TORCH_STORED}")
         found = [state_dict.pop(key) for key in keys if key in state_dict]
         if not found:
             return None
         weight = found[0]
-    masks = [state_dict.pop(key, None) for key in (f"{inside}0.mask", f"{plain}_mask")]
+    masks = [state_dict.pop(key, None) for key in (f"{attached}0.mask", f"{plain}{TORCH_MASK}")]
     mask = masks[0] if masks[0] is not None else masks[1]
-    enforced = bool(state_dict.pop(f"{inside}0._extra_state", True))
-    for key in [key for key in state_dict if key.startswith(inside)]:
+    enforced = bool(state_dict.pop(f"{attached}0._extra_state", True))
+    for key in [key for key in state_dict if key.startswith(attached)]:
         del state_dict[key]
     return weight, mask, enforced
 
@@ -73,7 +146,7 @@ def _taken(
 def _converted(
     chain: Any, weight: Tensor, mask: Tensor | None, enforced: bool
 ) -> Iterator[tuple[str, Any]]:
-    """What the checkpoint of this chain would hold if it had this value, and this mask."""
+    """Yield what the checkpoint of this chain would hold with this value and this mask."""
     first = chain[0]
     for place, each in enumerate(chain):
         for key, value in each.state_dict().items():

@@ -1,4 +1,4 @@
-"""One prunable weight: where it is used, what it is made of, how it is read and written."""
+"""One prunable weight: where it is used, what it is made of, how to read and write it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from polarity.parametrizations.arithmetic import as_mask, count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.targets.selectors import Use
+from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["Target", "parametrizations_of", "stored_leaves"]
@@ -68,6 +69,12 @@ class Target:
         return next((each for each in self.chain if isinstance(each, MaskedWeight)), None)
 
     @property
+    def interpolation(self) -> NormInterp | None:
+        """The parametrization that interpolates it with its initial value, or None."""
+        first = self.chain[0] if self.chain else None
+        return first if isinstance(first, NormInterp) else None
+
+    @property
     def torch_mask(self) -> Tensor | None:
         """The mask that ``torch.nn.utils.prune`` holds on it, or None."""
         return torch_mask(self.module, self.tensor_name)
@@ -89,11 +96,11 @@ class Target:
 
     @property
     def weight(self) -> Tensor:
-        """The effective weight, detached: seen through the mask where there is one."""
-        if self.torch_mask is not None:  # the attribute is as old as the last forward pass
+        """The effective weight, detached: with zeros outside its mask, if it has one."""
+        if self.torch_mask is not None:  # the attribute is from the last forward pass
             return self.stored[0].detach() * self.torch_mask
-        if self.chain and isinstance(self.chain[0], NormInterp):
-            return self.stored[0].detach()  # what is trained, not what this batch made of it
+        if self.interpolation is not None:
+            return self.stored[0].detach()  # the trained value, not the interpolated one
         with torch.no_grad():
             effective: Tensor = getattr(self.module, self.tensor_name)
         return effective.detach()
@@ -121,19 +128,19 @@ class Target:
 
     @property
     def survivors(self) -> int:
-        """How many entries live by the mask, enforced or only remembered."""
+        """The number of ones in the mask, enforced or only remembered."""
         mask = self.numeric_mask
         return self.shape.numel() if mask is None else self._checked(count_ones, mask)
 
     @property
     def live(self) -> Tensor:
-        """Which entries can be kept, as a new bool tensor: all where no mask is enforced."""
+        """Which entries are live, as a new bool tensor: all where no mask is enforced."""
         mask = self.mask
-        return mask if self.contenders is not None else mask.fill_(True)
+        return mask if self.enforced_mask is not None else mask.fill_(True)
 
     @property
-    def contenders(self) -> Tensor | None:
-        """The mask of the entries that can be kept: all (None) where no mask is enforced."""
+    def enforced_mask(self) -> Tensor | None:
+        """The mask that is enforced, not a copy, as the model holds it; None if there is none."""
         if self.masking is not None and not self.masking.enforce:
             return None
         return self.numeric_mask
@@ -146,7 +153,7 @@ class Target:
         return self.weight.shape if self.chain else self.stored[0].shape
 
     def _checked(self, read: Callable[[Tensor], T], mask: Tensor) -> T:
-        """Read the mask, and name the weight if it is none."""
+        """Read the mask, and name the weight if it holds other values."""
         try:
             return read(mask)
         except ValueError:
@@ -157,14 +164,14 @@ class Target:
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
-        """Set the effective weight in place: the leaves stay the objects they are."""
-        parts: Any = values
+        """Set the effective weight in place: the leaves stay the same objects."""
+        stored: Any = values.to(self.stored[0].dtype)
         for each in reversed(self.chain):
-            parts = cast(Any, each).right_inverse(parts)
-        for leaf, part in zip(
-            self.stored, parts if isinstance(parts, tuple) else (parts,), strict=True
+            stored = cast(Any, each).right_inverse(stored)
+        for leaf, value in zip(
+            self.stored, stored if isinstance(stored, tuple) else (stored,), strict=True
         ):
-            leaf.copy_(part)
+            leaf.copy_(value)
 
 
 def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:
@@ -182,7 +189,7 @@ def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
             return (chain.original,)
         return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
     held = module._parameters
-    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}_orig"]
+    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}{TORCH_STORED}"]
     assert leaf is not None
     return (leaf,)
 

@@ -1,4 +1,4 @@
-"""What ``torch.nn.utils.prune`` left on a module."""
+"""Masks that ``torch.nn.utils.prune`` keeps on a module."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from polarity.targets.selectors import Use
+from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED
 
 __all__ = ["refuse_uneven_masks", "torch_mask"]
 
 
 def torch_mask(module: nn.Module, tensor_name: str) -> Tensor | None:
     """Return the mask that ``torch.nn.utils.prune`` holds on a tensor, or None."""
-    if f"{tensor_name}_orig" not in module._parameters:
+    if f"{tensor_name}{TORCH_STORED}" not in module._parameters:
         return None
-    return module._buffers.get(f"{tensor_name}_mask")
+    return module._buffers.get(f"{tensor_name}{TORCH_MASK}")
 
 
 def refuse_uneven_masks(owners: Sequence[Use]) -> None:
-    """Refuse a tied weight that ``torch.nn.utils.prune`` masks for one of its users alone."""
+    """Raise if ``torch.nn.utils.prune`` masks a tied weight for one of its users alone."""
     first, *others = owners
     theirs = torch_mask(first.module, first.tensor_name)
     for other in others:
@@ -27,5 +28,5 @@ def refuse_uneven_masks(owners: Sequence[Use]) -> None:
         if not same:
             raise ValueError(
                 f"{first.name} and {other.name} are one tensor, but torch.nn.utils.prune does not "
-                "mask them alike; give both the same mask, or exclude both"
+                "mask them alike: give both the same mask, or exclude both"
             )

@@ -50,7 +50,7 @@ def test_every_convolution_and_the_classifier_is_prunable():
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_small_networks_take_small_images_and_train(shortcut, stem_stride):
     model = cifar_resnet(
-        8, 7, width=4, channels=1, shortcut=shortcut, stem_stride=stem_stride, generator=drawn(0)
+        8, 7, width=8, channels=1, shortcut=shortcut, stem_stride=stem_stride, generator=drawn(0)
     )
     out = model(torch.randn(5, 1, 8, 8, generator=drawn(1)))
     assert out.shape == (5, 7)
@@ -71,7 +71,7 @@ def test_option_a_pads_with_zeros_around_the_channels_it_copies():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda generator: cifar_resnet(8, width=4, generator=generator),
+        lambda generator: cifar_resnet(8, width=8, generator=generator),
         lambda generator: resnet18(generator=generator),
         lambda generator: deit_small(5, image_size=32, generator=generator),
     ],
@@ -94,7 +94,7 @@ def test_convolutions_have_torchvisions_scale():
 def test_names_and_refusals():
     shape = (3, 32, 32)
     assert parameters(build_network("resnet20", shape, 10)) == 272_474
-    small = build_network("resnet14", (1, 28, 28), 10, width=4, stem_stride=2)
+    small = build_network("resnet14", (1, 28, 28), 10, width=8, stem_stride=2)
     assert small.conv1.stride == (2, 2)
     with pytest.raises(ValueError, match="unknown network 'resnet21'"):
         build_network("resnet21", shape, 10)
