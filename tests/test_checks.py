@@ -23,6 +23,10 @@ GOOD = [
     lambda: _checks.check_generator(torch.Generator()),
     lambda: _checks.check_shape("masks", "w", torch.Size((2, 3)), [2, 3]),
     lambda: _checks.check_names("masks", {"a": 1}, {"a": 2, "b": 3}, needed=("a",)),
+    lambda: _checks.check_tensors("init", {"a": X, "b": 3}, {"a": (3,)}),
+    lambda: _checks.check_type("x", 3, (str, int), "a string or an int"),
+    lambda: _checks.check_module(torch.nn.Identity()),
+    lambda: _checks.check_optimizer(torch.optim.SGD([X])),
     lambda: _checks.check_entries("weight 'w'", X[:1]),
     lambda: _checks.check_entries("weight 'w'", X[:0]),
 ]
@@ -89,6 +93,37 @@ BAD = [
         lambda: _checks.check_names("masks", {"a": 1}, (), what="masked"),
         ValueError,
         "masks holds 'a', which is not masked",
+    ),
+    (
+        lambda: _checks.check_tensors("init", {"a": X}, {"a": (3,), "b": (3,)}, what="masked"),
+        ValueError,
+        "init is missing 'b', which is masked",
+    ),
+    (
+        lambda: _checks.check_tensors("init", {"a": [1]}, {"a": (1,)}),
+        TypeError,
+        "init['a'] is a list, expected a tensor",
+    ),
+    (
+        lambda: _checks.check_tensors("init", {"a": X}, {"a": (4,)}),
+        ValueError,
+        "init holds 'a' in shape (3,), expected the model's (4,)",
+    ),
+    (
+        lambda: _checks.check_type("x", 3, str, "a string"),
+        TypeError,
+        "x is an int, expected a string",
+    ),
+    (
+        lambda: _checks.check_module(torch.nn.Identity),
+        TypeError,
+        "model is a type, expected a torch.nn.Module",
+    ),
+    (
+        lambda: _checks.check_optimizer([X], "optimizer[1]"),
+        TypeError,
+        "optimizer[1] is a list, expected a torch.optim.Optimizer: "
+        "torch.optim.SGD(model.parameters(), lr=0.1), for instance",
     ),
     (
         lambda: _checks.check_entries("weight 'w'", X),

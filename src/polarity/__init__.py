@@ -38,7 +38,8 @@ from polarity.signs.perturb import Delta, Epsilon, Phi
 from polarity.signs.reinit import reinit_signs, signed_constants
 from polarity.signs.report import SignReport
 from polarity.targets.search import find_targets
-from polarity.tickets.signed_mask import SignedMask, signed_mask
+from polarity.tickets.signed_mask import SignedMask
+from polarity.tickets.take import signed_mask
 
 __version__ = "0.1.0"
 # Another version draws other signs, masks and scores from the same seed.

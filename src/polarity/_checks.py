@@ -5,11 +5,11 @@ is wrong in it, stand for the value.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "all_finite",
@@ -20,10 +20,14 @@ __all__ = [
     "check_fraction",
     "check_generator",
     "check_integer",
+    "check_module",
     "check_names",
     "check_number",
+    "check_optimizer",
     "check_scope",
     "check_shape",
+    "check_tensors",
+    "check_type",
     "nonfinite_error",
 ]
 
@@ -108,6 +112,26 @@ def check_generator(generator: object) -> None:
         )
 
 
+def check_type(
+    parameter: str, value: object, types: type | tuple[type, ...], expected: str
+) -> None:
+    """Raise unless ``value`` is an instance of one of some types, ``expected`` in words."""
+    if not isinstance(value, types):
+        raise TypeError(f"{parameter} is {_kind(value)}, expected {expected}")
+
+
+def check_module(model: object) -> None:
+    """Raise unless ``model`` is a torch.nn.Module."""
+    check_type("model", model, nn.Module, "a torch.nn.Module")
+
+
+def check_optimizer(optimizer: object, parameter: str = "optimizer") -> None:
+    """Raise unless ``optimizer`` is a torch.optim.Optimizer."""
+    example = "torch.optim.SGD(model.parameters(), lr=0.1), for instance"
+    expected = f"a torch.optim.Optimizer: {example}"
+    check_type(parameter, optimizer, torch.optim.Optimizer, expected)
+
+
 def check_shape(
     parameter: str,
     name: str | None,
@@ -145,6 +169,19 @@ def check_names(
     for name in given:
         if name not in known:
             raise ValueError(f"{parameter} holds {name!r}, which is not {what}")
+
+
+def check_tensors(
+    parameter: str,
+    given: Mapping[str, Tensor],
+    shapes: Mapping[str, Iterable[int]],
+    what: str = "in the model",
+) -> None:
+    """Raise unless a mapping holds a tensor of the right shape under each of some names."""
+    check_names(parameter, given, given, needed=shapes, what=what)
+    for name, shape in shapes.items():
+        check_type(f"{parameter}[{name!r}]", given[name], Tensor, "a tensor")
+        check_shape(parameter, name, given[name].shape, shape)
 
 
 def all_finite(values: Tensor) -> bool:

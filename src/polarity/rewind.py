@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_choice, check_names, check_shape
+from polarity._checks import check_choice, check_names, check_optimizer, check_shape
 from polarity.targets.search import all_targets, plain_buffers
 
 __all__ = ["RewindPoint"]
@@ -70,6 +70,8 @@ class RewindPoint:
         Raises:
             ValueError: if a parameter is lazy, so that it has no value yet.
         """
+        if optimizer is not None:
+            check_optimizer(optimizer)
         weights: dict[str, Tensor] = {}
         for target in all_targets(model):
             if is_lazy(target.stored[0]):
@@ -138,6 +140,8 @@ class RewindPoint:
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     ) -> None:
         """Raise ValueError if a given optimizer or scheduler has no fitting state here."""
+        if optimizer is not None:
+            check_optimizer(optimizer)
         for role, given, held in (
             ("optimizer", optimizer, self.optimizer),
             ("scheduler", scheduler, self.scheduler),

@@ -152,10 +152,14 @@ REFUSALS: dict[str, tuple[Any, type[Exception], str]] = {
         "SGD trains none of the 2 masked weights .*'0.weight'",
     ),
     "twice": (lambda m, o: pol.enforce_in_step(m, o), ValueError, "'0.weight' is .* already"),
-    "no optimizer": (lambda m, o: pol.enforce_in_step(m, None), TypeError, "got NoneType"),
+    "no optimizer": (lambda m, o: pol.enforce_in_step(m, None), TypeError, "is a NoneType"),
     "parameters": (lambda m, o: pol.enforce_in_step(m, m.parameters()), TypeError, "generator"),
-    "an empty list": (lambda m, o: pol.enforce_in_step(m, []), TypeError, "got list"),
-    "a list of others": (lambda m, o: pol.enforce_in_step(m, [o, 3]), TypeError, "holds a int"),
+    "an empty list": (lambda m, o: pol.enforce_in_step(m, []), TypeError, "optimizer is a list"),
+    "a list of others": (
+        lambda m, o: pol.enforce_in_step(m, [o, 3]),
+        TypeError,
+        r"optimizer\[1\] is an int, expected a torch\.optim\.Optimizer",
+    ),
 }
 
 

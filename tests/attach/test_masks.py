@@ -302,3 +302,19 @@ def test_a_weight_with_another_parametrization_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"2\.weight.*Identity"):
         pol.mask_weights(model)
     assert not parametrize.is_parametrized(model[0])
+
+
+def test_a_nan_that_torch_pruned_is_stored_as_zero() -> None:
+    model = torch_pruned(small())
+    gone = model[2].weight_mask == 0
+    model[2].weight_orig.data.masked_fill_(gone, torch.nan)
+    pol.mask_weights(model)
+    assert not model[2].parametrizations.weight.original[gone].any()
+
+
+def test_masking_a_tensor_of_a_copy_leaves_the_original_usable() -> None:
+    model = pol.mask_weights(nn.Linear(3, 2))
+    bias = model.bias
+    copied = pol.mask_weights(copy.deepcopy(model), targets="bias")
+    assert model.bias is bias
+    assert model(torch.ones(3)).shape == copied(torch.ones(3)).shape

@@ -274,9 +274,9 @@ def test_a_run_resumed_from_weights_and_streams_draws_the_same_values(per_layer:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: {**state, "9": state["1"]}, "unknown"),
-        (lambda state: {name: state[name] for name in ("1", "4")}, "missing"),
-        (lambda state: {**state, "4": state["4"] + 1}, "shares its values"),
+        (lambda state: {**state, "9": state["1"]}, "state holds '9', which is not interp"),
+        (lambda state: {name: state[name] for name in ("1", "4")}, "state is missing '8'"),
+        (lambda state: {**state, "4": state["4"] + 1}, "shares its values, expected one"),
         (lambda state: {**state, "8": state["8"].float()}, "int64"),
         (lambda state: {**state, "8": state["8"][:1]}, "shape"),
         (lambda state: dict.fromkeys(state, torch.zeros(2, dtype=torch.int64)), "from 1 to"),

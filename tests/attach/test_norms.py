@@ -165,13 +165,19 @@ def pruned_by_torch() -> nn.Module:
         (NETS["batch"], {"targets": "0"}, ValueError, "targets='0' matches nothing"),
         (NETS["batch"], {"exclude": "nothing"}, ValueError, "exclude='nothing' matches nothing"),
         (NETS["batch"], {"targets": 3}, TypeError, "targets takes"),
-        (NETS["batch"], {"initial": {}}, ValueError, r"initial lacks '1\.weight'"),
+        (NETS["batch"], {"initial": {}}, ValueError, r"initial is missing '1\.weight'"),
         (NETS["batch"], {"initial": 1.0}, TypeError, "initial must be a RewindPoint"),
         (
             NETS["batch"],
-            {"initial": {"1.weight": torch.ones(4), "1.bias": torch.ones(1)}},
+            {"initial": {**NETS["batch"]().state_dict(), "8.bias": torch.ones(1)}},
             ValueError,
-            r"initial holds '1\.bias' in shape \(1,\)",
+            r"initial holds '8\.bias' in shape \(1,\), expected the model's \(\d+,\)",
+        ),
+        (
+            NETS["batch"],
+            {"initial": {**NETS["batch"]().state_dict(), "8.bias": [0.0]}},
+            TypeError,
+            r"initial\['8\.bias'\] is a list, expected a tensor",
         ),
         (pruned_by_torch, {}, ValueError, r"1\.weight carries a mask of torch"),
         (

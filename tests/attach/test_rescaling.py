@@ -165,7 +165,7 @@ def test_what_cannot_be_rescaled_is_refused_before_anything_changes() -> None:
     other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     with pytest.raises(ValueError, match="holds none of the 1 weights"):
         pol.rescale(layer, optimizer=other, momentum="zero")
-    with pytest.raises(ValueError, match="no Sign-In weights; call sign_in first"):
+    with pytest.raises(ValueError, match="no Sign-In weights: call sign_in first"):
         pol.rescale(pol.mask_weights(nn.Linear(2, 2)))
     strange = torch.optim.ASGD(layer.parameters(), lr=0.1)
     loss_of(layer).backward()
@@ -173,7 +173,7 @@ def test_what_cannot_be_rescaled_is_refused_before_anything_changes() -> None:
         strange.step()
         for factor, value in zip(pair(layer), before, strict=True):
             factor.copy_(value)
-    with pytest.raises(ValueError, match="'transform' knows no rule for 'ax'"):
+    with pytest.raises(ValueError, match="'transform' has no rule for 'ax' in the state of ASGD"):
         pol.rescale(layer, optimizer=strange, momentum="transform")
     assert all(torch.equal(a, b) for a, b in zip(pair(layer), before, strict=True))
 
@@ -201,9 +201,18 @@ def test_a_resumed_schedule_goes_on_where_it_was() -> None:
     assert begun + [resumed.step() for _ in range(5)] == expected
 
 
-@pytest.mark.parametrize(("name", "value"), [("every", 0), ("every", 1.5), ("until", -1)])
-def test_a_schedule_needs_whole_positive_epochs(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}={value}, expected a positive integer"):
+@pytest.mark.parametrize(
+    ("name", "value", "error", "said"),
+    [
+        ("every", 0, ValueError, "every=0, expected an int of at least 1"),
+        ("every", 1.5, TypeError, "every=1.5 is a float, expected an int"),
+        ("until", -1, ValueError, "until=-1, expected an int of at least 1"),
+    ],
+)
+def test_a_schedule_needs_whole_positive_epochs(
+    name: str, value: float, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
         pol.RescaleSchedule(regression(), **({"every": 1} | {name: value}))
 
 

@@ -77,6 +77,7 @@ def everything_of(run: Run) -> list[Any]:
     buffers = fingerprint(dict(run.model.named_buffers()))  # those that are never saved too
     states = (run.model, run.optimizer, run.scheduler)
     held = [fingerprint(run.start.weights), fingerprint(run.start.optimizer)]
+    buffers.append(fingerprint(torch.get_rng_state()))
     return [modules, leaves, buffers, *[fingerprint(each.state_dict()) for each in states], *held]
 
 

@@ -137,7 +137,7 @@ PRUNING = {
     ),
     "optimizer of another model": (
         lambda r: pol.imp_prune(
-            r.model, 0.2, optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1)
+            r.model, 0.2, optimizer=torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1)
         ),
         ["optimizer=SGD", W0],
     ),

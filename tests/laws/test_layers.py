@@ -101,7 +101,7 @@ def test_every_module_is_found() -> None:
     assert {"polarity", "polarity.rewind", "polarity.attach.enforce"} <= SOURCE.keys()
     assert "benchmarks.__main__" in BENCHMARKS
     assert "tests.laws.test_layers" in TESTS
-    assert graph_of(SOURCE)["polarity.attach.enforce"] >= {"polarity.targets.search"}
+    assert graph_of(SOURCE)["polarity.attach.enforce"] >= {"polarity.targets.target"}
 
 
 def test_a_circle_is_found_and_a_tree_is_none() -> None:

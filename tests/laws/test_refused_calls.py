@@ -193,3 +193,135 @@ def test_a_model_without_prunable_weights_is_refused_by_its_type(call):
 def test_a_model_without_masks_is_refused_by_its_type(call):
     with pytest.raises(ValueError, match=r"^Linear has no masked weights"):
         call(nn.Linear(2, 2))
+
+
+MODELS = {
+    "mask_weights": pol.mask_weights,
+    "load_masks": lambda m: pol.load_masks(m, {W0: torch.ones(1)}),
+    "masks": pol.masks,
+    "density": pol.density,
+    "sparsity": pol.sparsity,
+    "find_targets": pol.find_targets,
+    "sign_in": pol.sign_in,
+    "rescale": pol.rescale,
+    "RescaleSchedule": lambda m: pol.RescaleSchedule(m, every=1),
+    "inner_scaling": pol.inner_scaling,
+    "frobenius_decay": pol.frobenius_decay,
+    "interpolate_norms": pol.interpolate_norms,
+    "norm_alpha": pol.norm_alpha,
+    "norm_alpha_state": pol.norm_alpha_state,
+    "load_norm_alpha_state": lambda m: pol.load_norm_alpha_state(m, {}),
+    "set_norm_alpha": lambda m: pol.set_norm_alpha(m, 0.5),
+    "enforce_in_step": lambda m: pol.enforce_in_step(m, torch.optim.SGD([torch.ones(1)], 0.1)),
+    "merge": pol.merge,
+    "dense_state_dict": pol.dense_state_dict,
+    "save": lambda m: pol.save(m, "nowhere/model.safetensors"),
+    "load": lambda m: pol.load(m, "nowhere/model.safetensors"),
+    "prune": lambda m: pol.prune(m, pol.scores.magnitude, density=0.5),
+    "imp_prune": pol.imp_prune,
+    "lrr_step": lambda m: pol.lrr_step(m, rewind=pol.RewindPoint({})),
+    "capture": pol.RewindPoint.capture,
+    "restore_weights": lambda m: pol.RewindPoint({}).restore_weights(m),
+    "reinit_signs": lambda m: pol.reinit_signs(m, init={}),
+    "signed_mask": pol.signed_mask,
+    "apply": lambda m: pol.SignedMask({}, {}).apply(m),
+}
+
+
+@pytest.mark.parametrize("call", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("model", [{W0: torch.ones(2)}, nn.Linear], ids=["mapping", "class"])
+def test_what_is_not_a_module_is_refused_as_such(call, model):
+    kind = type(model).__name__
+    with pytest.raises(TypeError, match=rf"^model is a {kind}, expected a torch\.nn\.Module"):
+        call(model)
+
+
+OPTIMIZERS = {
+    "prune": lambda r, o: pol.prune(r.model, r.scores, density=0.1, optimizer=o),
+    "imp_prune": lambda r, o: pol.imp_prune(r.model, optimizer=o),
+    "imp_prune and rewind": lambda r, o: pol.imp_prune(r.model, rewind=r.start, optimizer=o),
+    "lrr_step": lambda r, o: pol.lrr_step(r.model, rewind=r.start, optimizer=o),
+    "capture": lambda r, o: pol.RewindPoint.capture(r.model, o),
+    "restore_schedule": lambda r, o: r.start.restore_schedule(o),
+    "sign_in": lambda r, o: pol.sign_in(r.model, optimizer=o),
+    "merge": lambda r, o: pol.merge(r.model, optimizer=o),
+    "enforce_in_step": lambda r, o: pol.enforce_in_step(r.model, o),
+    "rescale": lambda r, o: pol.rescale(pol.sign_in(nn.Linear(2, 2)), optimizer=o),
+    "RescaleSchedule": lambda r, o: pol.RescaleSchedule(
+        pol.sign_in(nn.Linear(2, 2)), every=1, optimizer=o
+    ),
+    "sign_in again": lambda r, o: pol.sign_in(pol.sign_in(nn.Linear(2, 2)), optimizer=o),
+}
+
+
+@pytest.mark.parametrize("call", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_what_is_not_an_optimizer_is_refused_as_such(run, call):
+    for wrong in (run.model.parameters(), {"lr": 0.1}, torch.optim.SGD):
+        refuse(
+            run,
+            lambda r, wrong=wrong: _without_drawing(lambda: call(r, wrong)),
+            TypeError,
+            [f"optimizer is a {type(wrong).__name__}, expected a torch.optim.Optimizer"],
+        )
+
+
+def _without_drawing(call):
+    """Call with the random state restored, for calls that build a model of their own."""
+    with torch.random.fork_rng(devices=[]):
+        call()
+
+
+DRAWING = {
+    "gradual": lambda r, g: pol.reinit_signs(r.model, "gradual", init=r.start, generator=g),
+    "epsilon": lambda r, g: pol.reinit_signs(
+        r.model,
+        perturb=[Epsilon(0.1), lambda signs, magnitudes, generator: signs * 0],
+        init=r.start,
+        generator=g,
+    ),
+    "tensors": lambda r, g: pol.signed_constants(
+        r.init,
+        r.init,
+        {W0: torch.ones(5, 6), W2: torch.ones(3, 5)},
+        "mask0",
+        [Epsilon(0.1), lambda signs, magnitudes, generator: signs * 0],
+        generator=g,
+    ),
+    "imp_prune": lambda r, g: pol.imp_prune(r.model, 0.2, score=pol.scores.random, generator=g),
+    "lrr_step": lambda r, g: pol.lrr_step(
+        r.model, 0.2, rewind=r.start, score=pol.scores.random, generator=g
+    ),
+    "prune": lambda r, g: pol.prune(r.model, pol.scores.random, amount=0.2, generator=g),
+    "prune too much": lambda r, g: pol.prune(r.model, pol.scores.random, density=0.99, generator=g),
+    "directly": lambda r, g: Epsilon(0.5)(
+        torch.ones(3), torch.ones(3), g, masks={W0: torch.ones(2, dtype=torch.bool)}
+    ),
+}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["global", "generator"])
+@pytest.mark.parametrize("call", DRAWING.values(), ids=DRAWING.keys())
+def test_a_refused_call_consumes_no_random_numbers(run, call, own):
+    """The second weight is the one that is refused, after the first was drawn for."""
+    with torch.no_grad():
+        run.model[2].parametrizations.weight.original[pol.masks(run.model)[W2]] = math.nan
+    generator = torch.Generator().manual_seed(5) if own else None
+    before = generator.get_state() if own else None
+    refuse(run, lambda r: call(r, generator), ValueError, [])
+    assert not own or torch.equal(generator.get_state(), before)
+
+
+GENERATORS = {
+    **{name: call for name, call in DRAWING.items() if name != "prune too much"},
+    "imp_prune by magnitude": lambda r, g: pol.imp_prune(r.model, 0.2, generator=g),
+    "reinit_signs": lambda r, g: pol.reinit_signs(r.model, init=r.start, generator=g),
+    "interpolate_norms": lambda r, g: pol.interpolate_norms(r.model, generator=g),
+    "delta": lambda r, g: Delta(0.5)(torch.ones(3), torch.ones(3), g),
+    "scores.random": lambda r, g: pol.scores.random(W0, torch.ones(2), generator=g),
+}
+
+
+@pytest.mark.parametrize("call", GENERATORS.values(), ids=GENERATORS.keys())
+def test_what_is_not_a_generator_is_refused_as_such(run, call):
+    expected = ["generator=0 is an int, expected a torch.Generator"]
+    refuse(run, lambda r: call(r, 0), TypeError, expected)

@@ -316,7 +316,7 @@ def test_the_deviation_is_that_of_numpy(numbers, offset, chunk):
 
 def test_a_deviation_whose_squares_overflow_is_refused():
     huge = {"w": torch.tensor([1e200, -1e200], dtype=torch.float64)}
-    with pytest.raises(ValueError, match=r"squares of init weight 'w' overflow"):
+    with pytest.raises(ValueError, match=r"init weight 'w' holds values whose squares overflow"):
         pol.signed_constants(huge, huge, {"w": torch.ones(2).bool()})
 
 

@@ -220,7 +220,7 @@ def test_survivors_that_were_rewound_get_the_signs_of_the_capture(net, start, st
 @pytest.mark.parametrize(
     ("damaged", "words"),
     [
-        (lambda t: {"0.weight": t["0.weight"]}, r"trained has no '3\.weight'"),
+        (lambda t: {"0.weight": t["0.weight"]}, r"trained is missing '3\.weight', which is masked"),
         (lambda t: t | {"3.weight": torch.ones(2, 2)}, r"'3\.weight' in shape \(2, 2\)"),
         (lambda t: t | {"3.weight": t["3.weight"] / 0}, r"trained weight '3\.weight' holds 80"),
     ],

@@ -227,7 +227,7 @@ def test_a_flipped_bit_of_the_header_is_refused_or_harmless(tmp_path: Path) -> N
 
 
 HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "a later version": (lambda a: a.update(version=2), "of version 2, this polarity reads 1"),
+    "a later version": (lambda a: a.update(version=2), "of version 2, expected 1"),
     "a version in words": (lambda a: a.update(version="1"), "of version '1'"),
     "no version": (lambda a: a.pop("version"), "damaged"),
     "no tensors": (lambda a: a.pop("tensors"), "damaged"),
@@ -253,10 +253,10 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         r"checksum of '0\.weight'",
     ),
     "a mask in words": (lambda a: a["tensors"]["0.weight"].update(masked="yes"), "damaged"),
-    "a tensor less": (lambda a: a["tensors"].pop("0.weight"), r"says nothing of '0\.weight'"),
+    "a tensor less": (lambda a: a["tensors"].pop("0.weight"), r"header is missing '0\.weight'"),
     "a tensor more": (
         lambda a: a["tensors"].update(more=a["tensors"]["0.bias"]),
-        "lacks the signs of 'more'",
+        "missing the signs of 'more'",
     ),
     "a list": (lambda a: a.update(tensors=[]), "damaged"),
 }

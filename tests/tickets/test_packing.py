@@ -110,9 +110,14 @@ def bytes_of(*values: int) -> Tensor:
 
 SIGNS, MASK = field(["+", "-", "pruned"])
 UNFIT = {
-    "a sign of 2": (SIGNS * 2, MASK, ValueError, "range from -2 to 2"),
-    "a sign of -128": (SIGNS - 127, MASK, ValueError, "range from"),
-    "a pruned entry with a sign": (SIGNS, ~MASK, ValueError, "2 entries outside the mask"),
+    "a sign of 2": (SIGNS * 2, MASK, ValueError, "values from -2 to 2"),
+    "a sign of -128": (SIGNS - 127, MASK, ValueError, "signs holds values from"),
+    "a pruned entry with a sign": (
+        SIGNS,
+        ~MASK,
+        ValueError,
+        "holds 2 signs outside the mask",
+    ),
     "another shape": (SIGNS, MASK[:2], ValueError, r"\(2,\).*\(3,\)"),
     "floating signs": (SIGNS.float(), MASK, TypeError, "torch.float32"),
     "an integer mask": (SIGNS, MASK.int(), TypeError, "torch.int32"),
@@ -133,9 +138,9 @@ DAMAGED = {
     "a huge shape": (bytes_of(0b11, 0), (10**9, 10**9), "2 bytes"),
     "a plane of signs missing": (bytes_of(0b11), (8,), "1 bytes, expected 2"),
     "a byte too many": (bytes_of(0b11, 0b01, 0, 0), (8,), "4 bytes"),
-    "a bit behind the entries": (bytes_of(0b1000, 0), (3,), "behind the last of 3"),
-    "a bit behind the signs": (bytes_of(0b111, 0b1000), (3,), "behind the last of 3"),
-    "a bit behind the rest": (bytes_of(0b011, 0b01, 0b10), (3,), "behind the last of 1"),
+    "a bit behind the entries": (bytes_of(0b1000, 0), (3,), "after the last of 3"),
+    "a bit behind the signs": (bytes_of(0b111, 0b1000), (3,), "after the last of 3"),
+    "a bit behind the rest": (bytes_of(0b011, 0b01, 0b10), (3,), "after the last of 1"),
 }
 
 

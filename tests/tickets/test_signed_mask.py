@@ -115,7 +115,7 @@ def test_a_weight_without_a_sign_to_take_is_named(value: float, words: str) -> N
     model = half_masked(small())
     mask = pol.masks(model)["3.weight"]
     model[3].parametrizations.weight.original.data[tuple(mask.nonzero()[0])] = value
-    with pytest.raises(ValueError, match=f"3.weight holds .*{words}"):
+    with pytest.raises(ValueError, match=f"^weight '3.weight' holds .*{words}"):
         pol.signed_mask(model)
 
 
@@ -204,10 +204,10 @@ def test_a_selector_that_selects_nothing_is_refused(
 def test_an_included_tensor_that_has_no_sign_to_take_is_named() -> None:
     model = half_masked(small())
     model[1].weight.data[2] = torch.nan
-    with pytest.raises(ValueError, match=r"1\.weight holds 1 NaN"):
+    with pytest.raises(ValueError, match=r"^weight '1\.weight' holds 1 NaN"):
         pol.signed_mask(model, include=nn.BatchNorm2d)
     model.register_parameter("steps", nn.Parameter(torch.tensor(3), requires_grad=False))
-    with pytest.raises(ValueError, match=r"steps is of dtype torch\.int64"):
+    with pytest.raises(ValueError, match=r"'steps' is of dtype torch\.int64"):
         pol.signed_mask(model, include="steps")
 
 
@@ -217,13 +217,13 @@ def test_a_ticket_made_by_hand_is_checked() -> None:
     layer = pol.SignedMask(signs, {"weight": mask}).apply(nn.Linear(2, 1, bias=True))
     assert torch.equal(layer.weight.sign(), torch.tensor([[1.0, -1.0]]))
     for masks, error, words in (
-        ({"weight": ~mask}, ValueError, "'weight': 2 entries outside the mask"),
+        ({"weight": ~mask}, ValueError, "'weight': signs holds 2 signs outside the mask"),
         ({"weight": mask.int()}, TypeError, r"'weight': .*torch\.int32"),
-        ({"bias": mask}, ValueError, "signs lack 'bias'"),
+        ({"bias": mask}, ValueError, "signs is missing 'bias', which is masked"),
     ):
         with pytest.raises(error, match=words):
             pol.SignedMask(signs, masks)
-    with pytest.raises(ValueError, match="'weight': signs range from 1 to 3"):
+    with pytest.raises(ValueError, match="'weight': signs holds values from 1 to 3"):
         pol.SignedMask({"weight": signs["weight"] + 2}, {})
 
 

@@ -6,7 +6,8 @@ every rank, and in chunks of any length.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,18 @@ import torch
 from torch import Tensor
 
 from polarity._bits.arrays import survivors_of
+from polarity._checks import check_generator
 
-__all__ = ["VERSION", "Words", "coins", "seed_from", "words_at", "words_below", "words_in"]
+__all__ = [
+    "VERSION",
+    "Words",
+    "coins",
+    "seed_from",
+    "undrawn_on_error",
+    "words_at",
+    "words_below",
+    "words_in",
+]
 
 # Increased by every change that gives other draws for the same seed. Version 1 drew from torch's
 # generators, before the first release.
@@ -34,8 +45,22 @@ def seed_from(generator: torch.Generator | None) -> int:
         >>> seed_from(torch.Generator().manual_seed(0)) < 2**62
         True
     """
+    check_generator(generator)
     device = generator.device if generator is not None else torch.device("cpu")
     return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
+@contextmanager
+def undrawn_on_error(generator: torch.Generator | None) -> Iterator[None]:
+    """Give a generator, without one that of the CPU, its state back if the block raises."""
+    check_generator(generator)
+    source = torch.default_generator if generator is None else generator
+    state = source.get_state()
+    try:
+        yield
+    except BaseException:
+        source.set_state(state)
+        raise
 
 
 def words_in(seed: int, name: str, start: int, stop: int) -> Words:

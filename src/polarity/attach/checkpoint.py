@@ -1,4 +1,4 @@
-"""A converted model in one safetensors file: loading never unpickles."""
+"""Save a converted model in one safetensors file, and load it without unpickling."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,13 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_module
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
 from polarity.targets.state_keys import buffer_keys
 
-__all__ = ["load", "save"]
+__all__ = ["load", "safetensors_for", "save"]
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -24,7 +25,8 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         ImportError: if safetensors is not installed.
-        TypeError: if the model's ``state_dict`` holds something that is not a tensor.
+        TypeError: if ``model`` is not a module, or its ``state_dict`` holds other things than
+            tensors.
 
     Example:
         >>> import tempfile
@@ -37,22 +39,25 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> pol.density(copy) == pol.density(model)
         True
     """
-    safetensors = _safetensors()
+    check_module(model)
+    safetensors = safetensors_for("polarity.save")
     first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
     tensors, aliases = {}, {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is a {type(value).__name__}, safetensors hold tensors only")
+            raise TypeError(
+                f"state_dict holds a {type(value).__name__} under {name!r}, expected a tensor"
+            )
         same = first.setdefault((value.data_ptr(), value.shape, value.dtype), name)
         if same == name or value.numel() == 0:
             tensors[name] = value.contiguous()
-        else:  # a tied weight: one copy on disk, all its names
+        else:  # a tied weight: one copy on disk, and all its names
             aliases[name] = same
-    safetensors.save_file(tensors, str(path), metadata={"aliases": json.dumps(aliases)})
+    safetensors.torch.save_file(tensors, str(path), metadata={"aliases": json.dumps(aliases)})
 
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
-    """Read a file of :func:`save` into a model, in place, attaching what was attached there.
+    """Read a file of :func:`save` into a model, in place, with the same forms attached.
 
     Args:
         model: a model of the structure that was saved, plain or masked.
@@ -63,8 +68,9 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
 
     Raises:
         ImportError: if safetensors is not installed.
-        ValueError: if the file names a masked weight that the model lacks.
-        RuntimeError: if the other names or shapes differ, as ``load_state_dict`` has it.
+        ValueError: if the file holds a masked weight that is not in the model.
+        RuntimeError: if other names or shapes differ, as ``load_state_dict`` raises.
+        TypeError: if ``model`` is not a module.
 
     Example:
         >>> import tempfile
@@ -76,10 +82,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         >>> model.parametrizations.weight[0]
         MaskedWeight((2, 2), density=1)
     """
-    safetensors = _safetensors()
+    check_module(model)
+    safetensors = safetensors_for("polarity.load")
     with safetensors.safe_open(str(path), framework="pt") as file:
         aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
-    state = safetensors.load_file(str(path))
+    state = safetensors.torch.load_file(str(path))
     state |= {name: state[same] for name, same in aliases.items()}
     if masked := tuple(buffer_keys(state, "mask")):
         mask_weights(model, targets=masked)
@@ -92,11 +99,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def _safetensors() -> ModuleType:
+def safetensors_for(caller: str) -> ModuleType:
+    """Import safetensors, which is optional, for one of the calls that need it."""
     try:
+        import safetensors
         import safetensors.torch
     except ImportError as error:
-        raise ImportError(
-            "polarity.save and polarity.load need safetensors: pip install safetensors"
-        ) from error
-    return safetensors.torch
+        raise ImportError(f"{caller} needs safetensors: pip install safetensors") from error
+    return safetensors

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.arrays import INTEGER_OF
+from polarity._checks import check_optimizer
+from polarity.attach.masks import masked_weights
+from polarity.optimizers.pruned_state import parameters_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
-from polarity.targets.search import attached
 from polarity.targets.target import Target
 
 __all__ = ["StepEnforcement", "enforce_in_step"]
@@ -19,26 +21,26 @@ Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 
 def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement":
-    r"""Take the masks of a model out of its forward passes: pruned entries are kept zero instead.
+    r"""Take the masks of a model out of its forward passes, and keep pruned entries zero instead.
 
-    What is stored is zero outside the masks, so that forward needs no product. Each stored weight's
-    gradient is multiplied by the mask as it arrives (``Tensor.register_hook``, so that clipping,
-    accumulation, DDP and ``torch.autograd.grad`` see masked gradients), and after every
-    ``optimizer.step()`` the zeros are put back, NaN included, whatever the optimizer computed. The
-    trained survivors are the same, bit for bit, as with the masks in forward. A Sign-In weight
-    becomes :math:`m \odot v`, whose zeros are a fixed point.
+    Stored weights are zero outside the masks, so that forward needs no product. The gradient of
+    each is multiplied by the mask as it arrives (``Tensor.register_hook``, so that clipping,
+    accumulation, DDP and ``torch.autograd.grad`` see masked gradients), and every
+    ``optimizer.step()`` is followed by zeroing the pruned entries again, NaN included. This works
+    with any optimizer. The trained survivors are the same, bit for bit, as with the masks in
+    forward. A Sign-In weight becomes :math:`m \odot v`, whose zeros are a fixed point.
 
     The masks stay in forward while compiling, tracing, exporting and under ``torch.func``; in
     copies of the model; in weights that are frozen at the call or that ``optimizer`` does not hold;
-    and wherever other tensors take the place of the stored ones (``functional_call``, loading with
+    and wherever other tensors replace the stored ones (``functional_call``, loading with
     ``assign=True``, ``torch.__future__.set_swap_module_params_on_conversion``). ``merge`` and
     ``sign_in`` end the enforcement of the weights that they replace.
 
-    Pruning calls and ``load_state_dict`` are followed. Other writes between steps cannot be seen
-    (an average copied back, ``nn.init``, a mask changed by hand): call ``.project()`` on the handle
-    afterwards. An optimizer that is built later needs a call of its own after ``.remove()``, and so
-    does ``parametrize.remove_parametrizations`` without :func:`polarity.merge`. Hooks that a weight
-    had before see its gradient unmasked.
+    Pruning calls and ``load_state_dict`` update it. Other writes between steps cannot be seen (an
+    average copied back, ``nn.init``, a mask changed by hand): call ``.project()`` on the handle
+    afterwards. Before you build another optimizer, or use ``parametrize.remove_parametrizations``
+    instead of :func:`polarity.merge`, call ``.remove()``. Hooks that a weight had before see its
+    gradient unmasked.
 
     Args:
         model: a model with masks. Masks that are only remembered stay so. For one wrapped in
@@ -67,10 +69,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         >>> handle.remove()
     """
     optimizers = _checked(optimizer)
-    found = attached(model)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
-    held = set().union(*(_parameters_of(each) for each in optimizers))
+    found = masked_weights(model)
+    held = set().union(*(parameters_of(each) for each in optimizers))
     targets = [target for target in found.values() if _is_trained(target, held)]
     if not targets:
         raise ValueError(
@@ -108,8 +108,8 @@ class StepEnforcement:
         self._weights = [_KeptZero(target, self) for target in targets]
         self._hooks: list[Any] = []
         for each in optimizers:
-            # Only what this optimizer writes: others may have their backward still to come.
-            held = _parameters_of(each)
+            # Only the weights that it writes: those of others may be between backward and step.
+            held = parameters_of(each)
             mine = [weight for weight in self._weights if weight.is_among(held)]
             self._hooks.append(each.register_step_post_hook(partial(_put_zeros_back, mine)))
         self.project()
@@ -125,7 +125,7 @@ class StepEnforcement:
             each.remove()
 
     def _forget(self, weight: "_KeptZero") -> None:
-        """Go on without a weight; the last one takes the optimizers' hooks with it."""
+        """Stop keeping a weight; with the last one, remove the optimizers' hooks."""
         self._weights.remove(weight)
         if not self._weights:
             for each in self._hooks:
@@ -141,7 +141,7 @@ class _KeptZero:
         self._masking: MaskedWeight | None = target.masking
         self._owner = owner
         self._leaves = target.stored
-        # torch.utils.swap_tensors gives a parameter another dict, and leaves its hooks behind.
+        # torch.utils.swap_tensors gives a parameter another dict, without its hooks.
         self._dicts = [leaf.__dict__ for leaf in self._leaves]
         mask = self._masked_product if isinstance(target.masking, SignInMW) else self._masked
         self._hooks = [
@@ -164,9 +164,9 @@ class _KeptZero:
         return True
 
     def project(self) -> None:
-        """Zero what is stored outside the mask, which may be another one than before."""
+        """Zero what is stored outside the mask as it is now."""
         assert self._masking is not None
-        # The bits are multiplied, as integers: that clears a NaN too.
+        # Multiplying the bits as integers clears a NaN too.
         self._ones = self._masking.mask.to(_integer(self._leaves[0]))
         _put_zeros_back([self])
 
@@ -184,7 +184,7 @@ class _KeptZero:
         return any(id(leaf) in parameters for leaf in self._leaves)
 
     def remove(self) -> None:
-        """Put the mask back into forward, and keep hold of no tensor."""
+        """Put the mask back into forward, and drop every reference to a tensor."""
         for hook, leaf in zip(self._hooks, self._leaves, strict=True):
             hook.remove()
             if not leaf._backward_hooks:
@@ -196,6 +196,7 @@ class _KeptZero:
         self._owner._forget(self)
 
     def _masked(self, gradient: Tensor) -> Tensor | None:
+        """Return the masked gradient, or None to leave it as it is (a tensor hook)."""
         masking = self._masking
         if masking is None or not masking.enforce:
             return None
@@ -215,27 +216,22 @@ def _put_zeros_back(weights: Iterable[_KeptZero], *_: object) -> None:
 
 
 def _integer(leaf: Tensor) -> torch.dtype:
+    """Return the integer dtype as wide as a leaf's own."""
     return INTEGER_OF.get(leaf.dtype, leaf.dtype)
 
 
-def _parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
-    return {id(each) for group in optimizer.param_groups for each in group["params"]}
-
-
 def _is_trained(target: Target, held: set[int]) -> bool:
-    """Whether an optimizer trains all that a weight is stored as, seen through the mask first."""
+    """Return whether an optimizer trains all leaves of a weight whose mask is applied first."""
     return target.chain[0] is target.masking and all(
         leaf.requires_grad and id(leaf) in held for leaf in target.stored
     )
 
 
 def _checked(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
-    given = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
-    if not isinstance(given, Sequence) or not given:
-        raise TypeError(
-            f"optimizer must be an optimizer or a sequence of them, got {type(optimizer).__name__}"
-        )
-    for each in given:
-        if not isinstance(each, torch.optim.Optimizer):
-            raise TypeError(f"optimizer holds a {type(each).__name__}, expected optimizers only")
-    return list(given)
+    """Return the optimizers as a list, after a look at their types."""
+    if not isinstance(optimizer, Sequence) or not optimizer:
+        check_optimizer(optimizer)
+        return [optimizer]  # type: ignore[list-item]
+    for i, each in enumerate(optimizer):
+        check_optimizer(each, f"optimizer[{i}]")
+    return list(optimizer)

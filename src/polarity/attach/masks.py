@@ -1,21 +1,19 @@
-"""Masks of a model: attach them, read them, write them, and what they leave."""
+"""Masks of a model: attach, read and write them, and count their survivors."""
 
 from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize, prune
 
+from polarity._checks import check_names, check_shape
+from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.registering import own_class, register_light
-from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import TORCH_MASK, accept_plain_checkpoints
+from polarity.targets.state_keys import TORCH_MASK
 from polarity.targets.target import Target
-from polarity.targets.torch_prune import torch_mask
 
 __all__ = [
     "attach_masks",
@@ -23,6 +21,7 @@ __all__ = [
     "load_masks",
     "mask_weights",
     "masked_leaves",
+    "masked_weights",
     "masks",
     "set_mask",
     "sparsity",
@@ -40,20 +39,20 @@ def mask_weights(
     """Put a :class:`MaskedWeight` on every prunable weight of a model, in place.
 
     The masks start as all ones, so nothing changes until something is pruned. The parameters stay
-    the objects they are: an optimizer built earlier keeps training them. A weight that is masked
-    already is left as it is, so calling this twice does no harm. A weight pruned by
-    ``torch.nn.utils.prune`` is taken over with its mask.
+    the same objects: an optimizer built earlier keeps training them. Weights that carry a mask
+    keep it, so a second call changes nothing. A weight pruned by ``torch.nn.utils.prune`` is taken
+    over with its mask.
 
     Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
 
     Args:
         model: any module.
-        targets: which weights, see :func:`find_targets`; by default all it finds, or those that
-            ``masks`` names.
+        targets: which weights, see :func:`find_targets`; by default all that it finds, or those
+            that ``masks`` names.
         exclude: which weights to leave out, in the same forms.
-        masks: masks to start from, ``{name: mask}`` under plain names (a ``torch.nn.utils.prune``
-            buffer's name, ``layer.weight_mask``, is understood too); bool, or zeros and ones of any
-            dtype, in the shape of their weight.
+        masks: masks to start from, ``{name: mask}`` under plain names or under those of
+            ``torch.nn.utils.prune``'s buffers (``layer.weight_mask``); bool, or zeros and ones of
+            any dtype, in the shape of their weight.
         verbose: print the table of what was masked and what was skipped, and why.
 
     Returns:
@@ -61,7 +60,9 @@ def mask_weights(
 
     Raises:
         ValueError: if there is nothing to prune (see :func:`find_targets`), or a mask has an
-            unknown name, another shape, or values besides zeros and ones; the model is unchanged.
+            unknown name, another shape, or values other than zeros and ones. The model is left as
+            it was.
+        TypeError: if ``model`` is not a module, or a mask is not a tensor.
 
     Example:
         >>> from torch import nn
@@ -85,42 +86,24 @@ def mask_weights(
 
 
 def attach_masks(found: Mapping[str, Target]) -> None:
-    """Register one MaskedWeight per target, shared by all its owners; masked ones are left."""
+    """Register one MaskedWeight per weight, shared by all its owners; keep existing ones."""
     for target in found.values():
-        masking, owners = target.masking, target.owners
-        as_it_is = True
+        masking, theirs = target.masking, target.torch_mask
         if masking is None:
             masking = MaskedWeight(torch.empty(0))
-            theirs = target.torch_mask
-            # Laid out as the weight, so that one pass can read both.
+            # In the weight's memory layout, so that one pass can read both.
             like = target.stored[0].detach()
             masking.mask = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
-            for use in owners:
-                if torch_mask(use.module, use.tensor_name) is not None:
-                    prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
-                    as_it_is = False
-        for use in owners:
-            accept_plain_checkpoints(use.module)
-            release_flat_weights(use.module)
-            if not parametrize.is_parametrized(use.module, use.tensor_name):
-                own_class(use.module)
-                _register(use.module, use.tensor_name, masking, as_it_is)
-
-
-def _register(module: nn.Module, tensor_name: str, masking: MaskedWeight, as_it_is: bool) -> None:
-    """Register a masking; with ``as_it_is`` the weight is stored without being copied."""
-    if not as_it_is:
-        register_light(module, tensor_name, masking)
-        return
-    # Under a mask of all ones the weight itself is what is stored: no need to copy it.
-    chain = register_light(module, tensor_name, nn.Identity())
-    masking.train(module.training)
-    chain[0] = masking
+        if theirs is not None:
+            make_plain(target)
+        attach_form(target, masking)
+        if theirs is not None:
+            masking.clear(target.stored)
 
 
 @torch.no_grad()
 def set_mask(target: Target, mask: Tensor) -> None:
-    """Install a bool mask and zero what is stored outside it; revived entries start at zero."""
+    """Install a bool mask and zero the stored values outside it; revived entries start at zero."""
     masking = cast(MaskedWeight, target.masking)
     mask = mask.to(masking.mask.device)
     born = mask & (masking.mask == 0) if masking.enforce else None
@@ -129,18 +112,29 @@ def set_mask(target: Target, mask: Tensor) -> None:
     masking.clear(target.stored, born)
 
 
+def masked_weights(model: nn.Module) -> dict[str, Target]:
+    """Return the weights that carry a mask, by plain name, and raise if there are none."""
+    found = attached(model)
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no masked weights: prune it or call mask_weights first"
+        )
+    return found
+
+
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     """Return (trained leaf, mask) of every target, for its optimizer's state."""
     return [(leaf, target.mask) for target in found for leaf in target.stored]
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True where it lives.
+    """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True for survivors.
 
     A mask that is remembered but not enforced (strategy ``standard``) is returned like any other.
 
     Raises:
         ValueError: if the model carries no mask.
+        TypeError: if ``model`` is not a module.
 
     Example:
         >>> from torch import nn
@@ -150,17 +144,14 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
         {'weight': tensor([[True, True],
                 [True, True]])}
     """
-    found = attached(model)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no masked weights; call mask_weights first")
-    return {name: target.mask for name, target in found.items()}
+    return {name: target.mask for name, target in masked_weights(model).items()}
 
 
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """Install masks, in place, zeroing what is stored outside them.
+    """Install masks in place, and zero the stored values outside them.
 
-    Weights that ``masks`` does not name keep theirs. Named weights that are still plain are masked
-    first. An entry that comes to life again starts at zero.
+    Weights that ``masks`` does not name keep theirs. Named weights that are plain are masked first.
+    An entry that is pruned now and becomes live starts at zero.
 
     Args:
         model: any module.
@@ -171,7 +162,8 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     Raises:
         ValueError: if ``masks`` is empty, or one has an unknown name, another shape, or values
-            besides zeros and ones; the model is left as it was.
+            other than zeros and ones; the model is left as it was.
+        TypeError: if ``model`` is not a module, or a mask is not a tensor.
 
     Example:
         >>> import torch
@@ -187,11 +179,11 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def density(model: nn.Module) -> float:
-    """Return the fraction of entries that live, over all masked weights together.
+    """Return the fraction of entries that survive, over all masked weights together.
 
-    By the masks, enforced or only remembered. A model without masks is measured by the non-zero
-    entries of its prunable weights, so that the number stays the same through ``merge`` (up to
-    survivors that are exactly zero).
+    Survivors are counted by the masks, enforced or only remembered. In a model without masks they
+    are the non-zero entries of its prunable weights, so that ``merge`` does not change the number
+    (except by survivors that are exactly zero).
 
     Raises:
         ValueError: if the model has no prunable weights.
@@ -234,20 +226,16 @@ def sparsity(model: nn.Module) -> float:
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
+    by_name = {f"{name}{TORCH_MASK}": target for name, target in by_name.items()} | by_name
+    check_names("masks", masks, by_name, needed=())
     checked: dict[str, Tensor] = {}
     for given, mask in masks.items():
-        target = by_name.get(given) or by_name.get(given.removesuffix(TORCH_MASK))
-        if target is None:
-            raise ValueError(f"masks holds {given!r}, which the model lacks")
-        if isinstance(mask, Tensor) and mask.shape != target.shape:
-            raise ValueError(
-                f"mask of {given!r} has shape {tuple(mask.shape)}, "
-                f"expected the weight's {tuple(target.shape)}"
-            )
+        target = by_name[given]
         try:
             bools = as_mask(mask)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{given!r}: {error}") from None
+        check_shape("masks", given, bools.shape, target.shape)
         if not torch.equal(checked.setdefault(target.name, bools), bools):
             raise ValueError(f"masks holds {given!r} and another mask of the same tensor")
     return checked

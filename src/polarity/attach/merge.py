@@ -1,4 +1,4 @@
-"""Plain parameters again: what was attached to a model comes off, and what it computes stays."""
+"""Make the weights of a model plain parameters again, without changing what it computes."""
 
 from collections import OrderedDict
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from polarity._checks import check_module, check_optimizer
+from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
 from polarity.optimizers.factor_state import join_state
@@ -28,18 +30,17 @@ def merge(
     """Make everything that polarity attached a plain parameter again, in place.
 
     Masked weights keep their zeros, Sign-In weights become the product of their factors, norm
-    layers under :class:`NormInterp` keep their trained values. The model computes exactly what it
-    computed before in evaluation mode, and its ``state_dict`` has the keys (and the order) it had
-    before anything was attached. Masked and norm parameters are still the same objects; the factors
-    of a Sign-In weight give way to a new parameter. Do this before exporting, deploying or handing
-    the model on.
+    layers under :class:`NormInterp` keep their trained values. The outputs in evaluation mode are
+    exactly the same, and the ``state_dict`` has the keys, in the order, that it had before anything
+    was attached. Masked and norm parameters stay the same objects; a new parameter replaces the
+    factors of a Sign-In weight. Call this before exporting, deploying or publishing the model.
 
     Args:
         model: a model to which something is attached.
-        optimizer: if given, what it remembers of pruned entries is zeroed, so that old momentum
-            does not wake them now that no mask holds them, and a Sign-In weight takes the place of
-            its factors, with the state that :func:`sign_in` would split into theirs. An optimizer
-            of Sign-In factors that is not told raises RuntimeError at its next step.
+        optimizer: if given, its state at pruned entries is zeroed, so that old momentum does not
+            move them once no mask is enforced, and a Sign-In weight takes the place of its factors,
+            with the state that :func:`sign_in` would split into theirs. An optimizer of Sign-In
+            factors that is not passed raises RuntimeError at its next step.
         verbose: print the table of what was merged.
 
     Returns:
@@ -48,6 +49,7 @@ def merge(
     Raises:
         ValueError: if nothing is attached to the model; if it has Sign-In weights and ``optimizer``
             holds none of their factors.
+        TypeError: if ``model`` or ``optimizer`` is of another type.
 
     Example:
         >>> from torch import nn
@@ -56,6 +58,8 @@ def merge(
         >>> list(model.state_dict())
         ['weight', 'bias']
     """
+    if optimizer is not None:
+        check_optimizer(optimizer)
     found = attached(model)
     if not found and not attached_norms(model):
         raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
@@ -74,11 +78,7 @@ def merge(
             replace_parameter(optimizer, _multiply_out(target, optimizer))
         else:
             target.write(target.weight)
-            for use in target.owners:
-                own_class(use.module)
-                parametrize.remove_parametrizations(
-                    use.module, use.tensor_name, leave_parametrized=False
-                )
+            make_plain(target)
         for use in target.owners:
             forget_plain_checkpoints(use.module)
             refresh_flat_weights(use.module)
@@ -91,7 +91,7 @@ def merge(
 
 
 def _multiply_out(target: Target, optimizer: torch.optim.Optimizer | None) -> Replacement:
-    """Put one new parameter, the product, in the place of its factors in every owner."""
+    """Replace the factors of a weight by one new parameter, their product, in every owner."""
     m, v = target.stored
     weight = nn.Parameter(target.weight.clone(), requires_grad=m.requires_grad)
     if m.grad is not None and v.grad is not None:
@@ -123,6 +123,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
+    check_module(model)
     converted = model.state_dict()
     state: OrderedDict[str, Any] = OrderedDict(converted)
     weights: dict[str, Tensor] = {
@@ -135,7 +136,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         for key in [key for key in state if key.startswith(inside(name))]:
             del state[key]
         state[name] = weight
-    # The versions by which modules read checkpoints of their older selves.
+    # Modules use the versions to read checkpoints of their earlier versions.
     versions = {
         k: v
         for k, v in converted._metadata.items()  # type: ignore[attr-defined]

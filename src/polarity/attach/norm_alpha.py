@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
-from polarity._checks import check_fraction
+from polarity._checks import check_fraction, check_module, check_names
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 
@@ -25,8 +25,8 @@ __all__ = [
 def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
     """Return the value that every interpolated layer last trained at, by layer name.
 
-    Copies, 0-dim: the next forward does not change them. All the same unless the model was
-    interpolated with ``per_layer=True``.
+    The values are 0-dim copies, which the next forward pass does not change. They are equal unless
+    the model was interpolated with ``per_layer=True``.
 
     Raises:
         ValueError: if the model has no interpolated norms.
@@ -44,12 +44,11 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
 def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state of the stream that each interpolated layer's values are drawn from.
 
-    Together with the weights it is what a run needs to draw on where it was interrupted. A
-    ``state_dict`` holds it too; this is for runs that store their weights in another form, as
-    :class:`RewindPoint` does.
+    A run that is resumed from its weights needs it to continue the stream. A ``state_dict`` holds
+    it too; this is for runs that store their weights in another form, as :class:`RewindPoint` does.
 
     Returns:
-        Copies by layer name, int64 of shape (2,). All the same unless the model was interpolated
+        Copies by layer name, int64 of shape (2,). They are equal unless the model was interpolated
         with ``per_layer=True``.
 
     Raises:
@@ -74,21 +73,21 @@ def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
 def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Continue the streams of a model's interpolated norms where :func:`norm_alpha_state` was.
 
-    The next training forward draws what it would have drawn then. The present value, and whether
-    it is fixed, stay as they are.
+    The next training forward pass draws the value it would have drawn then. The present value, and
+    whether it is fixed, stay as they are.
 
     Args:
         model: a model with interpolated norms.
-        state: what :func:`norm_alpha_state` returned for a model interpolated alike, on any
-            device.
+        state: the result of :func:`norm_alpha_state` for a model interpolated in the same way, on
+            any device.
 
     Returns:
         The model.
 
     Raises:
         ValueError: if the model has no interpolated norms; if a layer is missing or unknown; if a
-            state has another shape or dtype, holds what no stream can reach, or differs between
-            layers that share their values. The model is left as it was.
+            state has another shape or dtype, holds values that no stream reaches, or differs
+            between layers that share their values. The model is left as it was.
 
     Example:
         >>> from torch import nn
@@ -100,19 +99,14 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         True
     """
     alphas = _alphas_by_layer(model)
-    missing, unknown = sorted(alphas.keys() - state.keys()), sorted(state.keys() - alphas.keys())
-    if missing or unknown:
-        raise ValueError(
-            f"state does not fit the model: missing {missing}, unknown {unknown}; "
-            "interpolate the same layers as when it was taken"
-        )
+    check_names("state", state, alphas, what="interpolated")
     chosen: dict[SharedAlpha, Tensor] = {}
     for name, alpha in alphas.items():
         _check_stream(name, state[name])
         if not torch.equal(chosen.setdefault(alpha, state[name]).cpu(), state[name].cpu()):
             raise ValueError(
-                f"state[{name!r}] differs from that of a layer which shares its values; "
-                "interpolate with the same per_layer as when it was taken"
+                f"state[{name!r}] differs from that of a layer that shares its values, expected "
+                "one for both: interpolate with the same per_layer as when it was taken"
             )
     for alpha, stream in chosen.items():
         alpha.stream.copy_(stream)
@@ -122,8 +116,8 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
 class set_norm_alpha:
     r"""Fix the value :math:`\alpha` that the interpolated norms of a model train at, or free it.
 
-    It takes effect at once, and for good; as a context manager, until the block ends, which then
-    gives back the mode, and a fixed value, of before. In evaluation mode nothing depends on it.
+    It takes effect at once and stays. As a context manager it ends with the block, which restores
+    the earlier mode, and the value if that was fixed. Evaluation mode does not depend on it.
 
     Args:
         model: a model with interpolated norms.
@@ -133,7 +127,7 @@ class set_norm_alpha:
 
     Raises:
         ValueError: if the model has no interpolated norms, or ``alpha`` is none of these.
-        TypeError: if ``alpha`` is neither a number nor a string.
+        TypeError: if ``model`` is not a module, or ``alpha`` neither a number nor a string.
 
     Example:
         >>> import torch
@@ -186,7 +180,7 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
 
 
 def _check_stream(name: str, stream: Tensor) -> None:
-    """Refuse what is not the state of a stream."""
+    """Raise unless a tensor is the state of a stream."""
     if stream.dtype != torch.int64 or stream.shape != (2,):
         raise ValueError(
             f"state[{name!r}] has shape {tuple(stream.shape)} and dtype {stream.dtype}, "
@@ -201,15 +195,12 @@ def _check_stream(name: str, stream: Tensor) -> None:
 
 def norm_interps(model: nn.Module) -> list[NormInterp]:
     """Return every NormInterp of a model, in its order."""
+    check_module(model)
     return [module for module in model.modules() if isinstance(module, NormInterp)]
 
 
 def shared_alphas(model: nn.Module) -> list[SharedAlpha]:
-    """Return the values of a model's interpolated norms, each once.
-
-    Raises:
-        ValueError: if it has none.
-    """
+    """Return the values of a model's interpolated norms, each once, and raise if there are none."""
     found = list(dict.fromkeys(each.shared for each in norm_interps(model)))
     if not found:
         raise ValueError(

@@ -5,18 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn.utils import parametrize
 
+from polarity._checks import check_generator, check_tensors
+from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
-from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.shared_alpha import SharedAlpha, draw_seeds
-from polarity.rewind import RewindPoint
+from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints, forget_plain_checkpoints
-from polarity.targets.target import Target
+from polarity.targets.state_keys import forget_plain_checkpoints
 
 __all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
 
@@ -35,35 +34,37 @@ def interpolate_norms(
 
     In training mode the layers compute with :math:`\alpha\psi + (1-\alpha)\psi_\mathrm{init}`. One
     :math:`\alpha \sim U(0, 1)` is drawn for all of them whenever the model is called in training
-    mode: by the call, ``model(x)``, and not where a single layer is called, nor when activation
-    checkpointing computes a layer again. In evaluation mode they compute with :math:`\psi`.
+    mode. Only the call ``model(x)`` draws: calling a single layer does not, nor does activation
+    checkpointing when it recomputes a layer. In evaluation mode they compute with :math:`\psi`.
 
-    The parameters stay the objects they are: an optimizer built earlier keeps training them. A
-    parameter that is interpolated already is left as it is. :func:`merge` makes them plain again,
-    with what was trained; a dense checkpoint loads, and sets what is trained.
+    The parameters stay the same objects: an optimizer built earlier keeps training them. Parameters
+    that are interpolated already are left as they are. :func:`merge` makes them plain again, with
+    their trained values; loading a dense checkpoint sets the trained values.
 
-    - Gradient accumulation: every micro-batch is a forward and draws. Keep one value for them with
-      ``with set_norm_alpha(model, "hold"):``. Where activation checkpointing is used and several
-      forwards precede one backward, that is needed: what is computed again sees the last value.
-      (Likewise where parts of the model are compiled and not the whole; there PyTorch raises.)
-    - Many processes: the stream starts with rank 0's seeds on every rank, so all have the same
-      values as long as they make as many training forwards. Call this on every rank after
-      ``torch.distributed`` is initialised and before wrapping in ``DistributedDataParallel``. With
-      a ``generator``, of the same seed on every rank, it does not communicate.
-    - Attach before ``torch.compile``. A new value is a change within a tensor: no recompilation.
-    - The stream's state is in the ``state_dict``: a resumed run draws on where the saved one was.
+    - Gradient accumulation: every micro-batch is a forward pass and draws. Keep one value for all
+      of them with ``with set_norm_alpha(model, "hold"):``. This is required if activation
+      checkpointing is used and several forward passes precede one backward pass, because
+      recomputation sees the last value. (It is required as well if only parts of the model are
+      compiled; PyTorch raises otherwise.)
+    - Distributed training: the stream starts from rank 0's seeds on every rank, so all ranks have
+      the same values while they make the same number of training forward passes. Call this on every
+      rank after ``torch.distributed`` is initialised and before wrapping in
+      ``DistributedDataParallel``. With a ``generator`` it does not communicate: give all ranks
+      the same seed.
+    - Attach before ``torch.compile``. A new value changes a tensor in place: no recompilation.
+    - The stream's state is in the ``state_dict``: a resumed run continues the saved stream.
 
     Args:
         model: any module with BatchNorm1d/2d/3d, SyncBatchNorm, InstanceNorm, LayerNorm, GroupNorm
             or RMSNorm layers, or subclasses of these, that have parameters.
         initial: :math:`\psi_\mathrm{init}` by plain name; by default the values of this moment.
         per_layer: draw a value for each layer; its weight and bias still share it.
-        targets: which parameters, in the forms of :func:`find_targets`, looked for in
-            normalisation layers only; but a module type that fits none of them is taken at its
-            word, so ``targets=MyRMSNorm`` serves a class that is not PyTorch's.
+        targets: which parameters, in the forms of :func:`find_targets`, among those of
+            normalisation layers. A module type that matches none of these selects its own
+            parameters, so that ``targets=MyRMSNorm`` works for a class that is not PyTorch's.
         exclude: which to leave out, in the same forms.
-        generator: where the stream of values starts; without it the global random state decides,
-            that of rank 0 where ``torch.distributed`` is initialised.
+        generator: source of the seeds of the stream; by default the global one of the CPU, on
+            rank 0 if ``torch.distributed`` is initialised.
         verbose: print the table of what is interpolated, and what was skipped and why.
 
     Returns:
@@ -71,9 +72,9 @@ def interpolate_norms(
 
     Raises:
         ValueError: if there is nothing to interpolate; if a parameter carries a mask or another
-            parametrization; or if ``initial`` lacks one or has another shape. The model is
-            unchanged.
-        TypeError: if ``initial`` or a selector is of another type, or a parameter is sharded.
+            parametrization; or if ``initial`` is missing one or holds it in another shape. The
+            model is unchanged.
+        TypeError: if an argument is of another type, or a parameter is sharded.
 
     Example:
         >>> import torch
@@ -89,9 +90,14 @@ def interpolate_norms(
 
     Source: *Find a Winning Sign*, section 3.3, equation 2 and Algorithm 1.
     """
+    check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}
-    start = {name: _initial_value(name, target, initial) for name, target in fresh.items()}
+    start = {name: target.stored[0].detach() for name, target in fresh.items()}
+    if initial is not None:
+        values = weights_of(initial, "initial")
+        check_tensors("initial", values, {name: now.shape for name, now in start.items()})
+        start = {name: values[name].detach().to(now) for name, now in start.items()}
     attached = norm_interps(model)
     alphas: dict[object, SharedAlpha] = {}
     if attached and not per_layer:
@@ -102,11 +108,7 @@ def interpolate_norms(
         if layer not in alphas:
             alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
-        interp = NormInterp(start[name], alphas[layer])
-        for use in target.owners:
-            accept_plain_checkpoints(use.module)
-            own_class(use.module)
-            register_light(use.module, use.tensor_name, interp)
+        attach_form(target, NormInterp(start[name], alphas[layer]))
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:
@@ -115,10 +117,7 @@ def interpolate_norms(
 
 
 def attached_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Return what was trained of every interpolated parameter, detached, by plain name.
-
-    A tied one under each of its names; it is the parameter itself, not a copy.
-    """
+    """Return the trained value of every interpolated parameter by each of its names, not copied."""
     return {
         use.name: target.stored[0].detach()
         for target in all_targets(model)
@@ -128,25 +127,14 @@ def attached_norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 def detach_norms(model: nn.Module) -> tuple[str, ...]:
-    """Make every interpolated parameter plain again, with what was trained, in place.
-
-    The parameters stay the objects they are; the ``state_dict`` has the keys and order it had.
-
-    Returns:
-        The plain names of what was interpolated; empty if nothing was.
-    """
+    """Make every interpolated parameter plain again, in place, and return their plain names."""
     names = tuple(attached_norms(model))
-    owners = [
-        use
-        for target in all_targets(model)
-        if target.interpolation is not None
-        for use in target.owners
-    ]
-    for use in owners:
-        own_class(use.module)
-        parametrize.remove_parametrizations(use.module, use.tensor_name, leave_parametrized=False)
-    for use in owners:
-        forget_plain_checkpoints(use.module)
+    targets = [target for target in all_targets(model) if target.interpolation is not None]
+    for target in targets:
+        make_plain(target)
+    for target in targets:
+        for use in target.owners:
+            forget_plain_checkpoints(use.module)
     for module in _hooks(model):
         _unhook(module)
     return names
@@ -163,9 +151,9 @@ def _common_seeds(generator: torch.Generator | None) -> Tensor:
 
 
 class _DrawWhenCalled:
-    """A forward pre-hook of a model: new values before a training forward.
+    """A forward pre-hook that draws new values before a training forward pass.
 
-    An object and not a function, so that a deepcopy of the model has one that knows the copy's.
+    It is an object, not a function, so that a deepcopy of the model gets one for the copy's values.
     """
 
     def __init__(self, interps: list[NormInterp]) -> None:
@@ -180,7 +168,7 @@ class _DrawWhenCalled:
 
 
 def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
-    """Let the model draw, in place of modules inside it; what is drawn from outside stays so."""
+    """Let the model draw instead of modules inside it; values drawn outside it stay as they are."""
     alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
     if alphas:
         inside = [interp for interp in norm_interps(model) if interp.shared in alphas]
@@ -197,31 +185,9 @@ def _hooks(model: nn.Module) -> list[nn.Module]:
 
 
 def _unhook(module: nn.Module) -> list[SharedAlpha]:
-    """Let a module draw no more, and return what it drew."""
+    """Stop a module from drawing, and return the values that it drew."""
     hooks = module._forward_pre_hooks
     ours = {key: hook for key, hook in hooks.items() if isinstance(hook, _DrawWhenCalled)}
     for key in ours:
         del hooks[key]
     return [alpha for hook in ours.values() for alpha in hook.alphas]
-
-
-def _initial_value(
-    name: str, target: Target, initial: RewindPoint | Mapping[str, Tensor] | None
-) -> Tensor:
-    """Return the value to interpolate with, on the parameter's device and in its dtype."""
-    now = target.stored[0].detach()
-    if initial is None:
-        return now
-    values = initial.weights if isinstance(initial, RewindPoint) else initial
-    if not isinstance(values, Mapping):
-        raise TypeError(
-            f"initial must be a RewindPoint or {{name: tensor}}, got {type(initial).__name__}"
-        )
-    if name not in values:
-        raise ValueError(f"initial lacks {name!r}, which the model has")
-    if values[name].shape != now.shape:
-        raise ValueError(
-            f"initial holds {name!r} in shape {tuple(values[name].shape)}, "
-            f"expected the model's {tuple(now.shape)}"
-        )
-    return values[name].detach().to(now)

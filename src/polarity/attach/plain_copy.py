@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
 from polarity._running import tensors_in
+from polarity.attach.forms import make_plain
 from polarity.attach.merge import merge
 from polarity.attach.norms import attached_norms
 from polarity.rewind import RewindPoint
 from polarity.targets.search import all_targets, attached
 from polarity.targets.state_keys import plain_checkpoint
-from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
+from polarity.targets.torch_prune import refuse_uneven_masks
 
 __all__ = ["full_copy", "plain_copy", "plain_state"]
 
@@ -39,9 +39,8 @@ def plain_copy(model: nn.Module) -> nn.Module:
     plain = full_copy(model)
     for target in all_targets(plain):
         refuse_uneven_masks(target.owners)
-        for use in target.owners:
-            if torch_mask(use.module, use.tensor_name) is not None:
-                prune.remove(use.module, use.tensor_name)  # type: ignore[no-untyped-call]
+        if target.torch_mask is not None:
+            make_plain(target)
     if attached(plain) or attached_norms(plain):
         merge(plain)
     return plain

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_choice, check_integer, check_optimizer
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import check_replaceable
@@ -29,15 +30,15 @@ def rescale(
     r"""Restore the inner scaling of every Sign-In weight, its product unchanged, in place.
 
     Training noise and weight decay shrink :math:`m^2 - v^2`, and with it the speed at which a
-    weight can cross zero. This gives the factors the values with :math:`m^2 - v^2 = \beta` again,
+    weight can cross zero. This sets the factors to those with :math:`m^2 - v^2 = \beta` again, see
     :func:`polarity.parametrizations.balanced_factors`; the product :math:`m v` is the same up to
     one rounding, and no sign changes. Pruned entries stay zero.
 
     Args:
         model: a model with Sign-In weights.
         optimizer: the optimizer that trains them; needed unless ``momentum`` is ``"keep"``.
-        momentum: what becomes of the optimizer's averages of the factors' gradients. ``"keep"``
-            leaves them, as the paper does by its silence; ``"zero"`` forgets them; ``"transform"``
+        momentum: what to do with the optimizer's averages of the factors' gradients. ``"keep"``
+            leaves them (the paper does not mention them); ``"zero"`` resets them; ``"transform"``
             expresses the same gradient of the product in the new factors.
 
     Returns:
@@ -46,6 +47,7 @@ def rescale(
     Raises:
         ValueError: if the model has no Sign-In weights; if ``momentum`` is none of the three, or
             needs an optimizer that is not given or holds none of the factors.
+        TypeError: if ``model`` or ``optimizer`` is of another type.
 
     Example:
         >>> import torch
@@ -84,22 +86,23 @@ def rescale(
 class RescaleSchedule:
     """Rescale every ``every`` epochs until an epoch: call :meth:`step` once per epoch.
 
-    At the beginning of epoch i (the first is 1) a step rescales if i is a multiple of ``every`` and
-    less than ``until``: Algorithm 1 to the letter. Called at the end of an epoch, like a
-    learning-rate scheduler, it does the same one epoch later.
+    Called at the beginning of epoch i (the first is 1), a step rescales if i is a multiple of
+    ``every`` and less than ``until``, exactly as in Algorithm 1. Called at the end of an epoch,
+    like a learning-rate scheduler, it does the same one epoch later.
 
     Attributes:
-        epoch: how many steps were made.
+        epoch: the number of steps made.
 
     Args:
         model: a model with Sign-In weights.
         every: the period p, in epochs. The paper never states the one it used.
-        until: the epoch T2 from which on nothing is rescaled; None for never.
+        until: the epoch T2 at which rescaling stops; None for no end.
         optimizer: as for :func:`rescale`.
         momentum: as for :func:`rescale`.
 
     Raises:
-        ValueError: if ``every`` or ``until`` is not a positive integer, or as :func:`rescale`.
+        ValueError: if ``every`` or ``until`` is less than 1, or as :func:`rescale`.
+        TypeError: if ``every`` or ``until`` is not an int, or as :func:`rescale`.
 
     Example:
         >>> from torch import nn
@@ -120,9 +123,9 @@ class RescaleSchedule:
         optimizer: torch.optim.Optimizer | None = None,
         momentum: Momentum = "keep",
     ) -> None:
-        _check_epochs("every", every)
+        check_integer("every", every, at_least=1)
         if until is not None:
-            _check_epochs("until", until)
+            check_integer("until", until, at_least=1)
         _check_momentum(momentum, optimizer, _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
         self.every, self.until, self.epoch = every, until, 0
@@ -141,7 +144,7 @@ class RescaleSchedule:
         return {key: getattr(self, key) for key in ("epoch", "every", "until", "momentum")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of :meth:`state_dict`, with its settings."""
+        """Continue from a state of :meth:`state_dict`, with its settings."""
         for key in ("epoch", "every", "until", "momentum"):
             setattr(self, key, state[key])
 
@@ -151,9 +154,8 @@ def frobenius_decay(model: nn.Module) -> Tensor:
 
     .. math:: \sum_l \lVert m_l \odot v_l \rVert_F^2
 
-    A penalty on the product leaves the inner scaling alone, which weight decay on the factors
-    shrinks: add ``strength * frobenius_decay(model)`` to the loss, and take the factors out of
-    weight decay.
+    Weight decay on the factors shrinks the inner scaling; a penalty on the product does not. Add
+    ``strength * frobenius_decay(model)`` to the loss, and exclude the factors from weight decay.
 
     Returns:
         0-dim tensor, float32 or better.
@@ -217,34 +219,31 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _factors(model: nn.Module) -> dict[str, Target]:
+    """Return the Sign-In weights of a model, and raise if there are none."""
     found = {n: t for n, t in attached(model).items() if isinstance(t.masking, SignInMW)}
     if not found:
-        raise ValueError(f"{type(model).__name__} has no Sign-In weights; call sign_in first")
+        raise ValueError(f"{type(model).__name__} has no Sign-In weights: call sign_in first")
     return found
-
-
-def _check_epochs(parameter: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{parameter}={value!r}, expected a positive integer")
 
 
 def _check_momentum(
     momentum: str, optimizer: torch.optim.Optimizer | None, found: Mapping[str, Target]
 ) -> None:
-    if momentum not in ("keep", "zero", "transform"):
-        raise ValueError(f"momentum={momentum!r}, expected 'keep', 'zero' or 'transform'")
-    if momentum != "keep" and optimizer is None:
-        raise ValueError(f"momentum={momentum!r} needs optimizer=")
+    """Raise unless the optimizer can follow as ``momentum`` says."""
+    check_choice("momentum", momentum, ("keep", "zero", "transform"))
     if optimizer is None:
+        if momentum != "keep":
+            raise ValueError(f"momentum={momentum!r} needs optimizer=, expected an optimizer")
         return
+    check_optimizer(optimizer)
     check_replaceable(optimizer, {name: target.stored for name, target in found.items()})
     if momentum == "transform":
         for name, target in found.items():
             for factor in target.stored:
                 if foreign := foreign_state(optimizer.state.get(factor, {}), factor.shape):
                     raise ValueError(
-                        f"momentum='transform' knows no rule for {foreign[0]!r}, which "
-                        f"{type(optimizer).__name__} remembers of {name!r}"
+                        f"momentum='transform' has no rule for {foreign[0]!r} in the state of "
+                        f"{type(optimizer).__name__} for {name!r}: use 'keep' or 'zero'"
                     )
 
 
@@ -254,6 +253,7 @@ def _carry_over(
     old: tuple[Tensor, Tensor],
     new: tuple[Tensor, Tensor],
 ) -> None:
+    """Apply ``momentum`` to an optimizer's state of a pair of factors."""
     states = [optimizer.state.get(factor, {}) for factor in old]
     if momentum == "transform" and all(states):
         joined = join_state(states[0], states[1], *old)

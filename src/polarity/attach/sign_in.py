@@ -7,20 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import parametrize, prune
 
-from polarity._checks import all_finite
+from polarity._checks import check_entries, check_names, check_optimizer
+from polarity.attach.forms import attach_form, make_plain
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.registering import own_class, register_light
 from polarity.parametrizations.sign_in import SignInMW, checked_beta
-from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import accept_plain_checkpoints, factor_keys
+from polarity.targets.state_keys import factor_keys
 from polarity.targets.target import Target, parametrizations_of
-from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["sign_in"]
 
@@ -34,18 +31,18 @@ def sign_in(
     optimizer: torch.optim.Optimizer | None = None,
     verbose: bool = False,
 ) -> nn.Module:
-    r"""Let a model train as mask ⊙ m ⊙ v, in place: one line in an existing script.
+    r"""Train the weights of a model as mask ⊙ m ⊙ v, in place: one line in an existing script.
 
     Every selected weight becomes a :class:`SignInMW`: the product of two factors with
-    :math:`m^2 - v^2 = \beta` under the weight's mask (all ones where there was none). The model
-    computes what it computed before, up to rounding. A weight that is in this form already only
-    takes the new ``beta``, at once.
+    :math:`m^2 - v^2 = \beta` under the weight's mask (all ones if there was none). The outputs of
+    the model are unchanged, up to rounding. A weight that is in this form already is rescaled to
+    the new ``beta``.
 
-    The factors are new parameters. Call this before an optimizer is built, or hand the optimizer
-    over: the factors then stand in it where the weight stood, with its group, learning rate and
-    options. Averages of gradients that it remembers are carried over by the chain rule, averages of
-    squares by its square, step counts as they are; state of any other kind starts afresh, with a
-    warning. An optimizer that is not told raises RuntimeError at its next step.
+    The factors are new parameters. Call this before you build an optimizer, or pass the optimizer:
+    the factors then take the weight's place in it, with its group, learning rate and options. The
+    optimizer's averages of gradients are carried over by the chain rule, averages of squares by its
+    square, step counts as they are; state of any other kind starts afresh, with a warning. An
+    optimizer that is not passed raises RuntimeError at its next step.
 
     Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
     :func:`rescale` restores the inner scaling during training, :func:`merge` ends it.
@@ -56,7 +53,7 @@ def sign_in(
         targets: which weights, see :func:`find_targets`; by default those that carry a mask, or all
             that can be pruned where none does.
         exclude: which weights to leave out, in the same forms.
-        optimizer: an optimizer built before, to follow.
+        optimizer: an existing optimizer of the weights, to train the factors instead.
         verbose: print the table of what was converted and what was skipped, and why.
 
     Returns:
@@ -65,9 +62,10 @@ def sign_in(
     Raises:
         ValueError: if ``beta`` is not positive and finite, or names other weights than those
             selected; if there is nothing to convert; if a weight is NaN or infinite or has another
-            parametrization besides its mask; if ``optimizer`` holds none of the weights. The model
-            and the optimizer are left as they were.
-        TypeError: if the model is wrapped in ``DistributedDataParallel`` already.
+            parametrization in addition to its mask; if ``optimizer`` holds none of the weights. The
+            model and the optimizer are left as they were.
+        TypeError: if an argument is of another type, or the model is wrapped in
+            ``DistributedDataParallel`` already.
 
     Example:
         >>> import torch
@@ -113,28 +111,17 @@ def _convert(
 ) -> Replacement:
     """Give one weight its factors, shared by all its owners."""
     old = target.stored[0]
-    masking, uses = target.masking, target.owners
+    masking = target.masking
     form = SignInMW(
         target.mask.to(old.dtype), float(beta), enforce=masking is None or masking.enforce
     )
     if masking is not None and masking.in_step is not None:
         masking.in_step.remove()
-    form.train(target.module.training)
-    chains: list[Any] = []
-    for use in uses:
-        module, tensor_name = use.module, use.tensor_name
-        accept_plain_checkpoints(module)
-        release_flat_weights(module)
-        own_class(module)
-        if parametrize.is_parametrized(module, tensor_name):
-            parametrize.remove_parametrizations(module, tensor_name, leave_parametrized=False)
-        elif torch_mask(module, tensor_name) is not None:
-            prune.remove(module, tensor_name)  # type: ignore[no-untyped-call]
-        own_class(module)
-        chains.append(register_light(module, tensor_name, form))
-        if len(chains) > 1:
-            chains[-1].original0, chains[-1].original1 = chains[0].original0, chains[0].original1
+    make_plain(target)
+    chains: list[Any] = attach_form(target, form, convert=True)
     m, v = chains[0].original0, chains[0].original1
+    for each in chains[1:]:
+        each.original0, each.original1 = m, v
     if old.grad is not None:
         m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
     state = {} if optimizer is None else optimizer.state.get(old, {})
@@ -148,31 +135,27 @@ def _convert(
 
 
 def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tensor]:
+    """Return the checked inner scaling of each weight."""
     if not isinstance(beta, Mapping):
         return dict.fromkeys(found, checked_beta(beta))
-    for name in (*found, *beta):
-        if (name in beta) != (name in found):
-            fault = "lacks" if name in found else "holds"
-            kind = "selected" if name in found else "not selected"
-            raise ValueError(f"beta {fault} {name!r}, which is {kind}")
+    check_names("beta", beta, found, what="selected")
     return {name: checked_beta(value) for name, value in beta.items()}
 
 
 def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
-    """Find everything that can be wrong before anything is changed."""
+    """Raise for everything that can be wrong, before anything is changed."""
     for name, target in found.items():
-        if not all_finite(target.weight):
-            bad = int((~target.weight.isfinite()).count_nonzero())
-            raise ValueError(f"weight {name!r} holds {bad} NaN or infinite entries")
+        check_entries(f"weight {name!r}", target.weight)
         for use in target.owners:
             for each in parametrizations_of(use.module, use.tensor_name):
                 if not isinstance(each, MaskedWeight):
                     raise ValueError(
-                        f"{name} is also parametrized by {type(each).__name__}, and a product must "
-                        f"come first; exclude={name!r} leaves it out"
+                        f"{name} is also parametrized by {type(each).__name__}, expected a mask at "
+                        f"most, because a product must come first: exclude={name!r} leaves it out"
                     )
     if optimizer is None:
         return
+    check_optimizer(optimizer)
     plain = {n: t.stored for n, t in found.items() if not isinstance(t.masking, SignInMW)}
     if not plain:
         return

@@ -1,13 +1,31 @@
 """Zero the state that an optimizer keeps of pruned entries."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from polarity._checks import check_optimizer
 from polarity.parametrizations.arithmetic import zero_outside_
 
-__all__ = ["zero_pruned_state"]
+__all__ = ["check_holds", "parameters_of", "zero_pruned_state"]
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
+    """Return the ids of the parameters that an optimizer trains."""
+    return {id(each) for group in optimizer.param_groups for each in group["params"]}
+
+
+def check_holds(optimizer: torch.optim.Optimizer, leaves: Mapping[str, tuple[Tensor, ...]]) -> None:
+    """Raise unless an optimizer trains something of what some weights are stored as."""
+    check_optimizer(optimizer)
+    held = parameters_of(optimizer)
+    if not any(id(leaf) in held for stored in leaves.values() for leaf in stored):
+        raise ValueError(
+            f"optimizer={type(optimizer).__name__} holds none of the {len(leaves)} weights "
+            f"(the first is {next(iter(leaves))!r}), expected the optimizer that trains them: was "
+            "it built for another model?"
+        )
 
 
 @torch.no_grad()

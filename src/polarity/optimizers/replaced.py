@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from polarity.optimizers.pruned_state import check_holds
+
 __all__ = ["Replacement", "check_replaceable", "replace_parameter"]
 
 _MARK = "_polarity_replaced_by"
@@ -45,25 +47,18 @@ def check_replaceable(
     Raises:
         ValueError: if it holds none of them, or the parameters of one in different groups.
     """
+    check_holds(optimizer, leaves)
     group_of = {
         id(each): number
         for number, group in enumerate(optimizer.param_groups)
         for each in group["params"]
     }
-    held = 0
     for name, stored in leaves.items():
-        groups = {group_of.get(id(leaf)) for leaf in stored}
-        if len(groups) > 1:
+        if len({group_of.get(id(leaf)) for leaf in stored}) > 1:
             raise ValueError(
                 f"optimizer={type(optimizer).__name__} holds the {len(stored)} parameters of "
                 f"{name!r} in different groups, expected one"
             )
-        held += groups != {None}
-    if not held:
-        raise ValueError(
-            f"optimizer={type(optimizer).__name__} holds none of the {len(leaves)} weights to "
-            f"convert (the first is {next(iter(leaves))!r}): was it built for another model?"
-        )
 
 
 def replace_parameter(optimizer: torch.optim.Optimizer | None, change: Replacement) -> None:

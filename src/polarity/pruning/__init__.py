@@ -1,1 +1,1 @@
-"""Prune a model: how many entries stay, which ones, and how masks are installed."""
+"""Prune a model: how many entries stay, which ones, and how their masks are installed."""

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from polarity._checks import check_type
 from polarity.attach.masks import masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope
@@ -12,8 +13,7 @@ from polarity.pruning.prune import Optimizer, prune_targets
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
-from polarity.scores.score import score_weights
-from polarity.targets.search import attached, find_targets
+from polarity.targets.search import attached, masked_or_prunable
 
 __all__ = ["imp_prune", "lrr_step"]
 
@@ -32,27 +32,27 @@ def imp_prune(
     scheduler: Scheduler | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
-    """Prune the smallest weights, and rewind the rest if asked: one round of IMP.
+    """Prune the smallest weights and, with ``rewind``, rewind the rest: one round of IMP.
 
-    Iterative magnitude pruning trains, prunes a fraction of the survivors, gives the rest their
-    initial values back, and repeats. With a point captured after some warm-up it is weight
+    Iterative magnitude pruning trains, prunes a fraction of the survivors, restores the initial
+    values of the rest, and repeats. With a point captured after some warm-up it is weight
     rewinding. Without ``rewind`` the survivors keep their trained values, for
-    :func:`reinit_signs` or for gradual pruning. Pruned values are not kept: capture a
-    :class:`RewindPoint` before the call if strategy ``standard`` is to give them back.
+    :func:`reinit_signs` or for gradual pruning. Pruned values are lost: capture a
+    :class:`RewindPoint` before the call if strategy ``standard`` is to restore them.
 
     Args:
         model: any module; without masks, all its prunable weights are masked first.
         amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
-        density: fraction of all entries that live afterwards, in [0, 1].
+        density: fraction of all entries that are live afterwards, in [0, 1].
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
         score: ``(name, weight) -> tensor`` of the weight's shape, the highest survive;
             :func:`polarity.scores.magnitude` by default.
-        rewind: the point whose weights (survivors), other parameters, buffers and, for what is
-            given below, schedule are restored.
+        rewind: the point to restore: survivors, other parameters, buffers, and the state of the
+            optimizer and scheduler that are given below.
         optimizer: its state is restored from ``rewind`` if that holds one, and zeroed at pruned
             entries.
         scheduler: its state is restored from ``rewind``.
-        generator: handed on as ``score(name, weight, generator=generator)`` to a score that takes
+        generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
             one; magnitude draws nothing.
 
     Returns:
@@ -63,7 +63,8 @@ def imp_prune(
             density exceeds the present one; if ``amount`` is given while a mask is not enforced; if
             the model has no prunable weights; if a weight or score is NaN or infinite; if
             ``rewind`` does not fit the model or ``optimizer`` holds none of the pruned parameters.
-            Model, masks and optimizer are left as they were.
+            Model, masks, optimizer and random state are left as they were.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -77,16 +78,18 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
-    if rewind is not None and not isinstance(rewind, RewindPoint):
-        raise TypeError(f"rewind must be a RewindPoint, got {type(rewind).__name__}")
-    if rewind is None and scheduler is not None:
-        raise ValueError(f"scheduler={type(scheduler).__name__} given without rewind=")
-    if rewind is not None:
-        rewind.check(model)
-        rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
-    report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator, rewind)
+    wanted = _how_many(amount, density, scope)
     if rewind is None:
-        return report
+        if scheduler is not None:
+            raise ValueError(
+                f"scheduler={type(scheduler).__name__} is given without rewind, expected both: "
+                "pass rewind=RewindPoint.capture(model, optimizer, scheduler)"
+            )
+        return _prune(model, wanted, score, optimizer, generator)
+    _check_rewind(rewind)
+    rewind.check(model)
+    rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
+    report = _prune(model, wanted, score, optimizer, generator, rewind)
     rewind.restore_weights(model, only="unmasked")
     notes = ("rewound: every parameter and buffer to the rewind point",)
     return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
@@ -113,11 +116,11 @@ def lrr_step(
         model: as for :func:`imp_prune`.
         amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
         rewind: the point whose schedule is restored.
-        density: fraction of all entries that live afterwards, in [0, 1].
+        density: fraction of all entries that are live afterwards, in [0, 1].
         scope: as for :func:`imp_prune`.
         score: as for :func:`imp_prune`.
-        optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. A loop that
-            builds a new optimizer each round leaves it out.
+        optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. Leave it
+            out if your loop builds a new optimizer each round.
         scheduler: its state is restored from ``rewind``.
         generator: as for :func:`imp_prune`.
 
@@ -127,6 +130,7 @@ def lrr_step(
     Raises:
         ValueError: as :func:`imp_prune`; or if ``rewind`` holds no state for the optimizer or
             scheduler that is given.
+        TypeError: as :func:`imp_prune`.
 
     Example:
         >>> import torch
@@ -142,15 +146,20 @@ def lrr_step(
 
     Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
     """
-    if not isinstance(rewind, RewindPoint):
-        raise TypeError(f"rewind must be a RewindPoint, got {type(rewind).__name__}")
+    _check_rewind(rewind)
     rewind.check_schedule(optimizer, scheduler)
     report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
     return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
 
 
+def _check_rewind(rewind: object) -> None:
+    """Raise unless ``rewind`` is a rewind point."""
+    expected = "a RewindPoint: RewindPoint.capture(model), for instance"
+    check_type("rewind", rewind, RewindPoint, expected)
+
+
 def _how_many(amount: float | None, density: float | None, scope: Scope) -> HowMany:
-    """Return what is asked for; the papers' fifth of the survivors where nothing is."""
+    """Return the request as one value, by default to prune the papers' fifth of the survivors."""
     if amount is None and density is None:
         amount = 0.2
     return HowMany(amount, density, scope=scope)
@@ -164,16 +173,13 @@ def _prune(
     generator: torch.Generator | None,
     rewind: RewindPoint | None = None,
 ) -> PruneReport:
-    """Prune, and with ``rewind`` give the survivors its values."""
-    found = attached(model) or dict(find_targets(model))
-    scores = None
-    if score is not None and score is not magnitude:
-        scores = score_weights(found, score, generator)
+    """Prune the masked or prunable weights, and with ``rewind`` give the survivors its values."""
+    found = masked_or_prunable(model)
     values = None
     if rewind is not None:
         weights = rewind.weights
         values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
-    return prune_targets(found, wanted, scores, optimizer, values)
+    return prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
 
 
 def _rewind_schedule(
@@ -182,10 +188,10 @@ def _rewind_schedule(
     optimizer: Optimizer | None,
     scheduler: Scheduler | None,
 ) -> tuple[str, ...]:
-    """Restore what is held of what is given, and say what was done."""
+    """Restore the optimizer and the scheduler as far as given and held, and note what was done."""
     rewind.restore_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
     if optimizer is not None and rewind.optimizer is not None:
-        # The state of the rewind point knows nothing of what was pruned since.
+        # The restored state is older than the masks.
         zero_pruned_state(optimizer, masked_leaves(attached(model).values()))
     notes = []
     for role, given, held in (

@@ -1,4 +1,4 @@
-"""Install the outcome of a selection: first every mask, then every zero."""
+"""Install the chosen masks in a model, and zero what they prune."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def install(
 ) -> None:
     """Mask all but the chosen entries, enforce the masks, and zero what is stored outside them.
 
-    All masks come first: scores may lie in the memory of the weights that are zeroed afterwards.
+    All masks are written before any weight is zeroed: the scores that decide may be views of it.
 
     Args:
         found: the weights, every one masked.

@@ -1,13 +1,13 @@
-"""How many entries stay: what a caller asks for, as one checked value."""
+"""How many entries stay: the caller's request as one checked value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from polarity._checks import check_fraction, check_scope
+from polarity._checks import check_fraction, check_names, check_scope, check_type
 from polarity.targets.target import Target
 
-__all__ = ["HowMany", "Scope", "check_names"]
+__all__ = ["HowMany", "Scope"]
 
 Scope: TypeAlias = Literal["global", "layer"]
 
@@ -18,7 +18,7 @@ class HowMany:
 
     Attributes:
         amount: fraction of the survivors to prune, in [0, 1].
-        density: fraction of all entries that live afterwards, in [0, 1].
+        density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, by plain name.
         scope: ``"global"`` counts all weights together, ``"layer"`` each by itself.
     """
@@ -40,9 +40,7 @@ class HowMany:
             check_fraction("density", self.density)
         if self.densities is None:
             return
-        if not isinstance(self.densities, Mapping):
-            given_type = type(self.densities).__name__
-            raise TypeError(f"densities must be {{name: value}}, got {given_type}")
+        check_type("densities", self.densities, Mapping, "{name: density}")
         for name, value in self.densities.items():
             check_fraction(f"densities[{name!r}]", value)
 
@@ -53,14 +51,14 @@ class HowMany:
 
         Args:
             found: the weights.
-            survivors: how many entries of each live by its mask.
+            survivors: how many entries of each are live by its mask.
 
         Raises:
             ValueError: if a density exceeds the present one, if ``amount`` meets a mask that is
                 not enforced, or if ``densities`` names other weights than ``found``.
         """
         if self.densities is not None:
-            check_names("densities", self.densities, found)
+            check_names("densities", self.densities, found, what="masked")
         sizes = {name: target.shape.numel() for name, target in found.items()}
         live = {
             name: survivors[name] if self._only_survivors(target) else sizes[name]
@@ -73,36 +71,26 @@ class HowMany:
         return {name: self._keep(live[name], sizes[name], wanted[name], name) for name in found}
 
     def _only_survivors(self, target: Target) -> bool:
-        """Whether only survivors can be kept; without an enforced mask all entries compete."""
+        """Return whether only survivors can be kept; without an enforced mask all entries can."""
         if target.masking is None or target.masking.enforce:
             return True
         if self.amount is not None:
             raise ValueError(
                 f"amount={self.amount!r} is a fraction of the survivors, but the mask of "
-                f"{target.name!r} is not enforced (strategy 'standard'), so every entry lives: "
+                f"{target.name!r} is not enforced (strategy 'standard'), so every entry is live: "
                 "give density="
             )
         return False
 
     def _keep(self, live: int, total: int, density: float | None, what: str) -> int:
-        """Return how many entries of ``what`` live afterwards."""
+        """Return how many entries of ``what`` are live afterwards."""
         if self.amount is not None:
             return live - round(self.amount * live)
         assert density is not None
         keep = round(density * total)
         if keep > live:
             raise ValueError(
-                f"density={density!r} would keep {keep} of {total} entries of {what}, "
-                f"but only {live} live (density {live / total:.6g})"
+                f"density={density!r} would keep {keep} of {total} entries of {what}, expected at "
+                f"most the {live} live ones (density {live / total:.6g})"
             )
         return keep
-
-
-def check_names(parameter: str, values: Mapping[str, object], found: Mapping[str, Target]) -> None:
-    """Raise unless ``values`` names exactly the weights that are masked."""
-    for name in found:
-        if name not in values:
-            raise ValueError(f"{parameter} lacks {name!r}, which is masked")
-    for name in values:
-        if name not in found:
-            raise ValueError(f"{parameter} holds {name!r}, which is not masked")

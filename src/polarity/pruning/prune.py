@@ -6,13 +6,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.random import undrawn_on_error
+from polarity._checks import check_names, check_type
 from polarity.attach.masks import attach_masks, masked_leaves
-from polarity.optimizers.pruned_state import zero_pruned_state
+from polarity.optimizers.pruned_state import check_holds, zero_pruned_state
 from polarity.pruning.install import install
-from polarity.pruning.plan import HowMany, Scope, check_names
+from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.report import LayerReport, PruneReport
 from polarity.scores.score import Score, score_weights
 from polarity.scores.weight import magnitude
+from polarity.selection.chosen import Chosen
 from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import attached, find_targets
@@ -34,27 +37,27 @@ def prune(
     optimizer: Optimizer | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
-    r"""Keep the highest-scored living entries of a model, exactly as many as asked for.
+    r"""Keep the highest-scored live entries of a model, exactly as many as asked for.
 
-    Over :math:`N` entries of which :math:`n` live, ``density`` :math:`d` keeps
+    Of :math:`N` entries, :math:`n` of them live, ``density`` :math:`d` keeps
     :math:`\operatorname{round}(dN)` and ``amount`` :math:`a` prunes
-    :math:`\operatorname{round}(an)`; ties go to the lower index, in the model's order.
+    :math:`\operatorname{round}(an)`. Ties: the lower index survives, in the model's order.
 
-    A pruned entry is zero from here on: what is stored and, where ``optimizer`` is given, what the
-    optimizer remembers of it are zeroed, and no gradient reaches it.
+    A pruned entry is zero from here on: its stored value is zeroed, its state in ``optimizer`` too
+    if that is given, and no gradient reaches it.
 
     Args:
-        model: any module; without masks, every weight that ``scores`` names is masked first, or
-            where that is a function, every weight that ``densities`` names, or every prunable one.
+        model: any module. Without masks, the weights that ``scores`` names are masked first; if
+            ``scores`` is a function, those that ``densities`` names, or every prunable one.
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every masked
-            weight; or a function ``(name, weight) -> tensor`` that makes them from the effective
-            weights, as those of :mod:`polarity.scores`.
+            weight; or a function ``(name, weight) -> tensor`` of the effective weights, such as
+            those of :mod:`polarity.scores`.
         amount: fraction of the survivors to prune, in [0, 1].
-        density: fraction of all entries that live afterwards, in [0, 1].
+        density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
         optimizer: its state at pruned entries is zeroed.
-        generator: handed on as ``scores(name, weight, generator=generator)`` to a function that
+        generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
             takes one.
 
     Returns:
@@ -63,9 +66,10 @@ def prune(
     Raises:
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
             range; if the density exceeds the present one; if a score is missing, of another shape,
-            NaN or infinite; if ``optimizer`` holds none of the pruned parameters. Model, masks and
-            optimizer are left as they were.
-        TypeError: if ``scores`` is neither a mapping nor a function, or ``densities`` no mapping.
+            NaN or infinite; if ``optimizer`` holds none of the pruned parameters. Model, masks,
+            optimizer and random state are left as they were.
+        TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
+            mapping, or if ``model``, ``optimizer`` or ``generator`` is of another type.
 
     Example:
         >>> import torch
@@ -82,7 +86,7 @@ def prune(
         tensor([[1., 0.],
                 [0., 4.]])
 
-        A random mask with as many non-zeros in every layer:
+        A random mask with the same number of survivors in every layer:
 
         >>> model = nn.Sequential(nn.Linear(10, 30), nn.Linear(30, 20))
         >>> draw = torch.Generator().manual_seed(0)
@@ -94,57 +98,43 @@ def prune(
         1.weight  20x30     600     45   0.0750
         total       900     900     90   0.1000
     """
-    if not isinstance(scores, Mapping) and not callable(scores):
-        raise TypeError(
-            "scores must be {name: tensor} or a function (name, weight) -> tensor, "
-            f"got {type(scores).__name__}"
-        )
+    if not callable(scores):
+        expected = "{name: tensor} or a function (name, weight) -> tensor"
+        check_type("scores", scores, Mapping, expected)
     wanted = HowMany(amount, density, densities, scope)
     found = attached(model)
     if not found and isinstance(scores, Mapping):
         found = _named("scores", scores, model)
+    elif not found and densities is not None:
+        found = _named("densities", densities, model)
     elif not found:
-        found = (
-            dict(find_targets(model))
-            if densities is None
-            else _named("densities", densities, model)
-        )
-    tensors: Mapping[str, Tensor] | None = None
-    if isinstance(scores, Mapping):
-        tensors = scores
-    elif scores is not magnitude:
-        tensors = score_weights(found, scores, generator)
-    return prune_targets(found, wanted, tensors, optimizer)
+        found = dict(find_targets(model))
+    return prune_targets(found, wanted, scores, optimizer, generator)
 
 
 def prune_targets(
     found: Mapping[str, Target],
     wanted: HowMany,
-    scores: Mapping[str, Tensor] | None = None,
+    scores: Mapping[str, Tensor] | Score,
     optimizer: Optimizer | None = None,
+    generator: torch.Generator | None = None,
     values: Mapping[str, Tensor] | None = None,
 ) -> PruneReport:
-    """Prune weights as :func:`prune` does, without ``scores`` by magnitude.
-
-    Everything is checked and chosen before anything is changed; what is written then cannot fail.
+    """Prune weights as :func:`prune` does: everything is checked before anything is changed.
 
     Args:
         found: the weights.
         wanted: how many of their entries stay.
-        scores: by plain name, one for each weight.
-        optimizer: its state at pruned entries is zeroed.
+        scores: as for :func:`prune`.
+        optimizer: as for :func:`prune`.
+        generator: as for :func:`prune`.
         values: new values for the survivors, by name. By default they keep theirs.
     """
     before = {name: target.survivors for name, target in found.items()}
-    if scores is not None:
-        check_names("scores", scores, found)
-    keep = wanted.keep(found, before)
-    if scores is None:
-        chosen = choose_by_magnitude(found, keep)
-    else:
-        live = {name: target.live for name, target in found.items()}
-        chosen = choose_top({name: scores[name] for name in found}, keep, live)
-    _check_optimizer(optimizer, found)
+    with undrawn_on_error(generator):
+        if optimizer is not None:
+            check_holds(optimizer, {name: target.stored for name, target in found.items()})
+        chosen = _choose(found, wanted.keep(found, before), scores, generator)
     attach_masks(found)
     install(found, chosen, values)
     if optimizer is not None:
@@ -157,21 +147,25 @@ def prune_targets(
     )
 
 
+def _choose(
+    found: Mapping[str, Target],
+    keep: int | dict[str, int],
+    scores: Mapping[str, Tensor] | Score,
+    generator: torch.Generator | None,
+) -> Chosen:
+    """Choose the entries that stay; magnitudes are read where they lie, without a copy."""
+    if scores is magnitude:
+        return choose_by_magnitude(found, keep)
+    if not isinstance(scores, Mapping):
+        scores = score_weights(found, scores, generator)
+    check_names("scores", scores, found, what="masked")
+    live = {name: target.live for name, target in found.items()}
+    return choose_top({name: scores[name] for name in found}, keep, live)
+
+
 def _named(parameter: str, values: Mapping[str, object], model: nn.Module) -> dict[str, Target]:
     """Return the prunable weights of a plain model that ``values`` names."""
     try:
         return dict(find_targets(model, tuple(values)))
     except ValueError as error:
         raise ValueError(f"{parameter} names what cannot be pruned: {error}") from None
-
-
-def _check_optimizer(optimizer: Optimizer | None, found: Mapping[str, Target]) -> None:
-    if optimizer is None:
-        return
-    held = {id(each) for group in optimizer.param_groups for each in group["params"]}
-    leaves = [leaf for target in found.values() for leaf in target.stored]
-    if not any(id(leaf) in held for leaf in leaves):
-        raise ValueError(
-            f"optimizer={type(optimizer).__name__} holds none of the {len(leaves)} prunable "
-            f"parameters (the first is {next(iter(found))!r}): was it built for another model?"
-        )

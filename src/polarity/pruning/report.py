@@ -1,4 +1,4 @@
-"""What one pruning call did, layer by layer."""
+"""Report the result of a pruning call, layer by layer."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class LayerReport:
     Attributes:
         name: plain name of the weight.
         shape: its shape.
-        before: entries that lived before.
-        after: entries that live now.
+        before: entries that were live before.
+        after: entries that are live now.
     """
 
     name: str
@@ -33,7 +33,7 @@ class LayerReport:
 
     @property
     def density(self) -> float:
-        """Fraction of the entries that live now; 1 for an empty weight."""
+        """Fraction of the entries that are live now; 1 for an empty weight."""
         return self.after / self.total if self.total else 1.0
 
 
@@ -61,12 +61,12 @@ class PruneReport(Report[LayerReport]):
 
     @property
     def before(self) -> int:
-        """Entries that lived before, over all layers."""
+        """Entries that were live before, over all layers."""
         return self._sum("before")
 
     @property
     def survivors(self) -> int:
-        """Entries that live now, over all layers."""
+        """Entries that are live now, over all layers."""
         return self._sum("after")
 
     @property
@@ -76,7 +76,7 @@ class PruneReport(Report[LayerReport]):
 
     @property
     def density(self) -> float:
-        """Fraction of all entries that live now."""
+        """Fraction of all entries that are live now."""
         return self.survivors / self.total if self.total else 1.0
 
     def __str__(self) -> str:

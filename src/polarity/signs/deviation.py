@@ -9,8 +9,8 @@ from polarity._bits.arrays import chunks_of
 
 __all__ = ["population_deviation"]
 
-# Where the mean is further from zero than this many deviations, more than two of the sixteen
-# decimal digits would cancel.
+# With a mean further from zero than this many deviations, more than two of the sixteen decimal
+# digits would cancel.
 _FAR = 10.0
 
 
@@ -18,9 +18,9 @@ def population_deviation(values: Tensor) -> float:
     r"""Return the population standard deviation of a flat tensor, exactly 0 if it is constant.
 
     With :math:`d_i = x_i - o` from an origin :math:`o` it is
-    :math:`\sqrt{(\sum d_i^2 - (\sum d_i)^2 / n) / n}`. The origin is zero, or in a second pass the
-    first entry, if the mean turns out to be many deviations from zero. All :math:`d_i` of a
-    constant tensor are then exactly zero.
+    :math:`\sqrt{(\sum d_i^2 - (\sum d_i)^2 / n) / n}`. The origin is zero. If the mean is many
+    deviations from zero, a second pass takes the first entry as the origin, so that all
+    :math:`d_i` of a constant tensor are exactly zero.
 
     Returns:
         The deviation; 0 for an empty tensor, NaN if an entry is NaN or infinite.
@@ -47,7 +47,7 @@ def _moments(values: Tensor, origin: float) -> tuple[float, float]:
             wide = wide - origin
         sums.append(wide.sum())
         squares.append(wide.dot(wide))
-    # Added up at the end, so that an accelerator is waited for once.
+    # Add up at the end, so that an accelerator is synchronised once.
     first, second = torch.stack([torch.stack(sums).sum(), torch.stack(squares).sum()]).tolist()
     mean = first / values.numel()
     return mean, second / values.numel() - mean * mean

@@ -1,4 +1,4 @@
-"""The survivors of weights while they get new signs: read, perturbed, written."""
+"""The survivors of weights while they get new signs: read, perturb, write."""
 
 import inspect
 import math
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from polarity._bits.arrays import gather, survivors_of
 from polarity._bits.random import words_at, words_below
-from polarity._checks import all_finite
+from polarity._checks import check_entries, check_type
 from polarity.signs.deviation import population_deviation
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns
 
-__all__ = ["Reference", "Survivors", "check_finite", "perturb_signs", "read_survivors"]
+__all__ = ["Reference", "Survivors", "perturb_signs", "read_survivors"]
 
 Reference: TypeAlias = Literal["init", "trained", "mixed"]
 
@@ -30,9 +30,9 @@ class Survivors:
         mask: the flat mask, nonzero for survivors.
         sigma: the magnitude that the survivors get.
         magnitudes: their trained magnitudes.
-        init: bool, whether the initial weight is at least zero.
-        trained: bool, whether the trained weight is at least zero.
-        reference: bool, the same of the weight that the strategy refers to.
+        init: bool, True where the initial weight is at least zero.
+        trained: bool, True where the trained weight is at least zero.
+        reference: bool, the same for the weight that the strategy refers to.
         signs: int8, the new signs; perturbations replace them.
     """
 
@@ -45,7 +45,30 @@ class Survivors:
     reference: Tensor
     signs: Tensor
 
-    def report(self, revived: int = 0) -> LayerSigns:
+    def write(self, out: Tensor, pruned: Tensor | None = None) -> LayerSigns:
+        """Write signs times sigma to the survivors of a weight, in place, and count the signs.
+
+        Args:
+            out: tensor of the weight's shape, on the mask's device.
+            pruned: what the pruned entries become, of the same shape; by default zero.
+        """
+        if pruned is None:
+            out.zero_()
+        else:
+            out.copy_(pruned)
+        flat = out.reshape(-1)  # a copy where the layout is another one
+        start = 0
+        for chunk, places in survivors_of(self.mask):
+            stop = start + places.numel()
+            values = self.signs[start:stop].to(flat.dtype).mul_(self.sigma)
+            flat[chunk].index_copy_(0, places, values)
+            start = stop
+        if not out.is_contiguous():
+            out.copy_(flat.view(out.shape))
+        revived = 0 if pruned is None else int(((flat != 0) & (self.mask == 0)).count_nonzero())
+        return self._report(revived)
+
+    def _report(self, revived: int) -> LayerSigns:
         """Count the signs."""
         positive, total = self.signs > 0, self.signs.numel()
 
@@ -63,24 +86,6 @@ class Survivors:
             revived=revived,
         )
 
-    def write(self, out: Tensor, *, keep_pruned: bool) -> None:
-        """Write signs times sigma to the survivors of a weight, in place.
-
-        Args:
-            out: tensor of the weight's shape, on its device.
-            keep_pruned: leave the pruned entries of ``out`` as they are; else they become zero.
-        """
-        flat = out.view(-1) if out.is_contiguous() else out.reshape(-1)
-        start = 0
-        for chunk, places in survivors_of(self.mask):
-            here, signs = flat[chunk], self.signs[start : start + places.numel()]
-            if not keep_pruned:
-                here.zero_()
-            here.index_copy_(0, places, signs.to(here.dtype).mul_(self.sigma))
-            start += places.numel()
-        if not out.is_contiguous():
-            out.copy_(flat.view(out.shape))
-
 
 def read_survivors(
     name: str,
@@ -93,7 +98,7 @@ def read_survivors(
     mix: float,
     seed: int,
 ) -> Survivors:
-    """Read the survivors of a weight, and sigma of its initial tensor.
+    """Read the survivors of a weight, and compute sigma from its initial tensor.
 
     Args:
         name: plain name of the weight, for its draws and errors.
@@ -101,7 +106,7 @@ def read_survivors(
         init: the initial weight, of its shape, on any device.
         mask: of its shape and on its device, nonzero for survivors.
         reference: which weight a survivor takes its sign from.
-        phi: says which sign that is.
+        phi: the centre that signs are measured against.
         mix: for ``"mixed"``, the probability that a survivor refers to the trained weight.
         seed: of the draws of ``"mixed"``.
 
@@ -112,9 +117,11 @@ def read_survivors(
     before, after = gather(mask, init, trained)
     sigma = population_deviation(init)
     if math.isnan(sigma):
-        check_finite("init", name, init)
-        raise ValueError(f"the squares of init weight {name!r} overflow: sigma is not a number")
-    check_finite("trained", name, after)
+        check_entries(f"init weight {name!r}", init)
+        raise ValueError(
+            f"init weight {name!r} holds values whose squares overflow, expected a finite sigma"
+        )
+    check_entries(f"trained weight {name!r}", after)
     from_init, from_trained = before >= 0, after >= 0
     refers, signs = from_init, phi.polarity(before)
     if reference == "trained":
@@ -136,9 +143,9 @@ def perturb_signs(
     """Replace the signs of survivors by perturbed ones, of each weight or of all together.
 
     Raises:
-        ValueError: what a perturbation raises, with the weight's name before it where the scope is
-            ``"layer"``; or if it returns anything but ±1 for each sign.
-        TypeError: if a perturbation returns no tensor.
+        ValueError: if a perturbation returns anything but ±1 for each sign, or as it raises; with
+            scope ``"layer"`` the message begins with the weight's name.
+        TypeError: if a perturbation does not return a tensor.
     """
     if scope == "global":
         for each in perturbations if weights else ():
@@ -173,6 +180,7 @@ def _perturb_together(
 
 
 def _takes_masks(perturbation: Perturbation) -> bool:
+    """Return whether a perturbation has a parameter ``masks``."""
     try:
         return "masks" in inspect.signature(perturbation).parameters
     except ValueError:  # some callables that are not written in Python have no signature
@@ -181,18 +189,10 @@ def _takes_masks(perturbation: Perturbation) -> bool:
 
 def _check_signs(perturbation: Perturbation, signs: Tensor, size: int) -> None:
     """Raise unless a perturbation returned +1 or -1 for each sign."""
-    if not isinstance(signs, Tensor):
-        raise TypeError(f"{perturbation!r} returned a {type(signs).__name__}, expected a tensor")
+    check_type(f"what {perturbation!r} returned", signs, Tensor, "a tensor")
     if signs.shape != (size,):
         raise ValueError(
             f"{perturbation!r} returned signs of shape {tuple(signs.shape)}, expected ({size},)"
         )
     if not bool(((signs == 1) | (signs == -1)).all()):
-        raise ValueError(f"{perturbation!r} returned signs other than +1 and -1")
-
-
-def check_finite(role: str, name: str, values: Tensor) -> None:
-    """Raise ValueError if an entry is NaN or infinite."""
-    if not all_finite(values):
-        bad = int((~values.isfinite()).count_nonzero())
-        raise ValueError(f"{role} weight {name!r} holds {bad} NaN or infinite entries")
+        raise ValueError(f"{perturbation!r} returned other values, expected +1 and -1 only")

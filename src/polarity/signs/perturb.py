@@ -1,8 +1,8 @@
-"""What can happen to the signs of survivors: Epsilon, Delta and Phi.
+"""Perturb the signs of survivors: Epsilon, Delta and Phi.
 
-A perturbation gets one value for each survivor, in tensors of one dimension: a sign of ±1 and the
-magnitude that the weight was trained to. Any function with the signature of :class:`Perturbation`
-can be given to :func:`polarity.reinit_signs`.
+A perturbation takes tensors of one dimension with a value for each survivor: its sign, ±1, and its
+trained magnitude. Any function with the signature of :class:`Perturbation` can be passed to
+:func:`polarity.reinit_signs`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polarity._bits.random import Words, coins, seed_from, words_at, words_in
+from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_finite, check_fraction
 from polarity.selection.top_k import largest_of
 
@@ -23,9 +23,9 @@ __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
 class Perturbation(Protocol):
     """A function that returns new signs for the survivors of a weight.
 
-    Where it also takes a keyword ``masks``, as :class:`Epsilon` and :class:`Delta` do,
-    :func:`polarity.reinit_signs` passes the bool masks of the weights whose survivors these are,
-    ``{plain name: mask}``, in order.
+    If it has a keyword parameter ``masks``, as :class:`Epsilon` and :class:`Delta` do,
+    :func:`polarity.reinit_signs` passes the bool masks of the weights that the survivors belong to,
+    ``{plain name: mask}``, in the order of the survivors.
     """
 
     def __call__(
@@ -40,13 +40,14 @@ class Epsilon:
     r"""Flip the signs of a random fraction of the survivors.
 
     Exactly :math:`\operatorname{round}(\varepsilon n)` of :math:`n` signs flip, drawn without
-    replacement: those of the highest random 30-bit keys, ties by position.
+    replacement: those with the highest random 30-bit keys. Ties: the lower index flips.
 
     Args:
         fraction: :math:`\varepsilon` in [0, 1].
 
     Raises:
         ValueError: if ``fraction`` is outside [0, 1].
+        TypeError: if ``fraction`` is not a number.
 
     Example:
         >>> import torch
@@ -75,18 +76,18 @@ class Epsilon:
 
         Args:
             signs: int8 tensor of ±1, one for each survivor.
-            magnitudes: not looked at.
-            generator: source of the seed; the global one of the CPU without.
-            masks: the bool masks of the weights whose survivors these are, in order, by name. A
-                draw depends on the seed, the name and the flat position in the weight alone.
-                Without masks the signs count as those of one nameless weight without pruned
-                entries.
+            magnitudes: not used.
+            generator: source of the seed; by default the global one of the CPU.
+            masks: the bool masks of the weights that the survivors belong to, in order, by plain
+                name. A draw depends only on the seed, the name and the flat position in the weight.
+                Without masks the signs are taken as those of one weight with an empty name and no
+                pruned entries.
 
         Returns:
             A new tensor like ``signs``.
 
         Raises:
-            ValueError: if the masks have another number of survivors than there are signs.
+            ValueError: if the number of survivors in the masks is not the number of signs.
         """
         flipped = _highest(_draw_words(signs, masks, generator), self.count(signs.numel()))
         return torch.where(flipped.to(signs.device), -signs, signs)
@@ -100,14 +101,15 @@ class Epsilon:
 class Delta:
     r"""Give the survivors of smallest trained magnitude a random sign.
 
-    The :math:`\operatorname{round}(\delta n)` smallest of :math:`n` get a fresh fair coin each, so
-    about half of them keep their sign; ties in magnitude go to the lower index.
+    Each of the :math:`\operatorname{round}(\delta n)` smallest of :math:`n` takes its sign from a
+    fair coin, so about half of them keep theirs. Ties: the lower index counts as smaller.
 
     Args:
         fraction: :math:`\delta` in [0, 1].
 
     Raises:
-        ValueError: if ``fraction`` is outside [0, 1], or, when applied, if nothing survives.
+        ValueError: if ``fraction`` is outside [0, 1], or, when called, if there are no survivors.
+        TypeError: if ``fraction`` is not a number.
 
     Example:
         >>> import torch
@@ -144,7 +146,7 @@ class Delta:
             A new tensor like ``signs``.
 
         Raises:
-            ValueError: if there are no signs, or the masks have another number of survivors.
+            ValueError: if there are no signs, or the number of survivors in the masks is another.
         """
         count = self.count(signs.numel())
         tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
@@ -158,7 +160,9 @@ class Delta:
             ValueError: if ``n`` is 0.
         """
         if n == 0:
-            raise ValueError(f"delta={self.fraction!r} of a layer with 0 survivors")
+            raise ValueError(
+                f"delta={self.fraction!r} of a layer with 0 survivors, expected at least 1"
+            )
         return round(self.fraction * n)
 
 
@@ -166,9 +170,9 @@ class Delta:
 class Phi:
     r"""Measure polarity against a centre :math:`\varphi` instead of zero.
 
-    The polarity of a reference :math:`w` is :math:`+1` if :math:`w \ge \varphi`, else :math:`-1`:
-    only references between 0 and :math:`\varphi` change, on one side of zero. (*Beyond the
-    Zero-Crossing* calls it a symmetric dead zone; its formula is this one.)
+    The polarity of a reference :math:`w` is :math:`+1` if :math:`w \ge \varphi`, else :math:`-1`.
+    This changes only references between 0 and :math:`\varphi`, on one side of zero. (*Beyond the
+    Zero-Crossing* calls this a symmetric dead zone, with the same formula.)
 
     Args:
         center: :math:`\varphi`, in the units of the weights.
@@ -206,13 +210,14 @@ def _draw_words(
     signs: Tensor, masks: Mapping[str, Tensor] | None, generator: torch.Generator | None
 ) -> Words:
     """Draw a seed, and return its word for each survivor."""
-    seed = seed_from(generator)
-    if masks is None:
-        return words_in(seed, "", 0, signs.numel())
-    words = words_at(seed, masks)
-    if words.size != signs.numel():
-        raise ValueError(
-            f"masks have {words.size} survivors, expected as many as there are signs, "
-            f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
-        )
-    return words
+    with undrawn_on_error(generator):
+        seed = seed_from(generator)
+        if masks is None:
+            return words_in(seed, "", 0, signs.numel())
+        words = words_at(seed, masks)
+        if words.size != signs.numel():
+            raise ValueError(
+                f"masks have {words.size} survivors, expected the number of signs, "
+                f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
+            )
+        return words

@@ -1,4 +1,4 @@
-"""Reinitialise the survivors of pruning to signed constants: where signs come from."""
+"""Reinitialise the survivors of pruning to signed constants, of a model or of tensors."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,21 +7,21 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.random import seed_from
-from polarity._checks import check_fraction, check_scope
+from polarity._bits.random import seed_from, undrawn_on_error
+from polarity._checks import (
+    check_choice,
+    check_entries,
+    check_fraction,
+    check_scope,
+    check_tensors,
+)
+from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
-from polarity.signs.layer import (
-    Reference,
-    Survivors,
-    check_finite,
-    perturb_signs,
-    read_survivors,
-)
+from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
-from polarity.targets.search import attached
 from polarity.targets.target import Target
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
@@ -54,9 +54,9 @@ def reinit_signs(
 
     A survivor of layer :math:`l` becomes :math:`\sigma_l\, p`, where :math:`\sigma_l` is the
     (population) standard deviation of the layer's whole initial tensor and the polarity :math:`p`
-    is :math:`+1` if its reference weight is at least :math:`\varphi` (zero without
-    :class:`Phi`), else :math:`-1`. The strategy chooses the reference; then the other perturbations
-    act on the polarities in the order given.
+    is :math:`+1` if its reference weight is at least :math:`\varphi` (zero unless :class:`Phi` is
+    given), else :math:`-1`. The strategy chooses the reference; the other perturbations then act on
+    the polarities in the order given.
 
     ========================  ==================================  ===============
     strategy                  reference of a survivor             pruned entries
@@ -64,37 +64,37 @@ def reinit_signs(
     ``mask1`` (``initial``)   its initial weight                  zero
     ``mask0`` (``trained``)   its trained weight                  zero
     ``gradual``               trained with probability ``mix``,   zero
-                              else initial, each by itself
+                              else initial, independently
     ``standard``              its trained weight                  trained value
     ========================  ==================================  ===============
 
-    The trained weights are those of ``trained``, by default the model's present ones. A pruned
-    weight no longer has the values that ``standard`` gives back, so ``standard`` needs
-    ``trained``, captured immediately before the pruning call::
+    The trained weights are those of ``trained``, by default the present ones of the model. Pruning
+    deletes the values that ``standard`` restores, so ``standard`` needs ``trained``, captured
+    immediately before the pruning call::
 
         trained = pol.RewindPoint.capture(model)
         pol.imp_prune(model, density=0.5)
         pol.reinit_signs(model, "standard", init=start, trained=trained)
 
-    With ``standard`` the masks are remembered but no longer enforced: the next pruning has to give
-    its absolute ``density=``. The other strategies enforce the masks. Only the masked weights are
-    touched: biases, normalisation and the optimizer are the caller's.
+    With ``standard`` the masks are remembered but no longer enforced: the next pruning call must
+    give its absolute ``density=``. The other strategies enforce the masks. Only the masked weights
+    are changed, not biases, normalisation or the optimizer.
 
     Args:
         model: a model with masked weights.
-        strategy: where signs come from.
+        strategy: the source of the signs, see the table.
         perturb: an :class:`Epsilon`, :class:`Delta` or :class:`Phi`, any
             :class:`~polarity.signs.perturb.Perturbation`, or a sequence (at most one ``Phi``).
         init: the initial weights, a :class:`RewindPoint` or ``{plain name: tensor}``.
-        trained: the weights before the pruning call, in the same forms. Nothing may have trained
-            the survivors since: each must have its value in ``trained``, or after rewinding in
+        trained: the weights before the pruning call, in the same forms. The survivors must not have
+            been trained since: each must have its value in ``trained`` or, after rewinding, in
             ``init``, to within a few units of the last place.
-        scope: whether fractions and draws are of each layer's survivors (``"layer"``) or of all
-            layers' together (``"global"``). :math:`\sigma` is a layer's own in both.
+        scope: apply perturbations to each layer's survivors (``"layer"``) or to all survivors
+            together (``"global"``). :math:`\sigma` is a layer's own in both.
         mix: for ``gradual``, the probability of the trained reference, in [0, 1].
-        generator: source of the seed of every draw. A draw depends on its seed, the weight's name
-            and the entry's flat position alone: same seed, same signs, on any device, as long as
-            :data:`polarity.__draws_version__` is the same.
+        generator: source of the seed of every draw; by default the global one of the CPU. A draw
+            depends only on its seed, the weight's name and the entry's flat position: the same seed
+            gives the same signs on any device, with the same :data:`polarity.__draws_version__`.
 
     Returns:
         The :class:`SignReport`.
@@ -104,8 +104,10 @@ def reinit_signs(
             ``trained`` is missing a layer or holds it in another shape; a weight, its trained or
             its initial value is NaN or infinite; ``standard`` is asked for without ``trained``;
             survivors have neither their value in ``trained`` nor in ``init``; ``mix`` is outside
-            [0, 1]; or :class:`Delta` meets a layer without survivors. The model is left as it was.
-        TypeError: if a perturbation, ``init`` or ``trained`` is of another type.
+            [0, 1]; or :class:`Delta` is applied to a layer without survivors. The model and the
+            random state are left as they were.
+        TypeError: if ``model``, a perturbation, ``init``, ``trained`` or ``generator`` is of
+            another type.
 
     Warns:
         UserWarning: if the initial tensor of a layer is constant, so that :math:`\sigma = 0` and
@@ -126,31 +128,26 @@ def reinit_signs(
     Source: *Fragility of Polarity*, section 2; *Beyond the Zero-Crossing*, section 2; the constant
     magnitude from Zhou et al. (2019), section 3.
     """
-    targets = attached(model)
-    if not targets:
-        raise ValueError(f"{type(model).__name__} has no masked weights; prune it first")
+    targets = masked_weights(model)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
     if strategy == "standard" and trained is None:
         raise ValueError(
-            "strategy 'standard' gives pruned entries their trained value back, which the model "
-            f"no longer has: {HOW_TO_CAPTURE}"
+            "trained=None, but strategy 'standard' gives pruned entries their trained value back, "
+            f"which the model no longer has: {HOW_TO_CAPTURE}"
         )
-    first = _checked_tensors("init", weights_of(init), targets)
-    captured = None
-    if trained is not None:
-        captured = _checked_tensors("trained", weights_of(trained, "trained"), targets)
+    first = weights_of(init)
+    captured = None if trained is None else weights_of(trained, "trained")
+    shapes = {name: target.shape for name, target in targets.items()}
+    check_tensors("init", first, shapes, what="masked")
+    if captured is not None:
+        check_tensors("trained", captured, shapes, what="masked")
     with torch.no_grad():
         read = _of_model(targets, first, captured)
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
-        rows = [
-            _write(
-                targets[each.name],
-                each,
-                strategy,
-                None if captured is None else captured[each.name],
-            )
-            for each in signed
-        ]
+        rows = []
+        for each in signed:
+            pruned = captured[each.name] if captured and strategy == "standard" else None
+            rows.append(_write(targets[each.name], each, pruned))
     return SignReport(tuple(rows), strategy)
 
 
@@ -168,7 +165,7 @@ def signed_constants(
     """Return signed constants for tensors: :func:`reinit_signs` as a pure function.
 
     Args:
-        trained: ``{name: trained weight}``; ``standard`` gives its pruned entries back.
+        trained: ``{name: trained weight}``; ``standard`` keeps its pruned entries.
         init: ``{name: initial weight}``, same shapes.
         masks: ``{name: bool tensor}``, same shapes, True for survivors.
         strategy: as for :func:`reinit_signs`.
@@ -194,17 +191,19 @@ def signed_constants(
     """
     masks = {name: as_mask(mask) for name, mask in masks.items()}
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
-    trained = _checked_tensors("trained", trained, masks)
-    init = _checked_tensors("init", init, masks)
+    shapes = {name: mask.shape for name, mask in masks.items()}
+    check_tensors("trained", trained, shapes, what="masked")
+    check_tensors("init", init, shapes, what="masked")
     with torch.no_grad():
-        for name, weight in trained.items():
-            check_finite("trained", name, weight)
+        for name in masks:
+            check_entries(f"trained weight {name!r}", trained[name])
         read = ((n, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items())
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
-        new, rows = {}, []
-        for each in signed:
-            new[each.name], row = _new_weight(each, trained[each.name], strategy)
-            rows.append(row)
+        new = {name: torch.empty_like(trained[name]) for name in masks}
+        rows = [
+            each.write(new[each.name], trained[each.name] if strategy == "standard" else None)
+            for each in signed
+        ]
     return new, SignReport(tuple(rows), strategy)
 
 
@@ -215,10 +214,11 @@ def _of_model(
 ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """Yield the name, trained weight, initial weight and mask of a model's weights, checked."""
     for name, target in targets.items():
-        now, mask = _present(target), _checked_mask(target)
-        trained = now
+        # Stored values outside the mask are never read, so no product with the mask is needed.
+        now = target.stored[0].detach() if target.is_stored else target.weight
+        trained, mask = now, _checked_mask(target)
         if captured is not None:
-            check_finite("trained", name, captured[name])
+            check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
             check_untrained(name, mask, now, trained, init[name])
         yield name, trained, init[name], mask
@@ -233,51 +233,33 @@ def _signed(
     mix: float,
     generator: torch.Generator | None,
 ) -> list[Survivors]:
-    """Find all new signs, so that what is left to do cannot fail."""
+    """Return all survivors with their new signs; what is left to do cannot fail."""
     reference = _REFERENCES[strategy]
-    seed = seed_from(generator) if reference == "mixed" else 0
-    signed = [read_survivors(*each, reference, phi=phi, mix=mix, seed=seed) for each in weights]
-    perturb_signs(signed, perturbations, scope, generator)
-    for each in signed:
-        if each.sigma == 0.0 and each.mask.numel():
-            warnings.warn(
-                f"init of {each.name!r} is constant, so its sigma is 0 and its survivors start at "
-                "zero",
-                stacklevel=3,
-            )
+    with undrawn_on_error(generator):
+        seed = seed_from(generator) if reference == "mixed" else 0
+        signed = [read_survivors(*each, reference, phi=phi, mix=mix, seed=seed) for each in weights]
+        perturb_signs(signed, perturbations, scope, generator)
+        for each in signed:
+            if each.sigma == 0.0 and each.mask.numel():
+                warnings.warn(
+                    f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
+                    "start at zero",
+                    stacklevel=3,
+                )
     return signed
 
 
-def _write(
-    target: Target, survivors: Survivors, strategy: Strategy, captured: Tensor | None
-) -> LayerSigns:
-    """Write new signs to a weight of a model; where it is one stored tensor, in place."""
-    masking, leaf = target.masking, target.stored[0].detach()
-    assert masking is not None
-    masking.enforce = strategy != "standard"
-    if strategy != "standard" and _is_stored(target):
-        survivors.write(leaf, keep_pruned=False)
-        return survivors.report()
-    like = torch.empty(target.shape, dtype=leaf.dtype, device=leaf.device)
-    if captured is not None:
-        like.copy_(captured)
-    new, row = _new_weight(survivors, like, strategy)
+def _write(target: Target, survivors: Survivors, pruned: Tensor | None) -> LayerSigns:
+    """Write new signs to a weight of a model; with ``pruned`` its mask is remembered only."""
+    assert target.masking is not None
+    target.masking.enforce = pruned is None
+    leaf = target.stored[0].detach()
+    if target.is_stored:
+        return survivors.write(leaf, pruned)
+    new = leaf.new_empty(target.shape)
+    row = survivors.write(new, pruned)
     target.write(new)
     return row
-
-
-def _new_weight(
-    survivors: Survivors, trained: Tensor, strategy: Strategy
-) -> tuple[Tensor, LayerSigns]:
-    """Return a new weight like a trained one, and what its signs are."""
-    if strategy != "standard":
-        new = torch.empty_like(trained)
-        survivors.write(new, keep_pruned=False)
-        return new, survivors.report()
-    new = trained.detach().clone()
-    survivors.write(new, keep_pruned=True)
-    revived = int(((new.reshape(-1) != 0) & (survivors.mask == 0)).count_nonzero())
-    return new, survivors.report(revived)
 
 
 def _checked_mask(target: Target) -> Tensor:
@@ -287,53 +269,22 @@ def _checked_mask(target: Target) -> Tensor:
     return masking.mask
 
 
-def _present(target: Target) -> Tensor:
-    """Return the weight as it is; where it is one stored tensor, that tensor behind its mask."""
-    return target.stored[0].detach() if _is_stored(target) else target.weight
-
-
-def _is_stored(target: Target) -> bool:
-    """Whether the weight is one stored tensor, row-major, seen through a mask at most."""
-    return target.is_stored and target.stored[0].is_contiguous()
-
-
 def _checked(
     strategy: str, perturb: Perturb, scope: str, mix: float
 ) -> tuple[Strategy, Phi, list[Perturbation]]:
-    """Return the papers' name of the strategy, the centre of polarity, and what acts afterwards."""
-    plain = _PAPER_NAMES.get(strategy, strategy)
-    if plain not in _REFERENCES:
-        known = ", ".join(repr(name) for name in (*_REFERENCES, *_PAPER_NAMES))
-        raise ValueError(f"strategy={strategy!r} is unknown, expected one of {known}")
+    """Return the papers' name of the strategy, the centre of polarity, and the perturbations."""
+    check_choice("strategy", strategy, (*_REFERENCES, *_PAPER_NAMES))
     check_scope(scope)
     check_fraction("mix", mix)
-    given = [] if perturb is None else list(perturb) if isinstance(perturb, Sequence) else [perturb]
+    given = list(perturb) if isinstance(perturb, Sequence) else [perturb]
     centers = [each for each in given if isinstance(each, Phi)]
     if len(centers) > 1:
         raise ValueError(f"perturb holds {len(centers)} Phi ({centers}), expected at most one")
-    others = [each for each in given if not isinstance(each, Phi)]
+    others = [each for each in given if each is not None and not isinstance(each, Phi)]
     for each in others:
         if isinstance(each, type) or not callable(each):
-            raise TypeError(f"perturb takes Epsilon, Delta, Phi or a Perturbation, got {each!r}")
-    return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]
-
-
-def _checked_tensors(
-    role: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor] | Mapping[str, Target]
-) -> dict[str, Tensor]:
-    """Return the tensors of the named weights, after a look at their types and shapes."""
-    checked = {}
-    for name, weight in like.items():
-        if name not in tensors:
-            raise ValueError(f"{role} has no {name!r}, which is masked")
-        checked[name] = tensor = tensors[name]
-        if not isinstance(tensor, Tensor):
             raise TypeError(
-                f"{role} holds a {type(tensor).__name__} for {name!r}, expected a tensor"
+                f"perturb holds {each!r}, expected an Epsilon, Delta or Phi, or a function"
             )
-        if tensor.shape != weight.shape:
-            raise ValueError(
-                f"{role} holds {name!r} in shape {tuple(tensor.shape)}, "
-                f"expected its mask's {tuple(weight.shape)}"
-            )
-    return checked
+    plain = _PAPER_NAMES.get(strategy, strategy)
+    return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]

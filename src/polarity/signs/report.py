@@ -1,4 +1,4 @@
-"""What one re-signing did, layer by layer."""
+"""Report the new signs of a model, layer by layer."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,11 @@ class LayerSigns:
     Attributes:
         name: plain name of the weight.
         survivors: number of signs that were set.
-        sigma: the magnitude they got, the standard deviation of the initial tensor.
+        sigma: their new magnitude, the standard deviation of the initial tensor.
         positive: fraction of the new signs that are +.
         agree_init: fraction that equals the sign of the initial weight.
         agree_trained: fraction that equals the sign of the trained weight.
-        flipped: signs that the perturbations changed from what the strategy refers to, against the
-            zero crossing.
+        flipped: new signs that differ from the sign (against zero) of the strategy's reference.
         revived: pruned entries that came back with a value (strategy ``standard``).
     """
 
@@ -36,7 +35,7 @@ class LayerSigns:
 
 @dataclass(frozen=True)
 class SignReport(Report[LayerSigns]):
-    """What one call re-signed; ``print`` shows it as a table.
+    """The new signs of a model, layer by layer; ``print`` shows them as a table.
 
     Fractions of the whole model are means over its survivors, not over its layers.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from polarity._checks import check_module
 from polarity._tables import format_shape, format_table
 from polarity.targets.selectors import Selector, Use, select
 from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside, original_order
@@ -189,6 +190,7 @@ def asked(targets: Selector | None, exclude: Selector | None) -> str:
 
 def all_targets(model: nn.Module) -> list[Target]:
     """Return every parameter of every module as a target, tied ones together, in model order."""
+    check_module(model)
     uses: dict[int, list[Use]] = {}
     for path, module, ancestors in _modules(model):
         for tensor_name in _tensor_names(module):

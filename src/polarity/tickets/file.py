@@ -1,28 +1,28 @@
-"""Signed masks in a safetensors file: two bits per entry or fewer, and nothing to unpickle.
+"""Write and read signed masks as safetensors files: at most two bits per entry, no pickle.
 
 The file holds one uint8 tensor per signed tensor, under its plain name, as
 :func:`polarity.tickets.packing.pack_signs` lays it out. Everything else is one JSON object, the
 metadata entry ``polarity_signed_mask`` (one entry, because safetensors writes several in any
-order, and the same ticket shall give the same bytes)::
+order, and the same ticket must give the same bytes)::
 
     {"version": 1,
      "tensors": {name: {"shape": [...], "masked": true, "crc32": ...}, ...},
      "network": {name: [...], ...},
      "recipe": {...}}
 
-``masked`` is false for a tensor that lends its signs but has no mask, ``crc32`` is of the packed
-bytes (that of zlib), and ``network`` has the shape of every parameter of the network that the
-ticket was found in. The order of names is that of the network.
+``masked`` is false for a tensor that has signs but no mask, ``crc32`` is zlib's checksum of the
+packed bytes, and ``network`` has the shape of every parameter of the network that the ticket was
+found in. The order of names is that of the network.
 """
 
 import json
 import zlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from polarity.attach.checkpoint import safetensors_for
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["Contents", "read_ticket", "write_ticket"]
@@ -32,7 +32,7 @@ _ENTRY = "polarity_signed_mask"
 
 
 class Contents(NamedTuple):
-    """What a file holds; the fields of :class:`polarity.SignedMask`."""
+    """The contents of a file: the fields of :class:`polarity.SignedMask`."""
 
     signs: dict[str, Tensor]
     masks: dict[str, Tensor]
@@ -45,7 +45,7 @@ def write_ticket(path: str | Path, contents: Contents) -> None:
     tensors, header = {}, {}
     for name, signs in contents.signs.items():
         mask = contents.masks.get(name)
-        # Every entry of an unmasked tensor lives, so the third plane has nothing to say.
+        # Without a mask, the entries with a sign stand for the survivors: no third plane is needed.
         packed = pack_signs(signs, mask if mask is not None else signs != 0)
         tensors[name] = packed
         header[name] = {
@@ -59,7 +59,8 @@ def write_ticket(path: str | Path, contents: Contents) -> None:
         "network": contents.network,
         "recipe": contents.recipe,
     }
-    _safetensors().torch.save_file(tensors, str(path), metadata={_ENTRY: json.dumps(about)})
+    safetensors = safetensors_for("SignedMask.save")
+    safetensors.torch.save_file(tensors, str(path), metadata={_ENTRY: json.dumps(about)})
 
 
 def read_ticket(path: str | Path) -> Contents:
@@ -68,21 +69,21 @@ def read_ticket(path: str | Path) -> Contents:
     Raises:
         ValueError: if the file is not one, is of another version, or is damaged.
     """
-    safetensors = _safetensors()
+    safetensors = safetensors_for("SignedMask.load")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
         if _ENTRY not in metadata:
-            raise ValueError(f"{path} holds no signed mask (pol.load reads models)")
+            raise ValueError(f"{path} holds no signed mask: polarity.load reads models")
         tensors = safetensors.torch.load_file(str(path))
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     about = _parsed(path, metadata[_ENTRY])
     header = about["tensors"]
     if missing := [name for name in header if name not in tensors]:
-        raise ValueError(f"{path} is damaged: it lacks the signs of {missing[0]!r}")
+        raise ValueError(f"{path} is damaged: it is missing the signs of {missing[0]!r}")
     if stray := [name for name in tensors if name not in header]:
-        raise ValueError(f"{path} is damaged: it says nothing of {stray[0]!r}")
+        raise ValueError(f"{path} is damaged: its header is missing {stray[0]!r}")
     signs, masks = {}, {}
     for name, each in header.items():
         try:
@@ -98,15 +99,16 @@ def read_ticket(path: str | Path) -> Contents:
 
 
 def _parsed(path: str | Path, text: str) -> dict[str, Any]:
-    """Return the JSON object once everything in it is what it has to be."""
+    """Return the JSON object, after checking the type of everything in it."""
     try:
         about: dict[str, Any] = json.loads(text)
         version = about["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{path} is damaged: its {_ENTRY} is not an object of JSON") from None
+        raise ValueError(f"{path} is damaged: its {_ENTRY} is not a JSON object") from None
     if version != VERSION:
         raise ValueError(
-            f"{path} is a signed mask of version {version!r}, this polarity reads {VERSION}"
+            f"{path} is a signed mask of version {version!r}, expected {VERSION}: another version "
+            "of polarity reads it"
         )
     try:
         shapes = [each["shape"] for each in about["tensors"].values()]
@@ -123,16 +125,5 @@ def _parsed(path: str | Path, text: str) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise ValueError(f"{path} is damaged: its {_ENTRY} is not of the form of version {VERSION}")
+        raise ValueError(f"{path} is damaged: its {_ENTRY} does not follow version {VERSION}")
     return about
-
-
-def _safetensors() -> ModuleType:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(
-            "SignedMask.save and SignedMask.load need safetensors: pip install safetensors"
-        ) from error
-    return safetensors

@@ -1,4 +1,4 @@
-"""The signs of a weight under its mask as bits: never more than two per entry."""
+"""Pack the signs of a weight and its mask into bits, at most two per entry."""
 
 import math
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ Bools = npt.NDArray[np.bool_]
 def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
     r"""Pack an entry's four states (pruned, +, −, survivor without a sign) into bits.
 
-    With :math:`N` entries of which :math:`n` have a sign, in row-major order, three planes of bits
-    follow each other, each beginning at a new byte:
+    For :math:`N` entries in row-major order, :math:`n` of them with a sign, the result consists of
+    three planes of bits, each beginning at a new byte:
 
     1. for each of the :math:`N` entries, whether it has a sign;
-    2. for each of the :math:`n` that have one, whether it is negative;
+    2. for each of the :math:`n` entries with a sign, whether it is negative;
     3. for each of the :math:`N - n` others, whether it survives. Left out if none does.
 
-    That is :math:`N + n` bits (:math:`1 + \text{density}` per entry) where every survivor has a
-    sign, and :math:`2N` in every other case. Bit :math:`k` of a plane is bit :math:`k \bmod 8`,
-    counted from the least significant, of its byte :math:`\lfloor k / 8 \rfloor`; what is left of
-    the last byte is 0.
+    That is :math:`N + n` bits (:math:`1 + \text{density}` per entry) if every survivor has a sign,
+    and :math:`2N` otherwise. Bit :math:`k` of a plane is bit :math:`k \bmod 8`, counted from the
+    least significant, of its byte :math:`\lfloor k / 8 \rfloor`; unused bits of the last byte
+    are 0.
 
     Args:
         signs: int8 tensor of −1, 0 and +1, of any shape, on any device.
@@ -69,8 +69,7 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
     Raises:
         TypeError: if ``packed`` is not uint8.
-        ValueError: if its length is not one that the shape can have, or a bit behind the end of a
-            plane is set.
+        ValueError: if its length does not fit the shape, or a bit after the end of a plane is set.
 
     Example:
         >>> import torch
@@ -79,7 +78,7 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         ([0, 1, -1, 0, 1], [True, True, True, False, True])
     """
     if packed.dtype != torch.uint8:
-        raise TypeError(f"packed is of dtype {packed.dtype}, expected torch.uint8")
+        raise TypeError(f"packed has dtype {packed.dtype}, expected torch.uint8")
     size = math.prod(shape)
     data: Bytes = packed.cpu().numpy().reshape(-1)
     first = _byte_count(size)
@@ -102,32 +101,34 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 def check_signs(signs: Tensor, mask: Tensor) -> None:
     """Raise unless ``signs`` are int8 in {−1, 0, +1} and 0 wherever the bool ``mask`` is False."""
     if signs.dtype != torch.int8:
-        raise TypeError(f"signs are of dtype {signs.dtype}, expected torch.int8")
+        raise TypeError(f"signs has dtype {signs.dtype}, expected torch.int8")
     if mask.dtype != torch.bool:
-        raise TypeError(f"the mask is of dtype {mask.dtype}, expected torch.bool")
+        raise TypeError(f"mask has dtype {mask.dtype}, expected torch.bool")
     if signs.shape != mask.shape:
         raise ValueError(
-            f"the mask has shape {tuple(mask.shape)}, expected the signs' {tuple(signs.shape)}"
+            f"mask has shape {tuple(mask.shape)}, expected that of signs, {tuple(signs.shape)}"
         )
     if signs.numel() > 0:
         low, high = (int(end) for end in signs.aminmax())
         if low < -1 or high > 1:
-            raise ValueError(f"signs range from {low} to {high}, expected -1, 0 and +1")
+            raise ValueError(f"signs holds values from {low} to {high}, expected -1, 0 and +1")
     if outside := int(((signs != 0) & ~mask).count_nonzero()):
-        raise ValueError(f"{outside} entries outside the mask have a sign, expected 0 there")
+        raise ValueError(f"signs holds {outside} signs outside the mask, expected 0 there")
 
 
 def _byte_count(bits: int) -> int:
+    """Return how many bytes hold this many bits."""
     return -(-bits // 8)
 
 
 def _pack(bools: Bools) -> Bytes:
+    """Return a plane, eight bools to a byte."""
     return np.packbits(bools, bitorder="little")
 
 
 def _unpack(data: Bytes, count: int) -> Bools:
-    """Return the ``count`` bools of a plane, after checking that no bit behind them is set."""
+    """Return the ``count`` bools of a plane, after checking that no bit after them is set."""
     if len(data) == _byte_count(count) and count % 8 and data[-1] >> count % 8:
-        raise ValueError(f"a bit behind the last of {count} is set, expected 0")
-    # Sliced, not ``count=``, which would allocate for a size that a damaged file may state.
+        raise ValueError(f"a bit after the last of {count} is set, expected 0")
+    # A slice, because ``count=`` would allocate for any size that a damaged file states.
     return np.unpackbits(data, bitorder="little")[:count].view(np.bool_)

@@ -1,4 +1,4 @@
-"""What a signed mask holds, as a table."""
+"""Show a signed mask as a table."""
 
 from collections.abc import Mapping
 
@@ -12,12 +12,12 @@ __all__ = ["ticket_table"]
 def ticket_table(
     signs: Mapping[str, Tensor], masks: Mapping[str, Tensor], zeros: Mapping[str, int] | None = None
 ) -> str:
-    """Return one row per tensor: its survivors, their signs, and how many keep their own.
+    """Return one row per tensor: its survivors, their signs, and how many have none.
 
     Args:
         signs: int8 tensors of −1, 0 and +1.
         masks: bool tensors of those that are masked.
-        zeros: for every name, how many entries start without their sign because they are 0.
+        zeros: for every name, how many entries are 0 and so start without their sign.
 
     Example:
         >>> import torch
@@ -28,13 +28,13 @@ def ticket_table(
         weight      5   0.8000          4  2  1         1
     """
     rows = []
-    for name, field in signs.items():
+    for name, each in signs.items():
         mask = masks.get(name)
-        alive = int(mask.count_nonzero()) if mask is not None else field.numel()
-        positive, signed = int((field > 0).count_nonzero()), int(field.count_nonzero())
-        density = f"{alive / max(1, field.numel()):.4f}" if mask is not None else "no mask"
-        counts = [alive, positive, signed - positive, alive - signed]
+        survivors = int(mask.count_nonzero()) if mask is not None else each.numel()
+        positive, signed = int((each > 0).count_nonzero()), int(each.count_nonzero())
+        density = f"{survivors / max(1, each.numel()):.4f}" if mask is not None else "no mask"
+        counts = [survivors, positive, signed - positive, survivors - signed]
         counts += [zeros[name]] if zeros is not None else []
-        rows.append((name, format_shape(field.shape), density, *map(str, counts)))
+        rows.append((name, format_shape(each.shape), density, *map(str, counts)))
     header = ("weight", "shape", "density", "survivors", "+", "−", "own sign")
     return format_table(header if zeros is None else (*header, "zero"), rows)
