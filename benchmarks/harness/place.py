@@ -55,11 +55,11 @@ class Place:
         return _resident(
             config.dataset,
             self.data_root,
-            self.download,
-            config.device,
-            config.train_size,
-            config.test_size,
-            holdout,
+            download=self.download,
+            device=config.device,
+            train_size=config.train_size,
+            test_size=config.test_size,
+            holdout=holdout,
         )
 
 
@@ -68,22 +68,4 @@ def forget_dataset() -> None:
     _resident.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _resident(
-    name: str,
-    root: Path | None,
-    download: bool,
-    device: str,
-    train_size: int | None,
-    test_size: int | None,
-    holdout: float,
-) -> Dataset:
-    return load_dataset(
-        name,
-        root,
-        download=download,
-        device=device,
-        train_size=train_size,
-        test_size=test_size,
-        holdout=holdout,
-    )
+_resident = lru_cache(maxsize=1)(load_dataset)

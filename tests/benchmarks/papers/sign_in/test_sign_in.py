@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -244,7 +244,7 @@ def made_up(method, density, seed, accuracy, period=None, sharpness=2.0):
         "schema": 1,
         "experiment": "sign_in",
         "run_id": config.run_id,
-        "config": config.as_json(),
+        "config": asdict(config),
         "dataset": {"train": 300, "train_available": 50_000, "test": 100, "test_available": 10_000},
         "epochs": [epoch] * 3,
         "layers": [layer] * 4,

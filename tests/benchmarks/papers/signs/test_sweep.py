@@ -1,6 +1,7 @@
 """Many runs: skipping, resuming, processes, and failures that stay alone."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_each_run_leaves_one_complete_file(configs, tmp_path):
     assert len(list(tmp_path.glob("*.json"))) == len(configs)
     assert not list((tmp_path / "checkpoints").iterdir())
     result = json.loads(result_path(tmp_path, configs[0]).read_text())
-    assert result["config"] == json.loads(json.dumps(configs[0].as_json()))
+    assert result["config"] == json.loads(json.dumps(asdict(configs[0])))
     assert set(result["versions"]) == {"polarity", "torch", "torchvision", "numpy", "python"}
     assert result["machine"]["cores"] >= 1
     assert result["dataset"]["held_out"] == 30

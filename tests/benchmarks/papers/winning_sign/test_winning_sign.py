@@ -1,7 +1,7 @@
 """The pipeline of "Find a Winning Sign" on digits: loops, contestants, barriers, pages."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -499,7 +499,7 @@ def test_tables_of_made_up_results(tmp_path):
     for (name, k), values in accuracies.items():
         for seed, value in enumerate(values):
             task = replace(config(), seed=seed).task("final", name, k)
-            stored = json.loads(json.dumps(task.as_json()))
+            stored = json.loads(json.dumps(asdict(task)))
             assert AwsConfig.from_json(stored) == task
             density = 1.0 if k == 0 else 0.512
             results.append({"config": stored, "test_accuracy": value, "density": density})
