@@ -29,6 +29,7 @@ class Settings(Protocol):
     def digest(self) -> str: ...
     @property
     def device(self) -> str: ...
+
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 

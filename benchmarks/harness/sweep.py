@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from benchmarks.harness.place import Place, forget_dataset
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import Settings, result_path
 from benchmarks.harness.workers import Ended, perform
 
-Run = TypeVar("Run", bound=Settings)
+
+class Named(Protocol):
+    """Work of a sweep: one run, or several that need each other."""
+
+    @property
+    def run_id(self) -> str: ...
+
+
+Run = TypeVar("Run", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -29,17 +36,19 @@ def perform_pending(
     configs: Sequence[Run],
     place: Place,
     *,
+    finished: Callable[[Run], bool],
     check: Callable[[Run], object],
     complete: Callable[[Run, Place, Progress | None], Outcome],
     threads: int | None,
     jobs: int = 1,
     quiet: bool = False,
 ) -> list[Outcome]:
-    """Perform the runs whose result file is missing.
+    """Perform the runs that are not finished.
 
     Args:
         configs: the runs.
         place: where results go and data comes from.
+        finished: whether a run has its result already.
         check: called with the first of them before anything is trained; raises where its data is
             missing or does not fit its network. It downloads once instead of in every process.
         complete: performs a run and writes its file. It gets the progress bars, or None in a
@@ -51,7 +60,7 @@ def perform_pending(
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
     """
-    pending = [config for config in configs if not result_path(place.out, config).is_file()]
+    pending = [config for config in configs if not finished(config)]
     if not pending:
         return []
     check(pending[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from benchmarks.harness.names import OptimizerName, ScheduleName
 from benchmarks.harness.recipes import Recipe

@@ -42,6 +42,7 @@ def sweep(
     return perform_pending(
         configs,
         place,
+        finished=lambda config: result_path(place.out, config).is_file(),
         check=lambda first: _check(first, place),
         complete=_complete,
         threads=threads,

@@ -81,12 +81,12 @@ _ADAM = Recipe(
 AWS: dict[str, AwsRecipe] = {
     **{f"cifar100-{arch}": _small_images("cifar100", arch) for arch in _SMALL_ARCHS},
     # Appendix B and Figure 4 name no settings of their own; neither net is in the official code.
-    "cifar100-vgg11_bn": _small_images(
-        "cifar100", "vgg11_bn", f"{_NO_ROUNDS}; the network is not in the official code"
-    ),
-    "cifar100-resnet32": _small_images(
-        "cifar100", "resnet32", f"{_NO_ROUNDS}; the network is not in the official code"
-    ),
+    **{
+        f"cifar100-{arch}": _small_images(
+            "cifar100", arch, f"{_NO_ROUNDS}; the network is not in the official code"
+        )
+        for arch in ("vgg11_bn", "resnet32")
+    },
     **{f"tiny_imagenet-{arch}": _small_images("tiny_imagenet", arch) for arch in _SMALL_ARCHS},
     "imagenet-resnet50": _imagenet(
         "resnet50", _ADAM, "Adam with its decay as an L2 penalty, as in the official code"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.section import provenance
+from benchmarks.pages.section import provenance, runs_and_seeds
 from benchmarks.papers.winning_sign.summary import Outcomes
 
 # Data sets of the paper.
@@ -35,11 +35,10 @@ def scale(outcomes: Outcomes) -> str:
         f"{final['epochs']} of final training, where the paper has 10, 10 and 100 on CIFAR-100 "
         "and 20, 5 and 120 or 200 on ImageNet"
     )
-    seeds = outcomes.seeds
     parameters = next((r["total"] for r in outcomes.results if "total" in r), None)
     counted = f" {parameters} weights are masked (remaining ratio 1)." if parameters else ""
     return (
-        f"{len(outcomes.results)} runs, seeds {', '.join(map(str, seeds))}. "
+        f"{runs_and_seeds(outcomes.results)}. "
         f"Smaller scale than the paper's: {'; '.join(notes)}.{counted} "
         "± is the standard deviation over seeds."
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness.place import Place, forget_dataset
+from benchmarks.harness.place import Place
+from benchmarks.harness.progress import Progress
 from benchmarks.harness.results import Result, result_path
-from benchmarks.harness.sweep import Outcome, outcome_of
-from benchmarks.harness.workers import perform
+from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.grid import Chain
 from benchmarks.papers.winning_sign.networks import build_network
@@ -37,21 +37,21 @@ def sweep(
         ValueError: a setting that the data set or the network refuses; nothing has been trained.
         FileNotFoundError: the data set is missing; nothing has been trained.
     """
-    pending = [
-        chain
-        for chain in chains
-        if any(not result_path(place.out, config).is_file() for config in chain.runs)
-    ]
-    if not pending:
-        return []
-    _check(pending[0].runs[0], place)
-    jobs = min(jobs, len(pending))
-    if jobs > 1:
-        forget_dataset()  # every worker holds its own
-    work = partial(_complete, place=place, quiet=quiet)
-    # Layers of the small networks are too small to share, and results committed so far say one.
-    ends = perform(work, pending, jobs=jobs, threads=place.threads or 1)
-    return [outcome_of(end) for end in ends]
+
+    def finished(chain: Chain) -> bool:
+        return all(result_path(place.out, config).is_file() for config in chain.runs)
+
+    return perform_pending(
+        chains,
+        place,
+        finished=finished,
+        check=lambda first: _check(first.runs[0], place),
+        complete=partial(_complete, quiet=quiet),
+        # Layers of the small networks are too small to share, and results committed so far say one.
+        threads=place.threads or 1,
+        jobs=min(jobs, len(chains)),
+        quiet=True,  # a line per result instead
+    )
 
 
 def _check(first: AwsConfig, place: Place) -> None:
@@ -60,7 +60,7 @@ def _check(first: AwsConfig, place: Place) -> None:
     build_network(first.recipe.arch, data.shape, data.classes, torch.Generator())
 
 
-def _complete(chain: Chain, place: Place, quiet: bool) -> Outcome:
+def _complete(chain: Chain, place: Place, bars: Progress | None, *, quiet: bool) -> Outcome:
     """Perform the runs of one seed, and write their files."""
     # Nothing is selected, so nothing is held out.
     data = place.dataset(chain.runs[0])
