@@ -31,7 +31,9 @@ class Place:
         out: folder of the result files.
         data_root: folder of the data sets.
         download: fetch data that is missing.
+        jobs: processes that work at once.
         threads: threads of one run; None lets the experiment choose.
+        quiet: show no progress.
         compile: train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
         channels_last: convolutions and images in NHWC memory order.
         keep_checkpoints: leave the last checkpoint of a finished run on disk.
@@ -40,7 +42,9 @@ class Place:
     out: Path
     data_root: Path | None = None
     download: bool = False
+    jobs: int = 1
     threads: int | None = None
+    quiet: bool = False
     compile: bool = False
     channels_last: bool = False
     keep_checkpoints: bool = False

@@ -15,7 +15,7 @@ def same_named(source: object, kind: Any) -> dict[str, Any]:
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Leave out the settings that are None: nobody asked for them."""
+    """Return the settings that were given: those that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -40,22 +40,18 @@ def perform_pending(
     check: Callable[[Run], object],
     complete: Callable[[Run, Place, Progress | None], Outcome],
     threads: int | None,
-    jobs: int = 1,
-    quiet: bool = False,
 ) -> list[Outcome]:
     """Perform the runs that are not finished.
 
     Args:
         configs: the runs.
-        place: where results go and data comes from.
+        place: where results go and data comes from, and how many processes work at once.
         finished: whether a run has its result already.
         check: called with the first of them before anything is trained; raises where its data is
             missing or does not fit its network. It downloads once instead of in every process.
         complete: performs a run and writes its file. It gets the progress bars, or None in a
             process of its own.
         threads: threads of one run; None divides the cores among the jobs.
-        jobs: processes that work at once.
-        quiet: show no progress.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
@@ -64,12 +60,14 @@ def perform_pending(
     if not pending:
         return []
     check(pending[0])
-    if jobs > 1:
+    alone = place.jobs == 1
+    if not alone:
         forget_dataset()  # every worker holds its own
     outcomes = []
-    with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:
-        work = partial(complete, place=place, bars=bars if jobs == 1 else None)
-        for end in perform(work, pending, jobs=jobs, threads=threads):
+    done = len(configs) - len(pending)
+    with Progress(len(configs), done, nested=alone, quiet=place.quiet) as bars:
+        work = partial(complete, place=place, bars=bars if alone else None)
+        for end in perform(work, pending, jobs=place.jobs, threads=threads):
             outcome = outcome_of(end)
             outcomes.append(outcome)
             bars.finished(outcome.run_id, outcome.test_accuracy, outcome.seconds)

@@ -135,7 +135,7 @@ def main(options: SignInOptions) -> int:
         from benchmarks.papers.sign_in.sweep import sweep
 
         configs = configurations(options)
-        return configs, sweep(configs, where.place(), jobs=where.jobs, quiet=where.quiet)
+        return configs, sweep(configs, where.place())
 
     return conduct(where, _problems(options), perform, describe)
 

@@ -196,7 +196,7 @@ def main(options: SignOptions) -> int:
             channels_last=options.channels_last, keep_checkpoints=options.keep_checkpoints
         )
         configs = configurations(options)
-        return configs, sweep(configs, place, jobs=where.jobs, quiet=where.quiet)
+        return configs, sweep(configs, place)
 
     return conduct(where, _problems(options), perform, describe)
 

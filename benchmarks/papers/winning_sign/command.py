@@ -13,7 +13,7 @@ from benchmarks.harness.command_line import RunOptions, conduct, too_small
 from benchmarks.harness.names import DatasetName
 from benchmarks.harness.settings import given, same_named
 from benchmarks.papers.winning_sign.config import AwsArch, AwsConfig
-from benchmarks.papers.winning_sign.grid import plan, seeds_of
+from benchmarks.papers.winning_sign.grid import plan
 from benchmarks.papers.winning_sign.recipes import choose_recipe
 from benchmarks.papers.winning_sign.report import describe
 
@@ -125,10 +125,11 @@ def main(options: WinningSignOptions) -> int:
 
         base, at, barrier_at = configuration(options)
         chains = [
-            plan(each, options.parts, at, barrier_at) for each in seeds_of(base, options.seeds)
+            plan(replace(base, seed=seed), options.parts, at, barrier_at)
+            for seed in dict.fromkeys(options.seeds)
         ]
-        outcomes = sweep(chains, where.place(), jobs=where.jobs, quiet=where.quiet)
-        return [config for chain in chains for config in chain.runs], outcomes
+        configs = [config for chain in chains for config in chain.runs]
+        return configs, sweep(chains, where.place())
 
     return conduct(where, _problems(options), perform, describe)
 

@@ -1,7 +1,7 @@
 """LRR, IMP, weight rewinding and AWS over polarity's public names: read these, copy these.
 
 Each is a generator. It works on the model in place and stops after every round with the number of
-the round, so that whoever drives it can look, save, or leave. `train(model, epochs)` is the
+the round, so that the caller can look, save, or stop. `train(model, epochs)` is the
 caller's: it trains at a constant learning rate with an optimizer that it makes anew each time.
 
 What comes back after round k has density `plan.density(k)`. LRR and AWS yield after the training

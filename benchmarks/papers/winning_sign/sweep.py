@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +20,12 @@ from benchmarks.papers.winning_sign.networks import build_network
 from benchmarks.papers.winning_sign.run import Pipeline
 
 
-def sweep(
-    chains: Sequence[Chain], place: Place, *, jobs: int = 1, quiet: bool = False
-) -> list[Outcome]:
+def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:
     """Perform the runs whose result is missing, seeds side by side.
 
     Args:
         chains: the runs of each seed.
-        place: where results go and data comes from.
-        jobs: processes that work at once; at most one per seed.
-        quiet: say nothing about finished runs.
+        place: where and how they take place; at most one process per seed works.
 
     Returns:
         How each seed that had something to do ended.
@@ -43,14 +40,13 @@ def sweep(
 
     return perform_pending(
         chains,
-        place,
+        # A line per result takes the place of the bars.
+        replace(place, jobs=min(place.jobs, len(chains)), quiet=True),
         finished=finished,
         check=lambda first: _check(first.runs[0], place),
-        complete=partial(_complete, quiet=quiet),
+        complete=partial(_complete, quiet=place.quiet),
         # Layers of the small networks are too small to share, and results committed so far say one.
         threads=place.threads or 1,
-        jobs=min(jobs, len(chains)),
-        quiet=True,  # a line per result instead
     )
 
 
