@@ -94,6 +94,11 @@ def runs_and_seeds(results: Sequence[Result]) -> str:
     return f"{len(results)} runs, seeds {', '.join(map(str, seeds(results)))}"
 
 
+def subset(used: int, available: int, images: str) -> list[str]:
+    """Say that only some of the images were used, where that is so."""
+    return [f"a random subset of {used} of {available} {images}"] if used < available else []
+
+
 def figure_stem(names: Sequence[str], settings: str) -> str:
     """Begin the file names of a group's figures; a digest stands for all of its settings."""
     return "-".join([*names, hashlib.sha256(settings.encode()).hexdigest()[:6]])

@@ -9,7 +9,14 @@ from benchmarks.harness.results import Result
 from benchmarks.pages.estimates import cell, estimate, percent
 from benchmarks.pages.markdown import NONE, markdown
 from benchmarks.pages.published import transcript
-from benchmarks.pages.section import Section, figure_stem, provenance, runs_and_seeds, write_paper
+from benchmarks.pages.section import (
+    Section,
+    figure_stem,
+    provenance,
+    runs_and_seeds,
+    subset,
+    write_paper,
+)
 from benchmarks.papers import sign_in
 from benchmarks.papers.sign_in.config import EXPERIMENT
 from benchmarks.papers.sign_in.summary import Arm, Comparison, comparisons, label, published
@@ -162,12 +169,8 @@ def _scale(group: Comparison) -> str:
         network += f" with a stem of stride {config['stem_stride']}"
     if network != paper["arch"]:
         notes.append(f"{network}, the paper's {paper['arch']}")
-    for part in ("train", "test"):
-        if dataset[part] < dataset[f"{part}_available"]:
-            notes.append(
-                f"a random subset of {dataset[part]} of {dataset[f'{part}_available']} {part} "
-                "images"
-            )
+    notes += subset(dataset["train"], dataset["train_available"], "training images")
+    notes += subset(dataset["test"], dataset["test_available"], "test images")
     for key, name in (("epochs", "epochs"), ("batch_size", "images per batch"), ("lr", "peak lr")):
         wanted = paper["batch" if key == "batch_size" else key]
         if config[key] != wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.section import provenance, runs_and_seeds
+from benchmarks.pages.section import provenance, runs_and_seeds, subset
 from benchmarks.papers.winning_sign.summary import Outcomes
 
 # Data sets of the paper.
@@ -26,10 +26,8 @@ def scale(outcomes: Outcomes) -> str:
         notes.append(f"{recipe['dataset']}, which the paper does not use")
     if recipe["arch"] in _NETWORKS:
         notes.append(_NETWORKS[recipe["arch"]])
-    if data["train"] < data["train_available"]:
-        notes.append(f"a random {data['train']} of {data['train_available']} training images")
-    if data["test"] < data["test_available"]:
-        notes.append(f"a random {data['test']} of {data['test_available']} test images")
+    notes += subset(data["train"], data["train_available"], "training images")
+    notes += subset(data["test"], data["test_available"], "test images")
     notes.append(
         f"epochs: {recipe['warmup_epochs']} of warm-up, {recipe['round_epochs']} per round, "
         f"{final['epochs']} of final training, where the paper has 10, 10 and 100 on CIFAR-100 "

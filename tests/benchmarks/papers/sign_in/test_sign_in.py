@@ -308,7 +308,7 @@ def test_the_page_of_made_up_results(group, tmp_path):
         write_result(tmp_path / f"{result['run_id']}.json", result)
     (page,) = write_pages(tmp_path, tmp_path)
     text = page.read_text()
-    assert "a random subset of 300 of 50000 train images" in text
+    assert "a random subset of 300 of 50000 training images" in text
     assert "3 epochs, the paper's 150" in text
     assert "abacus" in text
     assert text.count("![") == 6
