@@ -211,8 +211,8 @@ claim holds for {count} of {len(rows)}{missing}.
 
 *converted*: weights that became a product. *relative change*: of the output in evaluation mode at
 conversion, float32, norm of the difference over norm (at most {result["tolerance"]:g} is claimed).
-*trained*: weights of which both
-factors received a gradient in the step of SGD. *merged back*: the keys of the `state_dict` are the
+*trained*: weights whose two factors
+both received a gradient in the step of SGD. *merged back*: the keys of the `state_dict` are the
 original ones in their order, and the outputs equal those of the converted model bit for bit.
 
 {markdown(head, body)}

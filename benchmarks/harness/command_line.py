@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.harness.results import Result, Settings, read_result, result_path
+from benchmarks.harness.settings import same_named
 
 if TYPE_CHECKING:
     from benchmarks.harness.place import Place
@@ -64,14 +65,7 @@ class RunOptions:
         # Not before here: torch is slow to import, and --help must not wait for it.
         from benchmarks.harness.place import Place
 
-        return Place(
-            self.out,
-            self.data_root,
-            self.download,
-            threads=self.threads,
-            compile=self.compile,
-            **more,
-        )
+        return Place(**same_named(self, Place), **more)
 
     def chosen_device(self) -> str:
         """Return the device that `--device` stands for on this machine.

@@ -91,7 +91,6 @@ def load_dataset(
     train_size: int | None = None,
     test_size: int | None = None,
     holdout: float = 0.1,
-    split_seed: int = SPLIT_SEED,
 ) -> Dataset:
     """Read a data set and move all of it to the device.
 
@@ -103,7 +102,6 @@ def load_dataset(
         train_size: number of training images in a random subset, the held-out ones included.
         test_size: number of test images in a random subset.
         holdout: training images set aside for model selection: a fraction below 1, a number from 1.
-        split_seed: seed of the subsets and of the hold-out.
 
     Returns:
         The data set, normalised per channel with the statistics of the images trained on.
@@ -117,7 +115,7 @@ def load_dataset(
     images, labels, test_images, test_labels = _read(
         name, Path(root) if root is not None else default_root(), download
     )
-    generator = torch.Generator().manual_seed(split_seed)
+    generator = torch.Generator().manual_seed(SPLIT_SEED)
     order = torch.randperm(len(labels), generator=generator).numpy()
     test_order = torch.randperm(len(test_labels), generator=generator).numpy()
     train_available, test_available = len(labels), len(test_labels)

@@ -31,7 +31,9 @@ class Place:
         out: folder of the result files.
         data_root: folder of the data sets.
         download: fetch data that is missing.
+        jobs: processes that work at once.
         threads: threads of one run; None lets the experiment choose.
+        quiet: show no progress.
         compile: train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
         channels_last: convolutions and images in NHWC memory order.
         keep_checkpoints: leave the last checkpoint of a finished run on disk.
@@ -40,7 +42,9 @@ class Place:
     out: Path
     data_root: Path | None = None
     download: bool = False
+    jobs: int = 1
     threads: int | None = None
+    quiet: bool = False
     compile: bool = False
     channels_last: bool = False
     keep_checkpoints: bool = False
@@ -55,11 +59,11 @@ class Place:
         return _resident(
             config.dataset,
             self.data_root,
-            self.download,
-            config.device,
-            config.train_size,
-            config.test_size,
-            holdout,
+            download=self.download,
+            device=config.device,
+            train_size=config.train_size,
+            test_size=config.test_size,
+            holdout=holdout,
         )
 
 
@@ -68,22 +72,4 @@ def forget_dataset() -> None:
     _resident.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _resident(
-    name: str,
-    root: Path | None,
-    download: bool,
-    device: str,
-    train_size: int | None,
-    test_size: int | None,
-    holdout: float,
-) -> Dataset:
-    return load_dataset(
-        name,
-        root,
-        download=download,
-        device=device,
-        train_size=train_size,
-        test_size=test_size,
-        holdout=holdout,
-    )
+_resident = lru_cache(maxsize=1)(load_dataset)

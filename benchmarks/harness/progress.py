@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -33,15 +32,8 @@ class Progress:
             _line(f"{self._done} of {self._runs} runs are already there")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for name in ("epochs", "rounds", "runs"):
-            if name in self._bars:
-                self._bars.pop(name).close()
+    def __exit__(self, *_: object) -> None:
+        self._close("epochs", "rounds", "runs")
 
     def begin(self, run_id: str, rounds: int, epochs: int, last_round: int | None) -> None:
         """Show that a run starts, or goes on after `last_round`."""
@@ -70,13 +62,16 @@ class Progress:
         self._done += 1
         ended = "failed" if test_accuracy is None else f"{test_accuracy:.2f} % ({seconds:.0f} s)"
         if self._on_terminal:
-            for name in ("epochs", "rounds"):
-                if name in self._bars:
-                    self._bars.pop(name).close()
+            self._close("epochs", "rounds")
             self._bars["runs"].set_postfix_str(f"{run_id}: {ended}", refresh=False)
             self._bars["runs"].update()
         elif not self._quiet:
             _line(f"[{self._done}/{self._runs}] {run_id}: {ended}")
+
+    def _close(self, *names: str) -> None:
+        for name in names:
+            if name in self._bars:
+                self._bars.pop(name).close()
 
     def _bar(self, name: str, total: int, position: int, *, initial: int = 0) -> tqdm[Any]:
         return tqdm(

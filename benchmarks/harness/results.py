@@ -8,10 +8,11 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 SCHEMA = 1
 Result = dict[str, Any]
@@ -28,7 +29,8 @@ class Settings(Protocol):
     def digest(self) -> str: ...
     @property
     def device(self) -> str: ...
-    def as_json(self) -> dict[str, Any]: ...
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 def result_path(out: Path, config: Settings) -> Path:
@@ -60,7 +62,7 @@ def new_result(
         "schema": SCHEMA,
         "experiment": config.experiment,
         "run_id": config.run_id,
-        "config": config.as_json(),
+        "config": asdict(config),
         "config_digest": config.digest,
         "dataset": dataset,
         **content,

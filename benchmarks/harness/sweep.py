@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from benchmarks.harness.place import Place, forget_dataset
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import Settings, result_path
 from benchmarks.harness.workers import Ended, perform
 
-Run = TypeVar("Run", bound=Settings)
+
+class Named(Protocol):
+    """Work of a sweep: one run, or several that need each other."""
+
+    @property
+    def run_id(self) -> str: ...
+
+
+Run = TypeVar("Run", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -29,38 +36,38 @@ def perform_pending(
     configs: Sequence[Run],
     place: Place,
     *,
+    finished: Callable[[Run], bool],
     check: Callable[[Run], object],
     complete: Callable[[Run, Place, Progress | None], Outcome],
     threads: int | None,
-    jobs: int = 1,
-    quiet: bool = False,
 ) -> list[Outcome]:
-    """Perform the runs whose result file is missing.
+    """Perform the runs that are not finished.
 
     Args:
         configs: the runs.
-        place: where results go and data comes from.
+        place: where results go and data comes from, and how many processes work at once.
+        finished: whether a run has its result already.
         check: called with the first of them before anything is trained; raises where its data is
             missing or does not fit its network. It downloads once instead of in every process.
         complete: performs a run and writes its file. It gets the progress bars, or None in a
             process of its own.
         threads: threads of one run; None divides the cores among the jobs.
-        jobs: processes that work at once.
-        quiet: show no progress.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
     """
-    pending = [config for config in configs if not result_path(place.out, config).is_file()]
+    pending = [config for config in configs if not finished(config)]
     if not pending:
         return []
     check(pending[0])
-    if jobs > 1:
+    alone = place.jobs == 1
+    if not alone:
         forget_dataset()  # every worker holds its own
     outcomes = []
-    with Progress(len(configs), len(configs) - len(pending), nested=jobs == 1, quiet=quiet) as bars:
-        work = partial(complete, place=place, bars=bars if jobs == 1 else None)
-        for end in perform(work, pending, jobs=jobs, threads=threads):
+    done = len(configs) - len(pending)
+    with Progress(len(configs), done, nested=alone, quiet=place.quiet) as bars:
+        work = partial(complete, place=place, bars=bars if alone else None)
+        for end in perform(work, pending, jobs=place.jobs, threads=threads):
             outcome = outcome_of(end)
             outcomes.append(outcome)
             bars.finished(outcome.run_id, outcome.test_accuracy, outcome.seconds)

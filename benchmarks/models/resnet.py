@@ -7,20 +7,19 @@ generator; convolutions are drawn as torchvision draws them (Kaiming, fan out).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import relu
 
-Shortcut = Literal["projection", "pad"]
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -28,51 +27,28 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            if shortcut == "projection":
-                self.downsample = nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-                )
-            else:
-                self.downsample = _Pad(outputs - inputs, stride)
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = relu(self.bn1(self.conv1(x)))
         return relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
-class _Pad(nn.Module):
-    """He et al.'s option A: every `stride`-th pixel, new channels zero, no parameters."""
-
-    def __init__(self, more: int, stride: int) -> None:
-        super().__init__()
-        self.more, self.stride = more, stride
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        before = self.more // 2
-        return pad(
-            x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before)
-        )
-
-
 class CifarResNet(nn.Module):
     """Three stages of basic blocks with `width`, twice and four times `width` channels."""
 
     def __init__(
-        self,
-        depth: int,
-        classes: int,
-        width: int,
-        channels: int,
-        shortcut: Shortcut,
-        stem_stride: int,
+        self, depth: int, classes: int, width: int, channels: int, stem_stride: int
     ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(channels, width, 3, stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = _stage(blocks, width, width, 1, shortcut)
-        self.layer2 = _stage(blocks, width, 2 * width, 2, shortcut)
-        self.layer3 = _stage(blocks, 2 * width, 4 * width, 2, shortcut)
+        self.layer1 = _stage(blocks, width, width, 1)
+        self.layer2 = _stage(blocks, width, 2 * width, 2)
+        self.layer3 = _stage(blocks, 2 * width, 4 * width, 2)
         self.fc = nn.Linear(4 * width, classes)
         _draw_convolutions(self)
 
@@ -88,20 +64,19 @@ def cifar_resnet(
     *,
     width: int = 16,
     channels: int = 3,
-    shortcut: Shortcut = "projection",
     stem_stride: int = 1,
     generator: torch.Generator | None = None,
 ) -> CifarResNet:
     """Build ResNet-8, -14, -20, -32, … for images of about 32x32.
+
+    Stages of different shape are joined by a 1x1 convolution with batch norm (He et al.'s option B;
+    ResNet-20 has 272 474 parameters).
 
     Args:
         depth: 6n + 2.
         classes: number of outputs.
         width: channels of the first stage; the paper's networks have 16.
         channels: channels of an image.
-        shortcut: what joins stages of different shape: a 1x1 convolution with batch norm
-            (`projection`, option B; ResNet-20 has 272 474 parameters) or zero-padded channels
-            (`pad`, option A, that of the ResNet paper; 269 722 parameters).
         stem_stride: stride of the first convolution; 2 makes the network about four times cheaper
             and is not what the papers train.
         generator: a CPU generator; the one with seed 0 where it is not given.
@@ -112,11 +87,7 @@ def cifar_resnet(
         raise ValueError(f"width is at least 1, not {width}")
     if stem_stride < 1:
         raise ValueError(f"stem_stride is at least 1, not {stem_stride}")
-    if shortcut not in ("projection", "pad"):
-        raise ValueError(f"shortcut is 'projection' or 'pad', not {shortcut!r}")
-    return seeded(
-        lambda: CifarResNet(depth, classes, width, channels, shortcut, stem_stride), generator
-    )
+    return seeded(lambda: CifarResNet(depth, classes, width, channels, stem_stride), generator)
 
 
 def resnet18(
@@ -151,9 +122,9 @@ def seeded(make: Callable[[], _Model], generator: torch.Generator | None) -> _Mo
         return make()
 
 
-def _stage(blocks: int, inputs: int, outputs: int, stride: int, kind: Shortcut) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride, kind)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1, kind) for _ in range(blocks - 1)))
+def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 def _draw_convolutions(model: nn.Module) -> None:

@@ -30,12 +30,17 @@ def vgg16(
             f"vgg16 takes colour images of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels, "
             f"not {dataset_shape}"
         )
+    return with_classifier(make_layers(cfgs["D"], batch_norm=batch_norm), 512, classes)
+
+
+def with_classifier(features: nn.Module, channels: int, classes: int) -> nn.Sequential:
+    """Put one linear layer behind convolutions, under the module names of torchvision."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        features=make_layers(cfgs["D"], batch_norm=batch_norm),
+        features=features,
         # Leaves a 32x32 image's 1x1 features as they are and makes larger images fit.
         pool=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
-        classifier=nn.Linear(512, classes),
+        classifier=nn.Linear(channels, classes),
     )
     return nn.Sequential(parts)
 

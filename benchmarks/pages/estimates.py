@@ -50,10 +50,14 @@ def shared_settings(config: dict[str, Any], varied: Collection[str]) -> dict[str
     return {key: value for key, value in config.items() if key not in varied}
 
 
+def shared_key(config: dict[str, Any], varied: Collection[str]) -> str:
+    """Write the settings that a group shares as JSON; equal for the same group alone."""
+    return json.dumps(shared_settings(config, varied), sort_keys=True)
+
+
 def same_settings(results: Iterable[Result], varied: Collection[str]) -> list[list[Result]]:
     """Group results by all settings but those that vary, in the order of their first results."""
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
-        shared = shared_settings(result["config"], varied)
-        groups[json.dumps(shared, sort_keys=True)].append(result)
+        groups[shared_key(result["config"], varied)].append(result)
     return list(groups.values())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.harness.results import Result
+from benchmarks.harness.results import Result, load_results
 
 
 @dataclass
@@ -16,6 +16,32 @@ class Section:
 
     text: str
     plots: list[Path] = field(default_factory=list)
+
+
+def write_paper(
+    folder: Path,
+    out: Path,
+    experiment: str,
+    introduction: str | None,
+    describe: Callable[..., Section],
+) -> list[Path]:
+    """Write the page and the figures of an experiment where there are results.
+
+    Args:
+        folder: folder of result files; folders below it are read too.
+        out: folder of the page and the figures it shows.
+        experiment: name of the experiment, of its page, and of its result files' beginning.
+        introduction: stands first on the page.
+        describe: makes a section of results, with figures in a folder, and with `details`.
+
+    Returns:
+        The page, if there is one.
+    """
+    results = load_results(folder, [experiment])
+    if not results:
+        return []
+    section = describe(results, out, details=True)
+    return [write_page(out / f"{experiment}.md", introduction, section)]
 
 
 def write_page(path: Path, introduction: str | None, section: Section) -> Path:
@@ -63,6 +89,16 @@ def distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def stem_digest(settings: str) -> str:
-    """Tell apart in a file name two groups that differ in settings it has no room for."""
-    return hashlib.sha256(settings.encode()).hexdigest()[:6]
+def runs_and_seeds(results: Sequence[Result]) -> str:
+    """Say how many runs there are and which seeds they have."""
+    return f"{len(results)} runs, seeds {', '.join(map(str, seeds(results)))}"
+
+
+def subset(used: int, available: int, images: str) -> list[str]:
+    """Say that only some of the images were used, where that is so."""
+    return [f"a random subset of {used} of {available} {images}"] if used < available else []
+
+
+def figure_stem(names: Sequence[str], settings: str) -> str:
+    """Begin the file names of a group's figures; a digest stands for all of its settings."""
+    return "-".join([*names, hashlib.sha256(settings.encode()).hexdigest()[:6]])

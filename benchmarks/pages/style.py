@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from benchmarks.pages.estimates import Estimate
+
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -56,6 +58,18 @@ def ticks(axes: Axes, values: Sequence[float], shown: Callable[[float], str]) ->
     axes.xaxis.set_major_locator(FixedLocator(list(values)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))
+
+
+def error_bars(axes: Axes, xs: Sequence[Any], estimates: Sequence[Estimate], **look: Any) -> None:
+    """Draw means with their standard deviations over seeds."""
+    axes.errorbar(
+        xs,
+        [found.mean for found in estimates],
+        yerr=[found.std or 0.0 for found in estimates],
+        capsize=2.5,
+        elinewidth=1,
+        **look,
+    )
 
 
 def legend_above(figure: Figure, axes: Axes, *, columns: int) -> None:

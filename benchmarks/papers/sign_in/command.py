@@ -11,6 +11,7 @@ import tyro
 from benchmarks.harness.command_line import RunOptions, conduct, too_small
 from benchmarks.harness.names import DatasetName, NetworkName, OptimizerName, ScheduleName
 from benchmarks.harness.recipes import Recipe
+from benchmarks.harness.settings import given, same_named
 from benchmarks.papers.sign_in.config import Densities, Method, SignInConfig
 from benchmarks.papers.sign_in.recipes import SIGN_IN
 from benchmarks.papers.sign_in.report import describe
@@ -134,7 +135,7 @@ def main(options: SignInOptions) -> int:
         from benchmarks.papers.sign_in.sweep import sweep
 
         configs = configurations(options)
-        return configs, sweep(configs, where.place(), jobs=where.jobs, quiet=where.quiet)
+        return configs, sweep(configs, where.place())
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -150,7 +151,13 @@ def configurations(options: SignInOptions) -> list[SignInConfig]:
     recipe = replace(
         scaled.plain,
         augment=options.dataset.startswith("cifar") if augment is None else augment,
-        **_given(options),
+        **given(
+            batch_size=options.batch_size,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            optimizer=options.optimizer,
+            schedule=options.schedule,
+        ),
     )
     until = options.rescale_until or scaled.part.until
     arch = options.arch or ARCHS.get(options.dataset, "resnet8")
@@ -176,44 +183,25 @@ def _configuration(
 ) -> SignInConfig:
     rescaled, factors = method.endswith("sign_in"), "+" in method
     mask = method.split("+")[0]
-    return SignInConfig(
-        dataset=options.dataset,
-        arch=arch,
-        width=options.width,
-        stem_stride=options.stem_stride,
-        method=method,
-        density=density,
-        densities=options.layers if mask == "random" else None,
-        score_images=options.score_images if mask in ("snip", "grasp") else None,
-        seed=seed,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        optimizer=recipe.optimizer,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
+    asked = {**same_named(options, SignInConfig), **same_named(recipe, SignInConfig)}
+    filled = {
+        "arch": arch,
+        "method": method,
+        "density": density,
+        "densities": options.layers if mask == "random" else None,
+        "score_images": options.score_images if mask in ("snip", "grasp") else None,
+        "seed": seed,
         # As in both CIFAR rows of Table 7.
-        weight_decay=0.0 if factors else recipe.weight_decay,
-        schedule=recipe.schedule,
-        label_smoothing=recipe.label_smoothing,
-        augment=recipe.augment,
-        beta=options.beta if factors else None,
-        rescale_period=period if rescaled else None,
-        rescale_until=until if rescaled else None,
-        rescale_momentum=options.rescale_momentum if rescaled else None,
-        frobenius_decay=recipe.weight_decay if factors else None,
-        sharpness_images=options.sharpness_images,
-        sharpness_every=options.sharpness_every,
-        train_size=options.train_size,
-        test_size=options.test_size,
-        device=options.where.chosen_device(),
-        bf16=options.where.bf16,
-        channels_last=options.channels_last,
-    )
-
-
-def _given(options: SignInOptions) -> dict[str, object]:
-    names = ("batch_size", "lr", "weight_decay", "optimizer", "schedule")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+        "weight_decay": 0.0 if factors else recipe.weight_decay,
+        "beta": options.beta if factors else None,
+        "rescale_period": period if rescaled else None,
+        "rescale_until": until if rescaled else None,
+        "rescale_momentum": options.rescale_momentum if rescaled else None,
+        "frobenius_decay": recipe.weight_decay if factors else None,
+        "device": options.where.chosen_device(),
+        "bf16": options.where.bf16,
+    }
+    return SignInConfig(**{**asked, **filled})
 
 
 def _problems(options: SignInOptions) -> list[str]:

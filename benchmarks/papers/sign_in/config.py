@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from benchmarks.harness.names import OptimizerName, ScheduleName
 from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.settings import settings_digest, stream_seed
+from benchmarks.harness.settings import same_named, settings_digest, stream_seed
 
 EXPERIMENT = "sign_in"
 
@@ -87,26 +87,12 @@ class SignInConfig:
     @property
     def recipe(self) -> Recipe:
         """The part of the settings that training needs."""
-        return Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            label_smoothing=self.label_smoothing,
-            augment=self.augment,
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the settings as a result file states them."""
-        return asdict(self)
+        return Recipe(**same_named(self, Recipe))
 
     @property
     def digest(self) -> str:
         """Short hash of the settings."""
-        return settings_digest(self.as_json())
+        return settings_digest(asdict(self))
 
     @property
     def run_id(self) -> str:

@@ -17,6 +17,7 @@ from benchmarks.pages.style import (
     ORANGE,
     RED,
     drawing,
+    error_bars,
     legend_above,
     save,
     ticks,
@@ -75,14 +76,8 @@ def _accuracy(figure: Figure, group: Comparison, density: float) -> None:
         ]
         # A little space between the methods keeps their error bars apart.
         shift = 1 + 0.03 * (place - (len(group.main_arms) - 1) / 2)
-        axes.errorbar(
-            [each * shift for each, _ in known],
-            [found.mean for _, found in known],
-            yerr=[found.std or 0.0 for _, found in known],
-            capsize=2.5,
-            elinewidth=1,
-            **_look(arm),
-        )
+        places, finals = [each * shift for each, _ in known], [found for _, found in known]
+        error_bars(axes, places, finals, **_look(arm))
     axes.set_xscale("log")
     axes.invert_xaxis()
     ticks(axes, group.densities, "{:g}".format)
@@ -176,14 +171,8 @@ def _period(figure: Figure, group: Comparison, density: float) -> None:
     for axes, (method, at) in zip(panels, swept, strict=True):
         arms = [arm for arm in group.arms if arm[0] == method and group.of(arm, at)]
         known = [(arm[1], found) for arm in arms if (found := group.final(arm, at, _ACCURACY))]
-        axes.errorbar(
-            [period for period, _ in known],
-            [found.mean for _, found in known],
-            yerr=[found.std or 0.0 for _, found in known],
-            capsize=2.5,
-            elinewidth=1,
-            **_look((method, None)),
-        )
+        periods, finals = [period for period, _ in known], [found for _, found in known]
+        error_bars(axes, periods, finals, **_look((method, None)))
         for other in (f"{method.split('+')[0]}+mv", method.split("+")[0]):
             if found := group.final((other, None), at, _ACCURACY):
                 look = _look((other, None))

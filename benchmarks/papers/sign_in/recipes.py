@@ -59,38 +59,32 @@ _CIFAR = Recipe(
     augment=True,
 )
 
+# "Confidence 0.9" is a label smoothing of 0.1. Crops and flips are made while the files are read
+# (imagenet.py).
+_IMAGENET = Recipe(
+    epochs=100,
+    batch_size=1024,
+    lr=0.25,
+    weight_decay=5e-5,
+    schedule="triangular",
+    label_smoothing=0.1,
+)
+
 SIGN_IN: dict[str, SignInRecipe] = {
     "cifar10-resnet20": SignInRecipe("cifar10", "resnet20", _CIFAR, SignInPart(1.0, 75, 1e-4, 0.0)),
     "cifar100-resnet18": SignInRecipe(
         "cifar100", "resnet18", _CIFAR, SignInPart(1.0, 75, 1e-4, 0.0)
     ),
-    # "Confidence 0.9" for ImageNet's two: a label smoothing of 0.1. Their crops and flips are made
-    # while the files are read (imagenet.py).
     "imagenet-resnet50": SignInRecipe(
         "imagenet",
         "resnet50",
-        Recipe(
-            epochs=100,
-            batch_size=1024,
-            lr=0.25,
-            weight_decay=5e-5,
-            schedule="triangular",
-            label_smoothing=0.1,
-        ),
+        _IMAGENET,
         SignInPart(1.0, 75, 0.0, 5e-5),
     ),
     "imagenet-deit-small": SignInRecipe(
         "imagenet",
         "deit_small",
-        Recipe(
-            epochs=300,
-            batch_size=1024,
-            optimizer="adamw",
-            lr=1e-3,
-            weight_decay=0.1,
-            schedule="triangular",
-            label_smoothing=0.1,
-        ),
+        replace(_IMAGENET, epochs=300, optimizer="adamw", lr=1e-3, weight_decay=0.1),
         SignInPart(1.0, 225, 0.0, 0.1),
     ),
 }

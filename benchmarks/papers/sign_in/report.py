@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result, load_results
+from benchmarks.harness.results import Result
 from benchmarks.pages.estimates import cell, estimate, percent
 from benchmarks.pages.markdown import NONE, markdown
 from benchmarks.pages.published import transcript
-from benchmarks.pages.section import Section, provenance, seeds, stem_digest, write_page
+from benchmarks.pages.section import (
+    Section,
+    figure_stem,
+    provenance,
+    runs_and_seeds,
+    subset,
+    write_paper,
+)
 from benchmarks.papers import sign_in
 from benchmarks.papers.sign_in.config import EXPERIMENT
 from benchmarks.papers.sign_in.summary import Arm, Comparison, comparisons, label, published
@@ -22,20 +29,8 @@ _STAND_INS = {
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
-    """Write `sign_in.md` and its figures where there are results.
-
-    Args:
-        folder: folder of result files; folders below it are read too.
-        out: folder of the page and the figures it shows.
-
-    Returns:
-        The page.
-    """
-    results = load_results(folder, [EXPERIMENT])
-    if not results:
-        return []
-    section = describe(results, out, details=True)
-    return [write_page(out / f"{EXPERIMENT}.md", sign_in.__doc__, section)]
+    """Write `sign_in.md` and its figures where there are results."""
+    return write_paper(folder, out, EXPERIMENT, sign_in.__doc__, describe)
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
@@ -113,8 +108,7 @@ def gain_table(group: Comparison) -> str:
 
 def sign_table(group: Comparison) -> str:
     """Tabulate flips, sharpness and β̂, a row per method and density."""
-    head = ["density", "method", "init → warm-up", "warm-up → end", "init → end"]
-    head += ["flips per survivor", "sharpness", "β̂ at the end"]
+    head = ["density", "method", *_NUMBERS]
     rows = []
     for density in group.densities:
         for arm in group.main_arms:
@@ -127,8 +121,7 @@ def period_table(group: Comparison, method: str, density: float) -> str:
     """Tabulate rescale periods; m⊙v is the last row, in which nothing is ever rescaled."""
     mask = method.split("+")[0]
     arms = [arm for arm in group.arms if arm[0] == method] + [(f"{mask}+mv", None), (mask, None)]
-    head = ["p", "test accuracy (%)", "init → warm-up", "warm-up → end", "init → end"]
-    head += ["flips per survivor", "sharpness", "β̂ at the end"]
+    head = ["p", "test accuracy (%)", *_NUMBERS]
     rows = []
     for arm in arms:
         if not group.of(arm, density):
@@ -137,6 +130,11 @@ def period_table(group: Comparison, method: str, density: float) -> str:
         accuracy = cell(group.final(arm, density, "test_accuracy"))
         rows.append([name, accuracy, *_numbers(group, arm, density)])
     return markdown(head, rows)
+
+
+# What `_numbers` gives of a method and density.
+_NUMBERS = ("init → warm-up", "warm-up → end", "init → end")
+_NUMBERS += ("flips per survivor", "sharpness", "β̂ at the end")
 
 
 def _numbers(group: Comparison, arm: Arm, density: float) -> list[str]:
@@ -171,20 +169,15 @@ def _scale(group: Comparison) -> str:
         network += f" with a stem of stride {config['stem_stride']}"
     if network != paper["arch"]:
         notes.append(f"{network}, the paper's {paper['arch']}")
-    for part in ("train", "test"):
-        if dataset[part] < dataset[f"{part}_available"]:
-            notes.append(
-                f"a random subset of {dataset[part]} of {dataset[f'{part}_available']} {part} "
-                "images"
-            )
+    notes += subset(dataset["train"], dataset["train_available"], "training images")
+    notes += subset(dataset["test"], dataset["test_available"], "test images")
     for key, name in (("epochs", "epochs"), ("batch_size", "images per batch"), ("lr", "peak lr")):
         wanted = paper["batch" if key == "batch_size" else key]
         if config[key] != wanted:
             notes.append(f"{config[key]:g} {name}, the paper's {wanted:g}")
     scale = "; ".join(notes) or "the paper's"
     return (
-        f"{len(group.results)} runs, seeds {', '.join(map(str, seeds(group.results)))}. "
-        f"Scale: {scale}. "
+        f"{runs_and_seeds(group.results)}. Scale: {scale}. "
         "± is the standard deviation over seeds; where seeds are missing, their number stands in "
         "brackets. Columns are densities."
     )
@@ -210,6 +203,5 @@ def _draw(group: Comparison, folder: Path) -> list[tuple[Path, str]]:
     from benchmarks.papers.sign_in.plots import draw
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = group.config
-    stem = f"{EXPERIMENT}-{config['dataset']}-{config['arch']}-{stem_digest(group.shared)}"
-    return draw(group, folder, stem)
+    names = (EXPERIMENT, group.config["dataset"], group.config["arch"])
+    return draw(group, folder, figure_stem(names, group.shared))

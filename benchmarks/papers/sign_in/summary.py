@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_settings
+from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
 from benchmarks.pages.published import transcript
 from benchmarks.papers.sign_in.config import Method
 
@@ -51,7 +50,7 @@ class Comparison:
     @property
     def shared(self) -> str:
         """The settings that all runs share, as JSON."""
-        return json.dumps(shared_settings(self.config, _VARIED), sort_keys=True)
+        return shared_key(self.config, _VARIED)
 
     @property
     def densities(self) -> list[float]:

@@ -18,16 +18,12 @@ from benchmarks.papers.sign_in.config import SignInConfig
 from benchmarks.papers.sign_in.run import train_sparse
 
 
-def sweep(
-    configs: Sequence[SignInConfig], place: Place, *, jobs: int = 1, quiet: bool = False
-) -> list[Outcome]:
+def sweep(configs: Sequence[SignInConfig], place: Place) -> list[Outcome]:
     """Perform the runs whose result file is missing.
 
     Args:
         configs: the runs.
-        place: where results go and data comes from.
-        jobs: processes that work at once.
-        quiet: show no progress.
+        place: where and how they take place.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
@@ -42,11 +38,10 @@ def sweep(
     return perform_pending(
         configs,
         place,
+        finished=lambda config: result_path(place.out, config).is_file(),
         check=lambda first: _check(first, place),
         complete=_complete,
         threads=threads,
-        jobs=jobs,
-        quiet=quiet,
     )
 
 

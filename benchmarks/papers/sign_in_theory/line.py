@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.papers.sign_in_theory.dynamics import descend
-from benchmarks.papers.sign_in_theory.neuron import CASES, Array, Task, balanced, draw_case
+from benchmarks.papers.sign_in_theory.neuron import (
+    CASES,
+    Array,
+    Task,
+    balanced,
+    by_case,
+    draw_case,
+    draw_cases,
+)
 from benchmarks.papers.sign_in_theory.records import Record, count, rounded
 
 # Two samples, 1 and −1, have the second moments of a normal z: C₊ = C₋ = 1/2.
@@ -50,15 +58,14 @@ def portrait(quick: bool) -> Record:
     start = np.concatenate([balanced(w * radii[None], a) for a, w in CASES.values()], axis=1)
     record = np.unique(np.concatenate([[0], np.geomspace(10, steps, 80).astype(int)])).tolist()
     cells, paths = [], {}
-    many = np.concatenate([draw_case(case, 1, runs, seed=1) for case in CASES], axis=1)
+    many = draw_cases(1, runs, seed=1)
     ends = {
         name: descend(many, HALF, lr=lr, steps=steps, beta=beta)[0] for name, beta in FLOWS.items()
     }
     ends["Eq. 3 as printed, 2 and 1"] = printed_flow(many, lr=lr, steps=steps, beta=(2.0, 1.0))
     for name, end in ends.items():
         solved = (np.abs(end[0] * end[1] - 1.0) < 1e-3) & (end[1] > 0)
-        for place, case in enumerate(CASES):
-            mine = solved[place * runs : (place + 1) * runs]
+        for case, mine in by_case(solved).items():
             cells.append({"flow": name, "case": case, **count(mine)})
     for name in ("gradient flow", "sign_in, 2 and 1"):
         states = descend(start, HALF, lr=lr, steps=steps, beta=FLOWS[name], record=record)

@@ -80,6 +80,16 @@ def draw_case(case: str, dim: int, runs: int, seed: int, scale: float = 1.0) -> 
     return balanced(weights, a_sign)
 
 
+def draw_cases(dim: int, runs: int, seed: int) -> Array:
+    """Draw `runs` balanced initialisations of every sign case, side by side as in `CASES`."""
+    return np.concatenate([draw_case(case, dim, runs, seed) for case in CASES], axis=1)
+
+
+def by_case(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the runs of each sign case of what began at `draw_cases`; runs are the last axis."""
+    return dict(zip(CASES, np.split(values, len(CASES), axis=-1), strict=True))
+
+
 def losses(state: Array, task: Task, block: int = 256) -> Array:
     """Return half the mean squared error of every run, (R,); infinity for a run that diverged."""
     found = []

@@ -14,6 +14,16 @@ METHODS = {
 PLAIN = {"gf": "gradient descent", "sign_in": "Sign-In"}
 
 
+# What `ends` gives of a cell.
+ENDS = ("loss < 1e-4", "a > 0", "silenced", "diverged")
+
+
+def ends(cell: Record) -> list[str]:
+    """Return where the runs of a cell ended: two criteria of success, two ways to fail."""
+    counts = (percent(cell["loss"]), percent(cell["sign_a"]))
+    return [*counts, str(cell["silenced"]), str(cell["diverged"])]
+
+
 def share(found: Record) -> str:
     """Return a count as a fraction with its interval."""
     low, high = found["interval"]

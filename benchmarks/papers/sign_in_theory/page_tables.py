@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.pages.markdown import markdown
 from benchmarks.pages.published import transcript
 from benchmarks.papers.sign_in_theory.neuron import CASE_NAMES, CASES
-from benchmarks.papers.sign_in_theory.page_formats import METHODS, PLAIN, percent, share
+from benchmarks.papers.sign_in_theory.page_formats import ENDS, METHODS, PLAIN, ends, percent, share
 from benchmarks.papers.sign_in_theory.records import Record
 
 
@@ -90,12 +90,10 @@ def table8(record: Record) -> str:
 
 def _against(printed: dict[str, float] | None, cell: Record, case: str) -> str:
     found = cell["loss"]
-    share = found["successes"] / found["runs"]
-    low, high = found["interval"]
-    text = f"{share:.2f} [{low:.2f}, {high:.2f}]"
     if printed is None:
-        return f"– / {text}"
-    return f"{printed[case]:g} / {text}{'' if share == printed[case] else ' *'}"
+        return f"– / {share(found)}"
+    mark = "" if found["successes"] / found["runs"] == printed[case] else " *"
+    return f"{printed[case]:g} / {share(found)}{mark}"
 
 
 def _differences(record: Record) -> str:
@@ -185,15 +183,11 @@ def failure(record: Record) -> str:
             str(cell["dim"]),
             PLAIN[cell["method"]],
             str(cell["steps"]),
-            percent(cell["loss"]),
-            percent(cell["sign_a"]),
-            str(cell["silenced"]),
-            str(cell["diverged"]),
+            *ends(cell),
         ]
         for cell in record["cells"]
     ]
-    head = ["teacher's inputs", "d", "method", "steps", "loss < 1e-4", "a > 0"]
-    head += ["silenced", "diverged"]
+    head = ["teacher's inputs", "d", "method", "steps", *ENDS]
     return (
         f"Teacher ã = 1 with w̃ ~ N(0, I), one for each of {settings['runs']} runs; student "
         f"w ~ N(0, I), a = −‖w‖; n = {settings['samples']}, η = {settings['lr']:g}, β = 1. The "
@@ -212,15 +206,11 @@ def step_size(record: Record) -> str:
             PLAIN[cell["method"]],
             f"{cell['lr']:g}",
             f"{cell['lr'] * cell['steps']:g}",
-            percent(cell["loss"]),
-            percent(cell["sign_a"]),
-            str(cell["silenced"]),
-            str(cell["diverged"]),
+            *ends(cell),
         ]
         for cell in record["cells"]
     ]
-    head = ["n", "σ", "method", "η", "T", "loss < 1e-4", "a > 0", "silenced"]
-    head += ["diverged"]
+    head = ["n", "σ", "method", "η", "T", *ENDS]
     return (
         f"{_SCALE}\n\nThe same {settings['runs']} starts (a < 0, w₁ > 0, d = {settings['dim']}) "
         "and the same time with steps of different length, where gradient descent recovers runs:"

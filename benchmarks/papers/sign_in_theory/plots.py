@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -89,16 +90,7 @@ def plot_dependence(record: Record, path: Path) -> Path:
         figure = Figure(figsize=(8.4, 3.3), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
         for axes, (kind, label) in zip(panels, axis.items(), strict=True):
-            for (method, steps), (colour, mark, name) in looks.items():
-                mine = [
-                    cell
-                    for cell in record["cells"]
-                    if (cell["kind"], cell["method"], cell["steps"]) == (kind, method, steps)
-                ]
-                if not mine:
-                    continue
-                values = [cell["value"] for cell in mine]
-                _recoveries(axes, values, mine, color=colour, marker=mark, label=name)
+            _recoveries(axes, [c for c in record["cells"] if c["kind"] == kind], "value", looks)
             axes.set_xscale("log")
             if kind == "samples":
                 axes.set_xscale("log", base=2)
@@ -108,12 +100,20 @@ def plot_dependence(record: Record, path: Path) -> Path:
         return save(figure, path)
 
 
-def _recoveries(axes: Axes, values: list[float], cells: list[Record], **look: str) -> None:
-    """Draw shares of recoveries with their intervals."""
-    shares = np.array([cell["loss"]["successes"] / cell["loss"]["runs"] for cell in cells])
-    ends = np.array([cell["loss"]["interval"] for cell in cells]).T
-    bars = np.abs(100 * (ends - shares))
-    axes.errorbar(values, 100 * shares, bars, ms=4, capsize=2, elinewidth=0.8, **look)
+def _recoveries(
+    axes: Axes, cells: list[Record], quantity: str, looks: dict[tuple[str, int], tuple[str, ...]]
+) -> None:
+    """Draw shares of recoveries with their intervals, a line per method and step count."""
+    for key, (colour, mark, label) in looks.items():
+        mine = [cell for cell in cells if (cell["method"], cell["steps"]) == key]
+        if not mine:
+            continue
+        shares = np.array([cell["loss"]["successes"] / cell["loss"]["runs"] for cell in mine])
+        ends = np.array([cell["loss"]["interval"] for cell in mine]).T
+        bars = np.abs(100 * (ends - shares))
+        look: Any = {"color": colour, "marker": mark, "label": label}
+        values = [cell[quantity] for cell in mine]
+        axes.errorbar(values, 100 * shares, bars, ms=4, capsize=2, elinewidth=0.8, **look)
 
 
 def _label_recoveries(axes: Axes) -> None:
@@ -174,14 +174,7 @@ def plot_failure(record: Record, path: Path) -> Path:
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (reading, title) in zip(panels, titles.items(), strict=True):
-            for (method, steps), (colour, mark, name) in looks.items():
-                mine = [
-                    cell
-                    for cell in record["cells"]
-                    if (cell["reading"], cell["method"], cell["steps"]) == (reading, method, steps)
-                ]
-                inputs = [cell["dim"] for cell in mine]
-                _recoveries(axes, inputs, mine, color=colour, marker=mark, label=name)
+            _recoveries(axes, [c for c in record["cells"] if c["reading"] == reading], "dim", looks)
             axes.set_xscale("log")
             axes.set_xticks([2, 3, 5, 10, 20], ["2", "3", "5", "10", "20"])
             axes.minorticks_off()

@@ -10,7 +10,8 @@ from benchmarks.papers.sign_in_theory.neuron import (
     CASES,
     Array,
     balanced,
-    draw_case,
+    by_case,
+    draw_cases,
     gaussian_task,
     losses,
 )
@@ -54,11 +55,10 @@ def table8(quick: bool) -> Record:
     for samples in (SAMPLES, 50):
         for method, (dim, beta) in METHODS.items():
             task = gaussian_task(samples, dim, seed=0)
-            start = np.concatenate([draw_case(case, dim, runs, seed=1) for case in CASES], axis=1)
+            start = draw_cases(dim, runs, seed=1)
             states = descend(start, task, lr=LR, steps=steps, beta=beta, record=record)
             for after, state in zip(record, states, strict=True):
-                for place, case in enumerate(CASES):
-                    mine = state[:, place * runs : (place + 1) * runs]
+                for case, mine in by_case(state).items():
                     where = {"method": method, "case": case, "samples": samples, "steps": after}
                     cells.append({**where, **outcome(mine, task)})
     settings = {"samples": [SAMPLES, 50], "runs": runs, "lr": LR, "steps": record, "scale": 1.0}
@@ -104,19 +104,16 @@ def figure7(quick: bool) -> Record:
     runs, steps = (3, 1000) if quick else (6, STEPS)
     record = sorted({0, *np.unique(np.geomspace(10, steps, 90).astype(int)).tolist()})
     task = gaussian_task(SAMPLES, DIM, seed=0)
-    start = np.concatenate([draw_case(case, DIM, runs, seed=1) for case in CASES], axis=1)
+    start = draw_cases(DIM, runs, seed=1)
     methods = {}
     for method in ("overparam", "overparam+sign_in"):
         beta = METHODS[method][1]
         states = descend(start, task, lr=LR, steps=steps, beta=beta, record=record)
         loss = np.stack([losses(state, task) for state in states])
+        shown = {"a": by_case(states[:, 0]), "w1": by_case(states[:, 1]), "loss": by_case(loss)}
         methods[method] = {
-            case: {
-                "a": rounded(states[:, 0, place * runs : (place + 1) * runs].T),
-                "w1": rounded(states[:, 1, place * runs : (place + 1) * runs].T),
-                "loss": rounded(loss[:, place * runs : (place + 1) * runs].T),
-            }
-            for place, case in enumerate(CASES)
+            case: {name: rounded(values[case].T) for name, values in shown.items()}
+            for case in CASES
         }
     settings = {"samples": SAMPLES, "dim": DIM, "runs": runs, "lr": LR, "scale": 1.0, "beta": 1.0}
     seeds = {"data_seed": 0, "start_seed": 1}

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.papers.sign_in_theory.config import DIM, LR, RUNS, SAMPLES, STEPS
 from benchmarks.papers.sign_in_theory.dynamics import balance, descend
-from benchmarks.papers.sign_in_theory.neuron import CASES, Array, Task, draw_case, gaussian_task
+from benchmarks.papers.sign_in_theory.neuron import CASES, Array, Task, draw_cases, gaussian_task
 from benchmarks.papers.sign_in_theory.records import Record
 
 
@@ -55,8 +55,7 @@ def speed(quick: bool) -> Record:
     """
     probe, steps, runs = (50, 500, 8) if quick else (500, STEPS, RUNS)
     task = gaussian_task(SAMPLES, DIM, seed=0)
-    parts = [draw_case(case, DIM, runs // len(CASES), seed=1) for case in CASES]
-    start = np.concatenate(parts, axis=1)
+    start = draw_cases(DIM, runs // len(CASES), seed=1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.pages.published import epochs_per_round, setup
+from benchmarks.pages.section import subset
 from benchmarks.papers.signs.config import RunConfig
 
 _STAND_INS = {
@@ -26,14 +27,10 @@ def caption(config: RunConfig, dataset: dict[str, Any]) -> str:
     paper = setup(config.experiment)
     notes = [_STAND_INS[config.dataset]] if config.dataset in _STAND_INS else []
     used = dataset["train"] + dataset["held_out"]
-    if used < dataset["train_available"]:
-        notes.append(f"a random subset of {used} of {dataset['train_available']} training images")
+    notes += subset(used, dataset["train_available"], "training images")
     if dataset["held_out"]:
         notes.append(f"{dataset['held_out']} of {used} training images held out for selection")
-    if dataset["test"] < dataset["test_available"]:
-        notes.append(
-            f"a random subset of {dataset['test']} of {dataset['test_available']} test images"
-        )
+    notes += subset(dataset["test"], dataset["test_available"], "test images")
     if config.rounds != paper["rounds"]:
         notes.append(f"{config.rounds} rounds, the paper's {paper['rounds']}")
     if config.prune_base != paper["prune_base"]:

@@ -5,7 +5,7 @@ An optimizer is new in every round, so model, starting weights and random stream
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def write_checkpoint(path: Path, config: RunConfig, checkpoint: Checkpoint) -> N
         "start": checkpoint.start,
         "generator": checkpoint.generators,
     }
-    metadata = {"config": config.as_json(), "records": checkpoint.records}
+    metadata = {"config": asdict(config), "records": checkpoint.records}
     write_state_file(path, groups, metadata)
 
 

@@ -14,6 +14,7 @@ import tyro
 
 from benchmarks.harness.command_line import RunOptions, conduct, too_small
 from benchmarks.harness.names import Arch, DatasetName, Init, OptimizerName
+from benchmarks.harness.settings import same_named
 from benchmarks.pages.published import epochs_per_round
 from benchmarks.papers.signs import fragility, zero_crossing
 from benchmarks.papers.signs.config import RunConfig, Scope, Strategy
@@ -195,7 +196,7 @@ def main(options: SignOptions) -> int:
             channels_last=options.channels_last, keep_checkpoints=options.keep_checkpoints
         )
         configs = configurations(options)
-        return configs, sweep(configs, place, jobs=where.jobs, quiet=where.quiet)
+        return configs, sweep(configs, place)
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -207,33 +208,20 @@ def configurations(options: SignOptions) -> list[RunConfig]:
         options = replace(options, **_DEFAULT_GRIDS[experiment])
     arch = options.arch or ARCHS[options.dataset]
     published = epochs_per_round(experiment, options.dataset)
-    base = RunConfig(
-        experiment=experiment,
-        dataset=options.dataset,
-        arch=arch,
-        strategy=options.strategies[0],
-        perturbation=(),
-        seed=options.seeds[0],
-        rounds=options.rounds,
-        prune_base=options.prune_base,
-        epochs=options.epochs if options.epochs is not None else published or OUR_EPOCHS,
-        optimizer=options.optimizer,
-        lr=options.lr if options.lr is not None else LEARNING_RATES[arch],
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        batch_size=options.batch_size,
-        prune_scope=options.scope,
-        sign_scope=options.sign_scope,
-        mix=options.mix,
-        init=options.init or _default_init(arch),
-        keep_rest=options.keep_rest,
-        holdout=options.holdout,
-        train_size=options.train_size,
-        test_size=options.test_size,
-        weights=options.weights,
-        device=options.where.chosen_device(),
-        bf16=options.where.bf16,
-    )
+    asked = same_named(options, RunConfig)
+    filled = {
+        "arch": arch,
+        "strategy": options.strategies[0],
+        "perturbation": (),
+        "seed": options.seeds[0],
+        "epochs": options.epochs if options.epochs is not None else published or OUR_EPOCHS,
+        "lr": options.lr if options.lr is not None else LEARNING_RATES[arch],
+        "prune_scope": options.scope,
+        "init": options.init or _default_init(arch),
+        "device": options.where.chosen_device(),
+        "bf16": options.where.bf16,
+    }
+    base = RunConfig(**{**asked, **filled})
     points = perturbation_grid(
         options.phi, options.epsilon, options.delta, combined=options.combined
     )

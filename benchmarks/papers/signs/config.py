@@ -58,20 +58,16 @@ class RunConfig:
     device: str = "cpu"
     bf16: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the settings as a result file states them."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> RunConfig:
-        """Read back what `as_json` gave, also after a trip through JSON."""
+        """Read back the settings as a result file states them."""
         perturbation = tuple((kind, value) for kind, value in stored["perturbation"])
         return cls(**{**stored, "perturbation": perturbation})
 
     @property
     def digest(self) -> str:
         """Short hash of the settings; a weights file counts by its content, not by its path."""
-        decisive = self.as_json()
+        decisive = asdict(self)
         if self.weights is not None:
             decisive["weights"] = _file_digest(self.weights)
         return settings_digest(decisive)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from benchmarks.pages.published import Best
-from benchmarks.pages.style import BLUE, GREEN, GREY, RED, drawing, save, ticks
+from benchmarks.pages.style import BLUE, GREEN, GREY, RED, drawing, error_bars, save, ticks
 from benchmarks.papers.signs.config import Perturbation
 from benchmarks.papers.signs.summary import Sweep
 from benchmarks.papers.signs.tables import SYMBOLS, point_label
@@ -181,16 +181,9 @@ def _strategy_line(axes: Axes, sweep: Sweep, strategy: str, shift: float) -> Non
         if (found := sweep.final(strategy, point, "test_accuracy")) is not None
     ]
     colour, marker = _LOOKS[strategy]
-    axes.errorbar(
-        _shifted(axes, [x for x, _ in known], shift),
-        [found.mean for _, found in known],
-        yerr=[found.std or 0.0 for _, found in known],
-        color=colour,
-        marker=marker,
-        capsize=2.5,
-        elinewidth=1,
-        label=strategy,
-    )
+    places = _shifted(axes, [x for x, _ in known], shift)
+    finals = [found for _, found in known]
+    error_bars(axes, places, finals, color=colour, marker=marker, label=strategy)
 
 
 def _shifted(axes: Axes, values: Sequence[float], shift: float) -> Any:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result, load_results
+from benchmarks.harness.results import Result
 from benchmarks.pages.estimates import same_settings, shared_settings
-from benchmarks.pages.published import PAPERS, Best, best_over_grid, setup
-from benchmarks.pages.section import Section, distinct, provenance, seeds, stem_digest, write_page
+from benchmarks.pages.published import Best, best_over_grid, setup
+from benchmarks.pages.section import (
+    Section,
+    distinct,
+    figure_stem,
+    provenance,
+    runs_and_seeds,
+    seeds,
+    write_paper,
+)
 from benchmarks.papers.signs import fragility, zero_crossing
 from benchmarks.papers.signs.summary import VARIED, Sweep, sweeps
 from benchmarks.papers.signs.tables import accuracy_table, sign_table, summary_table
@@ -30,27 +38,15 @@ _SETTINGS = {
     "holdout": "held out",
     "device": "device",
 }
-_INTRODUCTIONS = {each.EXPERIMENT: each.__doc__ for each in (fragility, zero_crossing)}
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
-    """Write `<paper>.md` and its figures for every sign paper that has results.
-
-    Args:
-        folder: folder of result files; folders below it are read too.
-        out: folder of the pages and the figures they show.
-
-    Returns:
-        The pages.
-    """
-    results = load_results(folder, PAPERS)
-    written = []
-    for experiment, introduction in _INTRODUCTIONS.items():
-        mine = [result for result in results if result["experiment"] == experiment]
-        if mine:
-            section = describe(mine, out, details=True)
-            written.append(write_page(out / f"{experiment}.md", introduction, section))
-    return written
+    """Write `<paper>.md` and its figures for every sign paper that has results."""
+    return [
+        page
+        for paper in (fragility, zero_crossing)
+        for page in write_paper(folder, out, paper.EXPERIMENT, paper.__doc__, describe)
+    ]
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
@@ -95,9 +91,8 @@ def _draw(
     from benchmarks.papers.signs.plots import plot_rounds, plot_sweep
 
     config = group[0]["config"]
-    digest = stem_digest(repr(sorted(shared_settings(config, VARIED).items())))
     names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
-    stem = "-".join((*names, digest))
+    stem = figure_stem(names, repr(sorted(shared_settings(config, VARIED).items())))
     count = len(seeds(group))
     title = f"{config['dataset']}, {config['arch']}: "
     mean = "1 seed" if count == 1 else f"mean over {count} seeds"
@@ -124,8 +119,7 @@ def _scale(group: list[Result]) -> str:
     captions = distinct(result["caption"] for result in group)
     density = group[0]["final"]["density"]
     return (
-        f"{len(group)} runs, seeds {', '.join(map(str, seeds(group)))}; final density "
-        f"{density:.4f}. "
+        f"{runs_and_seeds(group)}; final density {density:.4f}. "
         f"Scale: {' / '.join(captions)}. ± is the standard deviation over seeds."
     )
 

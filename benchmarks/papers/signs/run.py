@@ -31,6 +31,9 @@ _KINDS: dict[str, Callable[[float], Any]] = {
     "delta": pol.Delta,
 }
 
+# What a record states of a sign report, and of each of its layers.
+_COUNTS = ("positive", "agree_init", "agree_trained", "flipped")
+
 
 def train_rounds(
     config: RunConfig,
@@ -160,23 +163,14 @@ def _next_ticket(
         "density": pruned.density,
         "survivors": pruned.survivors,
         "total": pruned.total,
-        "signs": {
-            "positive": report.positive,
-            "agree_init": report.agree_init,
-            "agree_trained": report.agree_trained,
-            "flipped": report.flipped,
-        },
+        "signs": {key: getattr(report, key) for key in _COUNTS},
         "layers": [
             {
                 "name": row.name,
                 "total": row.total,
                 "survivors": row.after,
                 "density": row.density,
-                "sigma": signed[row.name].sigma,
-                "positive": signed[row.name].positive,
-                "agree_init": signed[row.name].agree_init,
-                "agree_trained": signed[row.name].agree_trained,
-                "flipped": signed[row.name].flipped,
+                **{key: getattr(signed[row.name], key) for key in ("sigma", *_COUNTS)},
             }
             for row in pruned
         ],

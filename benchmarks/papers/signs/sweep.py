@@ -15,16 +15,12 @@ from benchmarks.papers.signs.config import RunConfig
 from benchmarks.papers.signs.run import perturbations, train_rounds
 
 
-def sweep(
-    configs: Sequence[RunConfig], place: Place, *, jobs: int = 1, quiet: bool = False
-) -> list[Outcome]:
+def sweep(configs: Sequence[RunConfig], place: Place) -> list[Outcome]:
     """Perform the runs whose result file is missing; interrupted ones go on at their last round.
 
     Args:
         configs: the runs.
-        place: where results go and data comes from.
-        jobs: processes that work at once.
-        quiet: show no progress.
+        place: where and how they take place.
 
     Returns:
         Outcomes of the runs that were performed, the failed ones among them.
@@ -40,11 +36,10 @@ def sweep(
     return perform_pending(
         configs,
         place,
+        finished=lambda config: result_path(place.out, config).is_file(),
         check=lambda first: _check(first, place),
         complete=_complete,
         threads=threads,
-        jobs=jobs,
-        quiet=quiet,
     )
 
 

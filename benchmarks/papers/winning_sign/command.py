@@ -11,8 +11,9 @@ import tyro
 
 from benchmarks.harness.command_line import RunOptions, conduct, too_small
 from benchmarks.harness.names import DatasetName
+from benchmarks.harness.settings import given, same_named
 from benchmarks.papers.winning_sign.config import AwsArch, AwsConfig
-from benchmarks.papers.winning_sign.grid import plan, seeds_of
+from benchmarks.papers.winning_sign.grid import plan
 from benchmarks.papers.winning_sign.recipes import choose_recipe
 from benchmarks.papers.winning_sign.report import describe
 
@@ -124,10 +125,11 @@ def main(options: WinningSignOptions) -> int:
 
         base, at, barrier_at = configuration(options)
         chains = [
-            plan(each, options.parts, at, barrier_at) for each in seeds_of(base, options.seeds)
+            plan(replace(base, seed=seed), options.parts, at, barrier_at)
+            for seed in dict.fromkeys(options.seeds)
         ]
-        outcomes = sweep(chains, where.place(), jobs=where.jobs, quiet=where.quiet)
-        return [config for chain in chains for config in chain.runs], outcomes
+        configs = [config for chain in chains for config in chain.runs]
+        return configs, sweep(chains, where.place())
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -140,16 +142,15 @@ def configuration(options: WinningSignOptions) -> tuple[AwsConfig, Sequence[int]
     """
     recipe = choose_recipe(options.recipe, options.dataset, options.arch)
     small = options.recipe == "small"
-    final = recipe.final
-    changes = {"epochs": options.final_epochs, "lr": options.lr, "batch_size": options.batch_size}
-    final = replace(final, **{key: value for key, value in changes.items() if value is not None})
-    plan = {
-        "rounds": options.rounds,
-        "warmup_epochs": options.warmup_epochs,
-        "round_epochs": options.round_epochs,
-    }
+    changed = given(epochs=options.final_epochs, lr=options.lr, batch_size=options.batch_size)
     recipe = replace(
-        recipe, final=final, **{key: value for key, value in plan.items() if value is not None}
+        recipe,
+        final=replace(recipe.final, **changed),
+        **given(
+            rounds=options.rounds,
+            warmup_epochs=options.warmup_epochs,
+            round_epochs=options.round_epochs,
+        ),
     )
     last = recipe.rounds
     at = options.at or tuple(dict.fromkeys(min(k, last) for k in REPORTED))
@@ -157,19 +158,15 @@ def configuration(options: WinningSignOptions) -> tuple[AwsConfig, Sequence[int]
     for k in (*at, barrier_at):
         if not 1 <= k <= last:
             raise ValueError(f"round {k} (--at, --barrier-at) is not one of 1 to {last}")
-    base = AwsConfig(
-        recipe,
-        seed=options.seeds[0],
-        train_size=_size(options.train_size, SMALL_TRAIN, small, options.dataset),
-        test_size=_size(options.test_size, SMALL_TEST, small, options.dataset),
-        recalibrate=options.recalibrate,
-        prune_classifier=options.prune_classifier,
-        official_signs=options.official_signs,
-        score_lr=options.score_lr,
-        score_penalty=options.score_penalty,
-        device=options.where.chosen_device(),
-        bf16=options.where.bf16,
-    )
+    filled = {
+        "recipe": recipe,
+        "seed": options.seeds[0],
+        "train_size": _size(options.train_size, SMALL_TRAIN, small, options.dataset),
+        "test_size": _size(options.test_size, SMALL_TEST, small, options.dataset),
+        "device": options.where.chosen_device(),
+        "bf16": options.where.bf16,
+    }
+    base = AwsConfig(**{**same_named(options, AwsConfig), **filled})
     return base, at, barrier_at
 
 

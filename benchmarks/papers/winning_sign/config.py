@@ -76,13 +76,9 @@ class AwsConfig:
             task = replace(task, score_lr=0.0, score_penalty=0.0)
         return task
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the settings as a result file states them."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> AwsConfig:
-        """Read back what `as_json` gave."""
+        """Read back the settings as a result file states them."""
         recipe = AwsRecipe(**{**stored["recipe"], "final": Recipe(**stored["recipe"]["final"])})
         return cls(**{**stored, "recipe": recipe})
 
@@ -99,7 +95,7 @@ class AwsConfig:
     @property
     def digest(self) -> str:
         """Short hash of the settings; the note of a recipe decides nothing."""
-        decisive = self.as_json()
+        decisive = asdict(self)
         decisive["recipe"].pop("note")
         return settings_digest(decisive)
 

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import polarity as pol
+from benchmarks.papers.winning_sign.loops import Plan
 
 # Trains the scores of a model for a number of epochs, given their optimizer and a penalty.
 TrainScores = Callable[
@@ -57,11 +58,8 @@ class Scored(nn.Module):
 def gem_miner(
     model: nn.Module,
     train_scores: TrainScores,
+    plan: Plan,
     *,
-    rounds: int,
-    warmup_epochs: int,
-    round_epochs: int,
-    amount: float = 0.2,
     lr: float = 0.1,
     momentum: float = 0.9,
     penalty: float = 0.0,
@@ -72,10 +70,7 @@ def gem_miner(
     Args:
         model: masked with all ones on what is to be mined. It is copied and not changed.
         train_scores: trains the scores of the copy in place.
-        rounds: freezings.
-        warmup_epochs: epochs before the first freezing.
-        round_epochs: epochs after each freezing.
-        amount: fraction of the unfrozen scores that each freezing takes.
+        plan: how many freezings there are, and how long scores train before and after each.
         lr: of SGD on the scores.
         momentum: of SGD on the scores; kept from freezing to freezing.
         penalty: λ of the penalty λ · Σ p² over unfrozen scores.
@@ -99,10 +94,11 @@ def gem_miner(
         return penalty * torch.stack(squares).sum()
 
     total = sum(each.unfrozen.numel() for each in mined.values())
-    for k in range(rounds + 1):
+    for k in range(plan.rounds + 1):
         if k:
-            freeze_smallest(mined.values(), round((1 - amount) ** k * total))
-        train_scores(copied, round_epochs if k else warmup_epochs, optimizer, regulariser)
+            freeze_smallest(mined.values(), round(plan.density(k) * total))
+        epochs = plan.round_epochs if k else plan.warmup_epochs
+        train_scores(copied, epochs, optimizer, regulariser)
         masks = {name: each.unfrozen.clone() for name, each in mined.items()}
         yield k, copied, masks, _rounded_away(mined.values())
 

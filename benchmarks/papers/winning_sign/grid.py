@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PARTS
@@ -20,11 +20,6 @@ class Chain:
         """Name of the chain in messages about its end."""
         first = self.runs[0]
         return f"{first.experiment}-{first.recipe.dataset}-{first.recipe.arch}-seed{first.seed}"
-
-
-def seeds_of(base: AwsConfig, seeds: Sequence[int]) -> list[AwsConfig]:
-    """Return the same setting with each of the seeds."""
-    return [replace(base, seed=seed) for seed in dict.fromkeys(seeds)]
 
 
 def plan(base: AwsConfig, parts: Sequence[str], at: Sequence[int], barrier_at: int) -> Chain:

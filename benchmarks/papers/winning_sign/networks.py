@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import get_args
 
@@ -14,6 +13,7 @@ import polarity as pol
 from benchmarks.models.mixer import mixer_s16, small_mixer
 from benchmarks.models.mobile import MOBILE, mobile
 from benchmarks.models.resnet import cifar_resnet, resnet50, seeded
+from benchmarks.models.vgg import with_classifier
 from benchmarks.papers.winning_sign.config import AwsArch
 
 Shape = tuple[int, int, int]
@@ -112,13 +112,7 @@ def vgg11_bn(shape: Shape, classes: int, *, shrink: int = 1) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
-        features=features,
-        pool=nn.AdaptiveAvgPool2d(1),
-        flatten=nn.Flatten(),
-        classifier=nn.Linear(512 // shrink, classes),
-    )
-    return nn.Sequential(parts)
+    return with_classifier(features, 512 // shrink, classes)
 
 
 def _small_resnet(channels: int, classes: int, generator: torch.Generator) -> nn.Module:

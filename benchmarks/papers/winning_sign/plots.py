@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.pages.estimates import Estimate
-from benchmarks.pages.section import stem_digest
+from benchmarks.pages.section import figure_stem
 from benchmarks.pages.style import drawing, save, ticks
 from benchmarks.papers.winning_sign.config import EXPERIMENT
 from benchmarks.papers.winning_sign.contestants import CONTESTANTS, pair_label
@@ -99,7 +99,7 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
         Paths and captions.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{EXPERIMENT}-{outcomes.dataset}-{outcomes.arch}-{stem_digest(outcomes.shared)}"
+    stem = figure_stem((EXPERIMENT, outcomes.dataset, outcomes.arch), outcomes.shared)
     drawn = []
     for name, (title, contestants, paths) in _FIGURES.items():
         own = set(contestants) - {"lrr", "aws", "init+lrr_sign", "init+aws_sign"}

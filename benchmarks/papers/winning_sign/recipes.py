@@ -81,12 +81,12 @@ _ADAM = Recipe(
 AWS: dict[str, AwsRecipe] = {
     **{f"cifar100-{arch}": _small_images("cifar100", arch) for arch in _SMALL_ARCHS},
     # Appendix B and Figure 4 name no settings of their own; neither net is in the official code.
-    "cifar100-vgg11_bn": _small_images(
-        "cifar100", "vgg11_bn", f"{_NO_ROUNDS}; the network is not in the official code"
-    ),
-    "cifar100-resnet32": _small_images(
-        "cifar100", "resnet32", f"{_NO_ROUNDS}; the network is not in the official code"
-    ),
+    **{
+        f"cifar100-{arch}": _small_images(
+            "cifar100", arch, f"{_NO_ROUNDS}; the network is not in the official code"
+        )
+        for arch in ("vgg11_bn", "resnet32")
+    },
     **{f"tiny_imagenet-{arch}": _small_images("tiny_imagenet", arch) for arch in _SMALL_ARCHS},
     "imagenet-resnet50": _imagenet(
         "resnet50", _ADAM, "Adam with its decay as an L2 penalty, as in the official code"
@@ -127,17 +127,17 @@ def small_recipe(dataset: str, arch: str) -> AwsRecipe:
     return AwsRecipe(dataset, arch, final, 3, 1, 14, note="ours, for a CPU")
 
 
-def choose_recipe(name: str | None, dataset: str, arch: str) -> AwsRecipe:
-    """Return the recipe of a name; `small` or None is ours, `paper` the paper's for the pair.
+def choose_recipe(name: str, dataset: str, arch: str) -> AwsRecipe:
+    """Return the recipe of a name; `small` is ours, `paper` the paper's for the pair.
 
     A named recipe keeps its training settings when data set or network are others.
 
     Raises:
         ValueError: unknown name, or `paper` for a pair that the paper does not have.
     """
-    if name in (None, "small"):
+    if name == "small":
         return small_recipe(dataset, arch)
-    wanted = f"{dataset}-{arch}" if name == "paper" else str(name)
+    wanted = f"{dataset}-{arch}" if name == "paper" else name
     if wanted not in AWS:
         raise ValueError(f"unknown recipe {wanted!r}; known are small, paper, {', '.join(AWS)}")
     return replace(AWS[wanted], dataset=dataset, arch=arch)

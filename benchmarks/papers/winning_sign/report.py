@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result, load_results
+from benchmarks.harness.results import Result
 from benchmarks.pages.estimates import Estimate, cell
 from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.section import Section, write_page
+from benchmarks.pages.section import Section, write_paper
 from benchmarks.papers import winning_sign
 from benchmarks.papers.winning_sign.config import EXPERIMENT
 from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PARTS, pair_label
@@ -41,20 +41,8 @@ _WHAT = {
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
-    """Write `winning_sign.md` and its figures where there are results.
-
-    Args:
-        folder: folder of result files; folders below it are read too.
-        out: folder of the page and the figures it shows.
-
-    Returns:
-        The page.
-    """
-    results = load_results(folder, [EXPERIMENT])
-    if not results:
-        return []
-    section = describe(results, out, details=True)
-    return [write_page(out / f"{EXPERIMENT}.md", winning_sign.__doc__, section)]
+    """Write `winning_sign.md` and its figures where there are results."""
+    return write_paper(folder, out, EXPERIMENT, winning_sign.__doc__, describe)
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:

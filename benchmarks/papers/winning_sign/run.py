@@ -29,11 +29,13 @@ from benchmarks.harness.results import (
     result_path,
     write_result,
 )
+from benchmarks.harness.settings import same_named
 from benchmarks.harness.training import evaluate
 from benchmarks.papers.winning_sign import loops
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS
 from benchmarks.papers.winning_sign.gem_miner import gem_miner
+from benchmarks.papers.winning_sign.loops import Plan
 from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
 from benchmarks.papers.winning_sign.starts import start
 from benchmarks.papers.winning_sign.states import State, read_state, state_path, write_state
@@ -41,6 +43,8 @@ from benchmarks.papers.winning_sign.states import State, read_state, state_path,
 Record = dict[str, Any]
 # Images per batch where batch-norm statistics are computed at a point of a barrier.
 _RECALIBRATION_BATCH = 250
+# What the result of a final training states of its last epoch.
+_FINAL = ("test_accuracy", "test_loss", "train_loss", "train_accuracy")
 
 
 @dataclass
@@ -125,37 +129,17 @@ class Pipeline:
         done: int,
     ) -> Iterator[tuple[int, nn.Module, Record]]:
         """Drive a loop of `loops`, from the saved round on where there is one."""
-        recipe, name = config.recipe, config.subject
-        plan = {
-            "rounds": recipe.rounds,
-            "round_epochs": recipe.round_epochs,
-            "amount": recipe.amount,
-        }
-        warm = {"warmup_epochs": recipe.warmup_epochs}
+        name, plan = config.subject, Plan(**same_named(config.recipe, Plan))
+        if name == "gem_miner":
+            yield from self._mined(config, model, plan, generators["rounds"], done)
+            return
 
         def train_round(network: nn.Module, epochs: int) -> None:
             # A new optimizer at the constant peak rate, as `train` makes them.
-            self._train(config, network, recipe.inside.scaled(epochs), generators["rounds"])
+            self._train(config, network, config.recipe.inside.scaled(epochs), generators["rounds"])
 
-        if name == "gem_miner":
-            for k, mined, masks, away in gem_miner(
-                model,
-                lambda *task: self._train_scores(config, generators["rounds"], *task),
-                **plan,
-                **warm,
-                lr=config.score_lr,
-                penalty=config.score_penalty,
-                generator=self._generator(config, "scores"),
-            ):
-                if k > done:
-                    # A fresh copy of the unmoved initial weights under the mask of this round.
-                    subnetwork = pol.mask_weights(self._network(config, "init"), masks=masks)
-                    _, accuracy = evaluate(mined, self.data.test_x, self.data.test_y)
-                    yield k, subnetwork, {"rounded_away": away, "test_accuracy": accuracy}
-            return
-        alpha = self._generator(config, "alpha")
         if name == "aws":
-            pol.interpolate_norms(model, generator=alpha)
+            pol.interpolate_norms(model, generator=self._generator(config, "alpha"))
         begin = pol.RewindPoint.capture(model) if name == "imp" else None
         if saved is not None:
             saved.restore(model)
@@ -164,21 +148,36 @@ class Pipeline:
                 pol.load_norm_alpha_state(model, saved.alphas)
             if name == "wr":
                 begin = pol.RewindPoint(self._saved(config, 0).weights)
-        rounds: Iterator[int]
-        if name == "lrr":
-            rounds = loops.learning_rate_rewinding(model, train_round, **plan, **warm, done=done)
-        elif name == "aws":
-            rounds = loops.find_a_winning_sign(model, train_round, **plan, **warm, done=done)
-        elif name == "imp":
-            rounds = loops.iterative_magnitude_pruning(
-                model, train_round, **plan, start=begin, done=max(done, 0)
-            )
+        if name in ("lrr", "aws"):
+            keep = loops.learning_rate_rewinding if name == "lrr" else loops.find_a_winning_sign
+            rounds = keep(model, train_round, plan, done=done)
         else:
-            rounds = loops.weight_rewinding(
-                model, train_round, **plan, **warm, start=begin, done=done
-            )
+            rewind = loops.iterative_magnitude_pruning if name == "imp" else loops.weight_rewinding
+            rounds = rewind(model, train_round, plan, start=begin, done=done)
         for k in rounds:
             yield k, model, {}
+
+    def _mined(
+        self,
+        config: AwsConfig,
+        model: nn.Module,
+        plan: Plan,
+        generator: torch.Generator,
+        done: int,
+    ) -> Iterator[tuple[int, nn.Module, Record]]:
+        """Mine masks; a network is the unmoved initial weights under the mask of a round."""
+        for k, mined, masks, away in gem_miner(
+            model,
+            lambda *task: self._train_scores(config, generator, *task),
+            plan,
+            lr=config.score_lr,
+            penalty=config.score_penalty,
+            generator=self._generator(config, "scores"),
+        ):
+            if k > done:
+                subnetwork = pol.mask_weights(self._network(config, "init"), masks=masks)
+                _, accuracy = evaluate(mined, self.data.test_x, self.data.test_y)
+                yield k, subnetwork, {"rounded_away": away, "test_accuracy": accuracy}
 
     def _last_saved(self, config: AwsConfig) -> int:
         """Return the last round on disk, -1 without one; Gem-Miner's scores are not saved."""
@@ -225,10 +224,7 @@ class Pipeline:
         write_state(state_path(self.out, config), State.of(model))
         return {
             **_count(model),
-            "test_accuracy": records[-1]["test_accuracy"],
-            "test_loss": records[-1]["test_loss"],
-            "train_loss": records[-1]["train_loss"],
-            "train_accuracy": records[-1]["train_accuracy"],
+            **{key: records[-1][key] for key in _FINAL},
             "epochs": recipe.epochs,
             "signs_kept": agreeing / sum(each.numel() for each in same.values()),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.section import provenance
+from benchmarks.pages.section import provenance, runs_and_seeds, subset
 from benchmarks.papers.winning_sign.summary import Outcomes
 
 # Data sets of the paper.
@@ -26,20 +26,17 @@ def scale(outcomes: Outcomes) -> str:
         notes.append(f"{recipe['dataset']}, which the paper does not use")
     if recipe["arch"] in _NETWORKS:
         notes.append(_NETWORKS[recipe["arch"]])
-    if data["train"] < data["train_available"]:
-        notes.append(f"a random {data['train']} of {data['train_available']} training images")
-    if data["test"] < data["test_available"]:
-        notes.append(f"a random {data['test']} of {data['test_available']} test images")
+    notes += subset(data["train"], data["train_available"], "training images")
+    notes += subset(data["test"], data["test_available"], "test images")
     notes.append(
         f"epochs: {recipe['warmup_epochs']} of warm-up, {recipe['round_epochs']} per round, "
         f"{final['epochs']} of final training, where the paper has 10, 10 and 100 on CIFAR-100 "
         "and 20, 5 and 120 or 200 on ImageNet"
     )
-    seeds = outcomes.seeds
     parameters = next((r["total"] for r in outcomes.results if "total" in r), None)
     counted = f" {parameters} weights are masked (remaining ratio 1)." if parameters else ""
     return (
-        f"{len(outcomes.results)} runs, seeds {', '.join(map(str, seeds))}. "
+        f"{runs_and_seeds(outcomes.results)}. "
         f"Smaller scale than the paper's: {'; '.join(notes)}.{counted} "
         "± is the standard deviation over seeds."
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_settings
+from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
 from benchmarks.pages.section import seeds
 
 # What differs between the runs of one setting.
@@ -34,7 +33,7 @@ class Outcomes:
     @property
     def shared(self) -> str:
         """The settings that all runs share, as JSON."""
-        return json.dumps(shared_settings(self.config, _VARIED), sort_keys=True)
+        return shared_key(self.config, _VARIED)
 
     @property
     def arch(self) -> str:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.harness.place import Place, forget_dataset
+from benchmarks.harness.place import Place
+from benchmarks.harness.progress import Progress
 from benchmarks.harness.results import Result, result_path
-from benchmarks.harness.sweep import Outcome, outcome_of
-from benchmarks.harness.workers import perform
+from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.grid import Chain
 from benchmarks.papers.winning_sign.networks import build_network
 from benchmarks.papers.winning_sign.run import Pipeline
 
 
-def sweep(
-    chains: Sequence[Chain], place: Place, *, jobs: int = 1, quiet: bool = False
-) -> list[Outcome]:
+def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:
     """Perform the runs whose result is missing, seeds side by side.
 
     Args:
         chains: the runs of each seed.
-        place: where results go and data comes from.
-        jobs: processes that work at once; at most one per seed.
-        quiet: say nothing about finished runs.
+        place: where and how they take place; at most one process per seed works.
 
     Returns:
         How each seed that had something to do ended.
@@ -37,21 +34,20 @@ def sweep(
         ValueError: a setting that the data set or the network refuses; nothing has been trained.
         FileNotFoundError: the data set is missing; nothing has been trained.
     """
-    pending = [
-        chain
-        for chain in chains
-        if any(not result_path(place.out, config).is_file() for config in chain.runs)
-    ]
-    if not pending:
-        return []
-    _check(pending[0].runs[0], place)
-    jobs = min(jobs, len(pending))
-    if jobs > 1:
-        forget_dataset()  # every worker holds its own
-    work = partial(_complete, place=place, quiet=quiet)
-    # Layers of the small networks are too small to share, and results committed so far say one.
-    ends = perform(work, pending, jobs=jobs, threads=place.threads or 1)
-    return [outcome_of(end) for end in ends]
+
+    def finished(chain: Chain) -> bool:
+        return all(result_path(place.out, config).is_file() for config in chain.runs)
+
+    return perform_pending(
+        chains,
+        # A line per result takes the place of the bars.
+        replace(place, jobs=min(place.jobs, len(chains)), quiet=True),
+        finished=finished,
+        check=lambda first: _check(first.runs[0], place),
+        complete=partial(_complete, quiet=place.quiet),
+        # Layers of the small networks are too small to share, and results committed so far say one.
+        threads=place.threads or 1,
+    )
 
 
 def _check(first: AwsConfig, place: Place) -> None:
@@ -60,7 +56,7 @@ def _check(first: AwsConfig, place: Place) -> None:
     build_network(first.recipe.arch, data.shape, data.classes, torch.Generator())
 
 
-def _complete(chain: Chain, place: Place, quiet: bool) -> Outcome:
+def _complete(chain: Chain, place: Place, bars: Progress | None, *, quiet: bool) -> Outcome:
     """Perform the runs of one seed, and write their files."""
     # Nothing is selected, so nothing is held out.
     data = place.dataset(chain.runs[0])

@@ -21,13 +21,11 @@ def drawn(seed):
     return torch.Generator().manual_seed(seed)
 
 
-# Option A adds no parameters; option B's two 1x1 convolutions with norms add 576 and 2176.
-@pytest.mark.parametrize(
-    ("depth", "shortcut", "size"),
-    [(20, "pad", 269_722), (20, "projection", 269_722 + 576 + 2176), (32, "pad", 464_154)],
-)
-def test_sizes_of_cifar_resnets(depth, shortcut, size):
-    assert parameters(cifar_resnet(depth, shortcut=shortcut)) == size
+# The ResNet paper's networks add no parameters between stages; ours have two 1x1 convolutions with
+# norms there, of 576 and 2176.
+@pytest.mark.parametrize(("depth", "size"), [(20, 269_722), (32, 464_154)])
+def test_sizes_of_cifar_resnets(depth, size):
+    assert parameters(cifar_resnet(depth)) == size + 576 + 2176
 
 
 def test_sizes_of_larger_networks():
@@ -46,26 +44,13 @@ def test_every_convolution_and_the_classifier_is_prunable():
     assert prunable(model) == convolutions + 640
 
 
-@pytest.mark.parametrize("shortcut", ["projection", "pad"])
 @pytest.mark.parametrize("stem_stride", [1, 2])
-def test_small_networks_take_small_images_and_train(shortcut, stem_stride):
-    model = cifar_resnet(
-        8, 7, width=8, channels=1, shortcut=shortcut, stem_stride=stem_stride, generator=drawn(0)
-    )
+def test_small_networks_take_small_images_and_train(stem_stride):
+    model = cifar_resnet(8, 7, width=8, channels=1, stem_stride=stem_stride, generator=drawn(0))
     out = model(torch.randn(5, 1, 8, 8, generator=drawn(1)))
     assert out.shape == (5, 7)
     out.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def test_option_a_pads_with_zeros_around_the_channels_it_copies():
-    block = cifar_resnet(8, width=4, shortcut="pad").layer2[0]
-    x = torch.arange(64.0).reshape(1, 4, 4, 4)
-    out = block.downsample(x)
-    assert out.shape == (1, 8, 2, 2)
-    assert torch.equal(out[:, 2:6], x[:, :, ::2, ::2])
-    assert not out[:, :2].any()
-    assert not out[:, 6:].any()
 
 
 @pytest.mark.parametrize(

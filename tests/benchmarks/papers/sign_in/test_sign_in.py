@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -244,7 +244,7 @@ def made_up(method, density, seed, accuracy, period=None, sharpness=2.0):
         "schema": 1,
         "experiment": "sign_in",
         "run_id": config.run_id,
-        "config": config.as_json(),
+        "config": asdict(config),
         "dataset": {"train": 300, "train_available": 50_000, "test": 100, "test_available": 10_000},
         "epochs": [epoch] * 3,
         "layers": [layer] * 4,
@@ -308,7 +308,7 @@ def test_the_page_of_made_up_results(group, tmp_path):
         write_result(tmp_path / f"{result['run_id']}.json", result)
     (page,) = write_pages(tmp_path, tmp_path)
     text = page.read_text()
-    assert "a random subset of 300 of 50000 train images" in text
+    assert "a random subset of 300 of 50000 training images" in text
     assert "3 epochs, the paper's 150" in text
     assert "abacus" in text
     assert text.count("![") == 6

@@ -1,5 +1,7 @@
 """Tables from made-up results, with means and deviations that were computed by hand."""
 
+from dataclasses import asdict
+
 import pytest
 
 from benchmarks.harness.results import write_result
@@ -46,7 +48,7 @@ def make(tiny):
             "schema": 1,
             "experiment": config.experiment,
             "run_id": config.run_id,
-            "config": config.as_json(),
+            "config": asdict(config),
             "caption": "2 rounds, the paper's 10",
             "final": final,
             "rounds": rounds,

@@ -8,6 +8,7 @@ from torch import nn
 
 import polarity as pol
 from benchmarks.papers.winning_sign.gem_miner import Scored, freeze_smallest, gem_miner
+from benchmarks.papers.winning_sign.loops import Plan
 
 
 def generator(seed=0):
@@ -50,9 +51,7 @@ def test_only_scores_move_and_the_density_is_exact(model):
         gem_miner(
             model,
             a_few_steps(seen),
-            rounds=4,
-            warmup_epochs=3,
-            round_epochs=2,
+            Plan(rounds=4, warmup_epochs=3, round_epochs=2),
             lr=1.0,
             penalty=1e-3,
             generator=generator(),
@@ -116,9 +115,7 @@ def test_the_penalty_pulls_scores_down(model):
     rounds = gem_miner(
         model,
         shrink,
-        rounds=0,
-        warmup_epochs=1,
-        round_epochs=1,
+        Plan(rounds=0, warmup_epochs=1, round_epochs=1),
         lr=0.1,
         momentum=0.0,
         penalty=0.5,
@@ -134,8 +131,8 @@ def test_the_penalty_pulls_scores_down(model):
 
 def test_the_same_generator_mines_the_same_masks(model):
     def mine(seed):
-        options = {"rounds": 2, "warmup_epochs": 1, "round_epochs": 1, "lr": 1.0}
-        rounds = gem_miner(model, a_few_steps([]), generator=generator(seed), **options)
+        plan = Plan(rounds=2, warmup_epochs=1, round_epochs=1)
+        rounds = gem_miner(model, a_few_steps([]), plan, lr=1.0, generator=generator(seed))
         *_, (_, _, masks, _) = rounds
         return masks["0.weight"]
 

@@ -1,7 +1,7 @@
 """The pipeline of "Find a Winning Sign" on digits: loops, contestants, barriers, pages."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def shake(model, epochs, *, seed=0):
 )
 def test_density_after_k_rounds_is_exact_and_masks_only_shrink(network, loop, warm):
     total = sum(mask.numel() for mask in pol.masks(network).values())
-    options = {"warmup_epochs": 5} if warm else {}
+    plan_ = loops.Plan(rounds=4, warmup_epochs=5, round_epochs=2)
     trained = []
 
     def train(model, epochs):
@@ -76,7 +76,7 @@ def test_density_after_k_rounds_is_exact_and_masks_only_shrink(network, loop, wa
 
     previous = pol.masks(network)
     numbers = []
-    for k in loop(network, train, rounds=4, round_epochs=2, **options):
+    for k in loop(network, train, plan_):
         numbers.append(k)
         masks = pol.masks(network)
         assert sum(int(mask.sum()) for mask in masks.values()) == round(0.8**k * total)
@@ -96,17 +96,17 @@ def test_lrr_keeps_what_was_trained_and_imp_returns_to_the_start(network):
             for name, mask in pol.masks(model).items()
         }
 
-    for k in loops.iterative_magnitude_pruning(network, shake, rounds=2, round_epochs=1):
+    for k in loops.iterative_magnitude_pruning(network, shake, loops.Plan(2, round_epochs=1)):
         assert set(distance(network).values()) == {0.0}, k
-    rounds = loops.learning_rate_rewinding(
-        network, shake, rounds=3, warmup_epochs=1, round_epochs=1, done=2
-    )
+    plan_ = loops.Plan(rounds=3, warmup_epochs=1, round_epochs=1)
+    rounds = loops.learning_rate_rewinding(network, shake, plan_, done=2)
     assert list(rounds) == [3]
     assert min(distance(network).values()) > 0
 
 
 def test_weight_rewinding_returns_to_the_end_of_its_warm_up(network):
-    rounds = loops.weight_rewinding(network, shake, rounds=2, warmup_epochs=7, round_epochs=1)
+    plan_ = loops.Plan(rounds=2, warmup_epochs=7, round_epochs=1)
+    rounds = loops.weight_rewinding(network, shake, plan_)
     assert next(rounds) == 0
     warm = pol.RewindPoint.capture(network).weights
     assert list(rounds) == [1, 2]
@@ -129,12 +129,12 @@ def test_aws_trains_between_trained_and_initial_norms_and_lrr_does_not(network):
             model.eval()
             seen.append(torch.equal(drawn, model.bn1.weight))
 
-    plan_ = {"rounds": 1, "warmup_epochs": 1, "round_epochs": 1}
-    list(loops.learning_rate_rewinding(network, train, **plan_))
+    plan_ = loops.Plan(rounds=1, warmup_epochs=1, round_epochs=1)
+    list(loops.learning_rate_rewinding(network, train, plan_))
     assert seen == [True, True]
     fresh = masked_network("small_resnet", (1, 8, 8), 10, torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(0)
-    list(loops.find_a_winning_sign(fresh, train, **plan_, generator=generator))
+    list(loops.find_a_winning_sign(fresh, train, plan_, generator=generator))
     assert seen[2:] == [False, False]
 
 
@@ -499,7 +499,7 @@ def test_tables_of_made_up_results(tmp_path):
     for (name, k), values in accuracies.items():
         for seed, value in enumerate(values):
             task = replace(config(), seed=seed).task("final", name, k)
-            stored = json.loads(json.dumps(task.as_json()))
+            stored = json.loads(json.dumps(asdict(task)))
             assert AwsConfig.from_json(stored) == task
             density = 1.0 if k == 0 else 0.512
             results.append({"config": stored, "test_accuracy": value, "density": density})
