@@ -170,9 +170,9 @@ def test_chunks_of_a_large_weight_are_those_of_one():
     assert torch.equal(model.weight.detach()[gone], before[gone])
 
 
-def test_memory_that_numpy_takes_is_little_over_half_a_byte_per_weight():
-    """Beyond it, torch holds the new mask of one weight at a time, as bools."""
-    model = pol.mask_weights(nn.Sequential(*[nn.Linear(1000, 1000, bias=False) for _ in range(4)]))
+def test_memory_that_numpy_takes_is_under_half_a_byte_per_weight():
+    """Torch itself allocates nothing as large here; buffers of a fixed size are most below 4 M."""
+    model = pol.mask_weights(nn.Sequential(*[nn.Linear(1000, 1000, bias=False) for _ in range(12)]))
     for density in (0.8, 0.2, 0.16):
         tracemalloc.start()
         try:
@@ -180,7 +180,7 @@ def test_memory_that_numpy_takes_is_little_over_half_a_byte_per_weight():
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert 0.05 < peak / 4e6 < 0.6  # 0.31 to 0.54 over six seeds
+        assert 0.05 < peak / 12e6 < 0.5
 
 
 @each_form
