@@ -1,4 +1,4 @@
-"""The ways of pruning a fifth of the survivors that are timed, ours and those beside them."""
+"""The ways of pruning a fifth of the survivors that are timed: ours and peers."""
 
 from __future__ import annotations
 
