@@ -52,7 +52,7 @@ the passes after the step come on top: compiled models gain nothing by it.
 Fused AdamW makes the dense step cheaper, so that the same passes for the mask weigh more.
 """,
     "training step with interpolated norms": """
-A parametrized norm weight costs Python and two kernels on a few numbers, whatever it computes.
+A parametrized norm weight costs Python and two kernels on a few numbers.
 """,
     "reinit_signs": """
 The naive version neither checks nor counts nor reports. Ours checks the mask and makes bools of it,

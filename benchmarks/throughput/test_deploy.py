@@ -35,8 +35,8 @@ def thinned_(model: nn.Module, sparsity: float) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):
-                alive = torch.rand(module.weight.shape, generator=draw) >= sparsity
-                module.weight.mul_(alive.to(module.weight.device))
+                kept = torch.rand(module.weight.shape, generator=draw) >= sparsity
+                module.weight.mul_(kept.to(module.weight.device))
     return model
 
 

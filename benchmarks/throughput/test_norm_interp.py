@@ -41,8 +41,8 @@ def naive(model: nn.Module) -> nn.Module:
 def extra_ms(workload: Workload, form: Form, device: torch.device, rounds: int) -> float:
     """What interpolation adds to a step, from steps on two images.
 
-    It works on parameters alone, whatever the batch. In a step of half a second that is less
-    than the noise; in one of ten milliseconds it can be seen.
+    It works on parameters alone, so the batch does not matter. In a step of half a second that is
+    less than the noise; in one of ten milliseconds it can be seen.
     """
     small = replace(workload, batch=(2, *workload.batch[1:]))
     steps = [step_of(small, each, device) for each in (form, DENSE)]

@@ -59,7 +59,7 @@ def test_pruning_a_fifth_of_the_survivors(
         **weighed,
     )
     kept = sum(int(mask.sum()) for mask in pol.masks(ours.model).values())
-    assert kept == ours.living - round(AMOUNT * ours.living) or call == "cat + kthvalue"
+    assert kept == ours.survivors - round(AMOUNT * ours.survivors) or call == "cat + kthvalue"
 
 
 @pytest.mark.parametrize("size", LARGE)
