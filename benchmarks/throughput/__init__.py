@@ -1,4 +1,4 @@
-"""How fast, beside what a user would pick instead: a pytest-benchmark suite.
+"""How fast, compared with what a user would pick instead: a pytest-benchmark suite.
 
 `pytest benchmarks/throughput --benchmark-only` runs it as any such suite;
 `python -m benchmarks throughput` runs it, prints the table of ratios and writes it down.

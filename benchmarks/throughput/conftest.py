@@ -53,11 +53,11 @@ def quick(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--quick"))
 
 
-Beside = Callable[..., Any]
+Timer = Callable[..., Any]
 
 
 @pytest.fixture
-def beside(benchmark: Any, device: torch.device, quick: bool) -> Beside:
+def in_turns(benchmark: Any, device: torch.device, quick: bool) -> Timer:
     """Times `contender` and `reference` in turns and notes the median ratio of the rounds.
 
     The reference runs, timed by us, in the setup of each round of the contender, so that both meet

@@ -1,4 +1,4 @@
-"""The ways of keeping a model sparse that the steps are timed with, ours and those beside them."""
+"""The ways of keeping a model sparse that steps are timed with: ours, peers and limits."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-# Below so many weights, buffers of a fixed size are most of what is seen.
+# Below this many weights, buffers of a fixed size are most of what is seen.
 WORTH_WEIGHING = 10_000_000
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

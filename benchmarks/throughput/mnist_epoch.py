@@ -1,4 +1,4 @@
-"""One epoch of MNIST with a masked MLP: the experiments' loop, and the loops beside it."""
+"""One epoch of MNIST with a masked MLP: the experiments' loop, and the usual loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways of pruning a fifth of the survivors that are timed, ours and those beside them."""
+"""The ways of pruning a fifth of the survivors that are timed: ours and peers."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Masked:
         self.model = pol.mask_weights(plain(values))
         self.chains = [layer.parametrizations.weight for layer in self.model]
         self.start = pol.RewindPoint.capture(self.model)
-        self.living = sum(value.numel() for value in values)
-        self.living -= round((1 - density) * self.living)
+        self.survivors = sum(value.numel() for value in values)
+        self.survivors -= round((1 - density) * self.survivors)
 
     def prepare(self) -> None:
         for chain, value in zip(self.chains, self.values, strict=True):
@@ -65,17 +65,17 @@ class Masked:
             [(chain.original.detach().abs() * chain[0].mask).flatten() for chain in self.chains]
         )
         kept = torch.zeros_like(scores, dtype=torch.bool)
-        kept[scores.topk(self.living - round(AMOUNT * self.living)).indices] = True
+        kept[scores.topk(self.survivors - round(AMOUNT * self.survivors)).indices] = True
         for chain, mine in zip(self.chains, kept.split(sizes), strict=True):
             chain[0].mask.copy_(mine.view_as(chain[0].mask))
 
     def kthvalue(self) -> None:
         magnitudes = [chain.original.detach().abs() for chain in self.chains]
-        living = [
+        survivors = [
             each.flatten() if self.density == 1 else each[chain[0].mask.bool()]
             for each, chain in zip(magnitudes, self.chains, strict=True)
         ]
-        threshold = torch.cat(living).kthvalue(round(AMOUNT * self.living)).values
+        threshold = torch.cat(survivors).kthvalue(round(AMOUNT * self.survivors)).values
         for each, chain in zip(magnitudes, self.chains, strict=True):
             chain[0].mask.logical_and_(each > threshold)
 

@@ -7,46 +7,61 @@ from __future__ import annotations
 
 REASONS = {
     "imp_prune": """
-The targets in times of `torch.nn.utils.prune` come from a processor that reads memory almost twice
-as fast beside what torch needs there; the rows beside one read pass carry over better. Selection
-alone is exact within that limit. Of it, reading and taking magnitudes is a quarter, comparing with
-both ends of the bracket an eighth, finding the few places in between a fifth, and the rest is
-counting, packing and writing the mask. A whole call also writes the weights, which costs about two
-passes and a half. Small models pay for Python: each layer costs as much as tens of thousands of
-weights. Tried: 16-bit keys, selection by hardshrink, putmask or tables of places, scattered writes,
-smaller parts for threads.
+The targets are times of `torch.nn.utils.prune` on a processor, and with an allocator, that made it
+more than twice as slow as here: this command keeps freed memory for both, which spares the peer
+most of its page faults and ours nothing. Of our time a good third is the mask, which has the
+weight's dtype and so four times the bytes of bools: it is read once to check and count it, once to
+count each chunk, once in the scan and once for the zeros, and written once. The scan and the search
+for the threshold are another third, writing the zeros the rest. Small models pay for Python: each
+layer costs as much as tens of thousands of weights. Tried: comparing, counting and copying masks by
+torch (up to six times slower than numpy), a masked fill for the zeros (fifteen times slower than
+multiplying bits), 16-bit keys, selection by hardshrink, putmask or tables of places, smaller chunks
+for threads, and pruning in place in one pass, which saved a tenth and was deleted.
 """,
     "training step with masks": """
-Two rows say what a masked step cannot be cheaper than here: *an identity by parametrize*, which is
-Python between a layer and its weight, and *float mask on gradients, unchecked*, which is one pass
-over the gradients. (The targets come from such a hook without parametrize, on another processor.)
-What is left between these rows and ours is Python for each weight: versions are compared in
-forward, the weight is a view with a hook, use counts are asked in backward, and the optimizer's
-step is followed; microseconds each by itself, and several times that amid a step, when matrix
-products have emptied the caches. Tried: an autograd Function instead of the hook (slower); masking
-by bytes (for small weights slower than the integers that are kept for them now, for large ones as
-fast); handing out the leaf itself, with a hook of the leaf, which is a few hundredths faster on the
-MLP, but masks what else becomes of the leaf and the gradient of the weight too: not the same
-answers.
+By default a mask is one product in forward and one in backward for each weight, as with any factor;
+the light property saves the Python of two modules (row *limit: an identity by parametrize* shows
+what torch's own property costs). Enforced in the step, forward has no product, but the gradient is
+multiplied as it arrives and the weight after the step: on this processor these two passes move
+about as much memory as the two products of the default. The target comes from a trial on another
+one. *Float mask on gradients, unchecked* is cheaper because it writes into the accumulated
+gradient, which DDP, clipping of other hooks and `torch.autograd.grad` do not see.
+MultiheadAttention reads its packed projection three times in a training forward, and a parametrized
+weight is computed each time; `parametrize.cached()` around the forward pass spares that. Tried: one
+integer mask for gradient and weight (a hundredth or two less, but another answer for an infinite
+gradient), gradients masked in place (wrong where two weights share one), and a float product after
+the step (a NaN stays).
 """,
     "training step with Sign-In": """
-*m * v without a mask* is the least that two factors can cost as a parametrization, and ours is at
-it but for Python. The rest is one product in forward, two in backward, and an optimizer that has
-twice the parameters, which with SGD as it comes is about half: the rows with fused SGD have
-less of it. Tried: both gradients in one pass over parts that fit a cache, and the second of them in
-the memory of the incoming gradient; together they saved a few hundredths of the products, about
-what calling a Function costs.
+*m * v without a mask* is the least that two factors can cost as a parametrization. Enforced in the
+step there is no product with the mask, but both factors are multiplied after the step. The rest is
+one product in forward, two in backward, and an optimizer that has twice the parameters, which with
+SGD as it comes is about half: the rows with fused SGD have less of it.
+""",
+    "training step, ours and the peer in turns": """
+The rows are steps of the two in turns, so that the machine's drift cancels; what is left of it is
+seen in the rows *dense step once more*. torch.nn.utils.prune leaves the output projections of
+attention dense (its hook never runs there), a twelfth of a ViT's weights.
+""",
+    "training step, compiled": """
+Inductor fuses the product with the mask, but the matrix multiply needs the masked weight in memory,
+so a pass over it stays. Enforced in the step the mask is in the compiled forward all the same, and
+the passes after the step come on top: compiled models gain nothing by it.
+""",
+    "training step with masks, fused AdamW": """
+Fused AdamW makes the dense step cheaper, so that the same passes for the mask weigh more.
 """,
     "training step with interpolated norms": """
-A parametrized norm weight costs Python and two kernels on a few numbers, whatever it computes.
+A parametrized norm weight costs Python and two kernels on a few numbers.
 """,
     "reinit_signs": """
-The naive version neither checks nor counts. Ours finds the survivors of each mask twice, to read
-them and to write them, and takes sigma in float64: in float32 it would be off in the seventh digit
-where all magnitudes are equal, as they are after a reinitialisation. Epsilon and delta draw a
-32-bit word for every entry, pruned ones included, so that a draw depends on the position alone;
-then epsilon selects by these words and delta by magnitude. With two threads torch shares its passes
-between them; the search for survivors and the drawing are not shared.
+The naive version neither checks nor counts nor reports. Ours checks the mask and makes bools of it,
+finds the survivors of each mask twice, to read them and to write them, and takes sigma in float64:
+in float32 it would be off in the seventh digit where all magnitudes are equal, as they are after a
+reinitialisation. Epsilon and delta draw a 32-bit word for every entry, pruned ones included, so
+that a draw depends on the position alone; then epsilon selects by these words and delta by
+magnitude. The version that read and wrote signs chunk by chunk as packed bits was up to twice as
+fast and four times as long.
 """,
     "deploy": """
 A sparse product pays where the dense one is large: with few inputs, reading the indices and filling

@@ -1,4 +1,4 @@
-"""Linear layers with few weights left, and a model of them, beside the dense ones."""
+"""Linear layers with few weights left, and a model of them, compared with the dense ones."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def thinned_(model: nn.Module, sparsity: float) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):
-                alive = torch.rand(module.weight.shape, generator=draw) >= sparsity
-                module.weight.mul_(alive.to(module.weight.device))
+                kept = torch.rand(module.weight.shape, generator=draw) >= sparsity
+                module.weight.mul_(kept.to(module.weight.device))
     return model
 
 
@@ -64,7 +64,7 @@ def dense_ways(linear: nn.Linear, x: Tensor) -> dict[str, Callable[[], Tensor]]:
 @pytest.mark.parametrize("name", LAYERS)
 @torch.no_grad()
 def test_a_linear_layer(
-    beside: Any, device: torch.device, benchmark: Any, name: str, sparsity: float, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, name: str, sparsity: float, form: str
 ) -> None:
     benchmark.group = f"deploy: {name}"
     outputs, inputs, rows = SHAPES[name]
@@ -84,7 +84,7 @@ def test_a_linear_layer(
     usual, turned = pol.deploy.time_in_turns(*ways.values())
     best = list(ways)[usual > turned]
     repeats = 50 if max(rows * outputs * inputs, 1) < 2**26 else 1
-    beside(
+    in_turns(
         lambda: [sparse() for _ in range(repeats)],
         lambda: [ways[best]() for _ in range(repeats)],
         what=f"{form}, {sparsity:.0%} pruned",
@@ -98,7 +98,7 @@ def test_a_linear_layer(
 @pytest.mark.parametrize("sparsity", [0.8, 0.9, 0.95, 0.99])
 @torch.no_grad()
 def test_a_compressed_model(
-    beside: Any, device: torch.device, benchmark: Any, sparsity: float
+    in_turns: Any, device: torch.device, benchmark: Any, sparsity: float
 ) -> None:
     workload = WORKLOADS["vit_s"]
     benchmark.group = f"deploy: {workload.name}"
@@ -109,7 +109,7 @@ def test_a_compressed_model(
         models.append(thinned_(workload.build(), sparsity).to(device).eval())
     ours, dense = models
     report = pol.deploy.compress(ours, images)
-    beside(
+    in_turns(
         lambda: ours(images),
         lambda: dense(images),
         what=f"compressed model, {sparsity:.0%} pruned",

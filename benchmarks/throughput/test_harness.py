@@ -1,4 +1,4 @@
-"""The experiment harness: its epoch beside others' epochs, and two processes beside one.
+"""The experiment harness: its epoch and the usual epochs, and two processes against one.
 
 A full run of MNIST (10 rounds of 10 epochs) is a hundred repetitions of the epoch that is timed
 here, and eleven evaluations and ten prunings, together less than a hundredth of it.
@@ -18,13 +18,13 @@ from benchmarks.throughput.mnist_epoch import epoch_of_ours, epoch_through, load
 @pytest.mark.parametrize("kind", ["torchvision's items", "TensorDataset"])
 @pytest.mark.parametrize("batch_size", [60, 128])
 def test_an_epoch_of_mnist_with_masks(
-    beside: Any, benchmark: Any, quick: bool, batch_size: int, kind: str
+    in_turns: Any, benchmark: Any, quick: bool, batch_size: int, kind: str
 ) -> None:
     benchmark.group = f"one epoch of MNIST, MLP with masks, Adam, batch {batch_size}"
     count = 600 if quick else None
     theirs = loader(kind, count, batch_size)
     images = len(resident(count).train_y)
-    beside(
+    in_turns(
         lambda: epoch_of_ours(count, batch_size),
         lambda: epoch_through(theirs),
         what="the experiments' loop",
@@ -36,14 +36,14 @@ def test_an_epoch_of_mnist_with_masks(
     per_second(benchmark, images)
 
 
-def test_two_processes_beside_one(beside: Any, benchmark: Any, quick: bool) -> None:
+def test_two_processes_beside_one(in_turns: Any, benchmark: Any, quick: bool) -> None:
     benchmark.group = "two runs of MNIST at once, MLP with masks, batch 128"
     if len(plan(1).allowed) == 1:
         pytest.skip("one core")
     count, runs = 600 if quick else None, (0, 1)
     images = len(resident(count).train_y) * len(runs)
     work = partial(epoch_of_run, count=count)
-    beside(
+    in_turns(
         lambda: list(perform(work, runs, jobs=2, threads=1)),
         lambda: list(perform(work, runs, jobs=1, threads=1)),
         what="two pinned processes",
@@ -62,7 +62,7 @@ def epoch_of_run(run: int, count: int | None) -> float:
 
 
 def per_second(benchmark: Any, images: int) -> None:
-    """Notes the speed of ours beside the ratio."""
+    """Note the speed of ours next to the ratio."""
     if benchmark.stats is not None:
         speed = images / benchmark.stats.stats.median
         benchmark.extra_info.update(images=images, samples_per_second=round(speed))

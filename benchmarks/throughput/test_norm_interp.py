@@ -1,4 +1,4 @@
-"""A training step with interpolated norms beside the dense step."""
+"""A training step with interpolated norms compared with the dense step."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def naive(model: nn.Module) -> nn.Module:
 def extra_ms(workload: Workload, form: Form, device: torch.device, rounds: int) -> float:
     """What interpolation adds to a step, from steps on two images.
 
-    It works on parameters alone, whatever the batch. Beside a step of half a second that is less
-    than the noise; beside one of ten milliseconds it can be seen.
+    It works on parameters alone, so the batch does not matter. In a step of half a second that is
+    less than the noise; in one of ten milliseconds it can be seen.
     """
     small = replace(workload, batch=(2, *workload.batch[1:]))
     steps = [step_of(small, each, device) for each in (form, DENSE)]
@@ -65,13 +65,13 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [pytest.param("resnet20", marks=pytest.mark.large)])
 def test_a_step_with_interpolated_norms(
-    beside: Any, device: torch.device, benchmark: Any, quick: bool, name: str, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, quick: bool, name: str, form: str
 ) -> None:
     workload = WORKLOADS[name]
     benchmark.group = f"training step with interpolated norms: {workload.name}"
     ours, plain = (step_of(workload, each, device) for each in (FORMS[form], DENSE))
     target = 1.01 if form.startswith("polarity") else None
-    beside(ours, plain, what=form, against="dense step", rounds=31, target=target)
+    in_turns(ours, plain, what=form, against="dense step", rounds=31, target=target)
     if device.type == "cpu" and torch.get_num_threads() == 1:
         rounds = 2 if quick else 101
         extra = extra_ms(workload, FORMS[form], device, rounds)

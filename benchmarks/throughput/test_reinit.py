@@ -40,7 +40,7 @@ def naive(kind: str, init: Tensor, trained: Tensor, mask: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", PERTURBATIONS)
 @pytest.mark.parametrize("size", ["0.25 M", pytest.param("25 M", marks=pytest.mark.large)])
 def test_signs_for_the_survivors(
-    beside: Any, device: torch.device, benchmark: Any, size: str, kind: str
+    in_turns: Any, device: torch.device, benchmark: Any, size: str, kind: str
 ) -> None:
     benchmark.group = f"reinit_signs, {size} weights at 80 % sparsity, mask1"
     ours, theirs, trained, start = models(size, device)
@@ -58,7 +58,7 @@ def test_signs_for_the_survivors(
     prepare()
     total = sum(value.numel() for value in trained.values())
     extra = peak_bytes(sign_ours, device) if total >= WORTH_WEIGHING else None
-    beside(
+    in_turns(
         sign_ours,
         sign_theirs,
         what=kind,
@@ -73,7 +73,7 @@ def test_signs_for_the_survivors(
 @pytest.mark.large
 @pytest.mark.parametrize("kind", PERTURBATIONS)
 def test_signs_beside_one_read_and_one_write(
-    beside: Any, device: torch.device, benchmark: Any, kind: str
+    in_turns: Any, device: torch.device, benchmark: Any, kind: str
 ) -> None:
     benchmark.group = "reinit_signs, 25 M weights at 80 % sparsity, mask1"
     ours, theirs, trained, start = models("25 M", device)
@@ -83,7 +83,7 @@ def test_signs_beside_one_read_and_one_write(
         for name, weight in theirs.items():
             weight.copy_(start.weights[name])
 
-    beside(
+    in_turns(
         lambda: pol.reinit_signs(ours, "mask1", PERTURBATIONS[kind], init=start),
         copy,
         what=kind,

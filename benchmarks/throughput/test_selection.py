@@ -37,7 +37,7 @@ def weights_of(size: str, device: torch.device) -> list[Tensor]:
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("size", LARGE)
 def test_pruning_a_fifth_of_the_survivors(
-    beside: Any, device: torch.device, benchmark: Any, size: str, moment: str, call: str
+    in_turns: Any, device: torch.device, benchmark: Any, size: str, moment: str, call: str
 ) -> None:
     if size == "100 M" and call not in AT_THE_LARGEST:
         pytest.skip("a matter of minutes, and like the row at 25 M")
@@ -47,7 +47,7 @@ def test_pruning_a_fifth_of_the_survivors(
     total = sum(value.numel() for value in values)
     ours.prepare()
     weighed = _weigh(ours, theirs, call, total, device) if total >= WORTH_WEIGHING else {}
-    beside(
+    in_turns(
         lambda: CALLS[call](ours),
         theirs.prune,
         what=call,
@@ -59,12 +59,12 @@ def test_pruning_a_fifth_of_the_survivors(
         **weighed,
     )
     kept = sum(int(mask.sum()) for mask in pol.masks(ours.model).values())
-    assert kept == ours.living - round(AMOUNT * ours.living) or call == "cat + kthvalue"
+    assert kept == ours.survivors - round(AMOUNT * ours.survivors) or call == "cat + kthvalue"
 
 
 @pytest.mark.parametrize("size", LARGE)
 def test_pruning_a_model_that_is_still_plain(
-    beside: Any, device: torch.device, benchmark: Any, size: str
+    in_turns: Any, device: torch.device, benchmark: Any, size: str
 ) -> None:
     """Attaching the masks is part of the call, as it is for `torch.nn.utils.prune`."""
     benchmark.group = f"imp_prune, {size} weights, first round"
@@ -75,7 +75,7 @@ def test_pruning_a_model_that_is_still_plain(
     extra = None
     if total >= WORTH_WEIGHING:
         extra = peak_bytes(lambda: pol.imp_prune(fresh, AMOUNT), device)
-    beside(
+    in_turns(
         lambda model: pol.imp_prune(model, AMOUNT),
         theirs.prune,
         what="imp_prune, plain model",
@@ -91,12 +91,12 @@ def test_pruning_a_model_that_is_still_plain(
 @pytest.mark.large
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_pruning_compared_with_one_pass_over_the_weights(
-    beside: Any, device: torch.device, benchmark: Any, moment: str
+    in_turns: Any, device: torch.device, benchmark: Any, moment: str
 ) -> None:
     benchmark.group = f"imp_prune, 25 M weights, {moment}"
     values = weights_of("25 M", device)
     ours = Masked(values, MOMENTS[moment])
-    beside(
+    in_turns(
         ours.imp_prune,
         lambda: [value.sum() for value in values],
         what="imp_prune",

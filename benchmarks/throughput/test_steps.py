@@ -31,7 +31,7 @@ ROUNDS = {"mlp": 80, "vit_s": 15, "resnet18": 9, "resnet20": 11, "chain": 60}
 
 
 def compare(
-    beside: Any,
+    in_turns: Any,
     device: torch.device,
     name: str,
     what: str,
@@ -44,7 +44,7 @@ def compare(
     repeats = 10 if name == "mlp" else 1
     other = FORMS.get(against, DENSE)
     ours, theirs = (step_of(workload, form, device, **how) for form in (FORMS[what], other))
-    beside(
+    in_turns(
         lambda: [ours() for _ in range(repeats)],
         lambda: [theirs() for _ in range(repeats)],
         what=what,
@@ -59,48 +59,48 @@ def compare(
 @pytest.mark.parametrize("form", MASKED)
 @pytest.mark.parametrize("name", ["mlp", *LARGE])
 def test_a_step_with_masks(
-    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     benchmark.group = f"training step with masks: {WORKLOADS[name].name}"
-    compare(beside, device, name, form, "dense step", TARGETS.get(form, {}).get(name))
+    compare(in_turns, device, name, form, "dense step", TARGETS.get(form, {}).get(name))
 
 
 @pytest.mark.parametrize("form", SIGNED)
 @pytest.mark.parametrize("name", ["mlp", *LARGE])
 def test_a_step_with_sign_in(
-    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     benchmark.group = f"training step with Sign-In: {WORKLOADS[name].name}"
-    compare(beside, device, name, form, "dense step", TARGETS.get(form, {}).get(name))
+    compare(in_turns, device, name, form, "dense step", TARGETS.get(form, {}).get(name))
 
 
 @pytest.mark.parametrize("form", PEERS)
 @pytest.mark.parametrize("name", ["mlp", *LARGE])
 def test_a_step_compared_with_what_one_would_pick_instead(
-    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     benchmark.group = f"training step, ours and the peer in turns: {WORKLOADS[name].name}"
-    compare(beside, device, name, form, PEERS[form], 1.0)
+    compare(in_turns, device, name, form, PEERS[form], 1.0)
 
 
 @pytest.mark.parametrize("form", [*MASKED][:5])
 @pytest.mark.parametrize("name", ["mlp", LARGE[0]])
 def test_a_step_of_adamw_with_masks(
-    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     benchmark.group = f"training step with masks, fused AdamW: {WORKLOADS[name].name}"
     target = ADAMW.get(form) if name == "mlp" else None
-    compare(beside, device, name, form, "dense step", target, optimizer="fused AdamW")
+    compare(in_turns, device, name, form, "dense step", target, optimizer="fused AdamW")
 
 
 @pytest.mark.parametrize("form", SIGNED)
 @pytest.mark.parametrize("name", ["mlp", LARGE[0]])
 def test_a_step_with_sign_in_and_a_fused_optimizer(
-    beside: Any, device: torch.device, benchmark: Any, name: str, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, name: str, form: str
 ) -> None:
     """Twice the parameters are twice the optimizer's work, the larger share of what is added."""
     benchmark.group = f"training step with Sign-In, fused SGD: {WORKLOADS[name].name}"
-    compare(beside, device, name, form, "dense step", None, optimizer="fused SGD")
+    compare(in_turns, device, name, form, "dense step", None, optimizer="fused SGD")
 
 
 COMPILED_PEERS = {
@@ -118,20 +118,20 @@ COMPILED_PEERS = {
     ],
 )
 def test_a_compiled_step(
-    beside: Any, device: torch.device, benchmark: Any, form: str, against: str
+    in_turns: Any, device: torch.device, benchmark: Any, form: str, against: str
 ) -> None:
     benchmark.group = f"training step, compiled: {WORKLOADS['mlp'].name}"
     target = COMPILED.get(form) if against == "dense step" else 1.0
-    compare(beside, device, "mlp", form, against, target, compiled=True)
+    compare(in_turns, device, "mlp", form, against, target, compiled=True)
 
 
 @pytest.mark.parametrize("form", [*MASKED][1:5])
 def test_python_for_each_weight_and_step(
-    beside: Any, device: torch.device, benchmark: Any, form: str
+    in_turns: Any, device: torch.device, benchmark: Any, form: str
 ) -> None:
     """What a mask adds to a step where its arithmetic is nothing, divided by the weights."""
     benchmark.group = f"Python for each weight and step: {WORKLOADS['chain'].name}"
-    compare(beside, device, "chain", form, "dense step", None)
+    compare(in_turns, device, "chain", form, "dense step", None)
     if benchmark.stats is not None:
         info, step = benchmark.extra_info, benchmark.stats.stats.median
         info["microseconds_per_weight"] = 1e6 * step * (1 - 1 / info["ratio"]) / CHAIN

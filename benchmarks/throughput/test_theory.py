@@ -1,4 +1,4 @@
-"""The theory section's batch of runs beside the same runs one after the other.
+"""The theory section's batch of runs, compared with the same runs one after the other.
 
 The batch takes a twentieth of the section's 2·10⁵ steps. The runs one after the other are computed
 from a number of steps of one run, all of whose steps cost the same. Later on the batch is faster
@@ -21,7 +21,7 @@ METHODS: dict[str, tuple[float, float] | None] = {"plain": None, "Sign-In": (1.0
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_hundred_single_neurons(beside: Any, benchmark: Any, quick: bool, method: str) -> None:
+def test_a_hundred_single_neurons(in_turns: Any, benchmark: Any, quick: bool, method: str) -> None:
     benchmark.group = "theory section, 100 student-teacher runs"
     beta = METHODS[method]
     steps, probe = (100, 20) if quick else (STEPS // 20, 1000)
@@ -39,7 +39,7 @@ def test_a_hundred_single_neurons(beside: Any, benchmark: Any, quick: bool, meth
     ends = batch(probe)
     for run in range(0, RUNS, RUNS // len(CASES)):
         np.testing.assert_allclose(ends[:, run], single(run, probe), rtol=1e-5, atol=1e-8)
-    beside(
+    in_turns(
         lambda: batch(steps),
         lambda: single(0, probe),
         what=f"{method}, the batch",

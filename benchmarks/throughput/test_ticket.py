@@ -1,4 +1,4 @@
-"""A ResNet-50's ticket in a file, beside its dense checkpoint by `torch.save`."""
+"""A ResNet-50's ticket in a file, compared with its dense checkpoint by `torch.save`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def model() -> torch.nn.Module:
     return net
 
 
-def test_saving(beside: Any, benchmark: Any, model: torch.nn.Module, tmp_path: Path) -> None:
+def test_saving(in_turns: Any, benchmark: Any, model: torch.nn.Module, tmp_path: Path) -> None:
     benchmark.group = "a ResNet-50's ticket at density 0.09"
     ticket, dense = pol.signed_mask(model), pol.dense_state_dict(model)
     files = tmp_path / "ticket.safetensors", tmp_path / "dense.pt"
-    beside(
+    in_turns(
         lambda: ticket.save(files[0]),
         lambda: torch.save(dense, files[1]),
         what="SignedMask.save",
@@ -40,12 +40,12 @@ def test_saving(beside: Any, benchmark: Any, model: torch.nn.Module, tmp_path: P
     )
 
 
-def test_loading(beside: Any, benchmark: Any, model: torch.nn.Module, tmp_path: Path) -> None:
+def test_loading(in_turns: Any, benchmark: Any, model: torch.nn.Module, tmp_path: Path) -> None:
     benchmark.group = "a ResNet-50's ticket at density 0.09"
     files = tmp_path / "ticket.safetensors", tmp_path / "dense.pt"
     pol.signed_mask(model).save(files[0])
     torch.save(pol.dense_state_dict(model), files[1])
-    beside(
+    in_turns(
         lambda: pol.SignedMask.load(files[0]),
         lambda: torch.load(files[1], weights_only=True),
         what="SignedMask.load",

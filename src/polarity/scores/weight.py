@@ -26,8 +26,8 @@ def random(name: str, weight: Tensor, *, generator: torch.Generator | None = Non
     """Score by a uniform draw in [0, 1), the control that every criterion has to beat.
 
     A seed is drawn from ``generator``. The score of an entry then depends on this seed, the name
-    and the entry's flat position alone, so that the same seed gives the same mask whatever the
-    model's device and dtype, see :data:`polarity.__draws_version__`.
+    and the entry's flat position alone, so that the same seed gives the same mask on every
+    device and in every dtype, see :data:`polarity.__draws_version__`.
 
     Example:
         >>> import torch

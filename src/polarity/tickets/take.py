@@ -77,7 +77,7 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
 
 
 def _included(everything: Collection[Target], include: Selector | None) -> set[str]:
-    """Return the names of the targets of which ``include`` selects a use."""
+    """Return the names of the targets with a use that ``include`` selects."""
     if include is None:
         return set()
     uses = [use for target in everything for use in target.uses]
