@@ -99,7 +99,8 @@ class MaskedWeight(nn.Module):
         """
         check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         self.mask = self.mask.to(weight.dtype)
-        return weight.masked_fill(self.mask == 0, 0) if self.enforce else weight.clone()
+        stored = weight.clone()
+        return zero_outside_(stored, self.mask) if self.enforce else stored
 
     @torch.no_grad()
     def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import check_number
+from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
 
 __all__ = ["SignInMW", "balanced_factors"]
@@ -83,7 +84,7 @@ class SignInMW(MaskedWeight):
         """
         weight = super().right_inverse(weight)
         m, v = balanced_factors(weight, self.beta)
-        return (m.masked_fill_(self.mask == 0, 0), v) if self.enforce else (m, v)
+        return (zero_outside_(m, self.mask), v) if self.enforce else (m, v)
 
     @torch.no_grad()
     def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
