@@ -97,8 +97,13 @@ class MaskedWeight(nn.Module):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
+        stored = self.to_store(weight)
         self.mask = self.mask.to(weight.dtype)
+        return stored
+
+    def to_store(self, weight: Tensor) -> Tensor:
+        """Return what :meth:`right_inverse` does, without a change of the mask's dtype."""
+        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         stored = weight.clone()
         return zero_outside_(stored, self.mask) if self.enforce else stored
 

@@ -82,8 +82,13 @@ class SignInMW(MaskedWeight):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        weight = super().right_inverse(weight)
-        m, v = balanced_factors(weight, self.beta)
+        factors = self.to_store(weight)
+        self.mask = self.mask.to(weight.dtype)
+        return factors
+
+    def to_store(self, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return what :meth:`right_inverse` does, without a change of the mask's dtype."""
+        m, v = balanced_factors(super().to_store(weight), self.beta)
         return (zero_outside_(m, self.mask), v) if self.enforce else (m, v)
 
     @torch.no_grad()
