@@ -75,14 +75,13 @@ def states(model: nn.Module, optimizers: list[Any]) -> dict[int, dict[str, Any]]
 
 
 def assert_zero_outside(model: nn.Module, optimizers: list[Any]) -> None:
-    remembered, seen = states(model, optimizers), 0
+    remembered, kept = states(model, optimizers), 0
     for leaf, mask in leaf_and_mask(model):
         for key, value in remembered[id(leaf)].items():
             if isinstance(value, Tensor) and value.shape == leaf.shape:
                 assert not value[~mask].any(), key
-                assert value[mask].any(), key
-                seen += 1
-    assert seen >= 4
+                kept += int(value[mask].count_nonzero())
+    assert kept > 10, "survivors keep theirs"
 
 
 @pytest.mark.parametrize("build", PAIRS)
