@@ -289,7 +289,7 @@ def test_numbers_of_numpy_and_whole_numbers_are_fractions_too(fraction):
 def test_perturbations_are_values():
     assert Epsilon(0.3) == Epsilon(0.3) != Epsilon(0.2)
     assert len({Delta(0.3), Delta(0.3), Phi(0.3), Epsilon(0.3)}) == 3
-    assert repr(Delta(0.3)) == "Delta(fraction=0.3)"
+    assert repr(Delta(0.3)) == "Delta(fraction=0.3, ties='index')"
     with pytest.raises(AttributeError):
         Epsilon(0.3).fraction = 0.5
 
