@@ -176,13 +176,12 @@ class Chosen:
         stays = Chosen(keys, keep, signed=False, finite=None).new_mask("keys")
         start = 0
         for name, mask in tied.items():
-            first, flat = start, self._drawn[name].view(-1)
+            flat = self._drawn[name].view(-1)
             for chunk, places in survivors_of(mask):
                 stop = start + places.numel()
                 flat[chunk][places] = stays[start:stop].to(flat.device)
                 start = stop
-            by_index = sum(self._cuts[name].kept_ties)
-            self.kept[name] += int(stays[first:start].count_nonzero()) - by_index
+            self.kept[name] = int(flat.count_nonzero())
 
     def new_mask(self, name: str) -> Tensor:
         """Return a new row-major bool tensor of the entries of a tensor that stay."""
