@@ -101,6 +101,11 @@ def test_synflow_draws_among_equal_saliencies_at_every_step():
         twin = constant()
         pol.prune(twin, scores, density=density ** (step / steps))
         assert survivors(twin) == alive
+    once = synflow(model, ones, density=density, steps=1, ties="random", generator=drawn())
+    for between in (0.15, 0.5, 0.9):  # the order of removal within a step, and of what is left
+        twin = constant()
+        pol.prune(twin, once, density=between)
+        assert survivors(twin) == synflow_by_hand(model, ones, between, 1, seed_from(drawn()))[0]
     by_index = synflow(model, ones, density=density, steps=steps)
     assert any(not torch.equal(scores[name], by_index[name]) for name in scores)
 
