@@ -20,6 +20,7 @@ from polarity.pruning.prune import Pairs, prune_targets
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.selection.ties import Ties
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 
 __all__ = ["imp_prune", "lrr_step"]
@@ -31,6 +32,7 @@ def imp_prune(
     *,
     density: float | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     score: Score | None = None,
     rewind: RewindPoint | None = None,
     optimizer: Optimizers | None = None,
@@ -50,6 +52,9 @@ def imp_prune(
         amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
+        ties: which of equal entries survive where not all do: those of lower ``"index"``, or
+            ``"random"`` ones. After :func:`reinit_signs` all magnitudes of a layer are equal: the
+            index then empties whole rows, random ones leave each row its share.
         score: ``(name, weight) -> tensor`` of the weight's shape, the highest survive;
             :func:`polarity.scores.magnitude` by default.
         rewind: the point to restore: survivors, other parameters, buffers, and the state of the
@@ -59,20 +64,22 @@ def imp_prune(
             keeps, each rank's call zeroes that rank's.
         scheduler: a scheduler or a list of them, whose state is restored from ``rewind``.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
-            one; magnitude draws nothing.
+            one; then the source of the seed of ``ties="random"``. Otherwise nothing is drawn.
 
     Returns:
-        The :class:`PruneReport`; its notes say what was rewound.
+        The :class:`PruneReport`; its notes say what was rewound, and if more than 1 % of the
+        survivors were chosen among equal entries.
 
     Raises:
-        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if the
-            density exceeds the present one; if ``amount`` is given while a mask is not enforced; if
-            the model has no prunable weights; if a weight or score is NaN or infinite; if
-            ``rewind`` does not fit the model, has parameters that are not finite, or holds the
-            state of another class of optimizer or scheduler; if a weight that it rewinds has a
-            further parametrization without ``right_inverse``; if ``optimizer`` holds none of the
-            pruned parameters, or its state has another shape than its parameter. Model, masks,
-            optimizer and random state are left as they were.
+        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if
+            ``scope`` or ``ties`` is another word; if the density exceeds the present one; if
+            ``amount`` is given while a mask is not enforced; if the model has no prunable weights;
+            if a weight or score is NaN or infinite; if ``rewind`` does not fit the model, has
+            parameters that are not finite, or holds the state of another class of optimizer or
+            scheduler; if a weight that it rewinds has a further parametrization without
+            ``right_inverse``; if ``optimizer`` holds none of the pruned parameters, or its state
+            has another shape than its parameter. Model, masks, optimizer and random state are left
+            as they were.
         TypeError: if an argument is of another type.
 
     Example:
@@ -87,7 +94,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
-    wanted = _how_many(amount, density, scope)
+    wanted = _how_many(amount, density, scope, ties)
     if rewind is None:
         if scheduler is not None:
             given = described(as_schedulers(scheduler))
@@ -115,6 +122,7 @@ def lrr_step(
     rewind: RewindPoint,
     density: float | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     score: Score | None = None,
     optimizer: Optimizers | None = None,
     scheduler: Schedulers | None = None,
@@ -131,6 +139,7 @@ def lrr_step(
         rewind: the point whose schedule is restored.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: as for :func:`imp_prune`.
+        ties: as for :func:`imp_prune`.
         score: as for :func:`imp_prune`.
         optimizer: an optimizer or a list of them. Its state is restored from ``rewind``, and zeroed
             at pruned entries. Leave it out if your loop builds a new optimizer each round.
@@ -161,7 +170,8 @@ def lrr_step(
     """
     _check_rewind(rewind)
     restore = _staged_schedule(model, rewind, optimizer, scheduler)
-    report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
+    wanted = _how_many(amount, density, scope, ties)
+    report = _prune(model, wanted, score, optimizer, generator)
     restore()
     notes = _after_restoring(model, rewind, optimizer, scheduler)
     return PruneReport(report.layers, (*report.notes, *notes))
@@ -173,11 +183,11 @@ def _check_rewind(rewind: object) -> None:
     check_type("rewind", rewind, RewindPoint, expected)
 
 
-def _how_many(amount: float | None, density: float | None, scope: Scope) -> HowMany:
+def _how_many(amount: float | None, density: float | None, scope: Scope, ties: Ties) -> HowMany:
     """Return the request as one value, by default to prune the papers' fifth of the survivors."""
     if amount is None and density is None:
         amount = 0.2
-    return HowMany(amount, density, scope=scope)
+    return HowMany(amount, density, scope=scope, ties=ties)
 
 
 def _prune(
