@@ -53,7 +53,8 @@ def imp_prune(
             entries.
         scheduler: its state is restored from ``rewind``.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
-            one; magnitude draws nothing.
+            one; magnitude draws nothing. Without it, all ranks of an initialised
+            ``torch.distributed`` group must call with a score that draws.
 
     Returns:
         The :class:`PruneReport`; its notes say what was rewound.

@@ -58,7 +58,8 @@ def prune(
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
         optimizer: its state at pruned entries is zeroed.
         generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
-            takes one.
+            takes one. Without it, all ranks of an initialised ``torch.distributed`` group must call
+            with a score that draws: :func:`polarity.scores.random` then draws from rank 0's seeds.
 
     Returns:
         The :class:`PruneReport`.
