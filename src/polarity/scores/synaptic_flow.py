@@ -60,9 +60,8 @@ def synflow(
     zero-initialised layer. All weights of the branch have a saliency of zero and are pruned first.
     A warning names them, and the gains.
 
-    As in the authors'
-    code, biases and running means contribute to :math:`R`; the guarantee that no layer is pruned
-    completely holds where they are zero, as they are at most initialisations.
+    As in the authors' code, biases and running means contribute to :math:`R`; the guarantee that no
+    layer is pruned completely holds where they are zero, as they are at most initialisations.
 
     Args:
         model: any module, plain or with something attached.
