@@ -1,7 +1,9 @@
 """Ranks whose global generators differ draw the same, and talk no more than they have to."""
 
 import copy
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +19,7 @@ from polarity import Delta, Epsilon
 from polarity._bits.random import seed_from
 from polarity.parametrizations.shared_alpha import draw_seeds
 from polarity.scores import grasp, random, snip
+from tests.helpers import everything_of
 from tests.models import CROSS_ENTROPY, NETS, X, alphas, conv_net, generator, mlp, moved, noisy
 
 WORLD = 2
@@ -174,6 +177,28 @@ def refused(call: Callable[[], object]) -> str:
     raise AssertionError("not refused")
 
 
+def left_waiting(rank: int, folder: str) -> list[str]:
+    """Return what rank 0's calls say if rank 1 never makes them; they must change nothing."""
+    late, limit = f"file://{folder}/late", timedelta(seconds=5)
+    distributed.init_process_group(
+        "gloo", init_method=late, rank=rank, world_size=WORLD, timeout=limit
+    )
+    said: list[str] = []
+    if rank == 1:
+        refused(BAD["prune"])
+        time.sleep(8)
+        return said
+    model = copy.deepcopy(PLAIN)
+    before = everything_of(model)
+    for call in (lambda: pol.prune(model, random, density=0.5), lambda: Epsilon(0.5)(SIGNS, SIZES)):
+        try:
+            call()
+        except RuntimeError as error:
+            said.append(str(error))
+        assert everything_of(model) == before
+    return said
+
+
 def one_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     alone = f"file://{folder}/alone{rank}"
@@ -196,8 +221,9 @@ def one_rank(rank: int, folder: str) -> None:
     loader = DataLoader(Drawn(), num_workers=1, multiprocessing_context="fork")
     notes["worker"] = [int(each) for each in loader]
     distributed.barrier()
-    torch.save(notes, f"{folder}/rank{rank}.pt")
     distributed.destroy_process_group()
+    notes["left waiting"] = left_waiting(rank, folder)
+    torch.save(notes, f"{folder}/rank{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +296,11 @@ def test_neither_the_default_device_nor_the_default_dtype_changes_a_draw(
 ) -> None:
     for notes in ranks:
         assert same(notes[f"odd {name}"], ranks[0][name])
+
+
+def test_a_rank_whose_partners_never_draw_raises_at_the_groups_timeout(ranks: Any) -> None:
+    assert len(ranks[0]["left waiting"]) == 2
+    assert "5000ms" in ranks[0]["left waiting"][0]
 
 
 def test_a_data_loaders_worker_draws_by_itself(ranks: Any) -> None:

@@ -66,11 +66,12 @@ def integers_from(
     """
     check_generator(generator)
     device = torch.device("cpu") if generator is None else generator.device
-    drawn = torch.randint(low, high, (count,), generator=generator, device=device).tolist()
-    if generator is None and among_ranks():
-        told = [drawn]
-        distributed.broadcast_object_list(told, src=0)  # on the device that the backend needs
-        drawn = told[0]
+    with undrawn_on_error(generator):
+        drawn = torch.randint(low, high, (count,), generator=generator, device=device).tolist()
+        if generator is None and among_ranks():
+            told = [drawn]
+            distributed.broadcast_object_list(told, src=0)  # on the device that the backend needs
+            drawn = told[0]
     return [int(each) for each in drawn]
 
 
