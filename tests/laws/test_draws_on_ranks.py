@@ -18,7 +18,7 @@ import polarity as pol
 from polarity import Delta, Epsilon
 from polarity._bits.random import seed_from
 from polarity.parametrizations.shared_alpha import draw_seeds
-from polarity.scores import grasp, random, snip
+from polarity.scores import grasp, random, snip, synflow
 from tests.helpers import everything_of
 from tests.models import CROSS_ENTROPY, NETS, X, alphas, conv_net, generator, mlp, moved, noisy
 
@@ -33,6 +33,8 @@ Case = Callable[[Draw], list[Tensor]]
 
 # Built once: to initialise a layer draws from the global generator.
 PLAIN, NOISY, NORMED, WITH_NORM = mlp(20, 30, 10), noisy(), NETS["batch"](), conv_net()
+FLAT = nn.Linear(6, 8, bias=False)
+nn.init.ones_(FLAT.weight)
 DROPPED = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(6))
 START = pol.RewindPoint.capture(PLAIN)
 HALF = moved(copy.deepcopy(PLAIN))
@@ -71,12 +73,18 @@ def pruned(how: str) -> Case:
             sgd = torch.optim.SGD(model.parameters(), lr=0.1)
             start = pol.RewindPoint.capture(model, sgd)
             pol.lrr_step(model, 0.5, score=random, rewind=start, optimizer=sgd, generator=draw)
+        elif how == "ties":
+            pol.imp_prune(model, 0.5, score=zeros, ties="random", generator=draw)
         else:
             given = pol.densities.balanced(model, 0.5)
             pol.prune(model, random, densities=given, generator=draw)
         return list(pol.masks(model).values())
 
     return case
+
+
+def zeros(name: str, weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight)
 
 
 def norms(draw: Draw, **options: bool) -> list[Tensor]:
@@ -107,6 +115,11 @@ CASES: dict[str, Case] = {
     "imp": pruned("imp"),
     "lrr": pruned("lrr"),
     "densities": pruned("densities"),
+    "ties": pruned("ties"),
+    "ties of Delta": lambda draw: [Delta(0.5, ties="random")(SIGNS, SIZES * 0, draw)],
+    "ties of synflow": lambda draw: list(
+        synflow(FLAT, WEIGHTS[:6], density=0.5, steps=2, ties="random", generator=draw).values()
+    ),
     "norms": norms,
     "norms per layer": lambda draw: norms(draw, per_layer=True),
     "seeds": lambda draw: [draw_seeds(draw)],

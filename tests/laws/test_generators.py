@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from polarity.scores import grasp, random, snip
+from polarity.scores import grasp, random, snip, synflow
 from tests.helpers import everything_of
 from tests.laws.test_draws_on_ranks import EVERY
 from tests.models import CROSS_ENTROPY, generator, mlp, noisy
@@ -54,6 +54,7 @@ CALLS: dict[Callable[..., Any], Callable[[nn.Module, Any], Any]] = {
     random: lambda m, given: random("w", m[0].weight, **given),
     snip: lambda m, given: snip(m, CROSS_ENTROPY, BATCHES, **given),
     grasp: lambda m, given: grasp(m, CROSS_ENTROPY, BATCHES, **given),
+    synflow: lambda m, given: synflow(m, BATCHES[0][0], density=0.5, **given),
     pol.Epsilon.__call__: lambda m, given: pol.Epsilon(0.5)(ONES, ONES.float(), **given),
     pol.Delta.__call__: lambda m, given: pol.Delta(0.5)(ONES, ONES.float(), **given),
 }
