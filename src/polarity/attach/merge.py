@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_module, check_optimizer
+from polarity._checks import check_optimizer
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -17,9 +17,11 @@ from polarity.optimizers.replaced import Replacement, check_replaceable, replace
 from polarity.parametrizations.registering import own_class
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.recurrent import refresh_flat_weights
-from polarity.targets.search import Targets, attached
+from polarity.targets.search import Targets, all_targets, attached
 from polarity.targets.state_keys import forget_plain_checkpoints, inside, leads_inside
 from polarity.targets.target import Target
+from polarity.targets.torch_prune import warn_of_torch_masks
+from polarity.targets.wrappers import refuse_ddp, unwrapped
 
 __all__ = ["dense_state_dict", "merge"]
 
@@ -49,7 +51,12 @@ def merge(
     Raises:
         ValueError: if nothing is attached to the model; if it has Sign-In weights and ``optimizer``
             holds none of their factors.
-        TypeError: if ``model`` or ``optimizer`` is of another type.
+        TypeError: if ``model`` or ``optimizer`` is of another type, or ``model`` has Sign-In
+            weights and is wrapped in ``DistributedDataParallel``.
+
+    Warns:
+        UserWarning: if ``torch.nn.utils.prune`` holds a mask on another tensor, such as a bias: it
+            stays there, with its hook.
 
     Example:
         >>> from torch import nn
@@ -63,7 +70,10 @@ def merge(
     found = attached(model)
     if not found and not attached_norms(model):
         raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
+    warn_of_torch_masks((u for t in all_targets(model) for u in t.uses), (), "merge")
     products = {n: t.stored for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    if products:
+        refuse_ddp(model, "merge")
     if optimizer is not None:
         if products:
             check_replaceable(optimizer, products)
@@ -123,7 +133,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
-    check_module(model)
+    model = unwrapped(model)
     converted = model.state_dict()
     state: OrderedDict[str, Any] = OrderedDict(converted)
     weights: dict[str, Tensor] = {

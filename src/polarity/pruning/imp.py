@@ -1,19 +1,22 @@
 """Rounds of iterative pruning: IMP, weight rewinding and learning-rate rewinding."""
 
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from polarity._checks import check_type
-from polarity.attach.masks import masked_leaves
+from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.prune import Optimizer, prune_targets
+from polarity.pruning.reached import reached
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
 from polarity.targets.search import attached, masked_or_prunable
+from polarity.targets.selectors import Selector, settled
 
 __all__ = ["imp_prune", "lrr_step"]
 
@@ -30,6 +33,8 @@ def imp_prune(
     rewind: RewindPoint | None = None,
     optimizer: Optimizer | None = None,
     scheduler: Scheduler | None = None,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     """Prune the smallest weights and, with ``rewind``, rewind the rest: one round of IMP.
@@ -52,6 +57,10 @@ def imp_prune(
         optimizer: its state is restored from ``rewind`` if that holds one, and zeroed at pruned
             entries.
         scheduler: its state is restored from ``rewind``.
+        targets: which weights to prune, in the forms of :func:`find_targets`; by default the masked
+            ones, or all prunable ones if none is masked. Plain ones are masked first, other masked
+            weights keep their masks, and amount and density refer to the selected ones.
+        exclude: which weights to leave as they are, in the same forms.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
             one; magnitude draws nothing.
 
@@ -64,7 +73,13 @@ def imp_prune(
             the model has no prunable weights; if a weight or score is NaN or infinite; if
             ``rewind`` does not fit the model or ``optimizer`` holds none of the pruned parameters.
             Model, masks, optimizer and random state are left as they were.
-        TypeError: if an argument is of another type.
+        TypeError: if an argument is of another type, or a model that is wrapped in
+            ``DistributedDataParallel`` has yet to be masked.
+
+    Warns:
+        UserWarning: if weights that can be pruned have no mask and are left alone; or, without
+            ``targets`` and ``exclude``, if less than 90 % of the model's matrix entries are in
+            reach. The largest of the rest are named.
 
     Example:
         >>> from torch import nn
@@ -85,14 +100,17 @@ def imp_prune(
                 f"scheduler={type(scheduler).__name__} is given without rewind, expected both: "
                 "pass rewind=RewindPoint.capture(model, optimizer, scheduler)"
             )
-        return _prune(model, wanted, score, optimizer, generator)
+        return _prune(model, wanted, score, optimizer, generator, targets, exclude)
     _check_rewind(rewind)
     rewind.check(model)
     rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
-    report = _prune(model, wanted, score, optimizer, generator, rewind)
-    rewind.restore_weights(model, only="unmasked")
-    notes = ("rewound: every parameter and buffer to the rewind point",)
-    return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
+    report = _prune(model, wanted, score, optimizer, generator, targets, exclude, rewind)
+    # Pruning restored what it selected; masked weights that it did not select are left.
+    rest = len(attached(model)) > len(report)
+    rewind.restore_weights(model, only="all" if rest else "unmasked")
+    rewound = ("rewound: every parameter and buffer to the rewind point",)
+    schedule = _rewind_schedule(model, rewind, optimizer, scheduler)
+    return replace(report, notes=report.notes + rewound + schedule)
 
 
 def lrr_step(
@@ -105,6 +123,8 @@ def lrr_step(
     score: Score | None = None,
     optimizer: Optimizer | None = None,
     scheduler: Scheduler | None = None,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     """Prune the smallest weights, keep the rest as trained and rewind the schedule: a round of LRR.
@@ -122,6 +142,8 @@ def lrr_step(
         optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. Leave it
             out if your loop builds a new optimizer each round.
         scheduler: its state is restored from ``rewind``.
+        targets: as for :func:`imp_prune`.
+        exclude: as for :func:`imp_prune`.
         generator: as for :func:`imp_prune`.
 
     Returns:
@@ -148,8 +170,10 @@ def lrr_step(
     """
     _check_rewind(rewind)
     rewind.check_schedule(optimizer, scheduler)
-    report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
-    return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
+    wanted = _how_many(amount, density, scope)
+    report = _prune(model, wanted, score, optimizer, generator, targets, exclude)
+    schedule = _rewind_schedule(model, rewind, optimizer, scheduler)
+    return replace(report, notes=report.notes + schedule)
 
 
 def _check_rewind(rewind: object) -> None:
@@ -171,15 +195,21 @@ def _prune(
     score: Score | None,
     optimizer: Optimizer | None,
     generator: torch.Generator | None,
+    targets: Selector | None,
+    exclude: Selector | None,
     rewind: RewindPoint | None = None,
 ) -> PruneReport:
-    """Prune the masked or prunable weights, and with ``rewind`` give the survivors its values."""
-    found = masked_or_prunable(model)
+    """Prune the selected weights, and with ``rewind`` give their survivors its values."""
+    targets, exclude = settled(targets), settled(exclude)
+    found = masked_or_prunable(model, targets, exclude)
+    before_masking(model, found, "imp_prune")
+    reach, notes = reached(model, found, targets, exclude)
     values = None
     if rewind is not None:
         weights = rewind.weights
         values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
-    return prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
+    report = prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
+    return replace(report, notes=notes, reach=reach)
 
 
 def _rewind_schedule(

@@ -6,6 +6,7 @@ import torch
 
 from polarity._reports import Report, table
 from polarity._tables import format_shape
+from polarity.targets.reach import Reach
 
 __all__ = ["LayerReport", "PruneReport"]
 
@@ -44,6 +45,7 @@ class PruneReport(Report[LayerReport]):
     Attributes:
         layers: one :class:`LayerReport` per weight, in the model's order.
         notes: what else was done to the model, optimizer and scheduler, or left undone.
+        reach: how many of the model's matrix entries the layers are, and the largest others.
 
     Example:
         >>> report = PruneReport((LayerReport("fc.weight", (10, 4), before=40, after=32),))
@@ -58,6 +60,7 @@ class PruneReport(Report[LayerReport]):
 
     layers: tuple[LayerReport, ...]
     notes: tuple[str, ...] = ()
+    reach: Reach | None = None
 
     @property
     def before(self) -> int:
@@ -86,4 +89,5 @@ class PruneReport(Report[LayerReport]):
             return format_shape(row.shape), f"{row.before}", f"{row.after}", f"{row.density:.4f}"
 
         header = ("weight", "shape", "before", "after", "density")
-        return "\n".join([table(header, (*self.layers, total), cells), *self.notes])
+        lines = [table(header, (*self.layers, total), cells), *self.notes]
+        return "\n".join(lines if self.reach is None else [*lines, str(self.reach)])

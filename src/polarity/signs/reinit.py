@@ -22,6 +22,8 @@ from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
+from polarity.targets.left_out import reach_of, why_without_mask
+from polarity.targets.search import all_targets
 from polarity.targets.target import Target
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
@@ -148,7 +150,8 @@ def reinit_signs(
         for each in signed:
             pruned = captured[each.name] if captured and strategy == "standard" else None
             rows.append(_write(targets[each.name], each, pruned))
-    return SignReport(tuple(rows), strategy)
+    reach = reach_of(all_targets(model), targets, why_without_mask)
+    return SignReport(tuple(rows), strategy, reach)
 
 
 def signed_constants(
