@@ -42,16 +42,56 @@ class Form:
 
 
 class Tied(nn.Module):
-    """Token scores from the embedding's own matrix."""
+    """Token scores from the embedding's own matrix, which is a target only when asked for."""
 
     def __init__(self, tokens: int = 7, width: int = 5) -> None:
         super().__init__()
         self.encoder = nn.Embedding(tokens, width)
+        self.middle = nn.Linear(width, width)
         self.decoder = nn.Linear(width, tokens, bias=False)
         self.decoder.weight = self.encoder.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.decoder(self.encoder(tokens).tanh())
+        return self.decoder(self.middle(self.encoder(tokens)).tanh())
+
+
+class Twins(nn.Module):
+    """One matrix in two layers, neither of them an embedding."""
+
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).tanh())
+
+
+class OwnWeight(nn.Module):
+    """Layers whose ``weight`` PyTorch does not know: GPT-2's layout, and three experts."""
+
+    class Transposed(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.zeros(inputs, outputs)), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    class Experts(nn.Module):
+        def __init__(self, experts: int, width: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(experts, width, width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum("bi,eio->bo", x, self.weight)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.experts = self.Transposed(4, 6), self.Experts(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.experts(self.up(x).tanh())
 
 
 class SelfAttention(nn.MultiheadAttention):
@@ -121,6 +161,8 @@ KINDS = [
     Kind("lstm", lambda: Recurrent(nn.LSTM, num_layers=2), noise(2, 5, 4), fullgraph=False),
     Kind("gru", lambda: Recurrent(nn.GRU, bidirectional=True), noise(2, 5, 4), fullgraph=False),
     Kind("tied", Tied, tokens(9, below=7)),
+    Kind("twins", Twins, noise(4, 5)),
+    Kind("own_weight", OwnWeight, noise(4, 4)),
     Kind(
         "transformer",
         lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
@@ -133,12 +175,18 @@ KINDS = [
 WIDE = Kind("wide", lambda: nn.Linear(300, 900), noise(4, 300))
 
 
+def every_weight(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the default targets, and of those that are tied to an embedding."""
+    tied = ["decoder"] if isinstance(model, Tied) else []
+    return tuple(pol.find_targets(model, ["*", *tied]))
+
+
 def random_masks(model: nn.Module, density: float = 0.5, seed: int = 1) -> dict[str, Tensor]:
     """Return masks under plain names with a fair share of zeros and ones in every one of them."""
     draw = torch.Generator().manual_seed(seed)
     return {
         name: torch.rand(target.shape, generator=draw) < density
-        for name, target in pol.find_targets(model).items()
+        for name, target in pol.find_targets(model, every_weight(model)).items()
     }
 
 

@@ -49,8 +49,8 @@ def warn_of_torch_masks(uses: Iterable[Use], taken: Collection[str], call: str) 
     first, more = left[0], f" and {len(left) - 1} more" if len(left) > 1 else ""
     path = first.name.rpartition(".")[0]
     module = f"model.get_submodule({path!r})" if path else "model"
+    remove = f"torch.nn.utils.prune.remove({module}, {first.tensor_name!r})"
     warn_caller(
         f"torch.nn.utils.prune still holds a mask on {first.name!r}{more}, which {call} leaves as "
-        f"it is, with its hook: torch.nn.utils.prune.remove({module}, {first.tensor_name!r}) makes it "
-        f"permanent, mask_weights(model, targets={first.name!r}) takes it over"
+        f"it is, with its hook: {remove} makes it permanent, mask_weights(model, targets={first.name!r}) takes it over"
     )
