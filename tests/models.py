@@ -67,31 +67,72 @@ class Twins(nn.Module):
         return self.second(self.first(x).tanh())
 
 
+class TransposedLinear(nn.Module):
+    """A linear layer with its matrix the other way round, as transformers' ``Conv1D`` has it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Experts(nn.Module):
+    """Several matrices in one tensor of three dimensions."""
+
+    def __init__(self, experts: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(experts, width, width) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("...i,eio->...o", x, self.weight)
+
+
 class OwnWeight(nn.Module):
-    """Layers whose ``weight`` PyTorch does not know: GPT-2's layout, and three experts."""
-
-    class Transposed(nn.Module):
-        def __init__(self, inputs: int, outputs: int) -> None:
-            super().__init__()
-            self.weight, self.bias = nn.Parameter(torch.zeros(inputs, outputs)), None
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ self.weight
-
-    class Experts(nn.Module):
-        def __init__(self, experts: int, width: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(experts, width, width))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.einsum("bi,eio->bo", x, self.weight)
+    """Layers with a ``weight`` that are not PyTorch's."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.up, self.experts = self.Transposed(4, 6), self.Experts(3, 6)
+        self.up, self.experts = TransposedLinear(4, 6), Experts(3, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.experts(self.up(x).tanh())
+
+
+class SmallGpt2(nn.Module):
+    """The parameters of transformers' ``GPT2LMHeadModel`` in small, under the same names."""
+
+    def __init__(self, tokens: int = 50, width: int = 8, layers: int = 2) -> None:
+        super().__init__()
+        blocks = [
+            nn.ModuleDict({
+                "ln_1": nn.LayerNorm(width),
+                "attn": nn.ModuleDict({"c_attn": TransposedLinear(width, 3 * width),
+                                       "c_proj": TransposedLinear(width, width)}),
+                "ln_2": nn.LayerNorm(width),
+                "mlp": nn.ModuleDict({"c_fc": TransposedLinear(width, 4 * width),
+                                      "c_proj": TransposedLinear(4 * width, width)}),
+            })
+            for _ in range(layers)
+        ]  # fmt: skip
+        self.transformer = nn.ModuleDict({
+            "wte": nn.Embedding(tokens, width), "wpe": nn.Embedding(16, width),
+            "h": nn.ModuleList(blocks), "ln_f": nn.LayerNorm(width),
+        })  # fmt: skip
+        self.lm_head = nn.Linear(width, tokens, bias=False)
+        self.lm_head.weight = self.transformer["wte"].weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        inner: Any = self.transformer
+        x = inner["wte"](tokens) + inner["wpe"](torch.arange(tokens.shape[1]))
+        for block in inner["h"]:
+            q, k, v = block["attn"]["c_attn"](block["ln_1"](x)).chunk(3, -1)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["attn"]["c_proj"](mixed)
+            x = x + block["mlp"]["c_proj"](block["mlp"]["c_fc"](block["ln_2"](x)).relu())
+        return self.lm_head(inner["ln_f"](x))
 
 
 class SelfAttention(nn.MultiheadAttention):

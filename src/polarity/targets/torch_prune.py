@@ -52,5 +52,6 @@ def warn_of_torch_masks(uses: Iterable[Use], taken: Collection[str], call: str) 
     remove = f"torch.nn.utils.prune.remove({module}, {first.tensor_name!r})"
     warn_caller(
         f"torch.nn.utils.prune still holds a mask on {first.name!r}{more}, which {call} leaves as "
-        f"it is, with its hook: {remove} makes it permanent, mask_weights(model, targets={first.name!r}) takes it over"
+        f"it is, with its hook: {remove} makes it permanent, mask_weights(model, "
+        f"targets={first.name!r}) takes it over"
     )
