@@ -1,6 +1,6 @@
 """Report the result of a pruning call, layer by layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -60,7 +60,7 @@ class PruneReport(Report[LayerReport]):
 
     layers: tuple[LayerReport, ...]
     notes: tuple[str, ...] = ()
-    reach: Reach | None = None
+    reach: Reach | None = field(default=None, compare=False)
 
     @property
     def before(self) -> int:

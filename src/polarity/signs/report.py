@@ -1,7 +1,7 @@
 """Report the new signs of a model, layer by layer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from polarity._reports import Report, table
 from polarity.targets.reach import Reach
@@ -55,7 +55,7 @@ class SignReport(Report[LayerSigns]):
 
     layers: tuple[LayerSigns, ...]
     strategy: str
-    reach: Reach | None = None
+    reach: Reach | None = field(default=None, compare=False)
 
     @property
     def survivors(self) -> int:

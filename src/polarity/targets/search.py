@@ -145,9 +145,9 @@ def find_targets(
         >>> list(find_targets(model, nn.Linear))
         ['2.weight']
         >>> print(find_targets(model, nn.Linear))
-        weight      shape                used by
-        ----------------------------------------
-        2.weight      2x4                 Linear
+        weight      shape                  used by
+        ------------------------------------------
+        2.weight      2x4                   Linear
         0.weight  skipped  not selected by targets
         in reach: 8 of 44 matrix entries
     """
