@@ -274,6 +274,18 @@ def test_attaching_through_other_wrappers_attaches_to_the_model(call, wrap):
     torch.testing.assert_close(wrapped(INPUTS), expected(INPUTS))
 
 
+@pytest.mark.parametrize("wrap", OUTSIDE)
+def test_norms_interpolated_through_a_wrapper_are_drawn_when_the_model_is_called(wrap):
+    wrapped = WRAPPERS[wrap](plain())
+    pol.interpolate_norms(wrapped, generator=draw())
+    inner = unwrapped(wrapped).train()
+    drawn = []
+    for _ in range(2):
+        inner(INPUTS)
+        drawn.append(float(pol.norm_alpha(wrapped)["1"]))
+    assert len({1.0, *drawn}) == 3
+
+
 @each_wrapper
 def test_a_point_captured_from_a_wrapper_fits_the_model_and_the_other_way_round(wrap):
     wrapped = wrap(masked())
