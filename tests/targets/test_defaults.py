@@ -213,6 +213,30 @@ CALLS = {
 }
 
 
+def as_bytes(tensor: Tensor) -> list[int]:
+    return tensor.reshape(-1).view(torch.uint8).tolist()
+
+
+LATER = CALLS | {
+    "merge": pol.merge,
+    "density": pol.density,
+    "prune all": lambda net: pol.imp_prune(net, 0.5),
+    "rewind": lambda net: pol.imp_prune(net, 0.5, rewind=pol.RewindPoint.capture(net)),
+}
+
+
+@pytest.mark.parametrize("call", LATER.values(), ids=LATER)
+def test_a_mask_that_was_converted_to_float8_is_refused_before_anything_is_changed(call):
+    net = pol.mask_weights(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
+    net[1].to(torch.float8_e4m3fn)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(TypeError, match=r"1\.weight is of dtype .* expected 16 bits or more"):
+        call(net)
+    after = net.state_dict()
+    assert list(after) == list(before)
+    assert [as_bytes(after[name]) for name in before] == [as_bytes(before[name]) for name in before]
+
+
 @pytest.mark.parametrize("dtype", FLOAT8, ids=str)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_float8_weight_that_is_selected_is_refused_before_anything_is_changed(call, dtype):

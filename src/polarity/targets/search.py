@@ -74,8 +74,12 @@ class Targets(Mapping[str, Target]):
 
 
 def attached(model: nn.Module) -> dict[str, Target]:
-    """Return the weights of a model that carry a mask, by plain name."""
-    return {target.name: target for target in all_targets(model) if target.masking is not None}
+    """Return the weights of a model that carry a mask, by plain name; refuse float8 ones."""
+    masked = {target.name: target for target in all_targets(model) if target.masking is not None}
+    for name, target in masked.items():
+        if too_narrow(target.stored[0]):
+            raise TypeError(f"{name} is {narrow(target)}")
+    return masked
 
 
 def masked_or_prunable(
@@ -310,16 +314,15 @@ def _why_not_pruned(target: Target, *, named: bool) -> str | None:
             f"{target.name} is computed by a hook (weight_norm, spectral_norm, …) and not a "
             f"parameter; exclude={target.name!r} leaves it out"
         )
-    if target.masking is not None:
-        return None
-    refuse_uneven_masks(target.owners)
+    if target.masking is None:
+        refuse_uneven_masks(target.owners)
     if too_narrow(target.stored[0]):
         if named:
             raise TypeError(
                 f"{target.name} is {narrow(target)}, or exclude={target.name!r} leaves it out"
             )
         return narrow(target)
-    return why_not(target, frozen_too=named)
+    return None if target.masking is not None else why_not(target, frozen_too=named)
 
 
 def why_not(target: Target, *, frozen_too: bool = False) -> str | None:
