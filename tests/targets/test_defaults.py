@@ -149,6 +149,15 @@ def test_a_weight_tied_to_an_embedding_is_taken_when_it_is_asked_for(targets):
     assert "encoder.weight" in pol.find_targets(Tied(), targets)
 
 
+def test_a_weight_tied_to_an_embedding_stays_a_target_once_it_is_masked():
+    model = pol.mask_weights(Tied(), targets="decoder")
+    found = pol.find_targets(model)
+    assert (list(found), found.skipped) == (["encoder.weight", "middle.weight"], {})
+    assert list(pol.masks(pol.mask_weights(model))) == ["encoder.weight", "middle.weight"]
+    alone = pol.mask_weights(nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2)), targets="*.weight")
+    assert list(pol.find_targets(pol.mask_weights(alone, targets="0"))) == ["1.weight"]
+
+
 def test_the_bias_of_a_layer_that_is_tied_to_an_embedding_is_not_taken_with_it():
     model = DeepTie()
     assert list(pol.find_targets(model, "head.0")) == ["head.0.weight"]

@@ -15,6 +15,7 @@ from polarity.pruning.reached import reached
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.selection.ties import Ties
 from polarity.targets.search import attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
 
@@ -29,6 +30,7 @@ def imp_prune(
     *,
     density: float | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     score: Score | None = None,
     rewind: RewindPoint | None = None,
     optimizer: Optimizer | None = None,
@@ -50,6 +52,9 @@ def imp_prune(
         amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
+        ties: which of equal entries survive where not all do: those of lower ``"index"``, or
+            ``"random"`` ones. After :func:`reinit_signs` all magnitudes of a layer are equal: the
+            index then empties whole rows, random ones leave each row its share.
         score: ``(name, weight) -> tensor`` of the weight's shape, the highest survive;
             :func:`polarity.scores.magnitude` by default.
         rewind: the point to restore: survivors, other parameters, buffers, and the state of the
@@ -62,17 +67,19 @@ def imp_prune(
             weights keep their masks, and amount and density refer to the selected ones.
         exclude: which weights to leave as they are, in the same forms.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
-            one; magnitude draws nothing.
+            one; then the source of the seed of ``ties="random"``. Otherwise nothing is drawn.
 
     Returns:
-        The :class:`PruneReport`; its notes say what was rewound.
+        The :class:`PruneReport`; its notes say what was rewound, and if more than 1 % of the
+        survivors were chosen among equal entries.
 
     Raises:
-        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if the
-            density exceeds the present one; if ``amount`` is given while a mask is not enforced; if
-            the model has no prunable weights; if a weight or score is NaN or infinite; if
-            ``rewind`` does not fit the model or ``optimizer`` holds none of the pruned parameters.
-            Model, masks, optimizer and random state are left as they were.
+        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if
+            ``scope`` or ``ties`` is another word; if the density exceeds the present one; if
+            ``amount`` is given while a mask is not enforced; if the model has no prunable weights;
+            if a weight or score is NaN or infinite; if ``rewind`` does not fit the model or
+            ``optimizer`` holds none of the pruned parameters. Model, masks, optimizer and random
+            state are left as they were.
         TypeError: if an argument is of another type, or a model that is wrapped in
             ``DistributedDataParallel`` has yet to be masked.
 
@@ -93,7 +100,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
-    wanted = _how_many(amount, density, scope)
+    wanted = _how_many(amount, density, scope, ties)
     if rewind is None:
         if scheduler is not None:
             raise ValueError(
@@ -120,6 +127,7 @@ def lrr_step(
     rewind: RewindPoint,
     density: float | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     score: Score | None = None,
     optimizer: Optimizer | None = None,
     scheduler: Scheduler | None = None,
@@ -138,6 +146,7 @@ def lrr_step(
         rewind: the point whose schedule is restored.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: as for :func:`imp_prune`.
+        ties: as for :func:`imp_prune`.
         score: as for :func:`imp_prune`.
         optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. Leave it
             out if your loop builds a new optimizer each round.
@@ -170,7 +179,7 @@ def lrr_step(
     """
     _check_rewind(rewind)
     rewind.check_schedule(optimizer, scheduler)
-    wanted = _how_many(amount, density, scope)
+    wanted = _how_many(amount, density, scope, ties)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude)
     schedule = _rewind_schedule(model, rewind, optimizer, scheduler)
     return replace(report, notes=report.notes + schedule)
@@ -182,11 +191,11 @@ def _check_rewind(rewind: object) -> None:
     check_type("rewind", rewind, RewindPoint, expected)
 
 
-def _how_many(amount: float | None, density: float | None, scope: Scope) -> HowMany:
+def _how_many(amount: float | None, density: float | None, scope: Scope, ties: Ties) -> HowMany:
     """Return the request as one value, by default to prune the papers' fifth of the survivors."""
     if amount is None and density is None:
         amount = 0.2
-    return HowMany(amount, density, scope=scope)
+    return HowMany(amount, density, scope=scope, ties=ties)
 
 
 def _prune(
@@ -209,7 +218,7 @@ def _prune(
         weights = rewind.weights
         values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
     report = prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
-    return replace(report, notes=notes, reach=reach)
+    return replace(report, notes=notes + report.notes, reach=reach)
 
 
 def _rewind_schedule(

@@ -14,10 +14,11 @@ from polarity.optimizers.pruned_state import check_holds, zero_pruned_state
 from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.reached import reached
-from polarity.pruning.report import LayerReport, PruneReport
+from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
 from polarity.scores.score import Score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
+from polarity.selection.ties import Ties, draw_for
 from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
@@ -37,6 +38,7 @@ def prune(
     density: float | None = None,
     densities: Mapping[str, float] | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     optimizer: Optimizer | None = None,
     targets: Selector | None = None,
     exclude: Selector | None = None,
@@ -46,7 +48,8 @@ def prune(
 
     Of :math:`N` entries, :math:`n` of them live, ``density`` :math:`d` keeps
     :math:`\operatorname{round}(dN)` and ``amount`` :math:`a` prunes
-    :math:`\operatorname{round}(an)`. Ties: the lower index survives, in the model's order.
+    :math:`\operatorname{round}(an)`. Of entries with equal scores those of lower index survive, in
+    the model's order, or random ones, see ``ties``.
 
     A pruned entry is zero from here on: its stored value is zeroed, its state in ``optimizer`` too
     if that is given, and no gradient reaches it.
@@ -62,22 +65,28 @@ def prune(
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
+        ties: which of equal entries survive where not all do: those of lower ``"index"``, or
+            ``"random"`` ones. Many equal scores and the index give structured masks: whole first
+            rows and first layers survive. Random ones depend on the seed, the weight's name and the
+            entry's position alone.
         optimizer: its state at pruned entries is zeroed.
         targets: which weights the call prunes, in the forms of :func:`find_targets`; by default the
             masked ones. Plain ones are masked first, other masked weights keep their masks, and
             amount and density refer to the selected ones.
         exclude: which weights to leave as they are, in the same forms.
         generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
-            takes one.
+            takes one; then the source of the seed of ``ties="random"``, by default the global one
+            of the CPU.
 
     Returns:
-        The :class:`PruneReport`.
+        The :class:`PruneReport`; a note says so if more than 1 % of the survivors were chosen among
+        equal entries.
 
     Raises:
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
-            range; if the density exceeds the present one; if a score is missing, of another shape,
-            NaN or infinite; if ``optimizer`` holds none of the pruned parameters. Model, masks,
-            optimizer and random state are left as they were.
+            range; if ``scope`` or ``ties`` is another word; if the density exceeds the present one;
+            if a score is missing, of another shape, NaN or infinite; if ``optimizer`` holds none of
+            the pruned parameters. Model, masks, optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
             mapping, if ``model``, ``optimizer`` or ``generator`` is of another type, or if a model
             that is wrapped in ``DistributedDataParallel`` has yet to be masked.
@@ -119,7 +128,7 @@ def prune(
     if not callable(scores):
         expected = "{name: tensor} or a function (name, weight) -> tensor"
         check_type("scores", scores, Mapping, expected)
-    wanted = HowMany(amount, density, densities, scope)
+    wanted = HowMany(amount, density, densities, scope, ties)
     targets, exclude = settled(targets), settled(exclude)
     by_name = targets is None and not attached(model)
     if by_name and isinstance(scores, Mapping):
@@ -134,7 +143,7 @@ def prune(
     before_masking(model, found, "prune")
     reach, notes = reached(model, found, targets, exclude, by_name=by_name)
     report = prune_targets(found, wanted, scores, optimizer, generator)
-    return replace(report, notes=notes, reach=reach)
+    return replace(report, notes=notes + report.notes, reach=reach)
 
 
 def prune_targets(
@@ -159,7 +168,7 @@ def prune_targets(
     with undrawn_on_error(generator):
         if optimizer is not None:
             check_holds(optimizer, {name: target.stored for name, target in found.items()})
-        chosen = _choose(found, wanted.keep(found, before), scores, generator)
+        chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
     attach_masks(found)
     install(found, chosen, values)
     if optimizer is not None:
@@ -168,7 +177,8 @@ def prune_targets(
         tuple(
             LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
             for name, target in found.items()
-        )
+        ),
+        note_on_ties(chosen.by_ties, sum(chosen.kept.values()), wanted.ties),
     )
 
 
@@ -176,16 +186,18 @@ def _choose(
     found: Mapping[str, Target],
     keep: int | dict[str, int],
     scores: Mapping[str, Tensor] | Score,
+    ties: Ties,
     generator: torch.Generator | None,
 ) -> Chosen:
     """Choose the entries that stay; magnitudes are read where they lie, without a copy."""
     if scores is magnitude:
-        return choose_by_magnitude(found, keep)
+        return choose_by_magnitude(found, keep, draw_for(ties, generator))
     if not isinstance(scores, Mapping):
         scores = score_weights(found, scores, generator)
     check_names("scores", scores, found, what="masked")
     live = {name: target.live for name, target in found.items()}
-    return choose_top({name: scores[name] for name in found}, keep, live)
+    in_order = {name: scores[name] for name in found}
+    return choose_top(in_order, keep, live, draw_for(ties, generator))
 
 
 def _named(

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from polarity.parametrizations.masked import MaskedWeight
 
 __all__ = ["NORMS", "Use", "default_names", "is_weight", "tied_embedding", "too_narrow", "why_kind"]
 
@@ -46,9 +49,13 @@ class Use(NamedTuple):
 
 
 def default_names(uses: Iterable[Use]) -> set[str]:
-    """Return the names of the weights to take by default: all that are not tied to an embedding."""
+    """Return the names of the weights to take by default.
+
+    These are all that are not tied to an embedding, and those that were masked nevertheless.
+    """
     uses = tuple(uses)
-    embedded = {id(use.leaf) for use in uses if isinstance(use.module, _EMBEDDINGS)}
+    embeddings = (use for use in uses if isinstance(use.module, _EMBEDDINGS))
+    embedded = {id(use.leaf) for use in embeddings if not _is_masked(use)}
     return {use.name for use in uses if is_weight(use) and id(use.leaf) not in embedded}
 
 
@@ -77,7 +84,8 @@ def why_kind(uses: tuple[Use, ...]) -> str | None:
     """Say why a parameter is of no kind that is taken by default, or None if it is."""
     first, remedy = uses[0], f"targets={uses[0].name!r} takes it"
     embedding = tied_embedding(uses)
-    if embedding is not None:
+    asked_for = embedding is not None and _is_masked(embedding) and any(map(is_weight, uses))
+    if embedding is not None and not asked_for:
         others = [use.name for use in uses if not isinstance(use.module, _EMBEDDINGS)]
         if first is not embedding:
             return f"tied to embedding {embedding.name}: {remedy}"
@@ -92,6 +100,14 @@ def why_kind(uses: tuple[Use, ...]) -> str | None:
 def too_narrow(leaf: Tensor) -> bool:
     """Return whether a tensor is of a float8 or narrower type, which has no arithmetic."""
     return leaf.is_floating_point() and leaf.dtype.itemsize < torch.float16.itemsize
+
+
+def _is_masked(use: Use) -> bool:
+    """Return whether a parameter carries a mask."""
+    if not parametrize.is_parametrized(use.module, use.tensor_name):
+        return False
+    chains: Any = use.module.parametrizations
+    return any(isinstance(each, MaskedWeight) for each in chains[use.tensor_name])
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -111,7 +111,8 @@ def find_targets(
     ``q/k/v_proj_weight``, and its ``out_proj``), and the input and recurrent weights of ``RNN``,
     ``LSTM``, ``GRU`` and their cells. A norm is one of PyTorch's, or a class with "norm" in its
     name. Biases, norms, embeddings, weights that are tied to an embedding, and frozen weights
-    (``requires_grad=False``) are taken only if ``targets`` selects them.
+    (``requires_grad=False``) are taken only if ``targets`` selects them; once masked, tied and
+    frozen weights remain targets.
 
     A tied weight is one target with several owners. It is an error to select one of its users and
     exclude another. Every floating-point parameter of two or more dimensions that is no target is
