@@ -30,6 +30,8 @@ from polarity.signs.layer import (
 )
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
+from polarity.targets.left_out import reach_of, why_without_mask
+from polarity.targets.search import all_targets
 from polarity.targets.target import Target
 from polarity.targets.writing import check_writable, write_all
 
@@ -196,7 +198,8 @@ def reinit_signs(
         for target in targets.values():
             if target.masking is not None:
                 target.masking.enforce = remembered is None
-    return SignReport(tuple(rows[name] for name in targets), strategy)
+    reach = reach_of(all_targets(model), targets, why_without_mask)
+    return SignReport(tuple(rows[name] for name in targets), strategy, reach)
 
 
 def signed_constants(
