@@ -181,7 +181,6 @@ def reinit_signs(
         for each in signed:
             target = targets[each.name]
             leaf, pruned = target.stored[0].detach(), None
-            check_writable(leaf, f"weight {each.name!r}")
             if target.is_stored and remembered is None:
                 # Signs go straight to what is stored: a staged copy takes as much memory again.
                 in_place.append((each, leaf))
@@ -270,6 +269,10 @@ def _of_model(
         # Stored values outside the mask are never read, so no product with the mask is needed.
         now = target.stored[0].detach() if target.is_stored else target.weight
         trained, mask = now, _checked_mask(target)
+        # Refused here, before anything is drawn, if it cannot be written.
+        check_writable(target.stored[0].detach(), f"weight {name!r}")
+        if not target.is_stored:
+            target.staged_under(now, None)
         if captured is not None:
             check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
