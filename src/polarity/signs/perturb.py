@@ -9,12 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
-from polarity._checks import check_finite, check_fraction
+from polarity._checks import (
+    check_finite,
+    check_fraction,
+    check_generator,
+    check_shape,
+    check_ties,
+)
+from polarity.selection.ties import Ties, keys_of
 from polarity.selection.top_k import largest_of
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
@@ -26,6 +32,8 @@ class Perturbation(Protocol):
     If it has a keyword parameter ``masks``, as :class:`Epsilon` and :class:`Delta` do,
     :func:`polarity.reinit_signs` passes the bool masks of the weights that the survivors belong to,
     ``{plain name: mask}``, in the order of the survivors.
+
+    A function of yours that draws without the generator has to draw the same on every rank.
     """
 
     def __call__(
@@ -77,7 +85,8 @@ class Epsilon:
         Args:
             signs: int8 tensor of ±1, one for each survivor.
             magnitudes: not used.
-            generator: source of the seed; by default the global one of the CPU.
+            generator: source of the seed; by default the global one of the CPU, whose seed is then
+                rank 0's in an initialised group of several ranks: all of them must call.
             masks: the bool masks of the weights that the survivors belong to, in order, by plain
                 name. A draw depends only on the seed, the name and the flat position in the weight.
                 Without masks the signs are taken as those of one weight with an empty name and no
@@ -102,13 +111,17 @@ class Delta:
     r"""Give the survivors of smallest trained magnitude a random sign.
 
     Each of the :math:`\operatorname{round}(\delta n)` smallest of :math:`n` takes its sign from a
-    fair coin, so about half of them keep theirs. Ties: the lower index counts as smaller.
+    fair coin, so about half of them keep theirs.
 
     Args:
         fraction: :math:`\delta` in [0, 1].
+        ties: which of equal magnitudes count as smaller: those of lower ``"index"``, or
+            ``"random"`` ones, for which a second seed is drawn. Magnitudes that have not been
+            trained since :func:`polarity.reinit_signs` are all equal.
 
     Raises:
-        ValueError: if ``fraction`` is outside [0, 1], or, when called, if there are no survivors.
+        ValueError: if ``fraction`` is outside [0, 1], if ``ties`` is another word, or, when called,
+            if there are no survivors.
         TypeError: if ``fraction`` is not a number.
 
     Example:
@@ -122,9 +135,11 @@ class Delta:
     """
 
     fraction: float
+    ties: Ties = "index"
 
     def __post_init__(self) -> None:
         check_fraction("delta", self.fraction)
+        check_ties(self.ties)
 
     def __call__(
         self,
@@ -146,11 +161,16 @@ class Delta:
             A new tensor like ``signs``.
 
         Raises:
-            ValueError: if there are no signs, or the number of survivors in the masks is another.
+            ValueError: if there are no signs, if ``magnitudes`` has another shape, or the number of
+                survivors in the masks is another.
         """
         count = self.count(signs.numel())
-        tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
-        smallest = largest_of(-magnitudes, count).to(signs.device)
+        check_shape("magnitudes", None, magnitudes.shape, signs.shape, "tensor signs")
+        with undrawn_on_error(generator):
+            tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
+            # The words of the coins would decide which coins are chosen: these are others.
+            words = _draw_words(signs, masks, generator) if self.ties == "random" else None
+            smallest = largest_of(-magnitudes, count, words).to(signs.device)
         return torch.where(smallest, tossed.to(signs.dtype).mul_(2).sub_(1), signs)
 
     def count(self, n: int) -> int:
@@ -201,23 +221,21 @@ class Phi:
 
 def _highest(words: Words, count: int) -> Tensor:
     """Return which words are the highest by their upper 30 bits; the words are overwritten."""
-    # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
-    words >>= np.uint32(2)
-    return largest_of(torch.from_numpy(words.view(np.float32)), count)
+    return largest_of(keys_of(words), count)
 
 
 def _draw_words(
     signs: Tensor, masks: Mapping[str, Tensor] | None, generator: torch.Generator | None
 ) -> Words:
-    """Draw a seed, and return its word for each survivor."""
-    with undrawn_on_error(generator):
-        seed = seed_from(generator)
-        if masks is None:
-            return words_in(seed, "", 0, signs.numel())
-        words = words_at(seed, masks)
-        if words.size != signs.numel():
-            raise ValueError(
-                f"masks have {words.size} survivors, expected the number of signs, "
-                f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
-            )
-        return words
+    """Draw a seed, and return its word for each survivor; everything is checked before it."""
+    check_generator(generator)
+    count = signs.numel()
+    if masks is None:
+        return words_in(seed_from(generator), "", 0, count)
+    survivors = sum(int(mask.count_nonzero()) for mask in masks.values())
+    if survivors != count:
+        raise ValueError(
+            f"masks have {survivors} survivors, expected the number of signs, {count}: pass the "
+            "masks of the weights that the signs were taken from"
+        )
+    return words_at(seed_from(generator), masks)
