@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from polarity._checks import check_finite, check_fraction
+from polarity._checks import check_finite, check_flag, check_fraction
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
@@ -57,6 +57,7 @@ def uniform(
 
     Source: Evci et al. (2020), *Rigging the lottery*, section 3, for ``dense_first``.
     """
+    check_flag("dense_first", dense_first)
     shapes = _shapes(model, density, targets, exclude)
     densities = dict.fromkeys(shapes, float(density))
     if dense_first:

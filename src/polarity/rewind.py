@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_choice, check_names, check_optimizer, check_shape
+from polarity._checks import (
+    check_choice,
+    check_names,
+    check_optimizer,
+    check_scheduler,
+    check_shape,
+    check_type,
+)
 from polarity.targets.search import all_targets, plain_buffers
 
 __all__ = ["RewindPoint"]
@@ -72,6 +79,8 @@ class RewindPoint:
         """
         if optimizer is not None:
             check_optimizer(optimizer)
+        if scheduler is not None:
+            check_scheduler(scheduler)
         weights: dict[str, Tensor] = {}
         for target in all_targets(model):
             if is_lazy(target.stored[0]):
@@ -142,6 +151,8 @@ class RewindPoint:
         """Raise ValueError if a given optimizer or scheduler has no fitting state here."""
         if optimizer is not None:
             check_optimizer(optimizer)
+        if scheduler is not None:
+            check_scheduler(scheduler)
         for role, given, held in (
             ("optimizer", optimizer, self.optimizer),
             ("scheduler", scheduler, self.scheduler),
@@ -178,10 +189,6 @@ def weights_of(
     Raises:
         TypeError: if it is neither; ``parameter`` is its name in the error.
     """
-    if isinstance(given, RewindPoint):
-        return given.weights
-    if isinstance(given, Mapping):
-        return given
-    raise TypeError(
-        f"{parameter} must be a RewindPoint or {{name: tensor}}, got {type(given).__name__}"
-    )
+    expected = "a RewindPoint or {name: tensor}: RewindPoint.capture(model), for instance"
+    check_type(parameter, given, (RewindPoint, Mapping), expected)
+    return given.weights if isinstance(given, RewindPoint) else given

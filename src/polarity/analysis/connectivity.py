@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import (
+    check_batches,
     check_callable,
     check_choice,
+    check_generator,
     check_integer,
+    check_module,
     check_names,
     check_shape,
 )
@@ -29,7 +32,7 @@ from polarity.analysis.batch_norm import (
 from polarity.attach.plain_copy import plain_copy, plain_state
 from polarity.rewind import RewindPoint
 
-__all__ = ["BatchNormRule", "ErrorBarrier", "error_barrier"]
+__all__ = ["BatchNormRule", "ErrorBarrier", "check_settings", "error_barrier"]
 
 BatchNormRule: TypeAlias = Literal["recalibrate", "keep", "aws"]
 State: TypeAlias = nn.Module | RewindPoint | Mapping[str, Any]
@@ -165,9 +168,8 @@ def error_barrier(
     Source: *Find a Winning Sign*, section 3.1, Equation 1. The official code interpolates
     convolutions, linear layers and BatchNorm2d alone, demands equal masks, and takes no supremum.
     """
-    check_integer("points", points, at_least=2)
-    check_choice("bn", bn, ("recalibrate", "keep", "aws"))
-    check_callable("evaluate", evaluate)
+    check_module(model)
+    check_settings(evaluate, points, bn, batches, forward, generator)
     network = plain_copy(model).eval()
     a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
     b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
@@ -183,8 +185,35 @@ def error_barrier(
             _refresh_statistics(network, bn, batches, forward, seed)
         network.eval()
         with torch.no_grad():
-            curve.append(float(evaluate(network)))
+            curve.append(_as_float(evaluate(network)))
     return ErrorBarrier(alphas, tuple(curve))
+
+
+def check_settings(
+    evaluate: object,
+    points: object,
+    bn: object,
+    batches: object,
+    forward: object,
+    generator: object,
+) -> None:
+    """Raise unless the arguments that every path takes are of their types and in range."""
+    check_integer("points", points, at_least=2)
+    check_choice("bn", bn, ("recalibrate", "keep", "aws"))
+    check_callable("evaluate", evaluate, "a function (network) -> float")
+    if batches is not None:
+        check_batches("batches", batches)
+    if forward is not None:
+        check_callable("forward", forward, "a function (network, batch)")
+    check_generator(generator)
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise TypeError(f"evaluate returned a {kind}, expected a number: a test error") from None
 
 
 @torch.no_grad()
@@ -220,7 +249,8 @@ def _refresh_statistics(
 def _check_batches(batches: Iterable[Any] | None, bn: BatchNormRule) -> None:
     if batches is None:
         raise ValueError(
-            f"bn={bn!r} computes running statistics at every point: give batches=, or bn='keep'"
+            f"batches=None, but bn={bn!r} computes running statistics at every point: give "
+            "batches=, or bn='keep'"
         )
     if iter(batches) is batches:
         raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_module, check_optimizer
+from polarity._checks import check_flag, check_module, check_optimizer
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -58,6 +58,7 @@ def merge(
         >>> list(model.state_dict())
         ['weight', 'bias']
     """
+    check_flag("verbose", verbose)
     if optimizer is not None:
         check_optimizer(optimizer)
     found = attached(model)

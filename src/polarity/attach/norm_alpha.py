@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
-from polarity._checks import check_fraction, check_module, check_names
+from polarity._checks import (
+    check_fraction,
+    check_mapping,
+    check_module,
+    check_names,
+    check_type,
+)
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 
@@ -99,6 +105,7 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         True
     """
     alphas = _alphas_by_layer(model)
+    check_mapping("state", state, "what norm_alpha_state returns")
     check_names("state", state, alphas, what="interpolated")
     chosen: dict[SharedAlpha, Tensor] = {}
     for name, alpha in alphas.items():
@@ -181,6 +188,7 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
 
 def _check_stream(name: str, stream: Tensor) -> None:
     """Raise unless a tensor is the state of a stream."""
+    check_type(f"state[{name!r}]", stream, Tensor, "a tensor, as norm_alpha_state returns")
     if stream.dtype != torch.int64 or stream.shape != (2,):
         raise ValueError(
             f"state[{name!r}] has shape {tuple(stream.shape)} and dtype {stream.dtype}, "

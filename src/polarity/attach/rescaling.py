@@ -6,7 +6,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_choice, check_integer, check_optimizer
+from polarity._checks import (
+    check_choice,
+    check_integer,
+    check_mapping,
+    check_names,
+    check_optimizer,
+)
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import check_replaceable
@@ -123,9 +129,7 @@ class RescaleSchedule:
         optimizer: torch.optim.Optimizer | None = None,
         momentum: Momentum = "keep",
     ) -> None:
-        check_integer("every", every, at_least=1)
-        if until is not None:
-            check_integer("until", until, at_least=1)
+        _check_period(every, until)
         _check_momentum(momentum, optimizer, _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
         self.every, self.until, self.epoch = every, until, 0
@@ -144,9 +148,22 @@ class RescaleSchedule:
         return {key: getattr(self, key) for key in ("epoch", "every", "until", "momentum")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of :meth:`state_dict`, with its settings."""
-        for key in ("epoch", "every", "until", "momentum"):
-            setattr(self, key, state[key])
+        """Continue from a state of :meth:`state_dict`, with its settings.
+
+        Raises:
+            ValueError: if an entry is missing, unknown or out of range, or ``momentum`` needs an
+                optimizer that this schedule does not have. The schedule is left as it was.
+            TypeError: if ``state`` is not a mapping, or an entry is of another type.
+        """
+        check_mapping("state", state, "what RescaleSchedule.state_dict returns")
+        check_names("state", state, self.state_dict(), what="an entry of a schedule's state")
+        check_integer("state['epoch']", state["epoch"], at_least=0)
+        _check_period(state["every"], state["until"], "state[{!r}]")
+        _check_momentum(
+            state["momentum"], self.optimizer, _factors(self.model), "state['momentum']"
+        )
+        for key, value in state.items():
+            setattr(self, key, value)
 
 
 def frobenius_decay(model: nn.Module) -> Tensor:
@@ -226,14 +243,24 @@ def _factors(model: nn.Module) -> dict[str, Target]:
     return found
 
 
+def _check_period(every: int, until: int | None, name: str = "{}") -> None:
+    """Raise unless a period and the epoch at which it stops are positive integers."""
+    check_integer(name.format("every"), every, at_least=1)
+    if until is not None:
+        check_integer(name.format("until"), until, at_least=1)
+
+
 def _check_momentum(
-    momentum: str, optimizer: torch.optim.Optimizer | None, found: Mapping[str, Target]
+    momentum: str,
+    optimizer: torch.optim.Optimizer | None,
+    found: Mapping[str, Target],
+    parameter: str = "momentum",
 ) -> None:
     """Raise unless the optimizer can follow as ``momentum`` says."""
-    check_choice("momentum", momentum, ("keep", "zero", "transform"))
+    check_choice(parameter, momentum, ("keep", "zero", "transform"))
     if optimizer is None:
         if momentum != "keep":
-            raise ValueError(f"momentum={momentum!r} needs optimizer=, expected an optimizer")
+            raise ValueError(f"{parameter}={momentum!r} needs optimizer=, expected an optimizer")
         return
     check_optimizer(optimizer)
     check_replaceable(optimizer, {name: target.stored for name, target in found.items()})

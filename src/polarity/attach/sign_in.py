@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from polarity._checks import check_entries, check_names, check_optimizer
+from polarity._checks import check_entries, check_flag, check_names, check_optimizer
 from polarity.attach.forms import attach_form, make_plain
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.sign_in import SignInMW, checked_beta
+from polarity.parametrizations.sign_in import SignInMW, check_factors, checked_beta
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
@@ -84,11 +84,12 @@ def sign_in(
     """
     if isinstance(model, DistributedDataParallel):
         raise TypeError("model is wrapped in DistributedDataParallel: convert it before wrapping")
+    check_flag("verbose", verbose)
     masked = attached(model) if targets is None else {}
     chosen = tuple(masked) if targets is None and masked else targets
     found = find_targets(model, chosen, exclude)
     betas = _betas(beta, found)
-    _check(found, optimizer)
+    _check(found, betas, optimizer)
 
     table, waiting = str(found) if verbose else "", dict(found)
     del masked, found  # so that each weight is freed as soon as its factors are there
@@ -139,13 +140,16 @@ def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tenso
     if not isinstance(beta, Mapping):
         return dict.fromkeys(found, checked_beta(beta))
     check_names("beta", beta, found, what="selected")
-    return {name: checked_beta(value) for name, value in beta.items()}
+    return {name: checked_beta(value, f"beta[{name!r}]") for name, value in beta.items()}
 
 
-def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
+def _check(
+    found: Targets, betas: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None
+) -> None:
     """Raise for everything that can be wrong, before anything is changed."""
     for name, target in found.items():
         check_entries(f"weight {name!r}", target.weight)
+        check_factors(f"beta of {name!r}", betas[name], target.weight)
         for use in target.owners:
             for each in parametrizations_of(use.module, use.tensor_name):
                 if not isinstance(each, MaskedWeight):

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_callable, check_fraction, check_generator, check_number
+from polarity._checks import (
+    check_callable,
+    check_flag,
+    check_fraction,
+    check_generator,
+    check_inputs,
+    check_module,
+    check_number,
+)
 from polarity._running import call, evaluation, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording
@@ -93,7 +101,9 @@ def compress(
         'density 1 is above break_even=0.4, not measured'
     """
     _check(model, break_even, margin, tolerance)
-    check_callable("measure", measure)
+    check_callable("measure", measure, "a function (dense, sparse) -> (seconds, seconds)")
+    check_inputs("example_inputs", example_inputs)
+    check_flag("verbose", verbose)
     check_generator(generator)
     layers = {
         f"{path}.weight".removeprefix("."): module
@@ -158,8 +168,7 @@ def _compress(
 
 
 def _check(model: nn.Module, break_even: float, margin: float, tolerance: float | None) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, expected a nn.Module")
+    check_module(model)
     check_fraction("break_even", break_even)
     check_number("margin", margin, at_least=1)
     if tolerance is not None:

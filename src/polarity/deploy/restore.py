@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_mapping, check_module
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
 
@@ -33,6 +34,7 @@ def decompress(model: nn.Module) -> nn.Module:
         >>> decompress(model)
         Linear(in_features=4, out_features=4, bias=True)
     """
+    check_module(model)
     with torch.inference_mode(False):
         for module in list(model.modules()):
             if isinstance(module, SparseLinear):
@@ -72,6 +74,8 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
         >>> restore(nn.Linear(4, 4), model.state_dict())
         SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
     """
+    check_module(model)
+    check_mapping("state_dict", state_dict, "the state_dict of a compressed model")
     found = _sparse_weights(model, state_dict)
     weights = {layer: layer.weight for layer in found}
     try:

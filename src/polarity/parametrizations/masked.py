@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_shape
+from polarity._checks import check_flag, check_floating, check_shape
 from polarity.parametrizations.arithmetic import check_mask, zero_outside_
 
 __all__ = ["MaskedWeight"]
@@ -72,6 +72,7 @@ class MaskedWeight(nn.Module):
     def __init__(self, mask: Tensor, *, enforce: bool = True) -> None:
         super().__init__()
         check_mask(mask)
+        check_flag("enforce", enforce)
         dtype = mask.dtype if mask.is_floating_point() else torch.float32
         self.register_buffer("mask", mask.detach().to(dtype, copy=True))
         self.enforce = bool(enforce)
@@ -97,6 +98,7 @@ class MaskedWeight(nn.Module):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
+        check_floating("weight", weight)
         check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         self.mask = self.mask.to(weight.dtype)
         stored = weight.clone()

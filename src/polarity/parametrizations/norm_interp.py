@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_shape
+from polarity._checks import check_floating, check_shape
 from polarity.parametrizations.shared_alpha import SharedAlpha
 
 __all__ = ["NormInterp"]
@@ -58,6 +58,7 @@ class NormInterp(nn.Module):
 
     def __init__(self, initial: Tensor, alpha: SharedAlpha | Tensor | float = 1.0) -> None:
         super().__init__()
+        check_floating("initial", initial)
         self.register_buffer("initial", initial.detach().clone())
         self.shared = alpha if isinstance(alpha, SharedAlpha) else SharedAlpha(alpha)
 
@@ -80,6 +81,7 @@ class NormInterp(nn.Module):
         Raises:
             ValueError: if its shape is not that of ``initial``.
         """
+        check_floating("value", value)
         check_shape("initial", None, self.initial.shape, value.shape, "parameter")
         return value.clone()
 

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_fraction
+
 __all__ = ["MODULI", "SharedAlpha", "draw_seeds"]
 
 # Moduli of the two congruential generators: a state is at least 1 and less than its modulus.
@@ -58,6 +60,8 @@ class SharedAlpha(nn.Module):
 
     def __init__(self, alpha: Tensor | float = 1.0, seeds: Tensor | None = None) -> None:
         super().__init__()
+        if not isinstance(alpha, Tensor):
+            check_fraction("alpha", alpha)
         value = alpha if isinstance(alpha, Tensor) else torch.tensor(float(alpha))
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(

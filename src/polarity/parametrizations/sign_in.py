@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polarity._checks import check_number
+from polarity._checks import check_dtype, check_floating, check_number
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
 
-__all__ = ["SignInMW", "balanced_factors"]
+__all__ = ["SignInMW", "balanced_factors", "check_factors", "checked_beta"]
 
 
 class SignInMW(MaskedWeight):
@@ -136,6 +136,10 @@ def balanced_factors(
 
     Source: *Sign-In to the Lottery*, appendix B, first form.
     """
+    check_floating("weight", weight)
+    check_dtype("dtype", dtype)
+    if not isinstance(beta, Tensor):
+        checked_beta(beta)
     dtype = weight.dtype if dtype is None else dtype
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     alpha = torch.as_tensor(beta, dtype=torch.float64) / 2
@@ -145,7 +149,21 @@ def balanced_factors(
     return m, wide.div(m.to(wide.dtype)).to(dtype)
 
 
-def checked_beta(beta: float) -> Tensor:
+def checked_beta(beta: float, parameter: str = "beta") -> Tensor:
     """Return ``beta``, a positive finite number, as a 0-dim float64 tensor."""
-    check_number("beta", beta, above=0, below=math.inf)
+    check_number(parameter, beta, above=0, below=math.inf)
     return torch.tensor(float(beta), dtype=torch.float64)
+
+
+@torch.no_grad()
+def check_factors(parameter: str, beta: Tensor, weight: Tensor) -> None:
+    """Raise unless a weight's factors are finite, and those of a zero positive, in its dtype."""
+    if weight.is_meta or not weight.numel():
+        return
+    largest = torch.stack(weight.aminmax()).abs().max()
+    m, _ = balanced_factors(torch.stack([largest.new_zeros(()), largest]), beta)
+    if not (m.isfinite() & (m > 0)).all():
+        raise ValueError(
+            f"{parameter} is {float(beta):g}, which gives factors from {float(m[0]):g} to "
+            f"{float(m[1]):g} in {weight.dtype}, expected positive finite ones: choose it nearer 1"
+        )

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from polarity._checks import check_type
+from polarity._checks import check_module, check_scheduler, check_type
 from polarity.attach.masks import masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope
@@ -13,6 +13,7 @@ from polarity.pruning.prune import Optimizer, prune_targets
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.scores.score import check_score
 from polarity.targets.search import attached, masked_or_prunable
 
 __all__ = ["imp_prune", "lrr_step"]
@@ -78,6 +79,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
+    _check(model, score, scheduler)
     wanted = _how_many(amount, density, scope)
     if rewind is None:
         if scheduler is not None:
@@ -146,10 +148,20 @@ def lrr_step(
 
     Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
     """
+    _check(model, score, scheduler)
     _check_rewind(rewind)
     rewind.check_schedule(optimizer, scheduler)
     report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
     return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
+
+
+def _check(model: object, score: object, scheduler: object) -> None:
+    """Raise unless the model, the score and the scheduler are what they are called."""
+    check_module(model)
+    if score is not None:
+        check_score("score", score, "a function (name, weight) -> tensor")
+    if scheduler is not None:
+        check_scheduler(scheduler)
 
 
 def _check_rewind(rewind: object) -> None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
-from polarity._checks import check_names, check_type
+from polarity._checks import check_module, check_names
 from polarity.attach.masks import attach_masks, masked_leaves
 from polarity.optimizers.pruned_state import check_holds, zero_pruned_state
 from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.report import LayerReport, PruneReport
-from polarity.scores.score import Score, score_weights
+from polarity.scores.score import Score, check_named_scores, check_score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
 from polarity.selection.top_k import choose_top
@@ -29,8 +29,8 @@ Optimizer: TypeAlias = torch.optim.Optimizer
 def prune(
     model: nn.Module,
     scores: Mapping[str, Tensor] | Score,
-    *,
     amount: float | None = None,
+    *,
     density: float | None = None,
     densities: Mapping[str, float] | None = None,
     scope: Scope = "global",
@@ -98,9 +98,11 @@ def prune(
         1.weight  20x30     600     45   0.0750
         total       900     900     90   0.1000
     """
-    if not callable(scores):
-        expected = "{name: tensor} or a function (name, weight) -> tensor"
-        check_type("scores", scores, Mapping, expected)
+    check_module(model)
+    if isinstance(scores, Mapping):
+        check_named_scores("scores", scores)
+    else:
+        check_score("scores", scores, "{name: tensor} or a function (name, weight) -> tensor")
     wanted = HowMany(amount, density, densities, scope)
     found = attached(model)
     if not found and isinstance(scores, Mapping):

@@ -6,13 +6,20 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_entries
+from polarity._checks import check_batches, check_callable, check_entries, check_module
 from polarity._running import call, map_tensors
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+
+
+def check_loss(model: object, loss_fn: object, batches: object) -> None:
+    """Raise unless there are a model, a loss function and batches."""
+    check_module(model)
+    check_callable("loss_fn", loss_fn, "a function (output, target) -> scalar tensor")
+    check_batches("batches", batches)
 
 
 def scored_copy(

@@ -16,6 +16,7 @@ from polarity._running import (
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
+    check_loss,
     gradients,
     losses,
     scored_copy,
@@ -89,6 +90,7 @@ def grasp(
     Source: Wang et al. (2020), *Picking winning tickets before training by preserving gradient
     flow*, equations 6 to 8 and algorithm 2.
     """
+    check_loss(model, loss_fn, batches)
     check_finite("temperature", temperature)
     check_number("temperature", temperature, above=0)
     found = masked_or_prunable(model, targets, exclude)

@@ -1,18 +1,49 @@
 """Scores of one weight at a time, and how they are applied to a model."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from polarity._checks import check_entries
+from polarity._checks import check_arguments, check_callable, check_entries, check_floating
 from polarity.targets.target import Target
 
-__all__ = ["Score", "score_weights"]
+__all__ = ["Score", "check_named_scores", "check_score", "score_weights"]
 
 Score: TypeAlias = Callable[[str, Tensor], Tensor]
+
+
+def check_score(parameter: str, score: object, expected: str) -> None:
+    """Raise unless ``score`` is a function of a name and a weight."""
+    if isinstance(score, Mapping):
+        remedy = "polarity.prune(model, scores=…) takes scores that were computed before"
+        raise TypeError(f"{parameter} is a {type(score).__name__}, expected {expected}: {remedy}")
+    check_callable(parameter, score, expected)
+    if not callable(score):
+        return
+    name = getattr(score, "__name__", "score")
+    remedy = f"call it first, and pass on what {name}(…) returns"
+    if "batches" in _parameters(score):
+        remedy = f"compute it first, prune(model, {name}(model, loss_fn, batches), …)"
+    check_arguments(parameter, score, ("name", "weight"), remedy)
+
+
+def check_named_scores(parameter: str, scores: Mapping[str, Tensor]) -> None:
+    """Raise unless a mapping holds floating-point tensors under names."""
+    if not scores:
+        raise ValueError(f"{parameter} is empty, expected {{name: tensor}} for every weight")
+    for name, values in scores.items():
+        check_floating(f"{parameter}[{name!r}]", values)
+
+
+def _parameters(function: Callable[..., object]) -> Collection[str]:
+    """Return the names of a function's parameters, none for one that is written in C."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return ()
 
 
 def score_weights(
@@ -30,7 +61,7 @@ def score_weights(
         ValueError: if a weight holds NaN or infinite entries.
         TypeError: if the score returns anything but a tensor.
     """
-    draws = generator is not None and "generator" in inspect.signature(score).parameters
+    draws = generator is not None and "generator" in _parameters(score)
     scores = {}
     for name, target in found.items():
         weight = target.weight

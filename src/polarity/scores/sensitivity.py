@@ -7,6 +7,7 @@ from polarity._running import drawn_seed, recording_gradients, same_random_state
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
+    check_loss,
     gradients,
     losses,
     scored_copy,
@@ -72,6 +73,7 @@ def snip(
     Source: Lee et al. (2019), *SNIP: Single-shot network pruning based on connection sensitivity*,
     equations 4 and 5.
     """
+    check_loss(model, loss_fn, batches)
     found = masked_or_prunable(model, targets, exclude)
     with same_random_state(model, drawn_seed(generator)), recording_gradients():
         twin, weights = scored_copy(model, found)

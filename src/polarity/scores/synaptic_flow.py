@@ -6,7 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import all_finite, check_fraction, check_integer
+from polarity._checks import (
+    all_finite,
+    check_dtype,
+    check_fraction,
+    check_inputs,
+    check_integer,
+)
 from polarity._running import (
     call,
     map_tensors,
@@ -87,8 +93,11 @@ def synflow(
     Source: Tanaka et al. (2020), *Pruning neural networks without any data by iteratively
     conserving synaptic flow*, algorithm 1.
     """
-    _check(density, steps, dtype)
+    check_fraction("density", density, zero=False)
+    check_integer("steps", steps, at_least=1)
+    check_dtype("dtype", dtype)
     found = masked_or_prunable(model, targets, exclude)
+    check_inputs("example_inputs", example_inputs)
     total = sum(target.shape.numel() for target in found.values())
     live = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in live.values())
@@ -176,10 +185,3 @@ def _ones(example_inputs: Any, like: Tensor) -> Any:
         return torch.ones(value.shape, dtype=like.dtype, device=like.device)
 
     return map_tensors(as_ones, example_inputs)
-
-
-def _check(density: float, steps: int, dtype: torch.dtype | None) -> None:
-    check_fraction("density", density, zero=False)
-    check_integer("steps", steps, at_least=1)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype={dtype!r}, expected a floating-point torch.dtype or None")

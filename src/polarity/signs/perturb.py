@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
-from polarity._checks import check_finite, check_fraction
+from polarity._checks import (
+    check_finite,
+    check_floating,
+    check_fraction,
+    check_integer,
+    check_mapping,
+    check_shape,
+    check_type,
+)
 from polarity.selection.top_k import largest_of
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
@@ -89,11 +97,13 @@ class Epsilon:
         Raises:
             ValueError: if the number of survivors in the masks is not the number of signs.
         """
+        _check_signs(signs, masks)
         flipped = _highest(_draw_words(signs, masks, generator), self.count(signs.numel()))
         return torch.where(flipped.to(signs.device), -signs, signs)
 
     def count(self, n: int) -> int:
         """Return how many of ``n`` signs flip."""
+        check_integer("n", n, at_least=0)
         return round(self.fraction * n)
 
 
@@ -148,6 +158,9 @@ class Delta:
         Raises:
             ValueError: if there are no signs, or the number of survivors in the masks is another.
         """
+        _check_signs(signs, masks)
+        check_floating("magnitudes", magnitudes)
+        check_shape("magnitudes", None, magnitudes.shape, signs.shape, "signs")
         count = self.count(signs.numel())
         tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
         smallest = largest_of(-magnitudes, count).to(signs.device)
@@ -159,6 +172,7 @@ class Delta:
         Raises:
             ValueError: if ``n`` is 0.
         """
+        check_integer("n", n, at_least=0)
         if n == 0:
             raise ValueError(
                 f"delta={self.fraction!r} of a layer with 0 survivors, expected at least 1"
@@ -196,7 +210,21 @@ class Phi:
 
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
+        check_type("reference", reference, Tensor, "a tensor")
         return (reference >= self.center).to(torch.int8) * 2 - 1
+
+
+def _check_signs(signs: object, masks: object) -> None:
+    """Raise unless signs are a tensor of one dimension, and masks bool tensors by name."""
+    check_type("signs", signs, Tensor, "a tensor of one dimension: int8, -1 and +1")
+    check_shape("signs", None, signs.shape, (signs.numel(),), "survivors'")  # type: ignore[attr-defined]
+    if masks is None:
+        return
+    check_mapping("masks", masks, "{name: bool mask}")
+    for name, mask in masks.items():  # type: ignore[attr-defined]
+        check_type(f"masks[{name!r}]", mask, Tensor, "a bool tensor")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"masks[{name!r}] has dtype {mask.dtype}, expected torch.bool")
 
 
 def _highest(words: Words, count: int) -> Tensor:

@@ -12,6 +12,8 @@ from polarity._checks import (
     check_choice,
     check_entries,
     check_fraction,
+    check_generator,
+    check_mapping,
     check_scope,
     check_tensors,
 )
@@ -129,6 +131,7 @@ def reinit_signs(
     magnitude from Zhou et al. (2019), section 3.
     """
     targets = masked_weights(model)
+    check_generator(generator)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
     if strategy == "standard" and trained is None:
         raise ValueError(
@@ -189,7 +192,11 @@ def signed_constants(
         >>> new["w"]
         tensor([ 1.0965, -1.0965,  0.0000])
     """
-    masks = {name: as_mask(mask) for name, mask in masks.items()}
+    check_mapping("masks", masks, "{name: mask}")
+    if not masks:
+        raise ValueError("masks is empty, expected at least one {name: mask}")
+    masks = {name: _as_mask(name, mask) for name, mask in masks.items()}
+    check_generator(generator)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
     shapes = {name: mask.shape for name, mask in masks.items()}
     check_tensors("trained", trained, shapes, what="masked")
@@ -205,6 +212,14 @@ def signed_constants(
             for each in signed
         ]
     return new, SignReport(tuple(rows), strategy)
+
+
+def _as_mask(name: str, mask: Tensor) -> Tensor:
+    """Return a mask as bools, with its name in the error if it is none."""
+    try:
+        return as_mask(mask)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"masks[{name!r}]: {error}") from None
 
 
 def _of_model(
@@ -276,7 +291,8 @@ def _checked(
     check_choice("strategy", strategy, (*_REFERENCES, *_PAPER_NAMES))
     check_scope(scope)
     check_fraction("mix", mix)
-    given = list(perturb) if isinstance(perturb, Sequence) else [perturb]
+    several = isinstance(perturb, Sequence) and not isinstance(perturb, str)
+    given = list(perturb) if several else [perturb]  # type: ignore[arg-type]
     centers = [each for each in given if isinstance(each, Phi)]
     if len(centers) > 1:
         raise ValueError(f"perturb holds {len(centers)} Phi ({centers}), expected at most one")
@@ -284,7 +300,8 @@ def _checked(
     for each in others:
         if isinstance(each, type) or not callable(each):
             raise TypeError(
-                f"perturb holds {each!r}, expected an Epsilon, Delta or Phi, or a function"
+                f"perturb holds {each!r}, expected an Epsilon, Delta or Phi, or a function, or "
+                "several of them: perturb=Epsilon(0.1), for instance"
             )
     plain = _PAPER_NAMES.get(strategy, strategy)
     return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]

@@ -72,7 +72,12 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
         return _select_by_type(uses, selector, role)
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
         return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
-    raise TypeError(f"{role} takes module types, names, globs and predicates, got {selector!r}")
+    kind = "the class" if isinstance(selector, type) else "a"
+    name = (selector if isinstance(selector, type) else type(selector)).__name__
+    raise TypeError(
+        f"{role} holds {kind} {name}, expected module types, names, globs or predicates "
+        "(name, parameter) -> bool"
+    )
 
 
 def _select_by_name(uses: Sequence[Use], pattern: str, role: str) -> set[str]:
@@ -82,7 +87,10 @@ def _select_by_name(uses: Sequence[Use], pattern: str, role: str) -> set[str]:
     chosen = exact or weights or {use.name for use in below}
     if not chosen:
         known = ", ".join(use.name for use in uses[:8]) + (", …" if len(uses) > 8 else "")
-        raise ValueError(f"{role}={pattern!r} matches nothing; parameters are {known}")
+        raise ValueError(
+            f"{role}={pattern!r} matches nothing, expected a name or glob of these parameters: "
+            f"{known}"
+        )
     return chosen
 
 
