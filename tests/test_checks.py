@@ -117,7 +117,7 @@ BAD = [
     (
         lambda: _checks.check_module(torch.nn.Identity),
         TypeError,
-        "model is a type, expected a torch.nn.Module",
+        "model is the class Identity, expected a torch.nn.Module",
     ),
     (
         lambda: _checks.check_optimizer([X], "optimizer[1]"),

@@ -149,21 +149,26 @@ def check_callable(
 
 
 def check_arguments(
-    parameter: str, function: Callable[..., Any], given: Sequence[str], remedy: str = ""
+    parameter: str,
+    function: Callable[..., Any],
+    given: Sequence[str],
+    named: Sequence[str] = (),
+    *,
+    remedy: str,
 ) -> None:
-    """Raise unless a function can be called with these positional arguments alone."""
+    """Raise unless a function can be called with these positional and keyword arguments alone."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # functions written in C have none
         return
     try:
-        signature.bind(*given)
+        signature.bind(*given, **dict.fromkeys(named))
     except TypeError:
         name = getattr(function, "__name__", type(function).__name__)
-        tail = f": {remedy}" if remedy else ""
         takes = ", ".join(map(str, signature.parameters))
         raise TypeError(
-            f"{parameter}={name} takes ({takes}), expected a function of ({', '.join(given)}){tail}"
+            f"{parameter}={name} takes ({takes}), expected a function of "
+            f"({', '.join(given)}): {remedy}"
         ) from None
 
 

@@ -79,7 +79,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
-    _check(model, score, scheduler)
+    _check(model, score, scheduler, generator)
     wanted = _how_many(amount, density, scope)
     if rewind is None:
         if scheduler is not None:
@@ -148,18 +148,20 @@ def lrr_step(
 
     Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
     """
-    _check(model, score, scheduler)
+    _check(model, score, scheduler, generator)
     _check_rewind(rewind)
     rewind.check_schedule(optimizer, scheduler)
     report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
     return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
 
 
-def _check(model: object, score: object, scheduler: object) -> None:
+def _check(
+    model: object, score: object, scheduler: object, generator: torch.Generator | None
+) -> None:
     """Raise unless the model, the score and the scheduler are what they are called."""
     check_module(model)
     if score is not None:
-        check_score("score", score, "a function (name, weight) -> tensor")
+        check_score("score", score, "a function (name, weight) -> tensor", generator)
     if scheduler is not None:
         check_scheduler(scheduler)
 

@@ -102,7 +102,9 @@ def prune(
     if isinstance(scores, Mapping):
         check_named_scores("scores", scores)
     else:
-        check_score("scores", scores, "{name: tensor} or a function (name, weight) -> tensor")
+        check_score(
+            "scores", scores, "{name: tensor} or a function (name, weight) -> tensor", generator
+        )
     wanted = HowMany(amount, density, densities, scope)
     found = attached(model)
     if not found and isinstance(scores, Mapping):

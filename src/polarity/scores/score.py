@@ -15,8 +15,10 @@ __all__ = ["Score", "check_named_scores", "check_score", "score_weights"]
 Score: TypeAlias = Callable[[str, Tensor], Tensor]
 
 
-def check_score(parameter: str, score: object, expected: str) -> None:
-    """Raise unless ``score`` is a function of a name and a weight."""
+def check_score(
+    parameter: str, score: object, expected: str, generator: torch.Generator | None = None
+) -> None:
+    """Raise unless ``score`` is a function of a name and a weight, and of a generator if given."""
     if isinstance(score, Mapping):
         remedy = "polarity.prune(model, scores=…) takes scores that were computed before"
         raise TypeError(f"{parameter} is a {type(score).__name__}, expected {expected}: {remedy}")
@@ -25,9 +27,13 @@ def check_score(parameter: str, score: object, expected: str) -> None:
         return
     name = getattr(score, "__name__", "score")
     remedy = f"call it first, and pass on what {name}(…) returns"
-    if "batches" in _parameters(score):
+    known = _parameters(score)
+    if generator is None and list(known) == ["name", "weight", "generator"]:
+        remedy = "it draws, so give generator="
+    if "batches" in known:
         remedy = f"compute it first, prune(model, {name}(model, loss_fn, batches), …)"
-    check_arguments(parameter, score, ("name", "weight"), remedy)
+    given = ("generator",) if generator is not None and "generator" in known else ()
+    check_arguments(parameter, score, ("name", "weight"), given, remedy=remedy)
 
 
 def check_named_scores(parameter: str, scores: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from polarity._checks import check_path
 from polarity.attach.checkpoint import safetensors_for
 from polarity.tickets.packing import pack_signs, unpack_signs
 
@@ -42,6 +43,8 @@ class Contents(NamedTuple):
 
 def write_ticket(path: str | Path, contents: Contents) -> None:
     """Write a signed mask to a file."""
+    safetensors = safetensors_for("SignedMask.save")
+    path = check_path("path", path, write=True)
     tensors, header = {}, {}
     for name, signs in contents.signs.items():
         mask = contents.masks.get(name)
@@ -59,7 +62,6 @@ def write_ticket(path: str | Path, contents: Contents) -> None:
         "network": contents.network,
         "recipe": contents.recipe,
     }
-    safetensors = safetensors_for("SignedMask.save")
     safetensors.torch.save_file(tensors, str(path), metadata={_ENTRY: json.dumps(about)})
 
 
@@ -70,6 +72,7 @@ def read_ticket(path: str | Path) -> Contents:
         ValueError: if the file is not one, is of another version, or is damaged.
     """
     safetensors = safetensors_for("SignedMask.load")
+    path = check_path("path", path)
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

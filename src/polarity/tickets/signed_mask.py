@@ -15,7 +15,6 @@ from polarity._checks import (
     check_flag,
     check_mapping,
     check_names,
-    check_path,
     check_shape,
     check_type,
 )
@@ -190,11 +189,7 @@ class SignedMask:
         """
         words = self.recipe if recipe is None else recipe
         _check_recipe(words)
-        words = dict(words)
-        write_ticket(
-            check_path("path", path, write=True),
-            Contents(self.signs, self.masks, self.network, words),
-        )
+        write_ticket(path, Contents(self.signs, self.masks, self.network, dict(words)))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -205,7 +200,6 @@ class SignedMask:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is not a ticket, is damaged, or of a version unknown here.
         """
-        path = check_path("path", path)
         ticket = cls.__new__(cls)
         # Signs that were unpacked from bits are valid: only names and shapes are checked.
         for key, value in read_ticket(path)._asdict().items():
