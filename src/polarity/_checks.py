@@ -46,6 +46,7 @@ __all__ = [
     "check_shape",
     "check_tensors",
     "check_type",
+    "described",
     "nonfinite_error",
 ]
 
@@ -91,11 +92,16 @@ def _check_real(parameter: str, value: object) -> None:
         raise TypeError(f"{_shown(parameter, value)}, expected a number{remedy}")
 
 
+def described(value: object) -> str:
+    """Return the text of a value where that is short, else its type."""
+    text = repr(value)
+    return _kind(value) if isinstance(value, type) or len(text) > 60 or "\n" in text else text
+
+
 def _shown(parameter: str, value: object) -> str:
     """Return ``parameter=value is a type``, without the value where its text is long."""
-    text = repr(value)
-    plain = isinstance(value, type) or len(text) > 60 or "\n" in text
-    return f"{parameter} is {_kind(value)}" if plain else f"{parameter}={text} is {_kind(value)}"
+    text, kind = described(value), _kind(value)
+    return f"{parameter} is {kind}" if text == kind else f"{parameter}={text} is {kind}"
 
 
 def _kind(value: object) -> str:
@@ -322,13 +328,14 @@ def check_tensors(
     given: Mapping[str, Tensor],
     shapes: Mapping[str, Iterable[int]],
     what: str = "in the model",
+    whose: str = "model",
 ) -> None:
     """Raise unless a mapping has a floating tensor of the right shape under each of some names."""
     check_mapping(parameter, given)
     check_names(parameter, given, given, needed=shapes, what=what)
     for name, shape in shapes.items():
         check_floating(f"{parameter}[{name!r}]", given[name])
-        check_shape(parameter, name, given[name].shape, shape)
+        check_shape(parameter, name, given[name].shape, shape, whose)
 
 
 def all_finite(values: Tensor) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from polarity._checks import check_flag, check_generator, check_tensors
+from polarity._checks import check_entries, check_flag, check_generator, check_tensors
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
@@ -99,6 +99,8 @@ def interpolate_norms(
     if initial is not None:
         values = weights_of(initial, "initial")
         check_tensors("initial", values, {name: now.shape for name, now in start.items()})
+        for name in start:
+            check_entries(f"initial[{name!r}]", values[name])
         start = {name: values[name].detach().to(now) for name, now in start.items()}
     attached = norm_interps(model)
     alphas: dict[object, SharedAlpha] = {}

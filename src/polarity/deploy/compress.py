@@ -118,7 +118,7 @@ def compress(
         )
     with torch.inference_mode(False):  # the model must remain usable outside that mode
         report = _compress(
-            model, example_inputs, layers, break_even, margin, tolerance, measure, generator
+            model, example_inputs, layers, float(break_even), margin, tolerance, measure, generator
         )
     if verbose:
         print(report)

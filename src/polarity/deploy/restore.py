@@ -110,16 +110,19 @@ def _sparse_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[nn.
             continue
         if not isinstance(module, nn.Linear):
             raise ValueError(
-                f"{key!r} is part of a sparse weight, but {path!r} is no nn.Linear of the model"
+                f"state_dict holds {key!r}, part of a sparse weight, but {path!r} is no nn.Linear "
+                "of the model, expected the model as it was before compression"
             )
         missing = [
             name for name in BUFFERS if not isinstance(state_dict.get(prefix + name), Tensor)
         ]
         if missing:
-            raise ValueError(f"state_dict holds {key!r}, but {prefix}{missing[0]} is missing")
+            raise ValueError(
+                f"state_dict holds {key!r}, but {prefix}{missing[0]} is missing, expected both"
+            )
         matrix = CSR(*(state_dict[prefix + name] for name in BUFFERS))
         wrong = why_invalid(matrix, (module.out_features, module.in_features))
         if wrong is not None:
-            raise ValueError(f"the sparse weight of {path!r} does not fit: {wrong}")
+            raise ValueError(f"state_dict: the sparse weight of {path!r} does not fit: {wrong}")
         found[module] = matrix
     return found

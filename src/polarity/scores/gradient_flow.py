@@ -104,7 +104,7 @@ def grasp(
                 f"the model returns a {type(output).__name__}, expected a tensor to divide by "
                 "temperature"
             )
-        return loss_fn(output / temperature, target)
+        return loss_fn(output / float(temperature), target)
 
     with twice_differentiable(model), recording_gradients():
         with same_random_state(model, seed):

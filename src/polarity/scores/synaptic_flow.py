@@ -104,7 +104,7 @@ def synflow(
     if round(density * total) > left:
         raise ValueError(
             f"density={density!r} would keep {round(density * total)} of {total} entries, "
-            f"but only {left} live (density {left / total:.6g})"
+            f"expected at most the {left} live ones (density {left / total:.6g})"
         )
     removed = total - left
     with same_random_state(model), recording_gradients(), twice_differentiable(model):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from polarity._bits.random import seed_from, undrawn_on_error
 from polarity._checks import (
+    check_arguments,
     check_choice,
     check_entries,
     check_fraction,
@@ -16,13 +17,14 @@ from polarity._checks import (
     check_mapping,
     check_scope,
     check_tensors,
+    described,
 )
 from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
-from polarity.signs.perturb import Perturbation, Phi
+from polarity.signs.perturb import Delta, Epsilon, Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
 from polarity.targets.target import Target
 
@@ -199,8 +201,8 @@ def signed_constants(
     check_generator(generator)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
     shapes = {name: mask.shape for name, mask in masks.items()}
-    check_tensors("trained", trained, shapes, what="masked")
-    check_tensors("init", init, shapes, what="masked")
+    check_tensors("trained", trained, shapes, "masked", "mask")
+    check_tensors("init", init, shapes, "masked", "mask")
     with torch.no_grad():
         for name in masks:
             check_entries(f"trained weight {name!r}", trained[name])
@@ -296,12 +298,20 @@ def _checked(
     centers = [each for each in given if isinstance(each, Phi)]
     if len(centers) > 1:
         raise ValueError(f"perturb holds {len(centers)} Phi ({centers}), expected at most one")
-    others = [each for each in given if each is not None and not isinstance(each, Phi)]
+    others = [each for each in given if not isinstance(each, Phi)] if perturb is not None else []
     for each in others:
         if isinstance(each, type) or not callable(each):
             raise TypeError(
-                f"perturb holds {each!r}, expected an Epsilon, Delta or Phi, or a function, or "
+                f"perturb holds {described(each)}, expected an Epsilon, Delta or Phi, or a function, or "
                 "several of them: perturb=Epsilon(0.1), for instance"
+            )
+    for each in others:
+        if not isinstance(each, (Epsilon, Delta)):
+            check_arguments(
+                "perturb",
+                each,
+                ("signs", "magnitudes", "generator"),
+                remedy="polarity.signs.perturb.Perturbation describes it",
             )
     plain = _PAPER_NAMES.get(strategy, strategy)
     return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]

@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polarity._checks import described
+
 __all__ = ["Selector", "Use", "select"]
 
 Predicate: TypeAlias = Callable[[str, Tensor], bool]
@@ -72,10 +74,8 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
         return _select_by_type(uses, selector, role)
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
         return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
-    kind = "the class" if isinstance(selector, type) else "a"
-    name = (selector if isinstance(selector, type) else type(selector)).__name__
     raise TypeError(
-        f"{role} holds {kind} {name}, expected module types, names, globs or predicates "
+        f"{role} holds {described(selector)}, expected module types, names, globs or predicates "
         "(name, parameter) -> bool"
     )
 
