@@ -225,6 +225,8 @@ def check_batches(parameter: str, batches: object) -> None:
             f"{parameter} is {_kind(batches)}, expected batches: a list of them or a DataLoader, "
             "[batch] for a single one"
         )
+    if isinstance(batches, (list, tuple)) and not batches:
+        raise ValueError(f"{parameter} is empty, expected at least one batch")
 
 
 def check_inputs(parameter: str, inputs: object) -> None:

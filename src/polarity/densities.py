@@ -153,7 +153,7 @@ def balanced(
     """
     shapes = _shapes(model, density, targets, exclude)
     sizes = [math.prod(shape) for shape in shapes.values()]
-    return _densities(shapes, _water_filled(sizes, round(density * sum(sizes))))
+    return _densities(shapes, _water_filled(sizes, round(float(density) * sum(sizes))))
 
 
 def _water_filled(sizes: Sequence[int], total: int) -> list[int]:
@@ -176,12 +176,12 @@ def _water_filled(sizes: Sequence[int], total: int) -> list[int]:
 def _erk_counts(shapes: Sequence[tuple[int, ...]], density: float, power: float) -> list[int]:
     """Solve for the ERK rule's factor, weights above 1 made dense, and round to counts."""
     sizes = [math.prod(shape) for shape in shapes]
-    total = density * sum(sizes)
+    total = float(density) * sum(sizes)
     quotas = [float(size) for size in sizes]
     rest = [place for place, size in enumerate(sizes) if size]
     while rest:
         # In logarithms and relative to the largest, so that no power leaves the range of a float.
-        logs = [power * math.log(sum(shapes[place]) / sizes[place]) for place in rest]
+        logs = [float(power) * math.log(sum(shapes[place]) / sizes[place]) for place in rest]
         raw = [math.exp(each - max(logs)) for each in logs]
         room = max(0.0, total - sum(sizes) + sum(sizes[place] for place in rest))
         epsilon = room / math.fsum(r * sizes[place] for r, place in zip(raw, rest, strict=True))

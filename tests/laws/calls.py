@@ -127,9 +127,10 @@ def _calls_of(name: str, kind: type) -> dict[str, Callable[..., Any]]:
     for method_name, held in vars(kind).items():
         public = not method_name.startswith("_") or method_name == "__call__"
         plain = held.__func__ if isinstance(held, (classmethod, staticmethod)) else held
-        if public and inspect.isfunction(plain) and method_name not in NOT_CALLED:
-            if short not in RETURNED | NO_CONSTRUCTOR or method_name in ("project", "remove"):
-                found[f"{name}.{method_name}"] = getattr(kind, method_name)
+        made_by_users = short not in RETURNED | NO_CONSTRUCTOR or short == "StepEnforcement"
+        called = inspect.isfunction(plain) and method_name not in NOT_CALLED
+        if public and called and made_by_users:
+            found[f"{name}.{method_name}"] = getattr(kind, method_name)
     return found
 
 

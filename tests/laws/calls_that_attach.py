@@ -4,6 +4,7 @@ from torch import nn
 
 import polarity as pol
 from polarity import parametrizations
+from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
 from tests.laws.refusals import W0, W2
@@ -32,7 +33,7 @@ NORMS = {
     "exclude": Arg(kinds.SELECTOR, just("1.bias")),
 }
 MASKS = Arg(
-    kinds.zeros_and_ones(the("masks"), whole=False) | kinds.unknown_name(the("masks")),
+    maps.zeros_and_ones(the("masks"), whole=False) | maps.unknown_name(the("masks")),
     the("masks"),
 )
 BETAS = just({W0: 0.5, W2: 2.0})
@@ -74,7 +75,12 @@ ATTACH: dict[str, Call] = {
     "sign_in": bare(
         pol.sign_in,
         model=MODEL,
-        beta=Arg(kinds.POSITIVE | kinds.values(1e300, 1e-300, 1e-60), just(0.5)),
+        beta=Arg(
+            kinds.POSITIVE
+            | kinds.values(1e300, 1e-300, 1e-60)
+            | {"{'a': 1}": value({"a": 1}, "missing '0.weight'")},
+            just(0.5),
+        ),
         **SELECTORS,
         optimizer=holder("optimizer"),
         verbose=FLAG,
@@ -97,7 +103,7 @@ ATTACH: dict[str, Call] = {
     "interpolate_norms": bare(
         pol.interpolate_norms,
         model=model("plain"),
-        initial=Arg(kinds.INITIAL_NORMS, the("initial_norms")),
+        initial=Arg(maps.INITIAL_NORMS, the("initial_norms")),
         per_layer=FLAG,
         **NORMS,
         generator=DRAW,
@@ -108,7 +114,7 @@ ATTACH: dict[str, Call] = {
     "load_norm_alpha_state": bare(
         pol.load_norm_alpha_state,
         model=NORMED,
-        state=Arg(kinds.STREAM, lambda w: pol.norm_alpha_state(w.normed)),
+        state=Arg(maps.STREAM, lambda w: pol.norm_alpha_state(w.normed)),
     ),
     "set_norm_alpha": bare(
         pol.set_norm_alpha, model=NORMED, alpha=Arg(kinds.ALPHA | kinds.NONE, just(0.5))
@@ -132,7 +138,8 @@ ATTACH: dict[str, Call] = {
         alpha=Arg(kinds.PLAIN_ALPHA | kinds.NONE, just(0.5)),
     ),
     "NormInterp.right_inverse": method(
-        "norm_form.right_inverse", value=Arg(kinds.WEIGHT, lambda w: w.init[W0])
+        "norm_form.right_inverse",
+        value=Arg(kinds.WEIGHT, lambda w: w.init[W0], named="(value|initial)"),
     ),
     "balanced_factors": bare(
         parametrizations.balanced_factors,
@@ -142,5 +149,5 @@ ATTACH: dict[str, Call] = {
     ),
 }
 BY_NAME = {
-    "sign_in": bare(pol.sign_in, model=MODEL, beta=Arg(kinds.numbers(BETAS, -1.0), BETAS)),
+    "sign_in": bare(pol.sign_in, model=MODEL, beta=Arg(maps.numbers(BETAS, -1.0), BETAS)),
 }

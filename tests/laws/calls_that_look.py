@@ -4,17 +4,19 @@ import torch
 from torch import nn
 
 import polarity as pol
+from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
 from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, NO, SELECTORS, model
+from tests.laws.world import plain_net
 from tests.laws.wrong_values import NONE, values
 
-RECIPE = Arg(kinds.RECIPE, just({"method": "IMP"}))
+RECIPE = Arg(maps.RECIPE, just({"method": "IMP"}))
 EVALUATE = Arg(kinds.CALLABLE | NONE, just(lambda network: 0.5))
 TRAIN = Arg(kinds.CALLABLE | NONE, just(lambda network, seed: None))
 # Of the tracked weights, some.
 SOME = Arg(
-    kinds.zeros_and_ones(the("masks"), whole=False, empty=False) | kinds.unknown_name(the("masks")),
+    maps.zeros_and_ones(the("masks"), whole=False, empty=False) | maps.unknown_name(the("masks")),
     the("masks"),
 )
 MOMENT = Arg(kinds.NAME | NONE | values("unknown"), just("init"))
@@ -31,15 +33,15 @@ STABILITY = {
     "seeds": Arg(kinds.SEEDS, just((0, 1))),
     **ALONG,
 }
-STATE = Arg(kinds.MODEL_STATE, lambda w: w.plain.state_dict())
+STATE = Arg(maps.MODEL_STATE, lambda w: w.plain.state_dict())
 
 LOOK: dict[str, Call] = {
     "signed_mask": bare(pol.signed_mask, model=MODEL, include=Arg(kinds.SELECTOR, just("2.bias"))),
     "SignedMask": bare(
         pol.SignedMask,
-        signs=Arg(kinds.TICKET_SIGNS, the("ticket.signs")),
-        masks=Arg(kinds.TICKET_MASKS, the("ticket.masks")),
-        network=Arg(kinds.SHAPES, the("ticket.network")),
+        signs=Arg(maps.TICKET_SIGNS, the("ticket.signs")),
+        masks=Arg(maps.TICKET_MASKS, the("ticket.masks"), named="(masks?|masked)"),
+        network=Arg(maps.SHAPES, the("ticket.network")),
         recipe=RECIPE,
     ),
     "SignedMask.apply": method("ticket.apply", model=MODEL, strict=NO, verbose=FLAG),
@@ -51,9 +53,9 @@ LOOK: dict[str, Call] = {
     ),
     "sign_flips": bare(
         pol.sign_flips,
-        before=Arg(kinds.REFERENCE | NONE, the("weights")),
-        after=Arg(kinds.REFERENCE | NONE, the("model")),
-        masks=Arg(kinds.zeros_and_ones(the("masks"), whole=False), the("masks")),
+        before=Arg(maps.REFERENCE | NONE, the("weights")),
+        after=Arg(maps.REFERENCE | NONE, the("model")),
+        masks=Arg(maps.zeros_and_ones(the("masks"), whole=False), the("masks")),
     ),
     "SignTracker": bare(pol.SignTracker, model=MODEL, **SELECTORS, keep_steps=NO),
     "SignTracker.mark": method(
@@ -70,7 +72,7 @@ LOOK: dict[str, Call] = {
     "SignTracker.cumulative": method("tracker.cumulative", masks=SOME),
     "SignTracker.state_dict": method("tracker.state_dict"),
     "SignTracker.load_state_dict": method(
-        "tracker.load_state_dict", state=Arg(kinds.TRACKER_STATE, lambda w: w.tracker.state_dict())
+        "tracker.load_state_dict", state=Arg(maps.TRACKER_STATE, lambda w: w.tracker.state_dict())
     ),
     "recalibrate_batch_norm": bare(
         pol.recalibrate_batch_norm,
@@ -92,7 +94,8 @@ LOOK: dict[str, Call] = {
     ),
     "init_noise_stability": bare(
         pol.init_noise_stability,
-        build=Arg(kinds.BUILDER, just(lambda seed: nn.Linear(2, 2))),
+        always=("batches",),
+        build=Arg(kinds.BUILDER, just(lambda seed: plain_net())),
         **STABILITY,
     ),
     "sharpness": bare(
@@ -128,7 +131,7 @@ DEPLOY: dict[str, Call] = {
     "deploy.restore": bare(
         pol.deploy.restore,
         model=model("plain"),
-        state_dict=Arg(kinds.STATE | kinds.COMPRESSED, the("compressed")),
+        state_dict=Arg(kinds.STATE | maps.COMPRESSED, the("compressed")),
     ),
     "deploy.time_in_turns": bare(
         pol.deploy.time_in_turns,

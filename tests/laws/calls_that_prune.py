@@ -3,6 +3,7 @@
 import torch
 
 import polarity as pol
+from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
 from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, SELECTORS, holder
@@ -14,7 +15,7 @@ FEW = just({W0: 0.1, W2: 0.2})
 WEIGHT = Arg(kinds.TENSOR, lambda w: w.init[W0])
 AMOUNT = Arg(kinds.FRACTION, just(0.2))
 DENSITY = Arg(kinds.FRACTION | values(0.9), just(0.3), without=("amount",))
-DENSITIES = Arg(kinds.numbers(FEW, 1.5), FEW, without=("amount",))
+DENSITIES = Arg(maps.numbers(FEW, 1.5), FEW, without=("amount",))
 OPEN = Arg(kinds.FRACTION | NONE, just(0.3))
 SCOPE = Arg(kinds.CHOICE | NONE, just("layer"))
 POINT = {
@@ -37,14 +38,14 @@ SIGNING = {
     "mix": Arg(kinds.FRACTION | NONE, just(0.5)),
     "generator": DRAW,
 }
-INIT = Arg(kinds.floating(the("weights")) | NONE | kinds.OTHER_WEIGHTS, the("weights"))
+INIT = Arg(maps.floating(the("weights")) | NONE | maps.OTHER_WEIGHTS, the("weights"))
 LOSS = {
     "model": MODEL,
     "loss_fn": Arg(kinds.CALLABLE | NONE, just(square)),
     "batches": Arg(kinds.BATCHES | kinds.PAIRS | NONE, the("batches")),
 }
 SIGNS = Arg(kinds.SIGNS, just(torch.ones(4, dtype=torch.int8)))
-ONES = Arg(kinds.BOOL_MASKS, lambda w: {W0: torch.ones(2, 2) > 0})
+ONES = Arg(maps.BOOL_MASKS, lambda w: {W0: torch.ones(2, 2) > 0})
 
 PRUNE: dict[str, Call] = {
     "scores.magnitude": bare(
@@ -54,7 +55,7 @@ PRUNE: dict[str, Call] = {
         pol.scores.random, name=Arg(kinds.NAME, just(W0)), weight=WEIGHT, generator=DRAW
     ),
     **{
-        f"scores.{score.__name__}": bare(score, init=Arg(kinds.REFERENCE | NONE, the("weights")))
+        f"scores.{score.__name__}": bare(score, init=Arg(maps.REFERENCE | NONE, the("weights")))
         for score in (
             pol.scores.large_final_diff_sign,
             pol.scores.large_final_same_sign,
@@ -71,6 +72,7 @@ PRUNE: dict[str, Call] = {
     ),
     "scores.synflow": bare(
         pol.scores.synflow,
+        always=("steps",),
         model=MODEL,
         example_inputs=Arg(kinds.INPUTS, just(torch.ones(2, 6))),
         density=Arg(kinds.FRACTION | NONE | values(0, 0.9), just(0.3)),
@@ -93,7 +95,7 @@ PRUNE: dict[str, Call] = {
         pol.prune,
         always=("amount",),
         model=MODEL,
-        scores=Arg(kinds.SCORES, the("scores")),
+        scores=Arg(maps.SCORES, the("scores"), named="scores?"),
         amount=AMOUNT,
         density=DENSITY,
         densities=DENSITIES,
@@ -105,9 +107,9 @@ PRUNE: dict[str, Call] = {
     "lrr_step": bare(pol.lrr_step, **ROUND, rewind=Arg(kinds.REWIND_TYPES | NONE, the("start"))),
     "RewindPoint": bare(
         pol.RewindPoint,
-        weights=Arg(kinds.POINT_WEIGHTS, the("init")),
-        optimizer=Arg(kinds.POINT_STATE, lambda w: w.optimizer.state_dict()),
-        scheduler=Arg(kinds.POINT_STATE, lambda w: w.scheduler.state_dict()),
+        weights=Arg(maps.POINT_WEIGHTS, the("init")),
+        optimizer=Arg(maps.POINT_STATE, lambda w: w.optimizer.state_dict()),
+        scheduler=Arg(maps.POINT_STATE, lambda w: w.scheduler.state_dict()),
     ),
     "RewindPoint.capture": bare(pol.RewindPoint.capture, model=MODEL, **POINT),
     "RewindPoint.restore_weights": method(
@@ -122,15 +124,17 @@ PRUNE: dict[str, Call] = {
         strategy=Arg(kinds.CHOICE | NONE, just("standard"), ("trained",)),
         init=INIT,
         trained=Arg(
-            kinds.floating(the("now.weights")) | kinds.OTHER_WEIGHTS, the("now"), ("strategy",)
+            maps.floating(the("now.weights")) | maps.OTHER_WEIGHTS, the("now"), ("strategy",)
         ),
         **SIGNING,
     ),
     "signed_constants": bare(
         pol.signed_constants,
-        trained=Arg(kinds.floating(the("weights")) | NONE, the("weights")),
-        init=Arg(kinds.floating(the("weights")) | NONE, the("weights")),
-        masks=Arg(kinds.zeros_and_ones(the("masks"), whole=False) | NONE, the("masks")),
+        trained=Arg(maps.floating(the("weights")) | NONE, the("weights")),
+        init=Arg(maps.floating(the("weights")) | NONE, the("weights")),
+        masks=Arg(
+            maps.zeros_and_ones(the("masks"), whole=False) | NONE, the("masks"), named="masks?"
+        ),
         strategy=Arg(kinds.CHOICE | NONE, just("mask0")),
         **SIGNING,
     ),

@@ -1,4 +1,4 @@
-"""Every public call, with every wrong value of each of its arguments: refused in the caller's words.
+"""Every public call, with every wrong value of each argument: refused in the caller's words.
 
 The cases come from ``calls_that_*.py``, where every public parameter has a kind and a right value;
 what is wrong of a kind is in ``wrong_values.py`` and ``wrong_mappings.py``.
@@ -20,7 +20,7 @@ from tests.laws.world import World
 
 TABLE = ATTACH | PRUNE | LOOK | DEPLOY
 CASES = [*cases(TABLE), *cases({f"{name}, by name": call for name, call in BY_NAME.items()})]
-# One test for each parameter, since the cases of one may share what a refused call leaves as it was.
+# One test for each parameter: its cases share what refused calls leave as it was.
 BY_PARAMETER = {
     f"{name}-{parameter}": list(group)
     for (name, parameter), group in groupby(CASES, lambda each: (each.name, each.parameter))
@@ -29,7 +29,20 @@ ERRORS = (TypeError, ValueError, FileNotFoundError)
 REMEDY = r"expected|\b(call|give|pass|choose|compute|create|capture|run|build)\b"
 
 
-@pytest.mark.parametrize("wrong", BY_PARAMETER.values(), ids=BY_PARAMETER)
+# Faults of FAULTS.md that are not mended yet.
+PENDING = {"merge-optimizer": 15, "save-path": 16, "load-path": 15, "SignedMask.load-path": 15}
+PENDING |= {f"RewindPoint-{each}": 16 for each in ("weights", "optimizer", "scheduler")}
+
+
+def pending(parameter: str) -> tuple[pytest.MarkDecorator, ...]:
+    number = PENDING.get(parameter)
+    return (pytest.mark.xfail(strict=True, reason=f"fault {number}"),) if number else ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.param(group, id=name, marks=pending(name)) for name, group in BY_PARAMETER.items()],
+)
 def test_a_bad_call_names_parameter_value_and_remedy_and_changes_nothing(
     wrong: list[Case], tmp_path: Path
 ):
@@ -57,7 +70,7 @@ def faults(case: Case, world: World) -> Iterator[str]:
             yield f"no value in: {message}"
         if not re.search(REMEDY, message):
             yield f"no remedy in: {message}"
-    except Exception as error:  # noqa: BLE001 (any other is a fault)
+    except Exception as error:
         yield f"raises {error!r}"
     else:
         yield "is accepted"
@@ -73,6 +86,11 @@ def shown(case: Case, given: dict[str, Any]) -> Iterator[str]:
     value = given[case.parameter]
     yield re.escape(repr(value))
     yield rf"\b(a|an|the class) {type(value).__name__}\b"
+    if isinstance(value, (list, tuple)):
+        yield from (re.escape(f"={each!r}") for each in value)
+        yield from (re.escape(f"holds {each!r}") for each in value)
+    if isinstance(value, dict):
+        yield from (re.escape(f"holds {key!r}: {each!r}") for key, each in value.items())
 
 
 RIGHT = [(name, parameter) for name, call in TABLE.items() for parameter in call.args]

@@ -1,4 +1,4 @@
-"""A run with everything that a public call may be given, and all that a bad call must not change."""
+"""All that a public call may be given, and that a bad call must not change."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -15,7 +15,7 @@ from tests.models import generator
 
 
 def plain_net() -> nn.Sequential:
-    """Build the network of :func:`in_the_middle`, in training mode, with the same numbers always."""
+    """Build a network of the names and shapes of :func:`in_the_middle`."""
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
     draw = generator(4)
     for parameter in model.parameters():
@@ -186,24 +186,15 @@ class World:
     def everything(self, arguments: object) -> list[Any]:
         """Return all there is, by value: arguments, models, optimizers, files, random state."""
         made = [each for name, each in vars(self).items() if name != "_make_folder"]
-        files = [
-            (str(path), path.read_bytes() if path.is_file() else None)
-            for path in sorted(vars(self).get("folder", Path()).rglob("*"))
-            if "folder" in vars(self)
-        ]
-        return [
-            snapshot(made, set()),
-            snapshot(arguments, set()),
-            files,
-            snapshot(_random(), set()),
-        ]
+        made += [arguments, torch.get_rng_state()]
+        return [snapshot(made, {}), self._files()]
+
+    def _files(self) -> list[tuple[str, bytes]]:
+        paths = self.folder.rglob("*") if "folder" in vars(self) else []
+        return [(str(path), path.read_bytes()) for path in sorted(paths) if path.is_file()]
 
 
-def _random() -> Tensor:
-    return torch.get_rng_state()
-
-
-def snapshot(thing: Any, seen: set[int]) -> Any:
+def snapshot(thing: Any, seen: dict[int, Any]) -> Any:
     """Return a thing by value: tensors by their bytes, modules and optimizers by all they hold."""
     if isinstance(thing, Tensor):
         kept = thing.detach().contiguous()
@@ -212,7 +203,7 @@ def snapshot(thing: Any, seen: set[int]) -> Any:
         return repr(thing)
     if id(thing) in seen:
         return "seen"
-    seen.add(id(thing))
+    seen[id(thing)] = thing  # kept, so that its id stays its own
     if isinstance(thing, dict):
         return [(repr(key), snapshot(value, seen)) for key, value in thing.items()]
     if isinstance(thing, (list, tuple)):

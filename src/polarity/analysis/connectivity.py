@@ -32,7 +32,7 @@ from polarity.analysis.batch_norm import (
 from polarity.attach.plain_copy import plain_copy, plain_state
 from polarity.rewind import RewindPoint
 
-__all__ = ["BatchNormRule", "ErrorBarrier", "check_settings", "error_barrier"]
+__all__ = ["BatchNormRule", "ErrorBarrier", "check_given", "check_settings", "error_barrier"]
 
 BatchNormRule: TypeAlias = Literal["recalibrate", "keep", "aws"]
 State: TypeAlias = nn.Module | RewindPoint | Mapping[str, Any]
@@ -173,9 +173,7 @@ def error_barrier(
     network = plain_copy(model).eval()
     a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
     b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
-    recalibrates = bn != "keep" and bool(tracked_norms(network))
-    if recalibrates:
-        _check_batches(batches, bn)
+    recalibrates = check_given(batches, bn, network)
     seed = drawn_seed(generator)
     alphas = tuple(point / (points - 1) for point in range(points))
     curve = []
@@ -203,6 +201,11 @@ def check_settings(
     check_callable("evaluate", evaluate, "a function (network) -> float")
     if batches is not None:
         check_batches("batches", batches)
+        if bn != "keep" and iter(batches) is batches:  # type: ignore[call-overload]
+            raise ValueError(
+                "batches is an iterator, which can be read only once, expected a list or a data "
+                "loader: it is read at every point"
+            )
     if forward is not None:
         check_callable("forward", forward, "a function (network, batch)")
     check_generator(generator)
@@ -246,16 +249,16 @@ def _refresh_statistics(
             feed(network, batches, forward)
 
 
-def _check_batches(batches: Iterable[Any] | None, bn: BatchNormRule) -> None:
+def check_given(batches: Iterable[Any] | None, bn: BatchNormRule, network: nn.Module) -> bool:
+    """Return whether statistics are to be computed, and raise if nothing is given for it."""
+    if bn == "keep" or not tracked_norms(network):
+        return False
     if batches is None:
         raise ValueError(
             f"batches=None, but bn={bn!r} computes running statistics at every point: give "
             "batches=, or bn='keep'"
         )
-    if iter(batches) is batches:
-        raise ValueError(
-            "batches is an iterator, which can be read only once; expected a list or a data loader"
-        )
+    return True
 
 
 def _checked_state(network: nn.Module, state: dict[str, Any], role: str) -> dict[str, Tensor]:

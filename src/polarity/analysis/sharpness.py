@@ -248,10 +248,7 @@ def _chosen_names(model: nn.Module, plain: nn.Module, parameters: Selector | Non
     }
     if parameters is not None:
         uses = [use for target in all_targets(plain) for use in target.uses]
-        try:
-            chosen &= select(uses, parameters, "targets")
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("targets", "parameters", 1)) from None
+        chosen &= select(uses, parameters, "parameters")
     if not chosen:
         raise ValueError(
             f"{type(model).__name__} has no parameter that requires gradients"

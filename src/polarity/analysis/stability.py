@@ -11,6 +11,7 @@ from polarity.analysis.batch_norm import Forward
 from polarity.analysis.connectivity import (
     BatchNormRule,
     ErrorBarrier,
+    check_given,
     check_settings,
     error_barrier,
 )
@@ -149,8 +150,10 @@ def init_noise_stability(
     check_integer("seeds[1]", second_seed, at_least=0)
     if first_seed == second_seed:
         raise ValueError(f"seeds={seeds!r}, expected two different seeds")
-    first = _trained(build(first_seed), train, first_seed)
-    second = _trained(build(second_seed), train, second_seed)
+    network = _built(build, first_seed)
+    check_given(batches, bn, network)  # now, not after hours of training
+    first = _trained(network, train, first_seed)
+    second = _trained(_built(build, second_seed), train, second_seed)
     if first is second:
         raise ValueError("build or train returned the same network for both seeds")
     return error_barrier(
@@ -166,8 +169,13 @@ def init_noise_stability(
     )
 
 
-def _trained(network: nn.Module, train: Train, seed: int) -> nn.Module:
+def _built(build: Callable[[int], nn.Module], seed: int) -> nn.Module:
+    network = build(seed)
     check_type("the result of build", network, nn.Module, "a torch.nn.Module")
+    return network
+
+
+def _trained(network: nn.Module, train: Train, seed: int) -> nn.Module:
     trained = train(network, seed)
     if trained is not None:
         expected = "a torch.nn.Module, or None for the network itself"

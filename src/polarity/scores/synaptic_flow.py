@@ -96,6 +96,7 @@ def synflow(
     check_fraction("density", density, zero=False)
     check_integer("steps", steps, at_least=1)
     check_dtype("dtype", dtype)
+    density = float(density)
     found = masked_or_prunable(model, targets, exclude)
     check_inputs("example_inputs", example_inputs)
     total = sum(target.shape.numel() for target in found.values())

@@ -104,7 +104,7 @@ class Epsilon:
     def count(self, n: int) -> int:
         """Return how many of ``n`` signs flip."""
         check_integer("n", n, at_least=0)
-        return round(self.fraction * n)
+        return round(float(self.fraction) * n)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Delta:
             raise ValueError(
                 f"delta={self.fraction!r} of a layer with 0 survivors, expected at least 1"
             )
-        return round(self.fraction * n)
+        return round(float(self.fraction) * n)
 
 
 @dataclass(frozen=True)

@@ -302,14 +302,14 @@ def _checked(
     for each in others:
         if isinstance(each, type) or not callable(each):
             raise TypeError(
-                f"perturb holds {described(each)}, expected an Epsilon, Delta or Phi, or a function, or "
-                "several of them: perturb=Epsilon(0.1), for instance"
+                f"perturb holds {described(each)}, expected an Epsilon, Delta or Phi, or a function, "
+                "or several of them: perturb=Epsilon(0.1), for instance"
             )
     for each in others:
         if not isinstance(each, (Epsilon, Delta)):
             check_arguments(
                 "perturb",
-                each,
+                each,  # type: ignore[arg-type]
                 ("signs", "magnitudes", "generator"),
                 remedy="polarity.signs.perturb.Perturbation describes it",
             )

@@ -43,7 +43,7 @@ def _select(uses: list[Use], selector: Selector, role: str) -> set[str]:
         return below or {use.name for use in uses if isinstance(use.module, selector)}
     if isinstance(selector, (str, type, nn.Module)) or not isinstance(selector, Iterable):
         # None stands for the default weights only where it is alone.
-        return select(norms, (None,) if selector is None else selector, role)  # type: ignore[arg-type]
+        return select(norms, (None,) if selector is None else selector, role)
     return set().union(*(_select(uses, each, role) for each in selector))
 
 

@@ -53,8 +53,8 @@ def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str
     Args:
         uses: every use of every parameter of the model.
         selector: as :func:`polarity.find_targets` takes it.
-        role: the caller's parameter, ``"targets"`` or ``"exclude"``. ``"targets"`` prefers default
-            weights to other parameters; ``"exclude"`` takes everything that matches.
+        role: the caller's parameter. ``"targets"`` and ``"parameters"`` prefer default weights to
+            other parameters; ``"exclude"`` and ``"include"`` take everything that matches.
 
     Raises:
         ValueError: if a name or glob matches nothing.
@@ -83,7 +83,11 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
 def _select_by_name(uses: Sequence[Use], pattern: str, role: str) -> set[str]:
     exact = {use.name for use in uses if use.name == pattern}
     below = [use for use in uses if _at_or_below(use.name, pattern)]
-    weights = {use.name for use in below if _is_default(use)} if role == "targets" else set()
+    weights = (
+        {use.name for use in below if _is_default(use)}
+        if role in ("targets", "parameters")
+        else set()
+    )
     chosen = exact or weights or {use.name for use in below}
     if not chosen:
         known = ", ".join(use.name for use in uses[:8]) + (", …" if len(uses) > 8 else "")
