@@ -8,13 +8,9 @@ A bool is neither. A tensor is not a number either, because reading one may wait
 caller says ``.item()``. A flag is a bool, of Python or of numpy.
 """
 
-import inspect
 import math
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +18,6 @@ from torch import Tensor, nn
 
 __all__ = [
     "all_finite",
-    "check_arguments",
-    "check_batches",
     "check_callable",
     "check_choice",
     "check_dtype",
@@ -33,21 +27,20 @@ __all__ = [
     "check_floating",
     "check_fraction",
     "check_generator",
-    "check_inputs",
     "check_integer",
     "check_mapping",
     "check_module",
     "check_names",
     "check_number",
     "check_optimizer",
-    "check_path",
-    "check_scheduler",
     "check_scope",
     "check_shape",
     "check_tensors",
     "check_type",
     "described",
+    "kind_of",
     "nonfinite_error",
+    "shown",
 ]
 
 
@@ -89,22 +82,22 @@ def check_fraction(parameter: str, value: float, *, zero: bool = True) -> None:
 def _check_real(parameter: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         remedy = ": .item() gives it" if isinstance(value, Tensor) and value.numel() == 1 else ""
-        raise TypeError(f"{_shown(parameter, value)}, expected a number{remedy}")
+        raise TypeError(f"{shown(parameter, value)}, expected a number{remedy}")
 
 
 def described(value: object) -> str:
     """Return the text of a value where that is short, else its type."""
     text = repr(value)
-    return _kind(value) if isinstance(value, type) or len(text) > 60 or "\n" in text else text
+    return kind_of(value) if isinstance(value, type) or len(text) > 60 or "\n" in text else text
 
 
-def _shown(parameter: str, value: object) -> str:
+def shown(parameter: str, value: object) -> str:
     """Return ``parameter=value is a type``, without the value where its text is long."""
-    text, kind = described(value), _kind(value)
+    text, kind = described(value), kind_of(value)
     return f"{parameter} is {kind}" if text == kind else f"{parameter}={text} is {kind}"
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
@@ -114,7 +107,7 @@ def _kind(value: object) -> str:
 def check_integer(parameter: str, value: object, at_least: int) -> None:
     """Raise unless ``value`` is an integer of at least ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{_shown(parameter, value)}, expected an int")
+        raise TypeError(f"{shown(parameter, value)}, expected an int")
     if value < at_least:
         raise ValueError(f"{parameter}={value!r}, expected an int of at least {at_least}")
 
@@ -122,7 +115,7 @@ def check_integer(parameter: str, value: object, at_least: int) -> None:
 def check_flag(parameter: str, value: object) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{_shown(parameter, value)}, expected True or False")
+        raise TypeError(f"{shown(parameter, value)}, expected True or False")
 
 
 def check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
@@ -131,7 +124,7 @@ def check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
         *most, last = map(repr, choices)
         expected = f"{', '.join(most)} or {last}"
         if not isinstance(value, str):
-            raise ValueError(f"{_shown(parameter, value)}, expected {expected}")
+            raise ValueError(f"{shown(parameter, value)}, expected {expected}")
         raise ValueError(f"{parameter}={value!r}, expected {expected}")
 
 
@@ -149,40 +142,16 @@ def check_callable(
     """
     if isinstance(value, type) and not classes:
         remedy = f"{value.__name__}(…) makes one"
-        raise TypeError(f"{parameter} is {_kind(value)}, expected {expected}: {remedy}")
+        raise TypeError(f"{parameter} is {kind_of(value)}, expected {expected}: {remedy}")
     if not callable(value):
-        raise TypeError(f"{_shown(parameter, value)}, expected {expected}")
-
-
-def check_arguments(
-    parameter: str,
-    function: Callable[..., Any],
-    given: Sequence[str],
-    named: Sequence[str] = (),
-    *,
-    remedy: str,
-) -> None:
-    """Raise unless a function can be called with these positional and keyword arguments alone."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # functions written in C have none
-        return
-    try:
-        signature.bind(*given, **dict.fromkeys(named))
-    except TypeError:
-        name = getattr(function, "__name__", type(function).__name__)
-        takes = ", ".join(map(str, signature.parameters))
-        raise TypeError(
-            f"{parameter}={name} takes ({takes}), expected a function of "
-            f"({', '.join(given)}): {remedy}"
-        ) from None
+        raise TypeError(f"{shown(parameter, value)}, expected {expected}")
 
 
 def check_generator(generator: object, parameter: str = "generator") -> None:
     """Raise unless ``generator`` is a torch.Generator or None."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(
-            f"{_shown(parameter, generator)}, expected a torch.Generator: "
+            f"{shown(parameter, generator)}, expected a torch.Generator: "
             "torch.Generator().manual_seed(0), for instance"
         )
 
@@ -191,25 +160,8 @@ def check_dtype(parameter: str, dtype: object) -> None:
     """Raise unless ``dtype`` is a floating-point torch.dtype or None."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(
-            f"{_shown(parameter, dtype)}, expected a floating-point torch.dtype or None"
+            f"{shown(parameter, dtype)}, expected a floating-point torch.dtype or None"
         )
-
-
-def check_path(parameter: str, path: object, *, write: bool = False) -> Path:
-    """Return a path, unless it is of another type or no file can be read or written there."""
-    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
-        raise TypeError(f"{_shown(parameter, path)}, expected a str or a pathlib.Path")
-    where = Path(path)
-    shown = f"{parameter}={os.fspath(path)!r}"
-    if not os.fspath(path) or where.is_dir():
-        raise ValueError(f"{shown} is a folder, expected a file: model.safetensors, for instance")
-    if write and not where.parent.is_dir():
-        raise FileNotFoundError(
-            f"{shown}, expected a file in a folder that exists: create {str(where.parent)!r} first"
-        )
-    if not write and not where.is_file():
-        raise FileNotFoundError(f"{shown}, expected a file that exists")
-    return where
 
 
 def check_mapping(parameter: str, value: object, expected: str = "{name: tensor}") -> None:
@@ -217,30 +169,12 @@ def check_mapping(parameter: str, value: object, expected: str = "{name: tensor}
     check_type(parameter, value, Mapping, expected)
 
 
-def check_batches(parameter: str, batches: object) -> None:
-    """Raise unless ``batches`` can be iterated over for batches; a single batch is refused."""
-    single = isinstance(batches, (str, bytes, Tensor, Mapping, type, nn.Module))
-    if single or not isinstance(batches, Iterable):
-        raise TypeError(
-            f"{parameter} is {_kind(batches)}, expected batches: a list of them or a DataLoader, "
-            "[batch] for a single one"
-        )
-    if isinstance(batches, (list, tuple)) and not batches:
-        raise ValueError(f"{parameter} is empty, expected at least one batch")
-
-
-def check_inputs(parameter: str, inputs: object) -> None:
-    """Raise unless ``inputs`` are a tensor, a tuple or list of arguments, or a dict of them."""
-    expected = "a tensor, a tuple or list of arguments, or a dict of keyword arguments"
-    check_type(parameter, inputs, (Tensor, tuple, list, Mapping), expected)
-
-
 def check_type(
     parameter: str, value: object, types: type | tuple[type, ...], expected: str
 ) -> None:
     """Raise unless ``value`` is an instance of one of some types, ``expected`` in words."""
     if not isinstance(value, types):
-        raise TypeError(f"{parameter} is {_kind(value)}, expected {expected}")
+        raise TypeError(f"{parameter} is {kind_of(value)}, expected {expected}")
 
 
 def check_module(model: object) -> None:
@@ -253,17 +187,6 @@ def check_optimizer(optimizer: object, parameter: str = "optimizer") -> None:
     example = "torch.optim.SGD(model.parameters(), lr=0.1), for instance"
     expected = f"a torch.optim.Optimizer: {example}"
     check_type(parameter, optimizer, torch.optim.Optimizer, expected)
-
-
-def check_scheduler(scheduler: object) -> None:
-    """Raise unless ``scheduler`` has the methods of a learning-rate scheduler, PyTorch's or not."""
-    methods = ("step", "state_dict", "load_state_dict")
-    other = isinstance(scheduler, (type, nn.Module, torch.optim.Optimizer))
-    if other or not all(callable(getattr(scheduler, name, None)) for name in methods):
-        raise TypeError(
-            f"scheduler is {_kind(scheduler)}, expected a learning-rate scheduler: "
-            "torch.optim.lr_scheduler.StepLR(optimizer, 30), for instance"
-        )
 
 
 def check_floating(parameter: str, values: object) -> None:

@@ -10,14 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import (
-    check_choice,
-    check_names,
-    check_optimizer,
-    check_scheduler,
-    check_shape,
-    check_type,
-)
+from polarity._checks import check_choice, check_names, check_optimizer, check_shape, check_type
+from polarity._inputs import check_scheduler
 from polarity.targets.search import all_targets, plain_buffers
 
 __all__ = ["RewindPoint"]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_batches, check_callable, check_module
+from polarity._checks import check_callable, check_module
+from polarity._inputs import check_batches
 from polarity._running import call, map_tensors, same_modes
 
 __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import (
-    check_batches,
     check_callable,
     check_choice,
     check_generator,
@@ -19,6 +18,7 @@ from polarity._checks import (
     check_names,
     check_shape,
 )
+from polarity._inputs import check_batches
 from polarity._reports import plain_data
 from polarity._running import drawn_seed, same_random_state
 from polarity._tables import format_table

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from polarity._checks import (
-    check_batches,
     check_callable,
     check_choice,
     check_dtype,
@@ -22,6 +21,7 @@ from polarity._checks import (
     check_module,
     check_number,
 )
+from polarity._inputs import check_batches
 from polarity._running import (
     arguments,
     map_tensors,

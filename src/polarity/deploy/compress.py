@@ -13,10 +13,10 @@ from polarity._checks import (
     check_flag,
     check_fraction,
     check_generator,
-    check_inputs,
     check_module,
     check_number,
 )
+from polarity._inputs import check_inputs
 from polarity._running import call, evaluation, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording

@@ -5,7 +5,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from polarity._checks import check_module, check_scheduler, check_type
+from polarity._checks import check_module, check_type
+from polarity._inputs import check_scheduler
 from polarity.attach.masks import masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope

@@ -52,7 +52,7 @@ def prune(
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every masked
             weight; or a function ``(name, weight) -> tensor`` of the effective weights, such as
             those of :mod:`polarity.scores`.
-        amount: fraction of the survivors to prune, in [0, 1].
+        amount: fraction of the survivors to prune, in [0, 1]; by position, or by name.
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.

@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_batches, check_callable, check_entries, check_module
+from polarity._checks import check_callable, check_entries, check_module
+from polarity._inputs import check_batches
 from polarity._running import call, map_tensors
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from polarity._checks import check_arguments, check_callable, check_entries, check_floating
+from polarity._checks import check_callable, check_entries, check_floating
+from polarity._inputs import check_arguments
 from polarity.targets.target import Target
 
 __all__ = ["Score", "check_named_scores", "check_score", "score_weights"]

@@ -6,13 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import (
-    all_finite,
-    check_dtype,
-    check_fraction,
-    check_inputs,
-    check_integer,
-)
+from polarity._checks import all_finite, check_dtype, check_fraction, check_integer
+from polarity._inputs import check_inputs
 from polarity._running import (
     call,
     map_tensors,

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from polarity._bits.random import seed_from, undrawn_on_error
 from polarity._checks import (
-    check_arguments,
     check_choice,
     check_entries,
     check_fraction,
@@ -19,6 +18,7 @@ from polarity._checks import (
     check_tensors,
     described,
 )
+from polarity._inputs import check_arguments
 from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
@@ -302,8 +302,8 @@ def _checked(
     for each in others:
         if isinstance(each, type) or not callable(each):
             raise TypeError(
-                f"perturb holds {described(each)}, expected an Epsilon, Delta or Phi, or a function, "
-                "or several of them: perturb=Epsilon(0.1), for instance"
+                f"perturb holds {described(each)}, expected an Epsilon, Delta or Phi, or a "
+                "function, or several of them: perturb=Epsilon(0.1), for instance"
             )
     for each in others:
         if not isinstance(each, (Epsilon, Delta)):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from polarity._checks import check_path
+from polarity._inputs import check_path
 from polarity.attach.checkpoint import safetensors_for
 from polarity.tickets.packing import pack_signs, unpack_signs
 

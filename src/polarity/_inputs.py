@@ -1,0 +1,90 @@
+"""Checks of what comes from outside: functions, files, batches, inputs and schedulers."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polarity._checks import check_type, kind_of, shown
+
+__all__ = [
+    "check_arguments",
+    "check_batches",
+    "check_inputs",
+    "check_path",
+    "check_scheduler",
+]
+
+
+def check_arguments(
+    parameter: str,
+    function: Callable[..., Any],
+    given: Sequence[str],
+    named: Sequence[str] = (),
+    *,
+    remedy: str,
+) -> None:
+    """Raise unless a function can be called with these positional and keyword arguments alone."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # functions written in C have none
+        return
+    try:
+        signature.bind(*given, **dict.fromkeys(named))
+    except TypeError:
+        name = getattr(function, "__name__", type(function).__name__)
+        takes = ", ".join(map(str, signature.parameters))
+        raise TypeError(
+            f"{parameter}={name} takes ({takes}), expected a function of "
+            f"({', '.join(given)}): {remedy}"
+        ) from None
+
+
+def check_path(parameter: str, path: object, *, write: bool = False) -> Path:
+    """Return a path, unless it is of another type or no file can be read or written there."""
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise TypeError(f"{shown(parameter, path)}, expected a str or a pathlib.Path")
+    where = Path(path)
+    text = f"{parameter}={os.fspath(path)!r}"
+    if not os.fspath(path) or where.is_dir():
+        raise ValueError(f"{text} is a folder, expected a file: model.safetensors, for instance")
+    if write and not where.parent.is_dir():
+        raise FileNotFoundError(
+            f"{text}, expected a file in a folder that exists: create {str(where.parent)!r} first"
+        )
+    if not write and not where.is_file():
+        raise FileNotFoundError(f"{text}, expected a file that exists")
+    return where
+
+
+def check_batches(parameter: str, batches: object) -> None:
+    """Raise unless ``batches`` can be iterated over for batches; a single batch is refused."""
+    single = isinstance(batches, (str, bytes, Tensor, Mapping, type, nn.Module))
+    if single or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"{parameter} is {kind_of(batches)}, expected batches: a list of them or a DataLoader, "
+            "[batch] for a single one"
+        )
+    if isinstance(batches, (list, tuple)) and not batches:
+        raise ValueError(f"{parameter} is empty, expected at least one batch")
+
+
+def check_inputs(parameter: str, inputs: object) -> None:
+    """Raise unless ``inputs`` are a tensor, a tuple or list of arguments, or a dict of them."""
+    expected = "a tensor, a tuple or list of arguments, or a dict of keyword arguments"
+    check_type(parameter, inputs, (Tensor, tuple, list, Mapping), expected)
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Raise unless ``scheduler`` has the methods of a learning-rate scheduler, PyTorch's or not."""
+    methods = ("step", "state_dict", "load_state_dict")
+    other = isinstance(scheduler, (type, nn.Module, torch.optim.Optimizer))
+    if other or not all(callable(getattr(scheduler, name, None)) for name in methods):
+        raise TypeError(
+            f"scheduler is {kind_of(scheduler)}, expected a learning-rate scheduler: "
+            "torch.optim.lr_scheduler.StepLR(optimizer, 30), for instance"
+        )
