@@ -18,6 +18,7 @@ DENSITY = Arg(kinds.FRACTION | values(0.9), just(0.3), without=("amount",))
 DENSITIES = Arg(maps.numbers(FEW, 1.5), FEW, without=("amount",))
 OPEN = Arg(kinds.FRACTION | NONE, just(0.3))
 SCOPE = Arg(kinds.CHOICE | NONE, just("layer"))
+TIES = Arg(kinds.CHOICE | NONE, just("random"))
 POINT = {
     "optimizer": Arg(kinds.OPTIMIZER, the("optimizer")),
     "scheduler": Arg(kinds.SCHEDULER, the("scheduler")),
@@ -27,6 +28,7 @@ ROUND = {
     "amount": AMOUNT,
     "density": DENSITY,
     "scope": SCOPE,
+    "ties": TIES,
     "score": Arg(kinds.SCORE, just(pol.scores.magnitude)),
     "optimizer": holder("optimizer"),
     "scheduler": Arg(kinds.SCHEDULER, the("scheduler"), ("rewind",)),
@@ -79,6 +81,8 @@ PRUNE: dict[str, Call] = {
         steps=Arg(kinds.COUNT | NONE, just(2)),
         dtype=Arg(kinds.DTYPE, just(torch.float64)),
         **SELECTORS,
+        ties=TIES,
+        generator=DRAW,
     ),
     "densities.uniform": bare(
         pol.densities.uniform, model=MODEL, density=OPEN, dense_first=FLAG, **SELECTORS
@@ -100,6 +104,7 @@ PRUNE: dict[str, Call] = {
         density=DENSITY,
         densities=DENSITIES,
         scope=SCOPE,
+        ties=TIES,
         optimizer=holder("optimizer"),
         generator=DRAW,
     ),
@@ -147,7 +152,9 @@ PRUNE: dict[str, Call] = {
         masks=ONES,
     ),
     "Epsilon.count": method("epsilon.count", n=Arg(kinds.INTEGER | NONE, just(4))),
-    "Delta": bare(pol.Delta, fraction=Arg(kinds.FRACTION | NONE, just(0.5), named="delta")),
+    "Delta": bare(
+        pol.Delta, fraction=Arg(kinds.FRACTION | NONE, just(0.5), named="delta"), ties=TIES
+    ),
     "Delta.__call__": method(
         "delta.__call__",
         signs=SIGNS,
