@@ -46,6 +46,7 @@ def uniform(
 
     Raises:
         ValueError: if ``density`` is out of range or there is nothing to prune.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -99,6 +100,7 @@ def erk(
     Raises:
         ValueError: if ``density`` is out of range, ``power`` is not finite, or there is nothing to
             prune.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -141,6 +143,7 @@ def balanced(
 
     Raises:
         ValueError: if ``density`` is out of range or there is nothing to prune.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn

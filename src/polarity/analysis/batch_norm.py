@@ -50,6 +50,7 @@ def recalibrate_batch_norm(
     Raises:
         ValueError: if ``batches`` is empty, or a layer is lazy. After any error, including one
             raised by the model, the statistics are what they were before.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

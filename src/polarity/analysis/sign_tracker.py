@@ -56,6 +56,7 @@ class SignTracker:
 
     Raises:
         ValueError: if the model has no such weight.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

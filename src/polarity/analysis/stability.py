@@ -61,6 +61,7 @@ def sgd_noise_stability(
 
     Raises:
         ValueError: if the seeds are equal, and as :func:`error_barrier`.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -124,6 +125,7 @@ def init_noise_stability(
     Raises:
         ValueError: if the seeds are equal, or ``build`` returns the same network twice, and as
             :func:`error_barrier`.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

@@ -188,6 +188,7 @@ def density(model: nn.Module) -> float:
 
     Raises:
         ValueError: if the model has no prunable weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -212,6 +213,7 @@ def sparsity(model: nn.Module) -> float:
 
     Raises:
         ValueError: if the model has no prunable weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn

@@ -36,6 +36,7 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no interpolated norms.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -59,6 +60,7 @@ def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no interpolated norms.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -94,6 +96,7 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         ValueError: if the model has no interpolated norms; if a layer is missing or unknown; if a
             state has another shape or dtype, holds values that no stream reaches, or differs
             between layers that share their values. The model is left as it was.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn

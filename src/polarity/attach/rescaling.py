@@ -179,6 +179,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
 
     Raises:
         ValueError: if the model has no Sign-In weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -216,6 +217,7 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no Sign-In weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

@@ -61,6 +61,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
             indices are out of order or range; the model is unchanged.
         RuntimeError: if other entries do not fit, as ``load_state_dict`` reports; the layers are
             unchanged.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

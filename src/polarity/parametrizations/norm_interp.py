@@ -38,6 +38,7 @@ class NormInterp(nn.Module):
     Raises:
         ValueError: if ``alpha`` is not a 0-dim floating-point tensor, or, when the parametrization
             is registered, if the shape of ``initial`` is not the parameter's.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

@@ -60,6 +60,7 @@ def snip(
         ValueError: if nothing can be scored, ``batches`` is empty or holds anything but pairs, the
             loss is not a scalar or depends on no weight, or a gradient is NaN, infinite, or zero
             everywhere.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

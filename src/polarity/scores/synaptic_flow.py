@@ -82,6 +82,7 @@ def synflow(
         ValueError: if nothing can be scored, ``density``, ``steps`` or ``dtype`` is out of range,
             ``ties`` is another word, the density exceeds the present one, or saliencies are NaN or
             infinite (too small a dtype) or all zero.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch

@@ -174,7 +174,9 @@ class SignedMask:
 
         Raises:
             ImportError: if safetensors is not installed.
-            TypeError: if the recipe holds anything but strings.
+            TypeError: if the recipe holds anything but strings, or ``path`` is no path.
+            ValueError: if ``path`` is a folder.
+            FileNotFoundError: if ``path`` is in a folder that does not exist.
 
         Example:
             >>> import tempfile
