@@ -38,10 +38,10 @@ __all__ = [
     "check_tensors",
     "check_ties",
     "check_type",
-    "described",
     "kind_of",
     "nonfinite_error",
     "shown",
+    "text_of",
 ]
 
 
@@ -86,7 +86,7 @@ def _check_real(parameter: str, value: object) -> None:
         raise TypeError(f"{shown(parameter, value)}, expected a number{remedy}")
 
 
-def described(value: object) -> str:
+def text_of(value: object) -> str:
     """Return the text of a value where that is short, else its type."""
     text = repr(value)
     return kind_of(value) if isinstance(value, type) or len(text) > 60 or "\n" in text else text
@@ -94,7 +94,7 @@ def described(value: object) -> str:
 
 def shown(parameter: str, value: object) -> str:
     """Return ``parameter=value is a type``, without the value where its text is long."""
-    text, kind = described(value), kind_of(value)
+    text, kind = text_of(value), kind_of(value)
     return f"{parameter} is {kind}" if text == kind else f"{parameter}={text} is {kind}"
 
 

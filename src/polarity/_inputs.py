@@ -69,8 +69,6 @@ def check_batches(parameter: str, batches: object) -> None:
             f"{parameter} is {kind_of(batches)}, expected batches: a list of them or a DataLoader, "
             "[batch] for a single one"
         )
-    if isinstance(batches, (list, tuple)) and not batches:
-        raise ValueError(f"{parameter} is empty, expected at least one batch")
 
 
 def check_inputs(parameter: str, inputs: object) -> None:
@@ -79,12 +77,12 @@ def check_inputs(parameter: str, inputs: object) -> None:
     check_type(parameter, inputs, (Tensor, tuple, list, Mapping), expected)
 
 
-def check_scheduler(scheduler: object) -> None:
+def check_scheduler(scheduler: object, parameter: str = "scheduler") -> None:
     """Raise unless ``scheduler`` has the methods of a learning-rate scheduler, PyTorch's or not."""
     methods = ("step", "state_dict", "load_state_dict")
     other = isinstance(scheduler, (type, nn.Module, torch.optim.Optimizer))
     if other or not all(callable(getattr(scheduler, name, None)) for name in methods):
         raise TypeError(
-            f"scheduler is {kind_of(scheduler)}, expected a learning-rate scheduler: "
+            f"{parameter} is {kind_of(scheduler)}, expected a learning-rate scheduler: "
             "torch.optim.lr_scheduler.StepLR(optimizer, 30), for instance"
         )

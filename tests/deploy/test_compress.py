@@ -320,7 +320,7 @@ def test_bad_arguments_are_named(arguments, error, part):
 
 
 def test_models_that_cannot_be_compressed_are_refused():
-    with pytest.raises(TypeError, match=r"model is a int, expected a nn.Module"):
+    with pytest.raises(TypeError, match=r"model is an int, expected a torch.nn.Module"):
         deploy.compress(3, x_of(4, 6))
     with pytest.raises(ValueError, match=r"ReLU has no nn.Linear"):
         deploy.compress(nn.ReLU(), x_of(4, 6))

@@ -8,6 +8,7 @@ from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
 from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, NO, SELECTORS, model
+from tests.laws.calls_that_prune import FILE
 from tests.laws.world import plain_net
 from tests.laws.wrong_values import NONE, values
 
@@ -49,7 +50,7 @@ LOOK: dict[str, Call] = {
         "ticket.save", path=Arg(kinds.PATH | kinds.NEW_FILE, the("new_file")), recipe=RECIPE
     ),
     "SignedMask.load": bare(
-        pol.SignedMask.load, path=Arg(kinds.PATH | kinds.OLD_FILE, the("ticket_file"))
+        pol.SignedMask.load, path=Arg(kinds.PATH | kinds.OLD_FILE, the("ticket_file"), named=FILE)
     ),
     "sign_flips": bare(
         pol.sign_flips,

@@ -18,6 +18,10 @@ DENSITY = Arg(kinds.FRACTION | values(0.9), just(0.3), without=("amount",))
 DENSITIES = Arg(maps.numbers(FEW, 1.5), FEW, without=("amount",))
 OPEN = Arg(kinds.FRACTION | NONE, just(0.3))
 SCOPE = Arg(kinds.CHOICE | NONE, just("layer"))
+# Of a file that is there and cannot be read, its name stands for the parameter.
+FILE = r"(path|notes\.txt)"
+# Of a file that is there and cannot be read, its name stands for the parameter.
+FILE = r"(path|notes\.txt)"
 TIES = Arg(kinds.CHOICE | NONE, just("random"))
 POINT = {
     "optimizer": Arg(kinds.OPTIMIZER, the("optimizer")),
@@ -116,12 +120,20 @@ PRUNE: dict[str, Call] = {
         optimizer=Arg(maps.POINT_STATE, lambda w: w.optimizer.state_dict()),
         scheduler=Arg(maps.POINT_STATE, lambda w: w.scheduler.state_dict()),
     ),
+    "RewindPoint.save": method(
+        "start.save", path=Arg(kinds.PATH | kinds.NEW_FILE, the("new_file"))
+    ),
+    "RewindPoint.load": bare(
+        pol.RewindPoint.load, path=Arg(kinds.PATH | kinds.OLD_FILE, the("point_file"), named=FILE)
+    ),
     "RewindPoint.capture": bare(pol.RewindPoint.capture, model=MODEL, **POINT),
     "RewindPoint.restore_weights": method(
         "start.restore_weights", model=MODEL, only=Arg(kinds.CHOICE | NONE, just("masked"))
     ),
     "RewindPoint.restore_schedule": method("start.restore_schedule", **POINT),
-    "RewindPoint.check_schedule": method("start.check_schedule", **POINT),
+    "RewindPoint.check_schedule": method(
+        "start.check_schedule", **POINT, names=Arg(kinds.ANYTHING, just({}))
+    ),
     "RewindPoint.check": method("start.check", model=MODEL),
     "reinit_signs": bare(
         pol.reinit_signs,

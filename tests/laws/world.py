@@ -16,7 +16,8 @@ from tests.models import generator
 
 def plain_net() -> nn.Sequential:
     """Build a network of the names and shapes of :func:`in_the_middle`."""
-    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
     draw = generator(4)
     for parameter in model.parameters():
         nn.init.normal_(parameter, generator=draw)
@@ -173,6 +174,11 @@ class World:
     def ticket_file(self) -> str:
         self.ticket.save(self.folder / "ticket.safetensors")
         return str(self.folder / "ticket.safetensors")
+
+    @cached_property
+    def point_file(self) -> str:
+        self.start.save(self.folder / "point.safetensors")
+        return str(self.folder / "point.safetensors")
 
     @cached_property
     def model_file(self) -> str:

@@ -258,6 +258,8 @@ def check_given(batches: Iterable[Any] | None, bn: BatchNormRule, network: nn.Mo
             f"batches=None, but bn={bn!r} computes running statistics at every point: give "
             "batches=, or bn='keep'"
         )
+    if isinstance(batches, (list, tuple)) and not batches:
+        raise ValueError("batches is empty, expected at least one")
     return True
 
 

@@ -82,9 +82,16 @@ class SignInMW(MaskedWeight):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        weight = super().right_inverse(weight)
-        m, v = balanced_factors(weight, self.beta)
-        return (zero_outside_(m, self.mask), v) if self.enforce else (m, v)
+        factors = self.to_store(weight, self.mask if self.enforce else None)
+        self.mask = self.mask.to(weight.dtype)
+        return factors
+
+    def to_store(  # type: ignore[override]
+        self, weight: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the factors to store for a weight under a mask that is enforced, None for none."""
+        m, v = balanced_factors(super().to_store(weight, mask), self.beta)
+        return (m if mask is None else zero_outside_(m, mask)), v
 
     @torch.no_grad()
     def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
@@ -156,14 +163,17 @@ def checked_beta(beta: float, parameter: str = "beta") -> Tensor:
 
 
 @torch.no_grad()
-def check_factors(parameter: str, beta: Tensor, weight: Tensor) -> None:
-    """Raise unless a weight's factors are finite, and those of a zero positive, in its dtype."""
+def check_factors(name: str, beta: Tensor, weight: Tensor) -> None:
+    """Raise if the factors of a weight's largest entry, or of zero, overflow or vanish.
+
+    The first factor grows with the weight's magnitude and with beta.
+    """
     if weight.is_meta or not weight.numel():
         return
-    largest = torch.stack(weight.aminmax()).abs().max()
-    m, _ = balanced_factors(torch.stack([largest.new_zeros(()), largest]), beta)
-    if not (m.isfinite() & (m > 0)).all():
+    largest = weight.abs().amax()
+    m, v = balanced_factors(torch.stack([largest, largest.new_zeros(())]), beta)
+    if not (m.isfinite().all() and v.isfinite().all()):
         raise ValueError(
-            f"{parameter} is {float(beta):g}, which gives factors from {float(m[0]):g} to "
-            f"{float(m[1]):g} in {weight.dtype}, expected positive finite ones: choose it nearer 1"
+            f"beta={float(beta)!r} gives {name!r} factors that {weight.dtype} cannot hold, "
+            "expected one nearer to 1"
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import described
+from polarity._checks import text_of
 
 __all__ = ["Selector", "Use", "select"]
 
@@ -75,7 +75,7 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
         return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
     raise TypeError(
-        f"{role} holds {described(selector)}, expected module types, names, globs or predicates "
+        f"{role} holds {text_of(selector)}, expected module types, names, globs or predicates "
         "(name, parameter) -> bool"
     )
 

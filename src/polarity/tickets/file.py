@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from polarity._files import safetensors_for
 from polarity._inputs import check_path
-from polarity.attach.checkpoint import safetensors_for
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["Contents", "read_ticket", "write_ticket"]
