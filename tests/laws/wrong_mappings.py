@@ -168,7 +168,9 @@ POINT_WEIGHTS = Kind(
     | {"of lists": value({W0: [1.0]}, rf"{W0}.*a list"), "of None": value({W0: None}, "NoneType")}
 )
 POINT_STATE = Kind(
-    values(3, "x", [1]) | FUNCTION | {"an optimizer": Wrong(lambda w: w.optimizer, "an Adam")}
+    values(3, "x")
+    | FUNCTION
+    | {"an optimizer": Wrong(lambda w: w.optimizer, "an Adam"), "numbers": value([1], "an int")}
 )
 BOOL_MASKS = Kind(
     values(3, "masks", [1])

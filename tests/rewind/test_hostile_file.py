@@ -55,7 +55,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (with_bytes(lambda b: b""), "not a readable safetensors file"),
     "text": (with_bytes(lambda b: b"hello, world"), "not a readable safetensors file"),
     "pickle": (pickled, "not a readable safetensors file"),
-    "folder": (folder_instead, "not a readable safetensors file"),
+    "folder": (folder_instead, "is a folder, expected a file"),
     "cut short": (with_bytes(lambda b: b[:-3]), "not a readable safetensors file"),
     "cut in the header": (with_bytes(lambda b: b[:60]), "not a readable safetensors file"),
     "longer": (with_bytes(lambda b: b + b"\0"), "not a readable safetensors file"),
