@@ -36,12 +36,14 @@ ROUND = {
     "score": Arg(kinds.SCORE, just(pol.scores.magnitude)),
     "optimizer": holder("optimizer"),
     "scheduler": Arg(kinds.SCHEDULER, the("scheduler"), ("rewind",)),
+    **SELECTORS,
     "generator": DRAW,
 }
 SIGNING = {
     "perturb": Arg(kinds.PERTURB, just([pol.Epsilon(0.1), pol.Phi(0.01)])),
     "scope": SCOPE,
     "mix": Arg(kinds.FRACTION | NONE, just(0.5)),
+    "revived": Arg(kinds.CHOICE | NONE, just("trained")),
     "generator": DRAW,
 }
 INIT = Arg(maps.floating(the("weights")) | NONE | maps.OTHER_WEIGHTS, the("weights"))
@@ -49,6 +51,7 @@ LOSS = {
     "model": MODEL,
     "loss_fn": Arg(kinds.CALLABLE | NONE, just(square)),
     "batches": Arg(kinds.BATCHES | kinds.PAIRS | NONE, the("batches")),
+    "mode": Arg(kinds.CHOICE | NONE, just("eval")),
 }
 SIGNS = Arg(kinds.SIGNS, just(torch.ones(4, dtype=torch.int8)))
 ONES = Arg(maps.BOOL_MASKS, lambda w: {W0: torch.ones(2, 2) > 0})
@@ -110,6 +113,7 @@ PRUNE: dict[str, Call] = {
         scope=SCOPE,
         ties=TIES,
         optimizer=holder("optimizer"),
+        **SELECTORS,
         generator=DRAW,
     ),
     "imp_prune": bare(pol.imp_prune, **ROUND, rewind=Arg(kinds.REWIND, the("start"))),

@@ -21,7 +21,7 @@ def world(tmp_path):
 SLIPS = {
     "a score of the whole model, not computed": (
         lambda w: pol.prune(w.model, pol.scores.snip, density=0.1),
-        "scores=snip takes (model, loss_fn, batches, targets, exclude, generator), expected a "
+        "scores=snip takes (model, loss_fn, batches, mode, targets, exclude, generator), expected a "
         "function of (name, weight): compute it first, prune(model, snip(model, loss_fn, "
         "batches), …)",
     ),

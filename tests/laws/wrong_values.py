@@ -238,7 +238,6 @@ PERTURB = Kind(
         "a class in a list": value([pol.Delta], "class .*Delta"),
         "a value in a list and one that is right": value([pol.Epsilon(0.1), 0.5], "holds 0.5"),
         "two centres": value([pol.Phi(0.1), pol.Phi(0.2)], "2 Phi"),
-        "None in a list": value([None], "None"),
         "an iterator": value(iter([pol.Epsilon(0.1)]), "iterator"),
         "of no arguments": Wrong(function, r"takes \(\)"),
     }

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_callable, check_module
+from polarity._checks import check_callable
 from polarity._inputs import check_batches
 from polarity._running import call, map_tensors, same_modes
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
 
@@ -65,7 +66,7 @@ def recalibrate_batch_norm(
     Source: the averages of Izmailov et al. (2018), *Averaging Weights Leads to Wider Optima*,
     appendix; used along linear paths since Jordan et al. (2023), *REPAIR*.
     """
-    check_module(model)
+    model = unwrapped(model)
     check_batches("batches", batches)
     if forward is not None:
         check_callable("forward", forward, "a function (model, batch)")

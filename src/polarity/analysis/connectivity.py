@@ -143,7 +143,9 @@ def error_barrier(
             statistics or ``bn="keep"``.
         forward: ``(network, batch) -> anything``, see :func:`recalibrate_batch_norm`.
         generator: for ``"aws"``: seeds the dropout of all points and leaves the global random
-            state unchanged; by default dropout draws from the global random state.
+            state unchanged; by default dropout draws from the global random state, or from a seed
+            that is common to all ranks of an initialised ``torch.distributed`` group, which must
+            all call then.
 
     Returns:
         The :class:`ErrorBarrier`.
@@ -174,7 +176,7 @@ def error_barrier(
     a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
     b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
     recalibrates = check_given(batches, bn, network)
-    seed = drawn_seed(generator)
+    seed = drawn_seed(generator) if recalibrates and bn == "aws" else None
     alphas = tuple(point / (points - 1) for point in range(points))
     curve = []
     for alpha in alphas:

@@ -17,6 +17,7 @@ from polarity._checks import (
 )
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
+from polarity.targets.wrappers import unwrapped
 
 __all__ = [
     "load_norm_alpha_state",
@@ -182,7 +183,7 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
     """Return the value that each interpolated layer reads, by layer name."""
     shared_alphas(model)
     found: dict[str, SharedAlpha] = {}
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         if parametrize.is_parametrized(module):
             for each in norm_interps(module.parametrizations):
                 found.setdefault(name, each.shared)

@@ -13,7 +13,6 @@ from polarity._checks import (
     check_flag,
     check_fraction,
     check_generator,
-    check_module,
     check_number,
 )
 from polarity._inputs import check_inputs
@@ -26,6 +25,7 @@ from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
 from polarity.deploy.timing import Measure, time_in_turns
 from polarity.targets.search import all_targets, attached
 from polarity.targets.torch_prune import torch_mask
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["compress"]
 
@@ -100,6 +100,7 @@ def compress(
         >>> [layer.reason for layer in report][1]
         'density 1 is above break_even=0.4, not measured'
     """
+    model = unwrapped(model)
     _check(model, break_even, margin, tolerance)
     check_callable("measure", measure, "a function (dense, sparse) -> (seconds, seconds)")
     check_inputs("example_inputs", example_inputs)
@@ -168,7 +169,6 @@ def _compress(
 
 
 def _check(model: nn.Module, break_even: float, margin: float, tolerance: float | None) -> None:
-    check_module(model)
     check_fraction("break_even", break_even)
     check_number("margin", margin, at_least=1)
     if tolerance is not None:

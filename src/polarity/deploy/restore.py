@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from polarity._checks import check_mapping, check_module
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["decompress", "restore"]
 
@@ -75,9 +76,9 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
         >>> restore(nn.Linear(4, 4), model.state_dict())
         SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
     """
-    check_module(model)
+    inner = unwrapped(model)
     check_mapping("state_dict", state_dict, "the state_dict of a compressed model")
-    found = _sparse_weights(model, state_dict)
+    found = _sparse_weights(inner, state_dict)
     weights = {layer: layer.weight for layer in found}
     try:
         for layer, matrix in found.items():
@@ -87,7 +88,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
                 *(each.to(like.device, torch.int32, copy=True) for each in matrix[1:]),
             )
             make_sparse(layer, own)
-        model.load_state_dict(state_dict)
+        inner.load_state_dict(state_dict)
     except BaseException:
         for layer, weight in weights.items():
             module = layer
