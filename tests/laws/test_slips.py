@@ -21,8 +21,8 @@ def world(tmp_path):
 SLIPS = {
     "a score of the whole model, not computed": (
         lambda w: pol.prune(w.model, pol.scores.snip, density=0.1),
-        "scores=snip takes (model, loss_fn, batches, mode, targets, exclude, generator), expected a "
-        "function of (name, weight): compute it first, prune(model, snip(model, loss_fn, "
+        "scores=snip takes (model, loss_fn, batches, mode, targets, exclude, generator), expected "
+        "a function of (name, weight): compute it first, prune(model, snip(model, loss_fn, "
         "batches), …)",
     ),
     "a score that needs the initial weights": (
