@@ -17,7 +17,7 @@ from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
 
-__all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
+__all__ = ["attached_norms", "detach_norms", "draw_when_called", "interpolate_norms"]
 
 
 def interpolate_norms(
@@ -110,7 +110,7 @@ def interpolate_norms(
             drawn.append(alphas[layer])
         attach_form(target, NormInterp(start[name], alphas[layer]))
     if fresh or _hooks(model) not in ([], [model]):
-        _draw_when_called(model, drawn)
+        draw_when_called(model, drawn)
     if verbose:
         print(found)
     return model
@@ -167,7 +167,7 @@ class _DrawWhenCalled:
                     alpha.draw_()
 
 
-def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
+def draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
     """Let the model draw instead of modules inside it; values drawn outside it stay as they are."""
     alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
     if alphas:
