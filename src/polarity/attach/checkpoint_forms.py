@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_entries
 from polarity.attach.norm_alpha import check_stream, norm_interps
 from polarity.parametrizations.arithmetic import check_mask
 from polarity.parametrizations.masked import MaskedWeight
@@ -34,6 +35,7 @@ from polarity.targets.torch_prune import refuse_uneven_masks
 __all__ = ["forms_to_attach"]
 
 State = Mapping[str, Tensor]
+_ALL = {STORED, *FACTORS, MASK, ENFORCED, BETA, INITIAL, ALPHA, STREAM}
 
 
 def forms_to_attach(
@@ -58,13 +60,13 @@ def forms_to_attach(
     forms: dict[str, nn.Module] = {}
     norms: dict[str, Target] = {}
     for name, parts in attached_parts(state).items():
-        if not {MASK, INITIAL} & parts:
+        if not {MASK, BETA, INITIAL} & parts:
             continue  # another's parametrization
         target = _known(name, targets)
         if target.chain and target.masking is None and target.interpolation is None:
             continue  # another's with the same names: the model reads it
         _check_complete(name, parts)
-        if MASK in parts:
+        if INITIAL not in parts:
             _check_masked(name, state, target)
             if target.name not in forms and _is_other_form(target, parts):
                 forms[target.name] = _masked_form(target, *_mask_of(name, state))
@@ -96,12 +98,11 @@ def _known(name: str, targets: Mapping[str, Target]) -> Target:
 
 def _check_complete(name: str, parts: set[str]) -> None:
     """Raise unless a form has all its parts, and none of another form."""
-    if MASK in parts:
+    needed = {STORED, INITIAL, ALPHA, STREAM}
+    if INITIAL not in parts:
         needed = {*FACTORS, MASK, BETA} if BETA in parts else {STORED, MASK}
-        stray = parts & {INITIAL, ALPHA, STREAM, STORED, *FACTORS} - needed
-    else:
-        needed = {STORED, INITIAL, ALPHA, STREAM}
-        stray = parts & {BETA, ENFORCED, *FACTORS}
+    optional = {ENFORCED} & parts if INITIAL not in parts else set()
+    stray = (parts & _ALL) - needed - optional
     if missing := sorted(needed - parts):
         raise ValueError(f"is missing {missing[0]!r} of {name!r}, which has {sorted(parts)}")
     if stray:
@@ -200,6 +201,8 @@ def _check_masked(name: str, state: State, target: Target) -> None:
             raise ValueError(
                 f"holds {BETA!r} of {name!r} as {float(beta)}, expected a positive, finite number"
             )
+        m, v = (state[f"{key}{factor}"].to(target.stored[0].dtype) for factor in FACTORS)
+        check_entries(f"holds factors of {name!r}, whose product", m * v)
 
 
 def _check_mask(name: str, mask: Tensor, target: Target) -> None:

@@ -81,10 +81,12 @@ def plan_loading(
     for target in all_targets(trial):
         if target.name in forms:
             form = copy.deepcopy(forms[target.name])
-            factors = (target.stored[0],) * 2 if isinstance(form, SignInMW) else None
+            old = target.stored[0].detach()
+            factors = (nn.Parameter(old), nn.Parameter(old)) if isinstance(form, SignInMW) else None
             _change_form(target, form, factors)
     before = _tensors(trial)
-    _load_into(trial, state)
+    _check_ties(before, state)
+    _load_into(trial, state, before)
     after = _tensors(trial)
 
     targets = {target.name: target for target in all_targets(model)}
@@ -117,12 +119,26 @@ def plan_loading(
     )
 
 
-def _load_into(trial: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _check_ties(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise if a checkpoint holds different values under the names of one tensor."""
+    first: dict[int, str] = {}
+    for key, tensor in tensors.items():
+        if key in state:
+            name = first.setdefault(id(tensor), key)
+            _check_same(_in_words(name), state[name], _in_words(key), state[key])
+
+
+def _load_into(
+    trial: nn.Module, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
     """Load a checkpoint into a copy, by the hooks and rules of its modules."""
     try:
         # Assigned, so that nothing is copied; values keep the checkpoint's dtypes.
         missing, unexpected = trial.load_state_dict(dict(state), strict=False, assign=True)
     except RuntimeError as error:
+        for key, tensor in tensors.items():
+            if key in state:
+                _check_shape(_in_words(key), state[key], tensor)
         raise ValueError(f"does not fit the model: {error}") from error
     if missing:
         raise ValueError(f"is missing {_in_words(missing[0])}, which is in the model")
@@ -162,7 +178,7 @@ def _pairs(
         value = given.detach()
         earlier_name, earlier = first.setdefault(id(tensor), (name, value))
         if earlier is not value:
-            _check_same(earlier_name, earlier, name, value)
+            _check_same(repr(earlier_name), earlier, repr(name), value)
             continue
         _check_value(name, value, tensor)
         yield tensor, value
@@ -170,27 +186,31 @@ def _pairs(
 
 def _check_same(first: str, earlier: Tensor, name: str, value: Tensor) -> None:
     """Raise unless two values of one tensor are equal."""
-    shared = earlier.data_ptr() == value.data_ptr() and earlier.shape == value.shape
-    if not (shared or torch.equal(earlier, value)):
+    same = earlier is value or (earlier.dtype == value.dtype and torch.equal(earlier, value))
+    if not same:
         raise ValueError(
-            f"holds different values of {first!r} and {name!r}, expected equal ones: they are one "
+            f"holds different values of {first} and {name}, expected equal ones: they are one "
             "tensor in the model"
         )
 
 
 def _check_value(name: str, value: Tensor, tensor: Tensor) -> None:
     """Raise unless a tensor of the model can take a value, without NaN in a parameter."""
-    if value.shape != tensor.shape:
-        raise ValueError(
-            f"holds {name!r} in shape {tuple(value.shape)}, expected the model's "
-            f"{tuple(tensor.shape)}"
-        )
+    _check_shape(repr(name), value, tensor)
     if _kind(value) != _kind(tensor):
         raise ValueError(
             f"holds {name!r} of dtype {value.dtype}, expected one like the model's {tensor.dtype}"
         )
     if isinstance(tensor, nn.Parameter):
         _check_finite(f"holds {name!r}, which", value.to(tensor.dtype))
+
+
+def _check_shape(name: str, value: Tensor, tensor: Tensor) -> None:
+    if value.shape != tensor.shape:
+        raise ValueError(
+            f"holds {name} in shape {tuple(value.shape)}, expected the model's "
+            f"{tuple(tensor.shape)}"
+        )
 
 
 def _kind(tensor: Tensor) -> tuple[bool, ...]:
@@ -207,14 +227,11 @@ def _factors(name: str, old: Tensor, values: list[tuple[Tensor, ...]]) -> Stored
     """Return the new factors of a weight, like the weight that they replace."""
     for others in values[1:]:
         for one, other in zip(values[0], others, strict=True):
-            _check_same(name, one, name, other)
+            _check_same(repr(name), one, "another name of it", other)
     for value in values[0]:
         _check_value(name, value, nn.Parameter(old.detach(), requires_grad=False))
     new = [value.detach().to(old.device, old.dtype, copy=True) for value in values[0]]
-    m, v = (nn.Parameter(each, requires_grad=old.requires_grad) for each in new)
-    with torch.no_grad():
-        _check_finite(f"holds factors of {name!r} whose product", m * v)
-    return m, v
+    return tuple(nn.Parameter(each, requires_grad=old.requires_grad) for each in new)
 
 
 def _change_form(target: Target, form: nn.Module, stored: Stored | None) -> None:
