@@ -13,7 +13,13 @@ from polarity._files import check_path, parse_json, read_tensors, safetensors_fo
 from polarity.attach.checkpoint_forms import forms_to_attach
 from polarity.attach.loading import plan_loading
 from polarity.targets.search import all_targets, plain_buffers
-from polarity.targets.state_keys import without_wrappers
+from polarity.targets.state_keys import (
+    TORCH_MASK,
+    TORCH_STORED,
+    attached_parts,
+    torch_masked,
+    without_wrappers,
+)
 from polarity.targets.target import Target
 
 __all__ = ["load", "save"]
@@ -64,9 +70,11 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
 
     A model keeps the forms that it has where the file says nothing of them: a dense file leaves
     masks as they are, and a masked one is loaded into Sign-In factors. These files load as well:
-    dense ones, those of ``torch.nn.utils.prune`` (``weight_orig`` and ``weight_mask``) and of
-    ``torch.ao``'s FakeSparsity, and those of a model that was wrapped (``module.``, ``_orig_mod.``)
-    when its ``state_dict`` was taken.
+    dense ones, also where they hold a tied weight under one of its names alone; those of
+    ``torch.nn.utils.prune`` (``weight_orig`` and ``weight_mask``); masks without a word on whether
+    they are enforced, which are; and those of a model that was wrapped when its ``state_dict`` was
+    taken (``module.``, ``_orig_mod.``). Those of ``torch.ao``'s sparsifiers are refused, because
+    they hold no masks.
 
     Args:
         model: a model of the structure that was saved, plain or masked.
@@ -100,6 +108,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         targets = _known_targets(model)
         state = without_wrappers(state, {*targets, *plain_buffers(model)})
         _fill_tied(targets, state)
+        _keep_torch_masks(targets, state)
         plan = plan_loading(model, state, forms_to_attach(model, targets, state))
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path} {error}") from error
@@ -190,9 +199,18 @@ def _known_targets(model: nn.Module) -> dict[str, Target]:
 
 def _fill_tied(targets: Mapping[str, Target], state: dict[str, Tensor]) -> None:
     """Add the other names of tied weights that a file holds plainly under one name alone."""
+    elsewhere = {*attached_parts(state), *torch_masked(state)}
     for target in {target.name: target for target in targets.values()}.values():
         names = [use.name for use in target.uses]
         given = [name for name in names if name in state]
-        if given and target.is_plain:
-            for name in names:
+        for name in names if given else ():
+            if name not in elsewhere:
                 state.setdefault(name, state[given[0]])
+
+
+def _keep_torch_masks(targets: Mapping[str, Target], state: dict[str, Tensor]) -> None:
+    """Let a dense weight be loaded under the mask that ``torch.nn.utils.prune`` has on it."""
+    for name, target in targets.items():
+        if target.torch_mask is not None and name in state:
+            state.setdefault(f"{name}{TORCH_STORED}", state.pop(name))
+            state.setdefault(f"{name}{TORCH_MASK}", target.torch_mask)

@@ -60,11 +60,17 @@ def forms_to_attach(
     forms: dict[str, nn.Module] = {}
     norms: dict[str, Target] = {}
     for name, parts in attached_parts(state).items():
-        if not {MASK, BETA, INITIAL} & parts:
+        if not {MASK, BETA, INITIAL} & parts and parts != {STORED}:
             continue  # another's parametrization
         target = _known(name, targets)
         if target.chain and target.masking is None and target.interpolation is None:
             continue  # another's with the same names: the model reads it
+        if parts == {STORED}:
+            raise ValueError(
+                f"holds {name!r} without the mask that it was stored under, as torch.ao's "
+                "sparsifiers do, which keep masks in their own state_dict: save the model after "
+                "sparsifier.squash_mask(), which makes it plain"
+            )
         _check_complete(name, parts)
         if INITIAL not in parts:
             _check_masked(name, state, target)

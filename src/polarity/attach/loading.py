@@ -135,11 +135,11 @@ def _load_into(
     try:
         # Assigned, so that nothing is copied; values keep the checkpoint's dtypes.
         missing, unexpected = trial.load_state_dict(dict(state), strict=False, assign=True)
-    except RuntimeError as error:
+    except Exception as error:  # modules of others may read their part by themselves
         for key, tensor in tensors.items():
             if key in state:
                 _check_shape(_in_words(key), state[key], tensor)
-        raise ValueError(f"does not fit the model: {error}") from error
+        raise ValueError(f"does not fit the model: {type(error).__name__}: {error}") from error
     if missing:
         raise ValueError(f"is missing {_in_words(missing[0])}, which is in the model")
     if unexpected:
