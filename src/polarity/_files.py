@@ -102,7 +102,8 @@ def read_tensors(path: str | Path, caller: str) -> tuple[dict[str, Tensor], dict
     try:
         with safetensors.safe_open(str(given), framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: the file's own memory changes with the file, or is gone (SIGBUS).
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         _check_header(given)
     except PermissionError:
         raise

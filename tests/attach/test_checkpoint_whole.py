@@ -415,3 +415,18 @@ def test_a_link_stays_a_link_to_the_new_file(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert (tmp_path / "real" / "model").is_file()
     pol.load(network(5), link)
+
+
+@pytest.mark.parametrize("form", [lambda m: m, half_masked, lambda m: every_form()])
+def test_a_loaded_model_does_not_live_in_the_memory_of_its_file(
+    form: Callable[[nn.Module], nn.Module], tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    pol.save(form(network()), path)
+    model = pol.load(network(5), path)
+    before = fingerprint(dict(model.state_dict()))
+    with path.open("r+b") as file:  # as a program does that writes in place
+        file.write(bytes(path.stat().st_size))
+    assert fingerprint(dict(model.state_dict())) == before
+    path.write_bytes(b"")  # and a process that read on in the file would be killed
+    assert fingerprint(dict(model.state_dict())) == before
