@@ -176,17 +176,24 @@ class Target:
         Raises:
             ValueError: if one of its parametrizations has no inverse.
         """
+        masking = self.masking
+        return self.staged_under(values, masking.mask if masking and masking.enforce else None)
+
+    @torch.no_grad()
+    def staged_under(self, values: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Return the same for a weight that is about to have this mask enforced, None for none."""
         first = self.stored[0]
         stored: Any = values.to(first.device, first.dtype)
         for each in reversed(self.chain):
-            stored = self._undone(each, stored)
+            if isinstance(each, MaskedWeight):
+                stored = each.to_store(stored, mask)
+            else:
+                stored = self._undone(each, stored)
         new = stored if isinstance(stored, tuple) else (stored,)
         return list(zip(self.stored, new, strict=True))
 
     def _undone(self, each: nn.Module, values: Any) -> Any:
         """Return what a parametrization has to be given to return these values."""
-        if isinstance(each, MaskedWeight):
-            return each.to_store(values)
         try:
             if hasattr(each, "right_inverse"):
                 return cast(Any, each).right_inverse(values)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polarity._checks import check_shape
 
-__all__ = ["write_all"]
+__all__ = ["check_writable", "write_all"]
 
 
 @torch.no_grad()
@@ -36,23 +36,23 @@ def write_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     values: list[Tensor] = []
     for tensor, value in pairs:
         check_shape("values", None, value.shape, tensor.shape, "tensor")
-        _check_writable(tensor)
+        check_writable(tensor)
         tensors.append(tensor)
         values.append(value.detach().to(tensor.device))
     if tensors:
         torch._foreach_copy_(tensors, values)
 
 
-def _check_writable(tensor: Tensor) -> None:
+def check_writable(tensor: Tensor, name: str = "a tensor") -> None:
     """Raise if PyTorch would refuse to write to a tensor in place."""
     shape = tuple(tensor.shape)
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise ValueError(
-            f"a tensor of shape {shape} was made under torch.inference_mode, expected one that can "
+            f"{name} of shape {shape} was made under torch.inference_mode, expected one that can "
             "be written outside of it: build or load the model without that mode"
         )
     if any(size > 1 and step == 0 for size, step in zip(shape, tensor.stride(), strict=True)):
         raise ValueError(
-            f"a tensor of shape {shape} was made by expand, so that several entries are one place "
+            f"{name} of shape {shape} was made by expand, so that several entries are one place "
             "in memory, expected one with an own place for each: clone it"
         )
