@@ -71,7 +71,9 @@ def write_tensors(
     safetensors = safetensors_for(caller)
     given = check_path(path)
     if not given.parent.is_dir():
-        raise FileNotFoundError(f"{given}: there is no folder {given.parent}, expected one: make it")
+        raise FileNotFoundError(
+            f"{given}: there is no folder {given.parent}, expected one: make it"
+        )
     target = Path(os.path.realpath(given))  # a link stays one
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
     try:

@@ -245,7 +245,7 @@ def test_an_lstm_computes_with_what_was_loaded(tmp_path: Path) -> None:
     saved = half_masked(seeded(Recurrent(nn.LSTM)))
     pol.save(saved, tmp_path / "model")
     model = seeded(Recurrent(nn.LSTM), 5)
-    with pytest.raises(ValueError, match="cell"):
+    with pytest.raises(ValueError, match=r"cell"):
         pol.load(seeded(Recurrent(nn.LSTM, width=7), 5), tmp_path / "model")
     pol.load(model, tmp_path / "model")
     assert torch.equal(outputs(model, inputs), outputs(saved, inputs))
@@ -259,11 +259,11 @@ def test_meta_and_lazy_models_are_refused_with_the_remedy(tmp_path: Path) -> Non
     pol.save(nn.Linear(6, 3), tmp_path / "model")
     with pytest.raises(ValueError, match=r"model fits no 'weight' on the meta device.*to_empty"):
         pol.load(nn.Linear(6, 3, device="meta"), tmp_path / "model")
-    with pytest.raises(ValueError, match="model fits no lazy 'weight'.*run one batch"):
+    with pytest.raises(ValueError, match=r"model fits no lazy 'weight'.*run one batch"):
         pol.load(nn.LazyLinear(3), tmp_path / "model")
-    with pytest.raises(ValueError, match="'weight' on the meta device.*to_empty"):
+    with pytest.raises(ValueError, match=r"'weight' on the meta device.*to_empty"):
         pol.save(nn.Linear(6, 3, device="meta"), tmp_path / "model")
-    with pytest.raises(ValueError, match="'weight', which is lazy: run one batch"):
+    with pytest.raises(ValueError, match=r"'weight', which is lazy: run one batch"):
         pol.save(nn.LazyLinear(3), tmp_path / "model")
 
 
@@ -365,7 +365,7 @@ def test_what_is_no_path_is_refused_by_value(
     model = network()
     before = everything_of(model)
     for call in (pol.save, pol.load):
-        with pytest.raises((TypeError, ValueError), match="path=.*expected the name of a file"):
+        with pytest.raises((TypeError, ValueError), match=r"path=.*expected the name of a file"):
             call(model, path)
     assert everything_of(model) == before
     assert not list(tmp_path.iterdir())
@@ -375,18 +375,18 @@ def test_folders_missing_ones_and_such_that_cannot_be_written_to_are_named(
     tmp_path: Path,
 ) -> None:
     for call in (pol.save, pol.load):
-        with pytest.raises(IsADirectoryError, match=f"^{tmp_path} is a folder, expected a file"):
+        with pytest.raises(IsADirectoryError, match=rf"^{tmp_path} is a folder, expected a file"):
             call(network(), tmp_path)
-    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/no/model: there is no folder"):
+    with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/no/model: there is no folder"):
         pol.save(network(), tmp_path / "no" / "model")
-    with pytest.raises(FileNotFoundError, match=f"^{tmp_path}/model does not exist"):
+    with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/model does not exist"):
         pol.load(network(), tmp_path / "model")
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=f"^{tmp_path}/file/model: there is no folder"):
+    with pytest.raises(OSError, match=rf"^{tmp_path}/file/model: there is no folder"):
         pol.save(network(), tmp_path / "file" / "model")
     closed = Path("/proc/sys")  # not even root writes there
     if closed.is_dir():
-        with pytest.raises(OSError, match="^/proc/sys/model cannot be written"):
+        with pytest.raises(OSError, match=r"^/proc/sys/model cannot be written"):
             pol.save(network(), closed / "model")
 
 
@@ -401,7 +401,7 @@ def test_a_crash_while_saving_leaves_the_earlier_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(OSError, match="model cannot be written.*No space left"):
+    with pytest.raises(OSError, match=r"model cannot be written.*No space left"):
         pol.save(network(1), path)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]

@@ -190,7 +190,7 @@ TEXTS: dict[str, Callable[[str], str]] = {
 
 def refused(path: Path) -> str:
     """Load a file, and return what is said of it: that begins with its name."""
-    with pytest.raises(ValueError, match="ticket") as raised:
+    with pytest.raises(ValueError, match=r"ticket") as raised:
         pol.SignedMask.load(path)
     said = str(raised.value)
     assert said.startswith(f"{path} ")
@@ -264,7 +264,8 @@ def test_a_ticket_with_random_bytes_changed_is_refused_or_sound(tmp_path: Path) 
         try:
             other = pol.SignedMask.load(path)
         except ValueError as error:
-            assert str(error).startswith(f"{path} ")
+            said = str(error)
+            assert said.startswith(f"{path} ")
         else:
             accepted += 1
             pol.SignedMask(other.signs, other.masks, other.network, other.recipe)  # it is sound
@@ -288,17 +289,17 @@ def test_what_no_checksum_covers_makes_another_sound_ticket(tmp_path: Path) -> N
 @pytest.mark.parametrize("path", [None, 3, b"ticket", ["ticket"], "", "a\0b"], ids=repr)
 def test_what_is_no_path_is_refused_by_value(path: Any) -> None:
     for call in (found().save, pol.SignedMask.load):
-        with pytest.raises((TypeError, ValueError), match="path=.*expected the name of a file"):
+        with pytest.raises((TypeError, ValueError), match=r"path=.*expected the name of a file"):
             call(path)
 
 
 def test_a_folder_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     for call in (found().save, pol.SignedMask.load):
-        with pytest.raises(IsADirectoryError, match=f"{tmp_path} is a folder, expected a file"):
+        with pytest.raises(IsADirectoryError, match=rf"{tmp_path} is a folder, expected a file"):
             call(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         found().save(tmp_path / "nowhere" / "ticket")
-    with pytest.raises(FileNotFoundError, match="ticket does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"ticket does not exist"):
         pol.SignedMask.load(tmp_path / "ticket")
 
 
@@ -313,7 +314,7 @@ def test_a_save_that_fails_leaves_the_earlier_ticket(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(OSError, match="ticket cannot be written.*No space left"):
+    with pytest.raises(OSError, match=r"ticket cannot be written.*No space left"):
         found().save(path, recipe={"method": "second"})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -82,8 +82,10 @@ def forms_to_attach(
                 _check_attachable(target)
                 norms.setdefault(target.name, target)
     for name in torch_masked(state):
-        target = _known(name, targets) if f"{name}{TORCH_STORED}" not in targets else None
-        if target is not None and target.torch_mask is None:
+        if f"{name}{TORCH_STORED}" in targets:
+            continue  # the model calls it so itself
+        target = _known(name, targets)
+        if target.torch_mask is None:
             _check_mask(name, state[f"{name}{TORCH_MASK}"], target)
             if target.name not in forms and not target.chain:
                 mask = state[f"{name}{TORCH_MASK}"]
@@ -226,7 +228,7 @@ def _check_mask(name: str, mask: Tensor, target: Target) -> None:
 
 
 def _check_interpolated(name: str, state: State, target: Target) -> None:
-    """Raise unless what belongs to an interpolated parameter is what polarity could have written."""
+    """Raise unless what belongs to an interpolated parameter could have been written by us."""
     key = inside(name)
     for part in (STORED, INITIAL):
         _check_tensor(name, part, state[f"{key}{part}"], target.shape)
@@ -251,4 +253,3 @@ def _check_tensor(name: str, part: str, value: Tensor, shape: tuple[int, ...]) -
         )
     if not value.is_floating_point():
         raise ValueError(f"holds {part!r} of {name!r} of dtype {value.dtype}, expected a float")
-

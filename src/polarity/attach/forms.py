@@ -1,5 +1,7 @@
 """Put one parametrization on every owner of a weight, and take it off again."""
 
+from typing import TypeAlias, cast
+
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrize import ParametrizationList
@@ -12,6 +14,8 @@ from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["attach_form", "make_plain"]
 
+Stored: TypeAlias = tuple[nn.Parameter, ...]
+
 
 class _AsStored(nn.Module):
     """A stand-in to register with: what the weight is stored as is given, and nothing is written.
@@ -20,14 +24,14 @@ class _AsStored(nn.Module):
     gives a sequence does not.
     """
 
-    def __init__(self, stored: tuple[nn.Parameter, ...]) -> None:
+    def __init__(self, stored: Stored) -> None:
         super().__init__()
         self._stored = [stored]  # in a list, so that they are no parameters of this module
 
     def forward(self, first: Tensor, *_: Tensor) -> Tensor:
         return first
 
-    def right_inverse(self, _: Tensor) -> tuple[nn.Parameter, ...]:
+    def right_inverse(self, _: Tensor) -> Stored:
         return self._stored[0]
 
 
@@ -36,7 +40,7 @@ def attach_form(
     form: nn.Module,
     *,
     convert: bool = False,
-    stored: tuple[nn.Parameter, ...] | None = None,
+    stored: Stored | None = None,
 ) -> list[ParametrizationList]:
     """Register a parametrization on the owners of a weight that have none yet.
 
@@ -62,7 +66,7 @@ def attach_form(
         if convert:
             chain = register_light(use.module, use.tensor_name, form)
         else:
-            leaves = stored or (use.module._parameters[use.tensor_name],)
+            leaves = stored or cast(Stored, (use.module._parameters[use.tensor_name],))
             chain = register_light(use.module, use.tensor_name, _AsStored(leaves))
             _store(chain, leaves)
         chain[0] = form.train(use.module.training)
@@ -70,7 +74,7 @@ def attach_form(
     return chains
 
 
-def _store(chain: ParametrizationList, leaves: tuple[nn.Parameter, ...]) -> None:
+def _store(chain: ParametrizationList, leaves: Stored) -> None:
     """Let these very parameters be what a chain holds, of which torch has made copies."""
     if len(leaves) == 1:
         del chain.original0

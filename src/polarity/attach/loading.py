@@ -52,7 +52,7 @@ class Loading:
             replaced = target.stored
             _change_form(target, form, stored)
             if stored is not None:
-                replace_parameter(None, _replacement(target.name, replaced, stored))
+                replace_parameter((), _replacement(target.name, replaced, stored))
         alphas = [form.shared for _, form, _ in self.fresh if isinstance(form, NormInterp)]
         if alphas:
             draw_when_called(model, list(dict.fromkeys(alphas)))
@@ -157,9 +157,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
 
 
-def _maskings(
-    model: nn.Module, trial: nn.Module
-) -> Iterator[tuple[MaskedWeight, MaskedWeight]]:
+def _maskings(model: nn.Module, trial: nn.Module) -> Iterator[tuple[MaskedWeight, MaskedWeight]]:
     """Yield the masks that a model has and keeps, and those of the copy in their place."""
     copies = dict(trial.named_modules())
     for path, module in model.named_modules():
@@ -251,6 +249,6 @@ def _replacement(name: str, old: tuple[Tensor, ...], new: Stored) -> Replacement
     return Replacement(
         old,
         dict(zip(factor_keys(name), new, strict=True)),
-        ({}, {}),
+        lambda *_: ({}, {}),
         f"load made {name!r} a product of two; build the optimizer after load",
     )

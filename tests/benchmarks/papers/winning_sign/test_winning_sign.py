@@ -362,9 +362,7 @@ def test_a_damaged_round_is_named_and_set_aside_and_found_again(
 
 
 @pytest.mark.parametrize("how", ["cut", "text", "other", "empty"])
-def test_a_damaged_network_is_named_and_set_aside_and_trained_again(
-    digits, tmp_path, capsys, how
-):
+def test_a_damaged_network_is_named_and_set_aside_and_trained_again(digits, tmp_path, capsys, how):
     pipeline, task = Pipeline(digits, tmp_path), config().task("final", "lrr", 2)
     wanted = pipeline.trained(task).weights
     for path in (state_path(tmp_path, task), state_path(tmp_path, task.task("rounds", "lrr"), 2)):
