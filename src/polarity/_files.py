@@ -104,17 +104,12 @@ def read_tensors(path: str | Path, caller: str) -> tuple[dict[str, Tensor], dict
     try:
         with safetensors.safe_open(str(given), framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            # Copies: the file's own memory changes with the file, or is gone (SIGBUS).
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: _own(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         _check_header(given)
     except PermissionError:
         raise
     except Exception as error:  # its own, the system's, and torch's for odd dtypes and shapes
         raise ValueError(f"{given} is not a readable safetensors file: {error}") from error
-    for name, tensor in tensors.items():
-        # Memory of any other byte is neither True nor False: torch contradicts itself on it.
-        if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
-            raise ValueError(f"{given} is damaged: {name!r} holds bools other than 0 and 1")
     return tensors, metadata
 
 
@@ -132,6 +127,14 @@ def parse_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("objects are nested too deeply") from None
+
+
+def _own(name: str, tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor, whose memory is the file's: it changes with it, or is gone."""
+    # Memory of any other byte is neither True nor False: torch contradicts itself on it.
+    if tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
+        raise ValueError(f"{name!r} holds bools other than 0 and 1")
+    return tensor.clone()
 
 
 def _check_header(path: Path) -> None:

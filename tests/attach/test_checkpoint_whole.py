@@ -326,6 +326,16 @@ def test_a_tied_weight_is_stored_once_with_all_its_names(
     assert len(list(model.parameters())) == len(list(tied.parameters()))
 
 
+@pytest.mark.parametrize("form", [half_masked, lambda m: pol.sign_in(half_masked(m))])
+def test_the_names_of_a_tied_weight_share_one_tensor_in_a_dense_state(
+    form: Callable[[nn.Module], nn.Module],
+) -> None:
+    model = form(seeded(Tied(70, 50)))
+    state = pol.dense_state_dict(model)
+    assert state["encoder.weight"] is state["decoder.weight"]
+    assert torch.equal(state["encoder.weight"], model.decoder.weight)
+
+
 class Holds(nn.Module):
     def __init__(self, thing: Any) -> None:
         super().__init__()
