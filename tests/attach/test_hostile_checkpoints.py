@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -66,17 +68,24 @@ def refused(model: nn.Module, path: Path) -> str:
     return said.removeprefix(f"{path} ")
 
 
+@cache
+def sound() -> tuple[State, dict[str, str]]:
+    """The tensors and ties that a file of a model in every form holds."""
+    with TemporaryDirectory() as folder:
+        pol.save(every_form(), f"{folder}/model")
+        header, _ = taken_apart(Path(folder, "model").read_bytes())
+        state = safetensors_torch.load(Path(folder, "model").read_bytes())
+    return state, json.loads(header["__metadata__"]["aliases"])
+
+
 def written(path: Path, change: Callable[[State, dict[str, str]], object]) -> Path:
-    """Write the tensors and ties of a model in every form, changed."""
-    file = path / "model"
-    pol.save(every_form(), file)
-    header, _ = taken_apart(file.read_bytes())
-    aliases = json.loads(header["__metadata__"]["aliases"])
-    state = safetensors_torch.load_file(file)
+    """Write such a file, changed."""
+    state, aliases = (dict(each) for each in sound())
     change(state, aliases)
     metadata = {"aliases": json.dumps(aliases)}
-    safetensors_torch.save_file({k: v.contiguous() for k, v in state.items()}, file, metadata)
-    return file
+    contiguous = {name: value.contiguous() for name, value in state.items()}
+    safetensors_torch.save_file(contiguous, path / "model", metadata)
+    return path / "model"
 
 
 def to(key: str, change: Callable[[Tensor], Tensor]) -> Callable[[State, dict[str, str]], object]:

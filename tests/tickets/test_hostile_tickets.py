@@ -246,7 +246,7 @@ def test_planes_of_another_dtype_are_refused(dtype: str, tmp_path: Path) -> None
     header, data = taken_apart(path.read_bytes())
     header["0.weight"]["dtype"] = dtype
     path.write_bytes(put_together(header, data))
-    assert "damaged" in refused(path)
+    assert "expected torch.uint8" in refused(path) or "bools other than 0 and 1" in refused(path)
 
 
 def test_a_ticket_with_random_bytes_changed_is_refused_or_sound(tmp_path: Path) -> None:

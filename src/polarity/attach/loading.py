@@ -132,6 +132,9 @@ def _load_into(
     trial: nn.Module, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
     """Load a checkpoint into a copy, by the hooks and rules of its modules."""
+    for key, tensor in tensors.items():
+        if tensor.dim() == 0 and key in state and state[key].numel() != 1:
+            _check_shape(_in_words(key), state[key], tensor)  # older PyTorch takes the first entry
     try:
         # Assigned, so that nothing is copied; values keep the checkpoint's dtypes.
         missing, unexpected = trial.load_state_dict(dict(state), strict=False, assign=True)
