@@ -253,6 +253,10 @@ def test_an_lstm_computes_with_what_was_loaded(tmp_path: Path) -> None:
     pol.save(plain, tmp_path / "plain")
     again = pol.load(seeded(Recurrent(nn.LSTM), 5), tmp_path / "plain")
     assert torch.equal(outputs(again, inputs), outputs(plain, inputs))
+    with torch.no_grad():  # its own weights, which it keeps in a list too
+        for each in (again, plain):
+            each.cell.weight_ih_l0.mul_(2)
+    assert torch.equal(outputs(again, inputs), outputs(plain, inputs))
 
 
 def test_meta_and_lazy_models_are_refused_with_the_remedy(tmp_path: Path) -> None:
