@@ -142,6 +142,21 @@ def test_the_state_of_another_class_of_optimizer_is_refused_before_pruning(
         assert fingerprint([model.state_dict(), optimizer.state_dict()]) == before
 
 
+def test_the_states_of_adam_and_adamw_are_told_apart() -> None:
+    """In recent versions of PyTorch they have the same options, and one made the other of it."""
+    model = half_masked(net())
+    adam, adamw = (
+        stepped(model, lambda p, c=c: c(p, lr=0.01)) for c in (torch.optim.Adam, torch.optim.AdamW)
+    )
+    point = pol.RewindPoint.capture(model, adam)
+    if "decoupled_weight_decay" not in adamw.defaults:
+        pytest.skip("this version of PyTorch has no option that differs")
+    before = fingerprint([model.state_dict(), adamw.state_dict()])
+    with pytest.raises(ValueError, match=r"has decoupled_weight_decay=True, the .* state False"):
+        pol.lrr_step(model, 0.2, rewind=point, optimizer=adamw)
+    assert fingerprint([model.state_dict(), adamw.state_dict()]) == before
+
+
 @pytest.mark.parametrize("given", CLASSES)
 def test_the_state_of_the_same_class_is_taken_and_the_next_step_works(given: str) -> None:
     model = half_masked(net())

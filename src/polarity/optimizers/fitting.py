@@ -15,6 +15,8 @@ __all__ = ["check_optimizer_fits", "check_scheduler_fits"]
 # What schedulers add to the groups of their optimizer.
 _SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
 _OF_EVERY_GROUP = {"params", "param_names"}
+# An option that makes one class of another.
+_DECOUPLED = "decoupled_weight_decay"
 
 
 def check_optimizer_fits(
@@ -92,6 +94,11 @@ def _check_options(
         raise ValueError(
             f"{what} is given, but the rewind point's state {which} the option {one!r}, expected "
             "that of an optimizer of the same class: capture it with this one"
+        )
+    if own.get(_DECOUPLED, held.get(_DECOUPLED)) != held.get(_DECOUPLED):
+        raise ValueError(
+            f"{what} has {_DECOUPLED}={own[_DECOUPLED]}, the rewind point's state "
+            f"{held[_DECOUPLED]}, expected the same: that is the difference of Adam and AdamW"
         )
     for key, value in held.items():
         if isinstance(value, float) and math.isnan(value):
