@@ -155,9 +155,7 @@ def _masked_form(target: Target, mask: Tensor, beta: Tensor | None, enforced: bo
     like = torch.ones_like(target.stored[0].detach())
     mask = like.mul_((mask != 0).to(like.device))
     if beta is None:
-        form = MaskedWeight(torch.empty(0), enforce=enforced)
-        form.mask = mask
-        return form
+        return MaskedWeight(mask, enforce=enforced)
     return SignInMW(mask, float(beta), enforce=enforced)
 
 
