@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,8 +36,6 @@ GOOD = [
     lambda: _inputs.check_arguments("x", min, ("a", "b", "c"), remedy=""),  # has no signature
     lambda: _checks.check_dtype("x", torch.bfloat16),
     lambda: _checks.check_dtype("x", None),
-    lambda: _inputs.check_path("x", __file__),
-    lambda: _inputs.check_path("x", Path(__file__).parent / "new.txt", write=True),
     lambda: _checks.check_mapping("x", {}),
     lambda: _inputs.check_batches("x", []),  # a model without statistics needs none
     lambda: _inputs.check_batches("x", iter([X])),
@@ -108,26 +105,6 @@ BAD = [
         lambda: _checks.check_dtype("x", torch.int32),
         ValueError,
         "x=torch.int32 is a dtype, expected a floating-point torch.dtype or None",
-    ),
-    (
-        lambda: _inputs.check_path("x", None),
-        TypeError,
-        "x=None is a NoneType, expected a str or a pathlib.Path",
-    ),
-    (
-        lambda: _inputs.check_path("x", "/"),
-        ValueError,
-        "x='/' is a folder, expected a file: model.safetensors, for instance",
-    ),
-    (
-        lambda: _inputs.check_path("x", "/none/a", write=True),
-        FileNotFoundError,
-        "x='/none/a', expected a file in a folder that exists: create '/none' first",
-    ),
-    (
-        lambda: _inputs.check_path("x", "/none/a"),
-        FileNotFoundError,
-        "x='/none/a', expected a file that exists",
     ),
     (
         lambda: _checks.check_mapping("x", [1]),

@@ -1,21 +1,18 @@
-"""Checks of what comes from outside: functions, files, batches, inputs and schedulers."""
+"""Checks of what comes from outside: functions, batches, inputs and schedulers."""
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_type, kind_of, shown
+from polarity._checks import check_type, kind_of
 
 __all__ = [
     "check_arguments",
     "check_batches",
     "check_inputs",
-    "check_path",
     "check_scheduler",
 ]
 
@@ -42,23 +39,6 @@ def check_arguments(
             f"{parameter}={name} takes ({takes}), expected a function of "
             f"({', '.join(given)}): {remedy}"
         ) from None
-
-
-def check_path(parameter: str, path: object, *, write: bool = False) -> Path:
-    """Return a path, unless it is of another type or no file can be read or written there."""
-    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
-        raise TypeError(f"{shown(parameter, path)}, expected a str or a pathlib.Path")
-    where = Path(path)
-    text = f"{parameter}={os.fspath(path)!r}"
-    if not os.fspath(path) or where.is_dir():
-        raise ValueError(f"{text} is a folder, expected a file: model.safetensors, for instance")
-    if write and not where.parent.is_dir():
-        raise FileNotFoundError(
-            f"{text}, expected a file in a folder that exists: create {str(where.parent)!r} first"
-        )
-    if not write and not where.is_file():
-        raise FileNotFoundError(f"{text}, expected a file that exists")
-    return where
 
 
 def check_batches(parameter: str, batches: object) -> None:

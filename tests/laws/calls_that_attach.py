@@ -20,6 +20,15 @@ def holder(path: str, *also: str) -> Arg:
     return Arg(kinds.OPTIMIZER | kinds.OF_ANOTHER_MODEL, the(path), also)
 
 
+# Of a path that names a file or a folder, the path itself stands for the parameter.
+FILE = r"(path|is a folder|there is no folder|does not exist|notes\.txt)"
+NEW_FILE = Arg(kinds.PATH | kinds.NEW_FILE, the("new_file"), named=FILE)
+
+
+def old_file(path: str) -> Arg:
+    return Arg(kinds.PATH | kinds.OLD_FILE, the(path), named=FILE)
+
+
 MODEL = model("model")
 SIGNED, NORMED = model("signed"), model("normed")
 FLAG, NO = Arg(kinds.FLAG, just(True)), Arg(kinds.FLAG, just(False))
@@ -65,10 +74,8 @@ ATTACH: dict[str, Call] = {
     "sparsity": bare(pol.sparsity, model=MODEL),
     "merge": bare(pol.merge, model=MODEL, optimizer=holder("optimizer"), verbose=FLAG),
     "dense_state_dict": bare(pol.dense_state_dict, model=MODEL),
-    "save": bare(pol.save, model=MODEL, path=Arg(kinds.PATH | kinds.NEW_FILE, the("new_file"))),
-    "load": bare(
-        pol.load, model=model("plain"), path=Arg(kinds.PATH | kinds.OLD_FILE, the("model_file"))
-    ),
+    "save": bare(pol.save, model=MODEL, path=NEW_FILE),
+    "load": bare(pol.load, model=model("plain"), path=old_file("model_file")),
     "enforce_in_step": bare(pol.enforce_in_step, model=MODEL, optimizer=holder("optimizer")),
     "StepEnforcement.project": method("enforcement.project"),
     "StepEnforcement.remove": method("enforcement.remove"),

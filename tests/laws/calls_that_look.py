@@ -7,8 +7,7 @@ import polarity as pol
 from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
-from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, NO, SELECTORS, model
-from tests.laws.calls_that_prune import FILE
+from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, NEW_FILE, NO, SELECTORS, model, old_file
 from tests.laws.world import plain_net
 from tests.laws.wrong_values import NONE, values
 
@@ -46,12 +45,8 @@ LOOK: dict[str, Call] = {
         recipe=RECIPE,
     ),
     "SignedMask.apply": method("ticket.apply", model=MODEL, strict=NO, verbose=FLAG),
-    "SignedMask.save": method(
-        "ticket.save", path=Arg(kinds.PATH | kinds.NEW_FILE, the("new_file")), recipe=RECIPE
-    ),
-    "SignedMask.load": bare(
-        pol.SignedMask.load, path=Arg(kinds.PATH | kinds.OLD_FILE, the("ticket_file"), named=FILE)
-    ),
+    "SignedMask.save": method("ticket.save", path=NEW_FILE, recipe=RECIPE),
+    "SignedMask.load": bare(pol.SignedMask.load, path=old_file("ticket_file")),
     "sign_flips": bare(
         pol.sign_flips,
         before=Arg(maps.REFERENCE | NONE, the("weights")),

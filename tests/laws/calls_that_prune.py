@@ -6,7 +6,15 @@ import polarity as pol
 from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
-from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, SELECTORS, holder
+from tests.laws.calls_that_attach import (
+    DRAW,
+    FLAG,
+    MODEL,
+    NEW_FILE,
+    SELECTORS,
+    holder,
+    old_file,
+)
 from tests.laws.refusals import W0, W2
 from tests.laws.wrong_values import NONE, values
 from tests.models import square
@@ -18,10 +26,6 @@ DENSITY = Arg(kinds.FRACTION | values(0.9), just(0.3), without=("amount",))
 DENSITIES = Arg(maps.numbers(FEW, 1.5), FEW, without=("amount",))
 OPEN = Arg(kinds.FRACTION | NONE, just(0.3))
 SCOPE = Arg(kinds.CHOICE | NONE, just("layer"))
-# Of a file that is there and cannot be read, its name stands for the parameter.
-FILE = r"(path|notes\.txt)"
-# Of a file that is there and cannot be read, its name stands for the parameter.
-FILE = r"(path|notes\.txt)"
 TIES = Arg(kinds.CHOICE | NONE, just("random"))
 POINT = {
     "optimizer": Arg(kinds.OPTIMIZER, the("optimizer")),
@@ -124,12 +128,8 @@ PRUNE: dict[str, Call] = {
         optimizer=Arg(maps.POINT_STATE, lambda w: w.optimizer.state_dict()),
         scheduler=Arg(maps.POINT_STATE, lambda w: w.scheduler.state_dict()),
     ),
-    "RewindPoint.save": method(
-        "start.save", path=Arg(kinds.PATH | kinds.NEW_FILE, the("new_file"))
-    ),
-    "RewindPoint.load": bare(
-        pol.RewindPoint.load, path=Arg(kinds.PATH | kinds.OLD_FILE, the("point_file"), named=FILE)
-    ),
+    "RewindPoint.save": method("start.save", path=NEW_FILE),
+    "RewindPoint.load": bare(pol.RewindPoint.load, path=old_file("point_file")),
     "RewindPoint.capture": bare(pol.RewindPoint.capture, model=MODEL, **POINT),
     "RewindPoint.restore_weights": method(
         "start.restore_weights", model=MODEL, only=Arg(kinds.CHOICE | NONE, just("masked"))
