@@ -90,10 +90,11 @@ def attach_masks(found: Mapping[str, Target]) -> None:
     for target in found.values():
         masking, theirs = target.masking, target.torch_mask
         if masking is None:
-            masking = MaskedWeight(torch.empty(0))
+            masking = MaskedWeight(torch.empty(0, device="cpu"))
             # In the weight's memory layout, so that one pass can read both.
             like = target.stored[0].detach()
             masking.mask = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
+            masking.written = None if theirs is not None else like.numel()
         if theirs is not None:
             make_plain(target)
         attach_form(target, masking)

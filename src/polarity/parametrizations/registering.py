@@ -6,6 +6,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
+from polarity._checks import check_shape, check_type
+from polarity._running import outside_inference_mode
+
 __all__ = ["own_class", "register_light"]
 
 
@@ -16,6 +19,9 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
     training step of a small network that is 2 % (row *limit: an identity by parametrize* of the
     throughput page). With a further parametrization, or inside ``parametrize.cached()``, torch's
     own property is used.
+
+    Errors inside the parametrization surface as themselves, and a tensor of another shape or dtype
+    is refused before anything is written.
 
     Args:
         module: any module.
@@ -29,7 +35,7 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
     own_class(module)
     torchs: Any = vars(type(module))[tensor_name]
 
-    def read(module: nn.Module) -> Tensor:
+    def computed(module: nn.Module) -> Tensor:
         chain: Any = cast(Any, module._modules["parametrizations"])._modules[tensor_name]
         if len(chain) > 1 or parametrize._cache_enabled:
             return cast(Tensor, torchs.fget(module))
@@ -38,7 +44,30 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
             return cast(Tensor, form.forward(chain.original))
         return cast(Tensor, form.forward(chain.original0, chain.original1))
 
-    setattr(type(module), tensor_name, property(read, torchs.fset))
+    def read(module: nn.Module) -> Tensor:
+        try:
+            return computed(module)
+        except AttributeError as error:
+            # Module.__getattr__ would take its place: "no attribute 'weight'".
+            raise RuntimeError(
+                f"computing {tensor_name!r} raised AttributeError: {error}"
+            ) from error
+
+    @outside_inference_mode
+    def write(module: nn.Module, value: Tensor) -> None:
+        chain: Any = cast(Any, module.parametrizations)[tensor_name]
+        check_type(tensor_name, value, Tensor, "a tensor: its values are copied")
+        if len(chain) == 1:
+            stored: Tensor = chain.original if chain.is_tensor else chain.original0
+            check_shape(tensor_name, None, value.shape, stored.shape, "layer")
+            if value.dtype != stored.dtype:
+                raise ValueError(
+                    f"{tensor_name} has dtype {value.dtype}, expected the layer's {stored.dtype}: "
+                    f"convert it with .to({stored.dtype})"
+                )
+        torchs.fset(module, value)
+
+    setattr(type(module), tensor_name, property(read, write))
     return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[tensor_name])
 
 

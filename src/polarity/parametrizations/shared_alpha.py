@@ -58,14 +58,19 @@ class SharedAlpha(nn.Module):
 
     def __init__(self, alpha: Tensor | float = 1.0, seeds: Tensor | None = None) -> None:
         super().__init__()
-        value = alpha if isinstance(alpha, Tensor) else torch.tensor(float(alpha))
+        if isinstance(alpha, Tensor):
+            value = alpha
+        else:
+            value = torch.tensor(float(alpha), dtype=torch.float32, device="cpu")
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(
                 f"alpha has shape {tuple(value.shape)} and dtype {value.dtype}, "
                 "expected a 0-dim floating-point tensor"
             )
         self.register_buffer("alpha", value)
-        self.register_buffer("stream", torch.ones(2, dtype=torch.int64) if seeds is None else seeds)
+        if seeds is None:
+            seeds = torch.ones(2, dtype=torch.int64, device="cpu")
+        self.register_buffer("stream", seeds)
         self.redraw = seeds is not None
 
     @torch.no_grad()
@@ -80,7 +85,8 @@ class SharedAlpha(nn.Module):
 
     def extra_repr(self) -> str:
         """Say whether the value is drawn or fixed, and which."""
-        return f"drawn={self.redraw}, alpha={float(self.alpha):.4g}"
+        drawn = f"drawn={self.redraw}"
+        return drawn if self.alpha.is_meta else f"{drawn}, alpha={float(self.alpha):.4g}"
 
 
 def draw_seeds(generator: torch.Generator | None = None) -> Tensor:

@@ -87,9 +87,11 @@ class SignInMW(MaskedWeight):
         return (zero_outside_(m, self.mask), v) if self.enforce else (m, v)
 
     @torch.no_grad()
-    def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
+    def clear(
+        self, leaves: tuple[Tensor, ...], born: Tensor | None = None, ones: int | None = None
+    ) -> None:
         """Zero the factors outside the mask; newborn entries are zeros that can grow."""
-        super().clear(leaves, born)
+        super().clear(leaves, born, ones)
         if born is not None:
             m, _ = leaves
             m.copy_(torch.where(born, self.beta.sqrt().to(m.dtype), m))
@@ -98,7 +100,7 @@ class SignInMW(MaskedWeight):
         """Move ``beta`` with the model, but never to another dtype: it is a setting."""
         beta = self.beta
         del self.beta
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         moved = fn(beta if beta.is_meta else beta.float())
         exact = moved.device.type == "mps"  # which has no float64
         self.register_buffer("beta", moved if beta.is_meta or exact else beta.to(moved.device))
@@ -106,7 +108,8 @@ class SignInMW(MaskedWeight):
 
     def extra_repr(self) -> str:
         """Return the description of a masked weight, and the inner scaling."""
-        return f"{super().extra_repr()}, beta={float(self.beta):.4g}"
+        described = super().extra_repr()
+        return described if self.beta.is_meta else f"{described}, beta={float(self.beta):.4g}"
 
 
 def balanced_factors(
@@ -138,8 +141,8 @@ def balanced_factors(
     """
     dtype = weight.dtype if dtype is None else dtype
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    alpha = torch.as_tensor(beta, dtype=torch.float64) / 2
-    alpha = alpha.to(wide.device, wide.dtype)
+    alpha = torch.as_tensor(beta, dtype=torch.float64, device=wide.device) / 2
+    alpha = alpha.to(wide.dtype)
     m = wide.abs().hypot(alpha).add_(alpha).sqrt_().to(dtype)
     # Dividing by m as it was rounded leaves one rounding error in the product, not two.
     return m, wide.div(m.to(wide.dtype)).to(dtype)
@@ -148,4 +151,4 @@ def balanced_factors(
 def checked_beta(beta: float) -> Tensor:
     """Return ``beta``, a positive finite number, as a 0-dim float64 tensor."""
     check_number("beta", beta, above=0, below=math.inf)
-    return torch.tensor(float(beta), dtype=torch.float64)
+    return torch.tensor(float(beta), dtype=torch.float64, device="cpu")

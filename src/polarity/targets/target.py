@@ -1,14 +1,13 @@
 """One prunable weight: where it is used, what it is made of, how to read and write it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity.parametrizations.arithmetic import as_mask, count_ones
+from polarity.parametrizations.arithmetic import count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.targets.selectors import Use
@@ -16,8 +15,6 @@ from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 
 __all__ = ["Target", "parametrizations_of", "stored_leaves"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,8 @@ class Target:
         mask = self.numeric_mask
         if mask is None:
             return torch.ones_like(self.stored[0], dtype=torch.bool)
-        return self._checked(as_mask, mask)
+        self._count(mask)
+        return mask != 0
 
     @property
     def numeric_mask(self) -> Tensor | None:
@@ -130,7 +128,7 @@ class Target:
     def survivors(self) -> int:
         """The number of ones in the mask, enforced or only remembered."""
         mask = self.numeric_mask
-        return self.shape.numel() if mask is None else self._checked(count_ones, mask)
+        return self.shape.numel() if mask is None else self._count(mask)
 
     @property
     def live(self) -> Tensor:
@@ -152,25 +150,44 @@ class Target:
             return self.masking.mask.shape
         return self.weight.shape if self.chain else self.stored[0].shape
 
-    def _checked(self, read: Callable[[Tensor], T], mask: Tensor) -> T:
-        """Read the mask, and name the weight if it holds other values."""
+    def _count(self, mask: Tensor) -> int:
+        """Count the ones of the mask; report one that others changed, and refuse fractions."""
+        if mask.is_meta:  # without values: what polarity last wrote
+            written = None if self.masking is None else self.masking.written
+            return mask.numel() if written is None else written
         try:
-            return read(mask)
+            ones = count_ones(mask)
         except ValueError:
             raise ValueError(
                 f"mask of {self.name!r} holds values other than 0 and 1 (an average of models "
-                "averages their masks): restore it with load_masks(model, masks(original))"
+                "averages their masks): restore it with pol.load_masks(average, pol.masks(model))"
             ) from None
+        if self.masking is not None:
+            self.masking.notice(ones, self.name)
+        return ones
+
+    @torch.no_grad()
+    def to_store(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each leaf and what to copy into it for this effective weight.
+
+        Raises:
+            ValueError: if a further parametrization has no ``right_inverse``.
+        """
+        stored: Any = values.to(self.stored[0])
+        for each in reversed(self.chain):
+            if not hasattr(each, "right_inverse"):
+                raise ValueError(
+                    f"{self.name!r} is also parametrized by {type(each).__name__}, which has no "
+                    "right_inverse, expected one: its stored value cannot be computed"
+                )
+            stored = cast(Any, each).right_inverse(stored)
+        new = stored if isinstance(stored, tuple) else (stored,)
+        return list(zip(self.stored, new, strict=True))
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
         """Set the effective weight in place: the leaves stay the same objects."""
-        stored: Any = values.to(self.stored[0].dtype)
-        for each in reversed(self.chain):
-            stored = cast(Any, each).right_inverse(stored)
-        for leaf, value in zip(
-            self.stored, stored if isinstance(stored, tuple) else (stored,), strict=True
-        ):
+        for leaf, value in self.to_store(values):
             leaf.copy_(value)
 
 
