@@ -22,6 +22,7 @@ __all__ = [
     "evaluation",
     "map_tensors",
     "outside_inference_mode",
+    "recordable",
     "recording_gradients",
     "same_modes",
     "same_random_state",
@@ -44,6 +45,11 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """Call a model on a tensor, a tuple or list of arguments, or a dict of keywords."""
     args, kwargs = arguments(inputs)
     return model(*args, **kwargs)
+
+
+def recordable(value: Any) -> Any:
+    """Copy the tensors of a batch that were made in inference mode: no graph can hold those."""
+    return map_tensors(lambda each: each.clone() if each.is_inference() else each, value)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:

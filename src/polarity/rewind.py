@@ -11,7 +11,9 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity._checks import check_choice, check_names, check_optimizer, check_shape
+from polarity._running import outside_inference_mode
 from polarity.targets.search import all_targets, plain_buffers
+from polarity.targets.target import check_has_values
 
 __all__ = ["RewindPoint"]
 
@@ -54,6 +56,7 @@ class RewindPoint:
     scheduler: StateDict | None = None
 
     @classmethod
+    @outside_inference_mode
     def capture(
         cls,
         model: nn.Module,
@@ -68,7 +71,7 @@ class RewindPoint:
             scheduler: any learning-rate scheduler.
 
         Raises:
-            ValueError: if a parameter is lazy, so that it has no value yet.
+            ValueError: if a parameter has no value yet (lazy, or on the meta device).
         """
         if optimizer is not None:
             check_optimizer(optimizer)
@@ -76,6 +79,7 @@ class RewindPoint:
         for target in all_targets(model):
             if is_lazy(target.stored[0]):
                 raise ValueError(f"{target.name} is lazy: run one batch through the model first")
+            check_has_values([target])
             value = target.weight.clone()
             weights |= {use.name: value for use in target.uses}
         weights |= {name: value.clone() for name, value in plain_buffers(model).items()}
@@ -85,6 +89,7 @@ class RewindPoint:
             copy.deepcopy(scheduler.state_dict()) if scheduler is not None else None,
         )
 
+    @outside_inference_mode
     @torch.no_grad()
     def restore_weights(
         self, model: nn.Module, *, only: Literal["all", "masked", "unmasked"] = "all"
@@ -114,6 +119,7 @@ class RewindPoint:
                 value.copy_(self.weights[name])
         return model
 
+    @outside_inference_mode
     def restore_schedule(
         self,
         optimizer: torch.optim.Optimizer | None = None,

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from polarity._running import call, map_tensors, same_modes
+from polarity._running import call, map_tensors, outside_inference_mode, same_modes
 
 __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
 
+@outside_inference_mode
 def recalibrate_batch_norm(
     model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None
 ) -> tuple[str, ...]:

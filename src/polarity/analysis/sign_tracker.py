@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_names, check_shape
+from polarity._running import outside_inference_mode
 from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
 from polarity.analysis.flips import (
     count_flips,
@@ -69,6 +70,7 @@ class SignTracker:
     Source: *Sign-In to the Lottery*, Figures 1, 5(a) and 8.
     """
 
+    @outside_inference_mode
     def __init__(
         self,
         model: nn.Module,
@@ -98,6 +100,7 @@ class SignTracker:
         """The marked moments, ``"init"`` first."""
         return tuple(self._marks)
 
+    @outside_inference_mode
     def mark(self, moment: str) -> None:
         """Record the present signs under a name.
 
@@ -194,6 +197,7 @@ class SignTracker:
             ],
         }
 
+    @outside_inference_mode
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the record by one of :meth:`state_dict`.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_module
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
@@ -56,6 +57,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     safetensors.torch.save_file(tensors, str(path), metadata={"aliases": json.dumps(aliases)})
 
 
+@outside_inference_mode
 def load(model: nn.Module, path: str | Path) -> nn.Module:
     """Read a file of :func:`save` into a model, in place, with the same forms attached.
 

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_names, check_shape
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 
 __all__ = [
     "attach_masks",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@outside_inference_mode
 def mask_weights(
     model: nn.Module,
     *,
@@ -77,6 +79,7 @@ def mask_weights(
     if masks is not None and (stray := [name for name in masks if name not in found]):
         why = found.skipped.get(stray[0], "not among the selected weights")
         raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
+    check_has_values(found[name] for name in masks or {})
     attach_masks(found)
     for name, mask in (masks or {}).items():
         set_mask(found[name], mask)
@@ -128,6 +131,7 @@ def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     return [(leaf, target.mask) for target in found for leaf in target.stored]
 
 
+@outside_inference_mode
 def masks(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True for survivors.
 
@@ -148,6 +152,7 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
     return {name: target.mask for name, target in masked_weights(model).items()}
 
 
+@outside_inference_mode
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Install masks in place, and zero the stored values outside them.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from polarity._checks import check_module, check_optimizer
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -24,6 +25,7 @@ from polarity.targets.target import Target
 __all__ = ["dense_state_dict", "merge"]
 
 
+@outside_inference_mode
 def merge(
     model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None, verbose: bool = False
 ) -> nn.Module:
@@ -111,6 +113,7 @@ def _multiply_out(target: Target, optimizer: torch.optim.Optimizer | None) -> Re
     )
 
 
+@outside_inference_mode
 def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
 

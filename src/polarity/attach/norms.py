@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from polarity._checks import check_generator, check_tensors
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
@@ -16,10 +17,12 @@ from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.target import check_has_values
 
 __all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
 
 
+@outside_inference_mode
 def interpolate_norms(
     model: nn.Module,
     *,
@@ -93,6 +96,7 @@ def interpolate_norms(
     check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}
+    check_has_values(fresh.values())
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
     if initial is not None:
         values = weights_of(initial, "initial")

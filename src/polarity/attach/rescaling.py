@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_choice, check_integer, check_optimizer
+from polarity._running import outside_inference_mode
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import check_replaceable
@@ -20,6 +21,7 @@ __all__ = ["Momentum", "RescaleSchedule", "frobenius_decay", "inner_scaling", "r
 Momentum: TypeAlias = Literal["keep", "zero", "transform"]
 
 
+@outside_inference_mode
 @torch.no_grad()
 def rescale(
     model: nn.Module,
@@ -184,6 +186,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
     return total
 
 
+@outside_inference_mode
 @torch.no_grad()
 def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
     r"""Return the inner scaling of every surviving Sign-In entry, by plain name.

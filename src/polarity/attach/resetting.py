@@ -20,7 +20,7 @@ from polarity._checks import check_shape
 from polarity._running import outside_inference_mode
 from polarity.targets.search import all_targets, plain_buffers
 from polarity.targets.state_keys import leads_inside, original_order
-from polarity.targets.target import Target, stored_leaves
+from polarity.targets.target import Target, check_has_values, stored_leaves
 
 __all__ = ["RESETS", "Fresh", "as_plain", "reset_through", "write_fresh"]
 
@@ -78,7 +78,8 @@ def as_plain(model: nn.Module, device: str | None = None) -> Iterator[Fresh]:
         device: where the copies are; by default where their tensors are.
 
     Raises:
-        ValueError: if a parameter is lazy, so that it has no value yet.
+        ValueError: if a parameter has no value yet: it is lazy, or on the meta device and to be
+            copied to another one.
     """
     targets, buffers = all_targets(model), plain_buffers(model)
     copies: dict[int, _Copy] = {}
@@ -86,6 +87,8 @@ def as_plain(model: nn.Module, device: str | None = None) -> Iterator[Fresh]:
         leaf = target.stored[0]
         if is_lazy(leaf):
             raise ValueError(f"{target.name} is lazy: run one batch through the model first")
+        if device is not None:
+            check_has_values([target])
         value = target.weight.to(device or leaf.device, copy=True)
         copies[id(leaf)] = _copy(nn.Parameter(value, requires_grad=leaf.requires_grad))
     for buffer in buffers.values():

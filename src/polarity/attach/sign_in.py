@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from polarity._checks import check_entries, check_names, check_optimizer
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
@@ -17,11 +18,12 @@ from polarity.parametrizations.sign_in import SignInMW, checked_beta
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
-from polarity.targets.target import Target, parametrizations_of
+from polarity.targets.target import Target, check_has_values, parametrizations_of
 
 __all__ = ["sign_in"]
 
 
+@outside_inference_mode
 def sign_in(
     model: nn.Module,
     *,
@@ -144,6 +146,7 @@ def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tenso
 
 def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
     """Raise for everything that can be wrong, before anything is changed."""
+    check_has_values(found.values())
     for name, target in found.items():
         check_entries(f"weight {name!r}", target.weight)
         for use in target.owners:
@@ -169,5 +172,5 @@ def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
         warnings.warn(
             f"{type(optimizer).__name__} remembers {', '.join(sorted(foreign))}, which has no form "
             "for a product: its state of the converted weights starts afresh",
-            stacklevel=3,
+            stacklevel=4,
         )

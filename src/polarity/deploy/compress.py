@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_callable, check_fraction, check_generator, check_number
-from polarity._running import call, evaluation, tensors_in
+from polarity._running import call, evaluation, outside_inference_mode, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording
 from polarity.deploy.decision import choose, dense_reasons, find_candidates
@@ -22,6 +22,7 @@ from polarity.targets.torch_prune import torch_mask
 __all__ = ["compress"]
 
 
+@outside_inference_mode
 def compress(
     model: nn.Module,
     example_inputs: Any,

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._running import outside_inference_mode
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
 
 __all__ = ["decompress", "restore"]
 
 
+@outside_inference_mode
 def decompress(model: nn.Module) -> nn.Module:
     """Turn every swapped layer back into the dense linear layer that it was, in place.
 
@@ -40,6 +42,7 @@ def decompress(model: nn.Module) -> nn.Module:
     return model
 
 
+@outside_inference_mode
 def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
     """Load the ``state_dict`` of a compressed model into a plain one, in place, without measuring.
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from polarity._checks import check_type
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_leaves
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope
@@ -20,6 +21,7 @@ __all__ = ["imp_prune", "lrr_step"]
 Scheduler: TypeAlias = torch.optim.lr_scheduler.LRScheduler
 
 
+@outside_inference_mode
 def imp_prune(
     model: nn.Module,
     amount: float | None = None,
@@ -95,6 +97,7 @@ def imp_prune(
     return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
 
 
+@outside_inference_mode
 def lrr_step(
     model: nn.Module,
     amount: float | None = None,

@@ -32,4 +32,4 @@ def install(
         assert target.masking is not None
         if values is not None:
             target.write(values[name])
-        target.masking.clear(target.stored)
+        target.masking.clear(target.stored, ones=chosen.kept[name])

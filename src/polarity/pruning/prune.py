@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_names, check_type
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import attach_masks, masked_leaves
 from polarity.optimizers.pruned_state import check_holds, zero_pruned_state
 from polarity.pruning.install import install
@@ -19,13 +20,14 @@ from polarity.selection.chosen import Chosen
 from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import attached, find_targets
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 
 __all__ = ["Optimizer", "Scope", "prune", "prune_targets"]
 
 Optimizer: TypeAlias = torch.optim.Optimizer
 
 
+@outside_inference_mode
 def prune(
     model: nn.Module,
     scores: Mapping[str, Tensor] | Score,
@@ -130,6 +132,7 @@ def prune_targets(
         generator: as for :func:`prune`.
         values: new values for the survivors, by name. By default they keep theirs.
     """
+    check_has_values(found.values())
     before = {name: target.survivors for name, target in found.items()}
     with undrawn_on_error(generator):
         if optimizer is not None:

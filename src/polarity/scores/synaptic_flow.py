@@ -10,6 +10,7 @@ from polarity._checks import all_finite, check_fraction, check_integer
 from polarity._running import (
     call,
     map_tensors,
+    outside_inference_mode,
     recording_gradients,
     same_random_state,
     tensors_in,
@@ -19,10 +20,12 @@ from polarity.scores._loss_gradients import gradients, scored_copy
 from polarity.selection.top_k import keep_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["synflow"]
 
 
+@outside_inference_mode
 def synflow(
     model: nn.Module,
     example_inputs: Any,
@@ -89,6 +92,7 @@ def synflow(
     """
     _check(density, steps, dtype)
     found = masked_or_prunable(model, targets, exclude)
+    check_has_values(found.values())
     total = sum(target.shape.numel() for target in found.values())
     live = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in live.values())

@@ -15,6 +15,7 @@ from polarity._checks import (
     check_scope,
     check_tensors,
 )
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
@@ -22,7 +23,7 @@ from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
 
@@ -39,6 +40,7 @@ _REFERENCES: dict[str, Reference] = {
 _ZERO = Phi(0.0)
 
 
+@outside_inference_mode
 def reinit_signs(
     model: nn.Module,
     strategy: Strategy = "mask1",
@@ -129,6 +131,7 @@ def reinit_signs(
     magnitude from Zhou et al. (2019), section 3.
     """
     targets = masked_weights(model)
+    check_has_values(targets.values())
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
     if strategy == "standard" and trained is None:
         raise ValueError(
@@ -151,6 +154,7 @@ def reinit_signs(
     return SignReport(tuple(rows), strategy)
 
 
+@outside_inference_mode
 def signed_constants(
     trained: Mapping[str, Tensor],
     init: Mapping[str, Tensor],
@@ -244,7 +248,7 @@ def _signed(
                 warnings.warn(
                     f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
                     "start at zero",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
     return signed
 

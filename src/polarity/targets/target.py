@@ -1,5 +1,6 @@
 """One prunable weight: where it is used, what it is made of, how to read and write it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from polarity.targets.selectors import Use
 from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 
-__all__ = ["Target", "parametrizations_of", "stored_leaves"]
+__all__ = ["Target", "check_has_values", "parametrizations_of", "stored_leaves"]
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,16 @@ class Target:
         """Set the effective weight in place: the leaves stay the same objects."""
         for leaf, value in self.to_store(values):
             leaf.copy_(value)
+
+
+def check_has_values(targets: Iterable[Target]) -> None:
+    """Raise if the model is on the meta device, where a weight has no values."""
+    for target in targets:
+        if target.stored[0].is_meta:
+            raise ValueError(
+                f"model has {target.name!r} on the meta device, expected values: call "
+                "model.to_empty(device='cpu'), or on another device, and load the weights first"
+            )
 
 
 def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:

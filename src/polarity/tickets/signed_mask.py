@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity._checks import check_entries, check_names, check_shape
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import mask_weights
 from polarity.targets.search import all_targets
 from polarity.targets.target import Target
@@ -99,6 +100,7 @@ class SignedMask:
         survivors = sum(int(mask.count_nonzero()) for mask in self.masks.values())
         return survivors / total if total else 1.0
 
+    @outside_inference_mode
     @torch.no_grad()
     def apply(self, model: nn.Module, *, strict: bool = True, verbose: bool = False) -> nn.Module:
         r"""Give a network the ticket's masks and signs, with its own magnitudes, in place.
@@ -141,7 +143,7 @@ class SignedMask:
             warnings.warn(
                 f"{sum(zeros.values())} entries are 0 in this initialisation and start without the "
                 f"ticket's sign, the first of them in {without[0]!r}",
-                stacklevel=3,  # past no_grad
+                stacklevel=4,  # past two decorators
             )
         if verbose:
             print(ticket_table(self.signs, self.masks, zeros))
@@ -176,6 +178,7 @@ class SignedMask:
         write_ticket(path, Contents(self.signs, self.masks, self.network, words))
 
     @classmethod
+    @outside_inference_mode
     def load(cls, path: str | Path) -> Self:
         """Read a file of :meth:`save`, without executing anything in it.
 
