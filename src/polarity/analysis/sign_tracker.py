@@ -113,6 +113,7 @@ class SignTracker:
             raise ValueError(f"moment={moment!r} is already marked: choose another name")
         self._marks[moment] = self._signs()
 
+    @outside_inference_mode
     def step(self) -> None:
         """Record the present signs as the next step of the series; call it once per epoch."""
         signs = self._signs()

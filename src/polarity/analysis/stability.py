@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from polarity._running import outside_inference_mode
 from polarity.analysis.batch_norm import Forward
 from polarity.analysis.connectivity import BatchNormRule, ErrorBarrier, error_barrier
 from polarity.attach.plain_copy import full_copy
@@ -15,6 +16,7 @@ __all__ = ["init_noise_stability", "sgd_noise_stability"]
 Train: TypeAlias = Callable[[nn.Module, int], nn.Module | None]
 
 
+@outside_inference_mode
 def sgd_noise_stability(
     model: nn.Module,
     train: Train,
@@ -80,6 +82,7 @@ def sgd_noise_stability(
     )
 
 
+@outside_inference_mode
 def init_noise_stability(
     build: Callable[[int], nn.Module],
     train: Train,

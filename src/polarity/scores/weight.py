@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from polarity._bits.random import seed_from, words_in
-from polarity._running import outside_inference_mode
 
 __all__ = ["magnitude", "random"]
 
@@ -23,7 +22,6 @@ def magnitude(name: str, weight: Tensor) -> Tensor:
     return weight.abs()
 
 
-@outside_inference_mode
 def random(name: str, weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """Score by a uniform draw in [0, 1), the control that every criterion has to beat.
 
