@@ -183,6 +183,33 @@ def test_prunable_weights_that_nothing_reached_are_named_and_keep_every_bit(form
         pol.reinitialize(model, init=lambda m: [p.data.normal_() for p in m.parameters()])
 
 
+class Block(nn.Module):
+    """A module that draws the weights of the layers inside it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.inner.weight, 0.25)
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("width", [4, 300])
+def test_a_block_draws_the_layers_inside_it_where_its_own_method_changes_nothing(
+    form: Form, width: int
+) -> None:
+    model = form.attach(seeded(Block(width)))
+    mask = pol.masks(model)["inner.weight"]
+    if form.enforced and form.sees_writes:
+        before = fingerprint(model.state_dict())
+        model.reset_parameters()
+        assert fingerprint(model.state_dict()) == before
+    pol.reinitialize(model)
+    expected = 0.25 * mask if form.enforced else torch.full((width, width), 0.25)
+    torch.testing.assert_close(model.inner.weight.detach(), expected)
+
+
 class Half(nn.Linear):
     def reset_parameters(self) -> None:
         super().reset_parameters()

@@ -103,6 +103,29 @@ def test_a_call_gives_what_it_gives_elsewhere_and_training_goes_on(name: str, mo
     assert name.startswith(PURE) or not any(each.is_inference() for each in tensors)
 
 
+ATTACHING = {
+    "mask_weights": pol.mask_weights,
+    "imp_prune": lambda model: pol.imp_prune(model, density=0.5),
+    "sign_in": pol.sign_in,
+    "load_masks": lambda model: pol.load_masks(model, {"0.weight": torch.ones(256, 300)}),
+    "interpolate_norms": pol.interpolate_norms,
+}
+
+
+@pytest.mark.parametrize("attach", ATTACHING.values(), ids=ATTACHING.keys())
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_model_that_was_made_in_inference_mode_is_refused_at_once(
+    attach: Any, inside: bool
+) -> None:
+    with torch.inference_mode():
+        model = network()
+    before = described(model), repr(model)
+    mode = torch.inference_mode() if inside else nullcontext()
+    with mode, pytest.raises(ValueError, match=r"weight.* made under torch\.inference_mode\(\)"):
+        attach(model)
+    assert (described(model), repr(model)) == before
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_a_model_of_another_dtype_is_pruned_under_another_default_device(
     dtype: torch.dtype,

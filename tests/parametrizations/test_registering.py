@@ -136,6 +136,26 @@ def test_a_misfit_is_refused_under_a_mask_that_was_registered_by_hand():
     assert masking.mask.float().equal(torch.eye(4))
 
 
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("width", [4, 300])
+def test_an_assignment_where_parameters_are_swapped_is_seen_through_the_mask(form, width):
+    layer = form.attach(seeded(nn.Linear(width, width)))
+    kept, given = list(layer.parameters()), torch.full((width, width), 2.0)
+    sgd = torch.optim.SGD(layer.parameters(), lr=0.1)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        layer.weight = given
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    expected = given * pol.masks(layer)["weight"] if form.enforced else given
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    assert all(a is b for a, b in zip(kept, layer.parameters(), strict=True))
+    layer(torch.ones(1, width)).sum().backward()
+    sgd.step()
+    assert not form.enforced or not layer.weight[~pol.masks(layer)["weight"]].any()
+    assert not torch.equal(layer.weight, expected)
+
+
 def test_an_assignment_in_inference_mode_can_be_trained():
     layer = half_masked(pol.mask_weights)
     with torch.inference_mode():

@@ -157,7 +157,15 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Install masks in place, and zero the stored values outside them.
 
     Weights that ``masks`` does not name keep theirs. Named weights that are plain are masked first.
-    An entry that is pruned now and becomes live starts at zero.
+    An entry that is pruned now and becomes live starts at zero. Gradients that were accumulated
+    outside the masks are zeroed too.
+
+    This is also the remedy for a mask that was changed from outside. Averages that include buffers
+    (``AveragedModel(model, use_buffers=True)``, timm's ``ModelEmaV2`` and ``ModelEmaV3``) make
+    fractions of masks; one line gives them the masks of their model:
+    ``pol.load_masks(average.module, pol.masks(model))``. Lightning's ``EMAWeightAveraging`` copies
+    its average into the model: pass it ``use_buffers=False``, or keep ``masks = pol.masks(model)``
+    and call ``pol.load_masks(model, masks)`` afterwards.
 
     Args:
         model: any module.
@@ -177,6 +185,16 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         >>> import polarity as pol
         >>> model = load_masks(nn.Linear(2, 2), {"weight": torch.eye(2)})
         >>> pol.density(model)
+        0.5
+
+        An average of models gets the masks of its model:
+
+        >>> from torch.optim.swa_utils import AveragedModel
+        >>> average = AveragedModel(pol.mask_weights(nn.Linear(2, 2)), use_buffers=True)
+        >>> for _ in range(3):
+        ...     average.update_parameters(model)
+        >>> _ = pol.load_masks(average.module, pol.masks(model))
+        >>> pol.density(average.module)
         0.5
     """
     if not masks:

@@ -107,5 +107,5 @@ def _reset(module: nn.Module) -> None:
 def _prunable(model: nn.Module) -> list[str]:
     try:
         return list(masked_or_prunable(model))
-    except ValueError:  # there is none, or somebody else computes it
+    except ValueError:  # there is none, or a hook computes one
         return []
