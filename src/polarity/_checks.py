@@ -27,6 +27,7 @@ __all__ = [
     "check_scope",
     "check_shape",
     "check_tensors",
+    "check_ties",
     "check_type",
     "nonfinite_error",
 ]
@@ -95,6 +96,11 @@ def check_choice(parameter: str, value: object, choices: Sequence[str]) -> None:
 def check_scope(scope: str) -> None:
     """Raise unless ``scope`` is one of the two there are."""
     check_choice("scope", scope, ("global", "layer"))
+
+
+def check_ties(ties: str) -> None:
+    """Raise unless ``ties`` is one of the two ways to choose among equal entries."""
+    check_choice("ties", ties, ("index", "random"))
 
 
 def check_callable(parameter: str, value: object) -> None:

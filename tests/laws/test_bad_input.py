@@ -77,6 +77,14 @@ PRUNING = {
         lambda r: pol.prune(r.model, r.scores, density=0.1, scope="layers"),
         ["scope='layers'", "'global'", "'layer'"],
     ),
+    "another word for ties": (
+        lambda r: pol.imp_prune(r.model, 0.2, ties="first"),
+        ["ties='first'", "'index'", "'random'"],
+    ),
+    "another word for ties to prune": (
+        lambda r: pol.prune(r.model, r.scores, density=0.1, ties="draw"),
+        ["ties='draw'", "'index'", "'random'"],
+    ),
     "score lacks a layer": (
         lambda r: pol.prune(r.model, {W0: r.scores[W0]}, density=0.1),
         ["scores", W2],

@@ -20,7 +20,7 @@ def net() -> nn.Sequential:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(2, 3))
     with torch.no_grad():
         net[0].weight.copy_(torch.arange(18.0).view(2, 1, 3, 3))
-        net[2].weight.copy_(torch.tensor([[0.0, 1], [2, 3], [4, 16.5]]))
+        net[2].weight.copy_(torch.tensor([[0.5, 1.5], [2.5, 3.5], [4.5, 16.5]]))
     return net
 
 

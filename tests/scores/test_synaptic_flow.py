@@ -7,13 +7,19 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from polarity._bits.random import seed_from, words_in
 from polarity.scores import synflow
 from tests.helpers import everything_of
 from tests.models import conv_net, mlp, noisy
 
 
-def synflow_by_hand(model: nn.Module, ones: Tensor, density: float, steps: int) -> list[list[int]]:
-    """Tanaka et al.'s algorithm 1 on a copy: which entries live after each step, numbered."""
+def synflow_by_hand(
+    model: nn.Module, ones: Tensor, density: float, steps: int, seed: int | None = None
+) -> list[list[int]]:
+    """Tanaka et al.'s algorithm 1 on a copy: which entries live after each step, numbered.
+
+    With a seed equal saliencies are ranked by the random words of the entries.
+    """
     model = copy.deepcopy(model).double().eval()
     for value in model.state_dict().values():
         if value.is_floating_point():
@@ -21,12 +27,16 @@ def synflow_by_hand(model: nn.Module, ones: Tensor, density: float, steps: int) 
     weights = [p for p in model.parameters() if p.dim() > 1]
     total = sum(w.numel() for w in weights)
     alive, history = set(range(total)), []
+    keys = [0] * total
+    if seed is not None:
+        named = [(name, p.numel()) for name, p in model.named_parameters() if p.dim() > 1]
+        keys = [int(word) >> 2 for each in named for word in words_in(seed, each[0], 0, each[1])]
     for step in range(1, steps + 1):
         model.zero_grad()
         model(ones.double()).sum().backward()
         flat = torch.cat([(w.detach() * w.grad).abs().flatten() for w in weights]).tolist()
         count = round(density ** (step / steps) * total)
-        alive = set(sorted(alive, key=lambda i: (-flat[i], i))[:count])
+        alive = set(sorted(alive, key=lambda i: (-flat[i], -keys[i], i))[:count])
         history.append(sorted(alive))
         mask = torch.zeros(total)
         mask[history[-1]] = 1
@@ -71,6 +81,51 @@ def test_synflow_ranks_by_the_step_of_removal():
         twin = conv_net()
         pol.prune(twin, scores, density=density ** (step / steps))
         assert survivors(twin) == alive
+
+
+def test_synflow_draws_among_equal_saliencies_at_every_step():
+    def constant() -> nn.Module:
+        model = mlp(8, 16, 16, 4).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(0.5 if parameter.dim() > 1 else 0.0)
+        return model
+
+    def drawn() -> torch.Generator:
+        return torch.Generator().manual_seed(3)
+
+    model, ones, density, steps = constant(), torch.ones(1, 8), 0.1, 5
+    scores = synflow(model, ones, density=density, steps=steps, ties="random", generator=drawn())
+    history = synflow_by_hand(model, ones, density, steps, seed=seed_from(drawn()))
+    for step, alive in enumerate(history, 1):
+        twin = constant()
+        pol.prune(twin, scores, density=density ** (step / steps))
+        assert survivors(twin) == alive
+    once = synflow(model, ones, density=density, steps=1, ties="random", generator=drawn())
+    for between in (0.15, 0.5, 0.9):  # the order of removal within a step, and of what is left
+        twin = constant()
+        pol.prune(twin, once, density=between)
+        assert survivors(twin) == synflow_by_hand(model, ones, between, 1, seed_from(drawn()))[0]
+    by_index = synflow(model, ones, density=density, steps=steps)
+    assert any(not torch.equal(scores[name], by_index[name]) for name in scores)
+
+
+def test_synflow_draws_one_seed_for_ties_and_none_by_index_or_if_refused():
+    source, once = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    before, model = source.get_state(), mlp(8, 16, 4)
+    synflow(model, torch.ones(1, 8), density=0.5, steps=3, generator=source)
+    dead = nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 1))
+    nn.init.zeros_(dead[1].weight)
+    with pytest.raises(ValueError, match="every saliency is zero"):
+        synflow(dead, torch.ones(1, 8), density=0.5, ties="random", generator=source)
+    assert torch.equal(source.get_state(), before)
+    synflow(model, torch.ones(1, 8), density=0.5, steps=3, ties="random", generator=source)
+    seed_from(once)
+    assert torch.equal(source.get_state(), once.get_state())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        synflow(model, torch.ones(1, 8), density=0.5, steps=3, ties="random")
+        assert torch.equal(torch.get_rng_state(), once.get_state())
 
 
 def test_one_step_of_synflow_is_not_a_hundred():

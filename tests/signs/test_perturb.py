@@ -161,6 +161,63 @@ def test_delta_touches_only_the_smallest_magnitudes_and_ties_go_to_the_lower_ind
     assert changed <= set(smallest.tolist())
 
 
+@quick
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=40), fractions)
+def test_delta_with_drawn_ties_takes_the_smallest_by_the_words_of_a_second_seed(numbers, fraction):
+    n, source = len(numbers), seeded(3)
+    coin_seed, tie_seed = seed_from(source), seed_from(source)
+    keys = words_in(tie_seed, "w", 0, 2 * n)[::2] >> 2
+    order = sorted(range(n), key=lambda i: (numbers[i], -int(keys[i]), i))
+    smallest = order[: round(fraction * n)]
+    coins = words_in(coin_seed, "w", 0, 2 * n)[::2] >= 2**31
+    signs = random_signs(n)
+    expected = signs.clone()
+    for place in smallest:
+        expected[place] = 1 if coins[place] else -1
+    masks = {"w": torch.tensor([True, False] * n)}
+    drawn = seeded(3)
+    delta = Delta(fraction, ties="random")
+    assert torch.equal(delta(signs, torch.tensor(numbers), drawn, masks=masks), expected)
+    assert torch.equal(drawn.get_state(), source.get_state())
+
+
+def test_delta_of_equal_magnitudes_reaches_first_survivors_by_index_and_any_by_draw():
+    n = 20_000
+    signs, magnitudes = torch.ones(n, dtype=torch.int8), torch.ones(n)
+    by_index = Delta(0.5)(signs, magnitudes, seeded()) < 0
+    assert not by_index[n // 2 :].any()
+    drawn = Delta(0.5, ties="random")(signs, magnitudes, seeded()) < 0
+    # Half of them are drawn and half of those flip, however the coins and the keys are drawn.
+    for half in (drawn[: n // 2], drawn[n // 2 :]):
+        assert within_six_sigma(int(half.sum()), n // 2, 0.25)
+
+
+def test_delta_with_drawn_ties_uses_the_names_and_positions_of_the_weights():
+    masks = masks_of(400, 300)
+    sizes = [int(mask.sum()) for mask in masks.values()]
+    signs, magnitudes = torch.ones(sum(sizes), dtype=torch.int8), torch.ones(sum(sizes))
+    delta = Delta(0.3, ties="random")
+    both = delta(signs, magnitudes, seeded(), masks=masks)
+    renamed = {f"other.{name}": mask for name, mask in masks.items()}
+    assert not torch.equal(delta(signs, magnitudes, seeded(), masks=renamed), both)
+
+
+def test_delta_that_is_refused_leaves_the_generator_as_it_was():
+    source = seeded()
+    before = source.get_state()
+    masks = {"w": torch.ones(2).bool()}
+    for given_masks, magnitudes in ((masks, torch.ones(3)), (None, torch.ones(1))):
+        with pytest.raises(ValueError, match="expected"):
+            Delta(1, ties="random")(random_signs(3), magnitudes, source, masks=given_masks)
+        assert torch.equal(source.get_state(), before)
+
+
+@pytest.mark.parametrize("bad", ["first", None, 2], ids=repr)
+def test_delta_refuses_another_word_for_ties_by_name_and_value(bad):
+    with pytest.raises(ValueError, match=rf"^ties={bad!r}, expected 'index' or 'random'"):
+        Delta(0.5, ties=bad)
+
+
 @each_dtype
 @pytest.mark.parametrize(("fraction", "count"), [(0, 0), (0.125, 1), (0.5, 4), (0.7, 6), (1, 8)])
 def test_delta_reaches_each_of_its_fraction_in_every_dtype(dtype, fraction, count):
@@ -198,7 +255,9 @@ def test_epsilon_of_nothing_is_nothing():
     assert Epsilon(0.5)(torch.ones(0, dtype=torch.int8), torch.ones(0)).numel() == 0
 
 
-@pytest.mark.parametrize("perturbation", [Epsilon(0.4), Delta(0.4)], ids=repr)
+@pytest.mark.parametrize(
+    "perturbation", [Epsilon(0.4), Delta(0.4), Delta(0.4, ties="random")], ids=repr
+)
 def test_the_same_seed_gives_the_same_signs_and_another_seed_others(perturbation):
     signs, magnitudes = random_signs(200), torch.rand(200, generator=seeded(2))
     first, again, other = (perturbation(signs, magnitudes, seeded(s)) for s in (3, 3, 4))
@@ -289,15 +348,17 @@ def test_numbers_of_numpy_and_whole_numbers_are_fractions_too(fraction):
 def test_perturbations_are_values():
     assert Epsilon(0.3) == Epsilon(0.3) != Epsilon(0.2)
     assert len({Delta(0.3), Delta(0.3), Phi(0.3), Epsilon(0.3)}) == 3
-    assert repr(Delta(0.3)) == "Delta(fraction=0.3)"
+    assert repr(Delta(0.3)) == "Delta(fraction=0.3, ties='index')"
     with pytest.raises(AttributeError):
         Epsilon(0.3).fraction = 0.5
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("perturbation", [Epsilon(0.4), Delta(0.4)], ids=repr)
+@pytest.mark.parametrize(
+    "perturbation", [Epsilon(0.4), Delta(0.4), Delta(0.4, ties="random")], ids=repr
+)
 def test_the_draws_do_not_depend_on_the_device(perturbation):
-    signs, magnitudes = random_signs(300), torch.rand(300, generator=seeded(2))
+    signs, magnitudes = random_signs(300), torch.rand(300, generator=seeded(2)).round(decimals=1)
     on_gpu = perturbation(signs.cuda(), magnitudes.cuda(), seeded())
     assert on_gpu.is_cuda
     assert torch.equal(on_gpu.cpu(), perturbation(signs, magnitudes, seeded()))

@@ -14,6 +14,7 @@ from polarity.pruning.prune import Optimizer, prune_targets
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.selection.ties import Ties
 from polarity.targets.search import attached, masked_or_prunable
 
 __all__ = ["imp_prune", "lrr_step"]
@@ -28,6 +29,7 @@ def imp_prune(
     *,
     density: float | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     score: Score | None = None,
     rewind: RewindPoint | None = None,
     optimizer: Optimizer | None = None,
@@ -47,6 +49,9 @@ def imp_prune(
         amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
+        ties: which of equal entries survive where not all do: those of lower ``"index"``, or
+            ``"random"`` ones. After :func:`reinit_signs` all magnitudes of a layer are equal: the
+            index then empties whole rows, random ones leave each row its share.
         score: ``(name, weight) -> tensor`` of the weight's shape, the highest survive;
             :func:`polarity.scores.magnitude` by default.
         rewind: the point to restore: survivors, other parameters, buffers, and the state of the
@@ -55,17 +60,19 @@ def imp_prune(
             entries.
         scheduler: its state is restored from ``rewind``.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
-            one; magnitude draws nothing.
+            one; then the source of the seed of ``ties="random"``. Otherwise nothing is drawn.
 
     Returns:
-        The :class:`PruneReport`; its notes say what was rewound.
+        The :class:`PruneReport`; its notes say what was rewound, and if more than 1 % of the
+        survivors were chosen among equal entries.
 
     Raises:
-        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if the
-            density exceeds the present one; if ``amount`` is given while a mask is not enforced; if
-            the model has no prunable weights; if a weight or score is NaN or infinite; if
-            ``rewind`` does not fit the model or ``optimizer`` holds none of the pruned parameters.
-            Model, masks, optimizer and random state are left as they were.
+        ValueError: if both ``amount`` and ``density`` are given or one is out of range; if
+            ``scope`` or ``ties`` is another word; if the density exceeds the present one; if
+            ``amount`` is given while a mask is not enforced; if the model has no prunable weights;
+            if a weight or score is NaN or infinite; if ``rewind`` does not fit the model or
+            ``optimizer`` holds none of the pruned parameters. Model, masks, optimizer and random
+            state are left as they were.
         TypeError: if an argument is of another type.
 
     Example:
@@ -80,7 +87,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
-    wanted = _how_many(amount, density, scope)
+    wanted = _how_many(amount, density, scope, ties)
     if rewind is None:
         if scheduler is not None:
             raise ValueError(
@@ -93,7 +100,7 @@ def imp_prune(
     rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
     report = _prune(model, wanted, score, optimizer, generator, rewind)
     rewind.restore_weights(model, only="unmasked")
-    notes = ("rewound: every parameter and buffer to the rewind point",)
+    notes = (*report.notes, "rewound: every parameter and buffer to the rewind point")
     return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
 
 
@@ -105,6 +112,7 @@ def lrr_step(
     rewind: RewindPoint,
     density: float | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     score: Score | None = None,
     optimizer: Optimizer | None = None,
     scheduler: Scheduler | None = None,
@@ -121,6 +129,7 @@ def lrr_step(
         rewind: the point whose schedule is restored.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: as for :func:`imp_prune`.
+        ties: as for :func:`imp_prune`.
         score: as for :func:`imp_prune`.
         optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. Leave it
             out if your loop builds a new optimizer each round.
@@ -151,8 +160,9 @@ def lrr_step(
     """
     _check_rewind(rewind)
     rewind.check_schedule(optimizer, scheduler)
-    report = _prune(model, _how_many(amount, density, scope), score, optimizer, generator)
-    return PruneReport(report.layers, _rewind_schedule(model, rewind, optimizer, scheduler))
+    report = _prune(model, _how_many(amount, density, scope, ties), score, optimizer, generator)
+    notes = report.notes + _rewind_schedule(model, rewind, optimizer, scheduler)
+    return PruneReport(report.layers, notes)
 
 
 def _check_rewind(rewind: object) -> None:
@@ -161,11 +171,11 @@ def _check_rewind(rewind: object) -> None:
     check_type("rewind", rewind, RewindPoint, expected)
 
 
-def _how_many(amount: float | None, density: float | None, scope: Scope) -> HowMany:
+def _how_many(amount: float | None, density: float | None, scope: Scope, ties: Ties) -> HowMany:
     """Return the request as one value, by default to prune the papers' fifth of the survivors."""
     if amount is None and density is None:
         amount = 0.2
-    return HowMany(amount, density, scope=scope)
+    return HowMany(amount, density, scope=scope, ties=ties)
 
 
 def _prune(

@@ -1,10 +1,11 @@
-"""How many entries stay: the caller's request as one checked value."""
+"""How many entries stay, and which of equal ones: the caller's request as one checked value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from polarity._checks import check_fraction, check_names, check_scope, check_type
+from polarity._checks import check_fraction, check_names, check_scope, check_ties, check_type
+from polarity.selection.ties import Ties
 from polarity.targets.target import Target
 
 __all__ = ["HowMany", "Scope"]
@@ -21,12 +22,14 @@ class HowMany:
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, by plain name.
         scope: ``"global"`` counts all weights together, ``"layer"`` each by itself.
+        ties: ``"index"`` or ``"random"``, which of equal entries stay.
     """
 
     amount: float | None = None
     density: float | None = None
     densities: Mapping[str, float] | None = None
     scope: Scope = "global"
+    ties: Ties = "index"
 
     def __post_init__(self) -> None:
         given = {"amount": self.amount, "density": self.density, "densities": self.densities}
@@ -34,6 +37,7 @@ class HowMany:
             listed = ", ".join(f"{name}={value!r}" for name, value in given.items())
             raise ValueError(f"give exactly one of amount, density and densities, got {listed}")
         check_scope(self.scope)
+        check_ties(self.ties)
         if self.amount is not None:
             check_fraction("amount", self.amount)
         if self.density is not None:

@@ -13,10 +13,11 @@ from polarity.attach.masks import attach_masks, masked_leaves
 from polarity.optimizers.pruned_state import check_holds, zero_pruned_state
 from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
-from polarity.pruning.report import LayerReport, PruneReport
+from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
 from polarity.scores.score import Score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
+from polarity.selection.ties import Ties, draw_for
 from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import attached, find_targets
@@ -36,6 +37,7 @@ def prune(
     density: float | None = None,
     densities: Mapping[str, float] | None = None,
     scope: Scope = "global",
+    ties: Ties = "index",
     optimizer: Optimizer | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
@@ -43,7 +45,8 @@ def prune(
 
     Of :math:`N` entries, :math:`n` of them live, ``density`` :math:`d` keeps
     :math:`\operatorname{round}(dN)` and ``amount`` :math:`a` prunes
-    :math:`\operatorname{round}(an)`. Ties: the lower index survives, in the model's order.
+    :math:`\operatorname{round}(an)`. Of entries with equal scores those of lower index survive, in
+    the model's order, or random ones, see ``ties``.
 
     A pruned entry is zero from here on: its stored value is zeroed, its state in ``optimizer`` too
     if that is given, and no gradient reaches it.
@@ -58,18 +61,24 @@ def prune(
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
+        ties: which of equal entries survive where not all do: those of lower ``"index"``, or
+            ``"random"`` ones. Many equal scores and the index give structured masks: whole first
+            rows and first layers survive. Random ones depend on the seed, the weight's name and the
+            entry's position alone.
         optimizer: its state at pruned entries is zeroed.
         generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
-            takes one.
+            takes one; then the source of the seed of ``ties="random"``, by default the global one
+            of the CPU.
 
     Returns:
-        The :class:`PruneReport`.
+        The :class:`PruneReport`; a note says so if more than 1 % of the survivors were chosen among
+        equal entries.
 
     Raises:
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
-            range; if the density exceeds the present one; if a score is missing, of another shape,
-            NaN or infinite; if ``optimizer`` holds none of the pruned parameters. Model, masks,
-            optimizer and random state are left as they were.
+            range; if ``scope`` or ``ties`` is another word; if the density exceeds the present one;
+            if a score is missing, of another shape, NaN or infinite; if ``optimizer`` holds none of
+            the pruned parameters. Model, masks, optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
             mapping, or if ``model``, ``optimizer`` or ``generator`` is of another type.
 
@@ -103,7 +112,7 @@ def prune(
     if not callable(scores):
         expected = "{name: tensor} or a function (name, weight) -> tensor"
         check_type("scores", scores, Mapping, expected)
-    wanted = HowMany(amount, density, densities, scope)
+    wanted = HowMany(amount, density, densities, scope, ties)
     found = attached(model)
     if not found and isinstance(scores, Mapping):
         found = _named("scores", scores, model)
@@ -137,7 +146,7 @@ def prune_targets(
     with undrawn_on_error(generator):
         if optimizer is not None:
             check_holds(optimizer, {name: target.stored for name, target in found.items()})
-        chosen = _choose(found, wanted.keep(found, before), scores, generator)
+        chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
     attach_masks(found)
     install(found, chosen, values)
     if optimizer is not None:
@@ -146,7 +155,8 @@ def prune_targets(
         tuple(
             LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
             for name, target in found.items()
-        )
+        ),
+        note_on_ties(chosen.by_ties, sum(chosen.kept.values()), wanted.ties),
     )
 
 
@@ -154,16 +164,18 @@ def _choose(
     found: Mapping[str, Target],
     keep: int | dict[str, int],
     scores: Mapping[str, Tensor] | Score,
+    ties: Ties,
     generator: torch.Generator | None,
 ) -> Chosen:
     """Choose the entries that stay; magnitudes are read where they lie, without a copy."""
     if scores is magnitude:
-        return choose_by_magnitude(found, keep)
+        return choose_by_magnitude(found, keep, draw_for(ties, generator))
     if not isinstance(scores, Mapping):
         scores = score_weights(found, scores, generator)
     check_names("scores", scores, found, what="masked")
     live = {name: target.live for name, target in found.items()}
-    return choose_top({name: scores[name] for name in found}, keep, live)
+    in_order = {name: scores[name] for name in found}
+    return choose_top(in_order, keep, live, draw_for(ties, generator))
 
 
 def _named(parameter: str, values: Mapping[str, object], model: nn.Module) -> dict[str, Target]:

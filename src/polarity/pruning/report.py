@@ -6,8 +6,12 @@ import torch
 
 from polarity._reports import Report, table
 from polarity._tables import format_shape
+from polarity.selection.ties import Ties
 
-__all__ = ["LayerReport", "PruneReport"]
+__all__ = ["LayerReport", "PruneReport", "note_on_ties"]
+
+# Ties that decided more than this share of the survivors are worth a note.
+_WORTH_A_NOTE = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class PruneReport(Report[LayerReport]):
 
     Attributes:
         layers: one :class:`LayerReport` per weight, in the model's order.
-        notes: what else was done to the model, optimizer and scheduler, or left undone.
+        notes: how many survivors were chosen among equal scores, if more than 1 % of them; and
+            what else was done to the model, optimizer and scheduler, or left undone.
 
     Example:
         >>> report = PruneReport((LayerReport("fc.weight", (10, 4), before=40, after=32),))
@@ -87,3 +92,11 @@ class PruneReport(Report[LayerReport]):
 
         header = ("weight", "shape", "before", "after", "density")
         return "\n".join([table(header, (*self.layers, total), cells), *self.notes])
+
+
+def note_on_ties(by_ties: int, survivors: int, ties: Ties) -> tuple[str, ...]:
+    """Return a note on how many survivors were chosen among equal entries; none if they are few."""
+    if by_ties <= _WORTH_A_NOTE * survivors:
+        return ()
+    how = 'by index: ties="random" draws them' if ties == "index" else "at random"
+    return (f"ties: {by_ties:,} of {survivors:,} survivors were chosen among equal scores {how}",)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import all_finite, check_fraction, check_integer
+from polarity._bits.random import undrawn_on_error
+from polarity._checks import all_finite, check_fraction, check_integer, check_ties
 from polarity._running import (
     call,
     map_tensors,
@@ -17,7 +18,8 @@ from polarity._running import (
     twice_differentiable,
 )
 from polarity.scores._loss_gradients import gradients, scored_copy
-from polarity.selection.top_k import keep_top
+from polarity.selection.ties import Draw, Ties, draw_for, in_drawn_order
+from polarity.selection.top_k import choose_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 from polarity.targets.target import check_has_values
@@ -35,6 +37,8 @@ def synflow(
     dtype: torch.dtype | None = torch.float64,
     targets: Selector | None = None,
     exclude: Selector | None = None,
+    ties: Ties = "index",
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     r"""Score by the step at which iterative synaptic flow pruning would remove an entry.
 
@@ -46,16 +50,16 @@ def synflow(
         \operatorname{round}\!\big(d^{\,k/K} N\big) \text{ entries.}
 
     The score of an entry is its position in the order of removal divided by :math:`N`: entries
-    removed at an earlier step come first, within a step those of lower saliency (ties: the higher
-    index first), and survivors last, by their last saliency. Therefore
-    ``prune(model, scores, density=density)`` gives exactly the mask of the algorithm, and density
-    :math:`d^{k/K}` that of its step :math:`k`.
+    removed at an earlier step come first, within a step those of lower saliency (see ``ties``), and
+    survivors last, by their last saliency. Therefore ``prune(model, scores, density=density)``
+    gives exactly the mask of the algorithm, and density :math:`d^{k/K}` that of its step :math:`k`.
 
     It is computed on a copy in evaluation mode. The model, its gradients and modes, and the random
-    state of torch are unchanged. The weights are the effective ones; entries that are already
-    pruned score 0, and steps whose count exceeds the live entries prune nothing. As in the authors'
-    code, biases and running means contribute to :math:`R`; the guarantee that no layer is pruned
-    completely holds where they are zero, as they are at most initialisations.
+    state of torch are unchanged, except for the seed of ``ties="random"``. The weights are the
+    effective ones; entries that are already pruned score 0, and steps whose count exceeds the live
+    entries prune nothing. As in the authors' code, biases and running means contribute to
+    :math:`R`; the guarantee that no layer is pruned completely holds where they are zero, as they
+    are at most initialisations.
 
     Args:
         model: any module, plain or with something attached.
@@ -69,14 +73,17 @@ def synflow(
         targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
             masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
+        ties: which of equal saliencies are removed first: those of higher ``"index"``, or
+            ``"random"`` ones.
+        generator: source of the seed of ``ties="random"``, by default the global one of the CPU.
 
     Returns:
         ``{plain name: float64 tensor of the weight's shape}``, in [0, 1].
 
     Raises:
         ValueError: if nothing can be scored, ``density``, ``steps`` or ``dtype`` is out of range,
-            the density exceeds the present one, or saliencies are NaN or infinite (too small a
-            dtype) or all zero.
+            ``ties`` is another word, the density exceeds the present one, or saliencies are NaN or
+            infinite (too small a dtype) or all zero.
 
     Example:
         >>> import torch
@@ -91,6 +98,7 @@ def synflow(
     conserving synaptic flow*, algorithm 1.
     """
     _check(density, steps, dtype)
+    check_ties(ties)
     found = masked_or_prunable(model, targets, exclude)
     check_has_values(found.values())
     total = sum(target.shape.numel() for target in found.values())
@@ -102,28 +110,33 @@ def synflow(
             f"but only {left} live (density {left / total:.6g})"
         )
     removed = total - left
-    with same_random_state(model), recording_gradients(), twice_differentiable(model):
-        twin, weights = scored_copy(model, found, dtype)
-        twin.eval()
-        places = {
-            name: torch.zeros(target.shape, dtype=torch.float64, device=live[name].device)
-            for name, target in found.items()
-        }
-        with torch.no_grad():
-            for each in (*twin.parameters(), *twin.buffers()):
-                if each.is_floating_point():
-                    each.abs_()
-        inputs = _ones(example_inputs, next(iter(weights.values())))
-        for step in range(1, steps + 1):
-            saliency = _saliency(twin, inputs, weights, live)
-            kept = keep_top(saliency, min(left, round(density ** (step / steps) * total)), live)
-            removed = _place(places, {n: live[n] & ~kept[n] for n in kept}, saliency, removed)
-            live, left = kept, total - removed
+    with undrawn_on_error(generator):
+        draw = draw_for(ties, generator)
+        with same_random_state(model), recording_gradients(), twice_differentiable(model):
+            twin, weights = scored_copy(model, found, dtype)
+            twin.eval()
+            places = {
+                name: torch.zeros(target.shape, dtype=torch.float64, device=live[name].device)
+                for name, target in found.items()
+            }
             with torch.no_grad():
-                for name, weight in weights.items():
-                    weight.masked_fill_(~live[name], 0)
-        _place(places, live, saliency, removed)
-        return {name: place / total for name, place in places.items()}
+                for each in (*twin.parameters(), *twin.buffers()):
+                    if each.is_floating_point():
+                        each.abs_()
+            inputs = _ones(example_inputs, next(iter(weights.values())))
+            for step in range(1, steps + 1):
+                saliency = _saliency(twin, inputs, weights, live)
+                keep = min(left, round(density ** (step / steps) * total))
+                chosen = choose_top(saliency, keep, live, draw)
+                kept = {name: chosen.new_mask(name) for name in saliency}
+                gone = {name: live[name] & ~mask for name, mask in kept.items()}
+                removed = _place(places, gone, saliency, removed, draw)
+                live, left = kept, total - removed
+                with torch.no_grad():
+                    for name, weight in weights.items():
+                        weight.masked_fill_(~live[name], 0)
+            _place(places, live, saliency, removed, draw)
+            return {name: place / total for name, place in places.items()}
 
 
 def _saliency(
@@ -155,15 +168,19 @@ def _place(
     ending: Mapping[str, Tensor],
     saliency: Mapping[str, Tensor],
     taken: int,
+    draw: Draw | None,
 ) -> int:
     """Give the entries under ``ending`` the next positions, the lowest saliency first.
 
-    Ties: the higher index comes first, as selection would drop it. Returns how many positions are
-    taken afterwards.
+    Ties: what selection would drop first comes first. Returns how many positions are taken
+    afterwards.
     """
     device = next(iter(places.values())).device
     values = [saliency[name][where].to(device) for name, where in ending.items()]
-    best_first = torch.cat(values).argsort(descending=True, stable=True)
+    flat = torch.cat(values)
+    first = torch.arange(len(flat)) if draw is None else in_drawn_order(draw(ending))
+    first = first.to(device)
+    best_first = first[flat[first].argsort(descending=True, stable=True)]
     last = taken + best_first.numel()
     order = torch.empty(best_first.shape, dtype=torch.float64, device=device)
     order[best_first] = torch.arange(last, taken, -1, dtype=torch.float64, device=device)

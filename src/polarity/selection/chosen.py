@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polarity._bits.arrays import survivors_of
 from polarity.selection.cpu import CpuKeys
 from polarity.selection.cut import find_cut, share_among_first, ties_of
 from polarity.selection.gpu import GpuKeys
 from polarity.selection.keys import KeyFormat, key_format_for
 from polarity.selection.passes import Scratch, TensorKeys, for_each_chunk
+from polarity.selection.ties import Draw, keys_of
 
 __all__ = ["Chosen", "Entries"]
 
@@ -86,18 +88,21 @@ class _CutTensor:
 
 
 class Chosen:
-    """The entries that stay: the highest of the live ones; of equal ones, the first.
+    """The entries that stay: the highest of the live ones; of equal ones, the first or by draw.
 
-    The first in row-major order within a tensor, the tensors in the order they are given.
+    The first in row-major order within a tensor, the tensors in the order they are given. By draw
+    those with the highest keys, 30 bits of their random words; of equal keys, the first.
 
     Args:
         entries: tensors by name, in order.
         keep: how many entries of all tensors together stay, or how many of each.
         signed: whether entries rank by value, or by magnitude.
         finite: see :func:`find_cut`.
+        draw: returns the random words of entries; None if the first of equal ones stay.
 
     Attributes:
         kept: how many entries of each tensor stay.
+        by_ties: how many of these were chosen among equal ones, where others of them go.
 
     Raises:
         ValueError: if a live entry that must be finite is not, or if a count is negative or exceeds
@@ -111,12 +116,16 @@ class Chosen:
         *,
         signed: bool,
         finite: str | None,
+        draw: Draw | None = None,
     ) -> None:
         self._entries = dict(entries)
         self._signed = signed
         self._finite = finite
+        self._draw = draw
         self.kept: dict[str, int] = {}
+        self.by_ties = 0
         self._cuts: dict[str, _CutTensor] = {}
+        self._drawn: dict[str, Tensor] = {}
         if isinstance(keep, Mapping):
             for name in entries:
                 self._cut([name], keep[name], f"keep[{name!r}]")
@@ -147,12 +156,44 @@ class Chosen:
                 cut.ties[at],
                 cut.kept_ties[at],
             )
+        ties, kept_ties = (sum(map(sum, each)) for each in (cut.ties, cut.kept_ties))
+        if 0 < kept_ties < ties:
+            self.by_ties += kept_ties
+            if self._draw is not None:
+                tied = [name for name in names if sum(self._cuts[name].ties) > 0]
+                self._draw_among(tied, kept_ties, self._draw)
+
+    def _draw_among(self, names: list[str], keep: int, draw: Draw) -> None:
+        """Choose which of the entries at the threshold stay: those with the highest keys."""
+        tied = {}
+        for name in names:
+            cut = self._cuts[name]
+            above = replace(cut, kept_ties=[0] * len(cut.ties))
+            self._drawn[name] = self._new_mask(name, above)
+            with_ties = self._new_mask(name, replace(cut, kept_ties=cut.ties))
+            tied[name] = with_ties.logical_xor_(self._drawn[name]).view(-1)
+        keys = {"keys": Entries.of(keys_of(draw(tied)), None)}
+        stays = Chosen(keys, keep, signed=False, finite=None).new_mask("keys")
+        start = 0
+        for name, mask in tied.items():
+            flat = self._drawn[name].view(-1)
+            for chunk, places in survivors_of(mask):
+                stop = start + places.numel()
+                flat[chunk][places] = stays[start:stop].to(flat.device)
+                start = stop
+            self.kept[name] = int(flat.count_nonzero())
 
     def new_mask(self, name: str) -> Tensor:
         """Return a new row-major bool tensor of the entries of a tensor that stay."""
+        if name in self._drawn:
+            return self._drawn[name].clone()
+        return self._new_mask(name, self._cuts[name])
+
+    def _new_mask(self, name: str, cut: _CutTensor) -> Tensor:
+        """Return a new row-major bool tensor of the entries that stay by this cut."""
         entries = self._entries[name]
         mask = torch.empty(entries.shape, dtype=torch.bool, device=entries.device)
-        self.write(name, mask)
+        self._write(name, cut, mask)
         return mask
 
     def write(self, name: str, mask: Tensor) -> None:
@@ -163,7 +204,13 @@ class Chosen:
             mask: of its shape and on its device, of any dtype; it may be the mask that the choice
                 was made under.
         """
-        cut = self._cuts[name]
+        if name in self._drawn:
+            mask.copy_(self._drawn[name])
+        else:
+            self._write(name, self._cuts[name], mask)
+
+    def _write(self, name: str, cut: _CutTensor, mask: Tensor) -> None:
+        """Write the entries that stay by this cut."""
         row_major = tuple(range(mask.dim()))
         order = row_major if cut.order is None else cut.order
         if order != row_major and 0 < sum(cut.kept_ties) < sum(cut.ties):

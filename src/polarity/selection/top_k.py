@@ -1,20 +1,29 @@
-"""The rule of selection: the highest live entries stay, exactly this many, ties by position."""
+"""The rule of selection: the highest live entries stay, exactly this many, ties as asked for."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from polarity._bits.random import Words, undrawn_on_error
 from polarity._checks import check_names, check_shape
 from polarity.selection.chosen import Chosen, Entries
+from polarity.selection.ties import Draw, Ties, draw_for, in_drawn_order
 
 __all__ = ["choose_top", "keep_top", "keep_top_by_sorting", "largest_of"]
 
 
 def keep_top_by_sorting(
-    scores: Mapping[str, Tensor], keep: int, live: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor],
+    keep: int,
+    live: Mapping[str, Tensor],
+    *,
+    ties: Ties = "index",
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Keep the ``keep`` highest-scored live entries: the rule itself, by one stable sort.
+
+    With ``ties="random"`` the entries are first put in a random order, by another stable sort.
 
     Everything else in this folder equals it, to the entry. It takes about 40 bytes and several
     hundred nanoseconds for each entry, which :func:`keep_top` does not.
@@ -29,6 +38,10 @@ def keep_top_by_sorting(
     flat = torch.cat([score.reshape(-1).double() for score in scores.values()])
     contends = torch.cat([live[name].reshape(-1) for name in scores])
     places = contends.nonzero().squeeze(1)
+    draw = draw_for(ties, generator)
+    if draw is not None:
+        words = draw({name: live[name] for name in scores})
+        places = places[in_drawn_order(words).to(places.device)]
     order = flat[places].argsort(descending=True, stable=True)
     kept = torch.zeros_like(contends)
     kept[places[order[:keep]]] = True
@@ -40,7 +53,12 @@ def keep_top_by_sorting(
 
 
 def keep_top(
-    scores: Mapping[str, Tensor], keep: int | Mapping[str, int], live: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor],
+    keep: int | Mapping[str, int],
+    live: Mapping[str, Tensor],
+    *,
+    ties: Ties = "index",
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     r"""Keep exactly the ``keep`` highest-scored live entries.
 
@@ -57,36 +75,58 @@ def keep_top(
     each, entry :math:`i` precedes entry :math:`j` if :math:`s_i > s_j`, or :math:`s_i = s_j` and
     :math:`i < j`; the first ``keep`` live entries survive. ``-0.0`` equals ``+0.0``.
 
+    With ``ties="random"``, equal scores are ordered by random keys of 30 bits, the higher first,
+    and by :math:`i < j` only where these are equal too. A key depends on a seed, the name of the
+    tensor and the position of the entry in it.
+
     Args:
         scores: floating tensors of any shape, dtype and device; entries that are not live may hold
             anything.
         keep: number of entries to keep of all tensors together, or of each, ``{name: number}``.
         live: bool tensors of the same names and shapes; only live entries can be kept.
+        ties: ``"index"`` or ``"random"``.
+        generator: source of the seed, by default the global one of the CPU. Not used with
+            ``ties="index"``.
 
     Returns:
         New bool masks under the same names, on the devices of the scores.
 
     Raises:
         ValueError: if a live entry scores NaN or infinite, if names, shapes or dtypes differ from
-            those above, or if a count is negative or exceeds the number of live entries.
+            those above, if a count is negative or exceeds the number of live entries, or if
+            ``ties`` is another word. The generator is left as it was.
     """
-    chosen = choose_top(scores, keep, live)
+    with undrawn_on_error(generator):
+        chosen = choose_top(scores, keep, live, draw_for(ties, generator))
     return {name: chosen.new_mask(name) for name in scores}
 
 
 def choose_top(
-    scores: Mapping[str, Tensor], keep: int | Mapping[str, int], live: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor],
+    keep: int | Mapping[str, int],
+    live: Mapping[str, Tensor],
+    draw: Draw | None = None,
 ) -> Chosen:
-    """Choose what :func:`keep_top` would keep."""
+    """Choose what :func:`keep_top` would keep, of equal entries by ``draw`` if that is given."""
     check_names("scores", scores, live, needed=(), what="masked")
     entries = {name: _entries(name, score, live[name]) for name, score in scores.items()}
-    return Chosen(entries, keep, signed=True, finite="score")
+    return Chosen(entries, keep, signed=True, finite="score", draw=draw)
 
 
-def largest_of(values: Tensor, keep: int) -> Tensor:
-    """Return a bool tensor of the ``keep`` largest entries of a tensor, ties to the lower index."""
+def largest_of(values: Tensor, keep: int, words: Words | None = None) -> Tensor:
+    """Return a bool tensor of the ``keep`` largest entries of a tensor.
+
+    Ties: the lower index, or with random ``words``, one for each entry, the higher key first.
+    """
     entries = {"values": Entries.of(values, None)}
-    return Chosen(entries, keep, signed=True, finite=None).new_mask("values")
+
+    def draw(tied: Mapping[str, Tensor]) -> Words:
+        assert words is not None
+        chosen: Words = words[tied["values"].numpy(force=True)]
+        return chosen
+
+    by = None if words is None else draw
+    return Chosen(entries, keep, signed=True, finite=None, draw=by).new_mask("values")
 
 
 def _entries(name: str, score: Tensor, live: Tensor) -> Entries:

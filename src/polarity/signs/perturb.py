@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
-from polarity._checks import check_finite, check_fraction
+from polarity._checks import check_finite, check_fraction, check_ties
+from polarity.selection.ties import Ties, keys_of
 from polarity.selection.top_k import largest_of
 
 __all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
@@ -102,13 +102,17 @@ class Delta:
     r"""Give the survivors of smallest trained magnitude a random sign.
 
     Each of the :math:`\operatorname{round}(\delta n)` smallest of :math:`n` takes its sign from a
-    fair coin, so about half of them keep theirs. Ties: the lower index counts as smaller.
+    fair coin, so about half of them keep theirs.
 
     Args:
         fraction: :math:`\delta` in [0, 1].
+        ties: which of equal magnitudes count as smaller: those of lower ``"index"``, or
+            ``"random"`` ones, for which a second seed is drawn. Magnitudes that have not been
+            trained since :func:`polarity.reinit_signs` are all equal.
 
     Raises:
-        ValueError: if ``fraction`` is outside [0, 1], or, when called, if there are no survivors.
+        ValueError: if ``fraction`` is outside [0, 1], if ``ties`` is another word, or, when called,
+            if there are no survivors.
         TypeError: if ``fraction`` is not a number.
 
     Example:
@@ -122,9 +126,11 @@ class Delta:
     """
 
     fraction: float
+    ties: Ties = "index"
 
     def __post_init__(self) -> None:
         check_fraction("delta", self.fraction)
+        check_ties(self.ties)
 
     def __call__(
         self,
@@ -149,8 +155,11 @@ class Delta:
             ValueError: if there are no signs, or the number of survivors in the masks is another.
         """
         count = self.count(signs.numel())
-        tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
-        smallest = largest_of(-magnitudes, count).to(signs.device)
+        with undrawn_on_error(generator):
+            tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
+            # The words of the coins would decide which coins are chosen: these are others.
+            words = _draw_words(signs, masks, generator) if self.ties == "random" else None
+            smallest = largest_of(-magnitudes, count, words).to(signs.device)
         return torch.where(smallest, tossed.to(signs.dtype).mul_(2).sub_(1), signs)
 
     def count(self, n: int) -> int:
@@ -201,9 +210,7 @@ class Phi:
 
 def _highest(words: Words, count: int) -> Tensor:
     """Return which words are the highest by their upper 30 bits; the words are overwritten."""
-    # Below 2**30 the bits of an integer, read as a float32, are finite and order as it does.
-    words >>= np.uint32(2)
-    return largest_of(torch.from_numpy(words.view(np.float32)), count)
+    return largest_of(keys_of(words), count)
 
 
 def _draw_words(

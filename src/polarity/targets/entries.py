@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from polarity.selection.chosen import Chosen, Entries
+from polarity.selection.ties import Draw
 from polarity.targets.target import Target
 
 __all__ = ["choose_by_magnitude", "entries_of"]
@@ -20,12 +21,15 @@ def entries_of(target: Target) -> Entries:
     return Entries(lambda: target.weight, live, target.shape, leaf.dtype, leaf.device)
 
 
-def choose_by_magnitude(found: Mapping[str, Target], keep: int | Mapping[str, int]) -> Chosen:
+def choose_by_magnitude(
+    found: Mapping[str, Target], keep: int | Mapping[str, int], draw: Draw | None = None
+) -> Chosen:
     """Choose the entries of largest magnitude, without changing anything.
 
     Args:
         found: the weights; where no mask is enforced all entries can be kept.
         keep: how many entries stay, of all weights together or of each.
+        draw: returns the random words of equal entries; None if those of lower index stay.
 
     Raises:
         ValueError: if a live entry is NaN or infinite, or a count is out of range.
@@ -35,4 +39,5 @@ def choose_by_magnitude(found: Mapping[str, Target], keep: int | Mapping[str, in
         keep,
         signed=False,
         finite="weight",
+        draw=draw,
     )
