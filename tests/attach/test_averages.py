@@ -226,6 +226,15 @@ def test_what_polarity_writes_and_loads_is_never_reported(form: Form, kind: Kind
 
 
 @EVERY_FORM
+def test_a_mask_with_fewer_ones_is_not_reported(form: Form) -> None:
+    model = form.attach(build(KINDS[0]))
+    for name, buffer in model.named_buffers():
+        if name.endswith("mask"):
+            buffer[0].zero_()
+    assert changes(lambda: [model.train(), model.state_dict(), pol.density(model)]) == []
+
+
+@EVERY_FORM
 def test_a_dense_checkpoint_does_not_hide_a_change(form: Form) -> None:
     model = form.attach(build(KINDS[0]))
     regrow(model)
