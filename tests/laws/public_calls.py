@@ -160,6 +160,10 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
         pol.prune(s.model, pol.scores.random, amount=0.5, generator=s.draw),
         s.model,
     ),
+    "imp_prune with drawn ties": lambda s: (
+        pol.imp_prune(s.model, density=0.2, ties="random", generator=s.draw),
+        s.model,
+    ),
     "prune without generator": lambda s: (pol.prune(s.signed, pol.scores.random, amount=0.5), 0),
     "reinit_signs": lambda s: (
         pol.reinit_signs(s.model, "mask1", init=s.start, perturb=pol.Epsilon(0.2)),

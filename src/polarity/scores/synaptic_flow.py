@@ -178,7 +178,7 @@ def _place(
     device = next(iter(places.values())).device
     values = [saliency[name][where].to(device) for name, where in ending.items()]
     flat = torch.cat(values)
-    first = torch.arange(len(flat)) if draw is None else in_drawn_order(draw(ending))
+    first = torch.arange(len(flat), device="cpu") if draw is None else in_drawn_order(draw(ending))
     first = first.to(device)
     best_first = first[flat[first].argsort(descending=True, stable=True)]
     last = taken + best_first.numel()
