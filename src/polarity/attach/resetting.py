@@ -21,6 +21,7 @@ from polarity._running import outside_inference_mode
 from polarity.targets.search import all_targets, plain_buffers
 from polarity.targets.state_keys import leads_inside, original_order
 from polarity.targets.target import Target, check_has_values, stored_leaves
+from polarity.targets.writing import write_all
 
 __all__ = ["RESETS", "Fresh", "as_plain", "reset_through", "write_fresh"]
 
@@ -157,18 +158,18 @@ def write_fresh(fresh: Fresh) -> None:
     pairs: list[tuple[Tensor, Tensor]] = []
     for target, value in fresh.weights:
         check_shape("the new value", target.name, value.shape, target.shape)
-        pairs += target.to_store(value)
+        pairs += target.staged(value)
     for name, buffer, value in fresh.buffers:
         check_shape("the new value", name, value.shape, buffer.shape)
-        pairs.append((buffer, value.to(buffer)))
-    if pairs:
-        torch._foreach_copy_([old for old, _ in pairs], [new for _, new in pairs])
+        pairs.append((buffer, value))
+    write_all(pairs)
 
 
 @outside_inference_mode
 def reset_through(module: nn.Module, method: str, *args: Any, **kwargs: Any) -> Any:
     """Call a module's own reset method on plain copies, and write what it set through the masks."""
-    with undrawn_on_error(None), as_plain(module) as fresh:
-        result = getattr(module, method)(*args, **kwargs)
-    write_fresh(fresh)
+    with undrawn_on_error(None):
+        with as_plain(module) as fresh:
+            result = getattr(module, method)(*args, **kwargs)
+        write_fresh(fresh)
     return result

@@ -113,22 +113,28 @@ class MaskedWeight(nn.Module):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
+        stored = self.to_store(weight, self.mask if self.enforce else None)
+        self._take_dtype(weight)
+        return stored
+
+    def _take_dtype(self, weight: Tensor) -> None:
+        """Give the mask the dtype of the weight that it is registered on; assignments do not."""
         if not self.placed:
             self.mask = self.mask.to(weight.dtype)
             self.placed = True
+
+    def to_store(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what to store for a weight under a mask that is enforced, None for none."""
+        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         stored = weight.clone()
-        return zero_outside_(stored, self.mask) if self.enforce else stored
+        return stored if mask is None else zero_outside_(stored, mask)
 
     @torch.no_grad()
-    def clear(
-        self, leaves: tuple[Tensor, ...], born: Tensor | None = None, ones: int | None = None
-    ) -> None:
+    def clear(self, leaves: tuple[Tensor, ...], ones: int | None = None) -> None:
         """Zero what is stored outside a mask just written, and its gradients.
 
         Args:
             leaves: what the weight is stored as.
-            born: entries that became live: they start at zero too.
             ones: how many ones the mask has, where that is known already.
         """
         self.written = self._ones() if ones is None else ones

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
@@ -57,15 +58,21 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
     def write(module: nn.Module, value: Tensor) -> None:
         chain: Any = cast(Any, module.parametrizations)[tensor_name]
         check_type(tensor_name, value, Tensor, "a tensor: its values are copied")
-        if len(chain) == 1:
-            stored: Tensor = chain.original if chain.is_tensor else chain.original0
-            check_shape(tensor_name, None, value.shape, stored.shape, "layer")
-            if value.dtype != stored.dtype:
-                raise ValueError(
-                    f"{tensor_name} has dtype {value.dtype}, expected the layer's {stored.dtype}: "
-                    f"convert it with .to({stored.dtype})"
-                )
-        torchs.fset(module, value)
+        if len(chain) > 1:
+            return cast(None, torchs.fset(module, value))
+        stored = [chain.original] if chain.is_tensor else [chain.original0, chain.original1]
+        check_shape(tensor_name, None, value.shape, stored[0].shape, "layer")
+        if value.dtype != stored[0].dtype:
+            raise ValueError(
+                f"{tensor_name} has dtype {value.dtype}, expected the layer's {stored[0].dtype}: "
+                f"convert it with .to({stored[0].dtype})"
+            )
+        if value.device != stored[0].device:  # a weight on the meta device gets values
+            return cast(None, torchs.fset(module, value))
+        with torch.no_grad():
+            new = chain[0].right_inverse(value)
+            torch._foreach_copy_(stored, [new] if chain.is_tensor else list(new))
+        return None
 
     setattr(type(module), tensor_name, property(read, write))
     return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[tensor_name])

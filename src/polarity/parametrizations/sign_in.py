@@ -82,19 +82,16 @@ class SignInMW(MaskedWeight):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        weight = super().right_inverse(weight)
-        m, v = balanced_factors(weight, self.beta)
-        return (zero_outside_(m, self.mask), v) if self.enforce else (m, v)
+        factors = self.to_store(weight, self.mask if self.enforce else None)
+        self._take_dtype(weight)
+        return factors
 
-    @torch.no_grad()
-    def clear(
-        self, leaves: tuple[Tensor, ...], born: Tensor | None = None, ones: int | None = None
-    ) -> None:
-        """Zero the factors outside the mask; newborn entries are zeros that can grow."""
-        super().clear(leaves, born, ones)
-        if born is not None:
-            m, _ = leaves
-            m.copy_(torch.where(born, self.beta.sqrt().to(m.dtype), m))
+    def to_store(  # type: ignore[override]
+        self, weight: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the factors to store for a weight under a mask that is enforced, None for none."""
+        m, v = balanced_factors(super().to_store(weight, mask), self.beta)
+        return (m if mask is None else zero_outside_(m, mask)), v
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move ``beta`` with the model, but never to another dtype: it is a setting."""
