@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from polarity._checks import check_entries, check_generator, check_tensors
 from polarity._running import outside_inference_mode
@@ -66,8 +66,9 @@ def interpolate_norms(
             normalisation layers. A module type that matches none of these selects its own
             parameters, so that ``targets=MyRMSNorm`` works for a class that is not PyTorch's.
         exclude: which to leave out, in the same forms.
-        generator: source of the seeds of the stream; by default the global one of the CPU, on
-            rank 0 if ``torch.distributed`` is initialised.
+        generator: source of the seeds of the stream; by default the global one of the CPU. By
+            default all ranks of an initialised ``torch.distributed`` group must call: they take
+            rank 0's seeds. With a generator nothing is communicated.
         verbose: print the table of what is interpolated, and what was skipped and why.
 
     Returns:
@@ -113,7 +114,7 @@ def interpolate_norms(
     for name, target in fresh.items():
         layer = target.module if per_layer else model
         if layer not in alphas:
-            alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
+            alphas[layer] = SharedAlpha(seeds=draw_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
         forms[name] = NormInterp(start[name], alphas[layer])
     for name, form in forms.items():
@@ -147,16 +148,6 @@ def detach_norms(model: nn.Module) -> tuple[str, ...]:
     for module in _hooks(model):
         _unhook(module)
     return names
-
-
-def _common_seeds(generator: torch.Generator | None) -> Tensor:
-    """Return seeds for a stream: the generator's, or else those of rank 0."""
-    seeds = draw_seeds(generator)
-    if generator is None and distributed.is_available() and distributed.is_initialized():
-        told = [seeds.tolist()]
-        distributed.broadcast_object_list(told, src=0)
-        seeds = torch.tensor(told[0])
-    return seeds
 
 
 class _DrawWhenCalled:

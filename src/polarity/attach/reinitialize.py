@@ -43,7 +43,8 @@ def reinitialize(
             ``model.apply(init)``; it sees plain parameters. For models of ``transformers``, pass
             ``model._init_weights``.
         generator: source of the seed; by default the global one of the CPU. The global random
-            state is otherwise left as it was.
+            state is otherwise left as it was. By default all ranks of an initialised
+            ``torch.distributed`` group must call: they draw from rank 0's seed.
 
     Returns:
         The model.

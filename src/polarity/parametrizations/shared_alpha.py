@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.random import integers_from
+
 __all__ = ["MODULI", "SharedAlpha", "draw_seeds"]
 
 # Moduli of the two congruential generators: a state is at least 1 and less than its modulus.
@@ -68,9 +70,8 @@ class SharedAlpha(nn.Module):
                 "expected a 0-dim floating-point tensor"
             )
         self.register_buffer("alpha", value)
-        if seeds is None:
-            seeds = torch.ones(2, dtype=torch.int64, device="cpu")
-        self.register_buffer("stream", seeds)
+        still = torch.ones(2, dtype=torch.int64, device="cpu")
+        self.register_buffer("stream", still if seeds is None else seeds)
         self.redraw = seeds is not None
 
     @torch.no_grad()
@@ -92,13 +93,16 @@ class SharedAlpha(nn.Module):
 def draw_seeds(generator: torch.Generator | None = None) -> Tensor:
     """Return two seeds for a stream, int64 of shape (2,), drawn on the generator's device.
 
+    Without a generator they are drawn from the global one of the CPU. Among several ranks of
+    ``torch.distributed`` they are then rank 0's, and all ranks must call.
+
     Example:
         >>> import torch
         >>> draw_seeds(torch.Generator().manual_seed(0)).shape
         torch.Size([2])
     """
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randint(1, min(MODULI), (2,), generator=generator, device=device)
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.tensor(integers_from(generator, 1, min(MODULI), count=2), device=device)
 
 
 def _outside_transforms(state: Tensor) -> AbstractContextManager[object]:

@@ -67,6 +67,8 @@ def imp_prune(
         scheduler: a scheduler or a list of them, whose state is restored from ``rewind``.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
             one; then the source of the seed of ``ties="random"``. Otherwise nothing is drawn.
+            Without it, all ranks of an initialised ``torch.distributed`` group must make a call
+            that draws.
 
     Returns:
         The :class:`PruneReport`; its notes say what was rewound, and if more than 1 % of the

@@ -71,7 +71,9 @@ def prune(
             state that a ``ZeroRedundancyOptimizer`` keeps, each rank's call zeroes that rank's.
         generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
             takes one; then the source of the seed of ``ties="random"``, by default the global one
-            of the CPU.
+            of the CPU. By default all ranks of an initialised ``torch.distributed`` group must make
+            a call that draws, by :func:`polarity.scores.random` or for ties: they draw from rank
+            0's seeds. With a generator nothing is communicated.
 
     Returns:
         The :class:`PruneReport`; a note says so if more than 1 % of the survivors were chosen among

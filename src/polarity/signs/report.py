@@ -20,7 +20,7 @@ class LayerSigns:
         agree_init: fraction that equals the sign of the initial weight.
         agree_trained: fraction that equals the sign of the trained weight.
         flipped: new signs that differ from the sign (against zero) of the strategy's reference.
-        revived: pruned entries that came back with a value (strategy ``standard``).
+        revived: pruned entries that came back with a value other than 0 (strategy ``standard``).
     """
 
     name: str
