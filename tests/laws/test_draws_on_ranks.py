@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing import spawn
+from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 
 import polarity as pol
@@ -41,6 +42,8 @@ HALF = moved(copy.deepcopy(PLAIN))
 pol.imp_prune(HALF, density=0.5)
 BROKEN = copy.deepcopy(PLAIN)
 BROKEN[2].weight.data[0, 0] = float("nan")
+UNWRITABLE = copy.deepcopy(HALF)
+parametrize.register_parametrization(UNWRITABLE[2], "weight", nn.Tanh(), unsafe=True)
 NAN = {name: w / 0 if name == "2.weight" else w for name, w in START.weights.items()}
 
 
@@ -142,6 +145,7 @@ BAD: dict[str, Callable[[], object]] = {
     "trained": lambda: pol.reinit_signs(HALF, "gradual", init=START, trained=NAN),
     "perturbed": lambda: pol.reinit_signs(HALF, "mask1", Epsilon(0.3), init=NAN),
     "generator": lambda: pol.reinit_signs(HALF, "gradual", init=START, generator=3),
+    "unwritable": lambda: pol.reinit_signs(UNWRITABLE, "gradual", init=START),
     "prune": lambda: pol.prune(BROKEN, random, density=0.5),
     "density": lambda: pol.prune(PLAIN, random, density=1.5),
     "imp": lambda: pol.imp_prune(BROKEN, 0.5, score=random),

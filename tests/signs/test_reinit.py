@@ -158,57 +158,6 @@ def test_standard_brings_back_the_capture_in_every_form_of_a_weight(net, start, 
             assert torch.equal(weight[gone], point.weights[name][gone])
 
 
-@pytest.mark.parametrize("form", ["plain", "Sign-In", "half", "channels_last"])
-@pytest.mark.parametrize("perturb", [None, [Phi(0.1), Epsilon(0.3)]], ids=["none", "perturbed"])
-def test_standard_can_bring_pruned_entries_back_at_sigma(net, start, form, perturb):
-    redraw(net, 2)
-    if form == "Sign-In":
-        pol.sign_in(net)
-    elif form == "half":
-        net = net.bfloat16()
-    elif form == "channels_last":
-        net = net.to(memory_format=torch.channels_last)
-    point = pol.RewindPoint.capture(net)
-    pol.imp_prune(net, density=0.4)
-    masks, other = pol.masks(net), copy.deepcopy(net)
-    given = {"init": start, "trained": point}
-    report = pol.reinit_signs(
-        net, "standard", perturb, revived="sigma", generator=seeded(), **given
-    )
-    same = pol.reinit_signs(other, "standard", perturb, generator=seeded(), **given)
-    assert report == same
-    assert report.revived == 116 - 46
-    center = 0.0 if perturb is None else 0.1
-    for name, weight in weights(net).items():
-        gone, sigma = ~masks[name], float(np.std(start.weights[name].double().numpy()))
-        expected = torch.where(point.weights[name] >= center, sigma, -sigma).to(weight.dtype)
-        torch.testing.assert_close(weight[gone], expected[gone])
-        assert torch.equal(weight[masks[name]], weights(other)[name][masks[name]])
-        target = pol.find_targets(net)[name]
-        assert not target.masking.enforce
-        assert torch.equal(target.mask, masks[name])
-
-
-def test_an_entry_that_an_earlier_call_pruned_has_no_sign_to_come_back_with(net, start, trained):
-    pol.imp_prune(net, 0.5)
-    early, point = pol.masks(net), pol.RewindPoint.capture(net)
-    pol.imp_prune(net, 0.5)
-    report = pol.reinit_signs(net, "standard", init=start, trained=point, revived="sigma")
-    assert report.revived == 29
-    for name, weight in weights(net).items():
-        assert torch.equal(weight != 0, early[name])
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES[:3])
-def test_only_standard_revives_at_sigma_and_says_so(net, start, trained, strategy):
-    pol.imp_prune(net, density=0.4)
-    unchanged(
-        net,
-        lambda: pol.reinit_signs(net, strategy, init=start, revived="sigma"),
-        f"revived='sigma' with strategy='{strategy}', expected strategy 'standard'",
-    )
-
-
 def unchanged(net: nn.Module, call, match: str) -> None:
     """Expect a ValueError, and that every parameter and buffer is what it was."""
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -57,12 +57,7 @@ def all_plus(signs: Tensor, magnitudes: Tensor, generator: torch.Generator | Non
 
 
 def slow_twin(
-    trained: np.ndarray,
-    init: np.ndarray,
-    mask: np.ndarray,
-    strategy: str,
-    phi: float,
-    revived: str = "trained",
+    trained: np.ndarray, init: np.ndarray, mask: np.ndarray, strategy: str, phi: float
 ) -> np.ndarray:
     sigma = np.std(init)
     new = np.zeros_like(trained)
@@ -70,10 +65,8 @@ def slow_twin(
         reference = init[place] if strategy == "mask1" else trained[place]
         if mask[place]:
             new[place] = sigma if reference >= phi else -sigma
-        elif strategy == "standard" and revived == "trained":
+        elif strategy == "standard":
             new[place] = trained[place]
-        elif strategy == "standard" and trained[place] != 0:
-            new[place] = sigma if trained[place] >= phi else -sigma
     return new
 
 
@@ -93,57 +86,6 @@ def test_every_entry_is_what_a_slow_twin_says(small, strategy, phi, dtype):
         assert weight.dtype == dtype
         tolerance = 2 * torch.finfo(dtype).eps
         torch.testing.assert_close(weight.double(), expected, rtol=tolerance, atol=0)
-
-
-@each_dtype
-@pytest.mark.parametrize("phi", [0.0, 0.25, -0.5])
-@pytest.mark.parametrize("perturb", [None, Epsilon(0.5), Delta(0.5)], ids=repr)
-def test_revived_at_sigma_every_entry_is_what_a_slow_twin_says(small, perturb, phi, dtype):
-    trained, init, masks = (
-        {n: t.to(d) for n, t in f.items()}
-        for f, d in zip(small, (dtype, dtype, torch.bool), strict=True)
-    )
-    for name, mask in masks.items():  # an entry that an earlier call pruned
-        trained[name].view(-1)[(~mask).view(-1).nonzero()[0]] = 0
-    both = {
-        revived: pol.signed_constants(
-            trained,
-            init,
-            masks,
-            "standard",
-            [Phi(phi), perturb],
-            revived=revived,
-            generator=seeded(),
-        )
-        for revived in ("sigma", "trained")
-    }
-    for layer, (name, mask) in zip(both["sigma"][1], masks.items(), strict=True):
-        new = both["sigma"][0][name]
-        of_numpy = (f[name].double().numpy() for f in (trained, init, masks))
-        expected = torch.from_numpy(slow_twin(*of_numpy, "standard", phi, "sigma"))
-        tolerance = 2 * torch.finfo(dtype).eps
-        compared = torch.ones_like(mask) if perturb is None else ~mask  # survivors are perturbed
-        torch.testing.assert_close(
-            new.double()[compared], expected[compared], rtol=tolerance, atol=0
-        )
-        # one magnitude in all of the layer, to the bit, and the survivors of the other reading
-        assert len(set(new[new != 0].abs().tolist())) == 1
-        assert torch.equal(new[mask], both["trained"][0][name][mask])
-        assert layer.revived == int((trained[name][~mask] != 0).sum())
-    assert both["sigma"][1] == both["trained"][1]
-
-
-@pytest.mark.parametrize("strategy", ["mask1", "mask0", "gradual", "initial", "trained"])
-def test_only_standard_revives_at_sigma(small, strategy):
-    with pytest.raises(ValueError, match=f"revived='sigma' with strategy='{strategy}', expected"):
-        pol.signed_constants(*small, strategy, revived="sigma")
-
-
-@each_strategy
-@pytest.mark.parametrize("revived", ["zero", None, True])
-def test_pruned_entries_are_revived_in_one_of_two_ways(small, strategy, revived):
-    with pytest.raises(ValueError, match=r"revived=.*, expected 'trained' or 'sigma'"):
-        pol.signed_constants(*small, strategy, revived=revived)
 
 
 @pytest.mark.parametrize(("name", "paper_name"), [("initial", "mask1"), ("trained", "mask0")])

@@ -18,8 +18,9 @@ from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
 from polarity.targets.target import check_has_values
+from polarity.targets.wrappers import refuse_ddp, unwrapped
 
-__all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
+__all__ = ["attached_norms", "detach_norms", "draw_when_called", "interpolate_norms"]
 
 
 @outside_inference_mode
@@ -78,7 +79,8 @@ def interpolate_norms(
         ValueError: if there is nothing to interpolate; if a parameter carries a mask or another
             parametrization; or if ``initial`` is missing one, or holds it in another shape or
             with NaN or infinite entries. The model is unchanged.
-        TypeError: if an argument is of another type, or a parameter is sharded.
+        TypeError: if an argument is of another type, a parameter is sharded, or the model is
+            wrapped in ``DistributedDataParallel`` already.
 
     Example:
         >>> import torch
@@ -97,6 +99,9 @@ def interpolate_norms(
     check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}
+    if fresh:
+        refuse_ddp(model, "interpolate_norms")
+    inner = unwrapped(model)
     check_has_values(fresh.values())
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
     if initial is not None:
@@ -105,22 +110,22 @@ def interpolate_norms(
         for name in start:
             check_entries(f"initial {name!r}", values[name])
         start = {name: values[name].detach().to(now) for name, now in start.items()}
-    attached = norm_interps(model)
+    attached = norm_interps(inner)
     alphas: dict[object, SharedAlpha] = {}
     if attached and not per_layer:
-        alphas[model] = attached[0].shared
+        alphas[inner] = attached[0].shared
     drawn: list[SharedAlpha] = []
     forms: dict[str, NormInterp] = {}
     for name, target in fresh.items():
-        layer = target.module if per_layer else model
+        layer = target.module if per_layer else inner
         if layer not in alphas:
             alphas[layer] = SharedAlpha(seeds=draw_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
         forms[name] = NormInterp(start[name], alphas[layer])
     for name, form in forms.items():
         attach_form(fresh[name], form)
-    if fresh or _hooks(model) not in ([], [model]):
-        _draw_when_called(model, drawn)
+    if fresh or _hooks(inner) not in ([], [inner]):
+        draw_when_called(inner, drawn)
     if verbose:
         print(found)
     return model
@@ -167,7 +172,7 @@ class _DrawWhenCalled:
                     alpha.draw_()
 
 
-def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
+def draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
     """Let the model draw instead of modules inside it; values drawn outside it stay as they are."""
     alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
     if alphas:

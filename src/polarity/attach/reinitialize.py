@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from polarity._bits.random import seed_from, undrawn_on_error
-from polarity._checks import check_callable, check_module
+from polarity._checks import check_callable
 from polarity._running import outside_inference_mode, same_random_state
 from polarity.attach.resetting import RESETS, as_plain, write_fresh
 from polarity.targets.search import masked_or_prunable
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["reinitialize"]
 
@@ -73,20 +74,20 @@ def reinitialize(
 
     Source: Frankle & Carbin (2019), section 2, "random reinitialization".
     """
-    check_module(model)
+    inner = unwrapped(model)
     if init is not None:
         check_callable("init", init)
     with undrawn_on_error(generator):
         seed = seed_from(generator)
-        with same_random_state(model, seed), as_plain(model, "cpu") as fresh:
-            model.apply(_reset if init is None else init)  # type: ignore[arg-type]
+        with same_random_state(inner, seed), as_plain(inner, "cpu") as fresh:
+            inner.apply(_reset if init is None else init)  # type: ignore[arg-type]
         if not fresh.weights and not fresh.buffers:
             how = "no module has reset_parameters" if init is None else f"init={init!r} set nothing"
             raise ValueError(
-                f"{type(model).__name__} was not reinitialised, because {how}: pass init=, a "
+                f"{type(inner).__name__} was not reinitialised, because {how}: pass init=, a "
                 "function that draws the parameters of a module"
             )
-        left = [name for name in _prunable(model) if name in fresh.untouched]
+        left = [name for name in _prunable(inner) if name in fresh.untouched]
         write_fresh(fresh)
     if left:
         warnings.warn(

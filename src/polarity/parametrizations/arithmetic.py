@@ -98,6 +98,7 @@ def can_be_read(mask: Tensor) -> bool:
     """Return whether a mask has values that Python may look at here and now."""
     return (
         type(mask) is Tensor
+        and mask.dtype in INTEGER_OF
         and not mask.is_meta
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(mask)

@@ -150,6 +150,11 @@ class MaskedWeight(nn.Module):
         for leaf in leaves if self.enforce else ():
             zero_gradient_outside_(leaf, self.mask)
 
+    def take_as_written(self, leaves: tuple[Tensor, ...]) -> None:
+        """Take a mask that a file brought for polarity's own, and zero gradients outside it."""
+        self.written = self._ones()
+        self.clear_gradients(leaves)
+
     def notice(self, ones: int | None, name: str) -> None:
         """Report once that the mask is not as polarity wrote it.
 

@@ -31,6 +31,8 @@ from polarity.signs.layer import (
 )
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
+from polarity.targets.left_out import reach_of, why_without_mask
+from polarity.targets.search import all_targets
 from polarity.targets.target import Target, check_has_values
 from polarity.targets.writing import check_writable, write_all
 
@@ -182,7 +184,6 @@ def reinit_signs(
         for each in signed:
             target = targets[each.name]
             leaf, pruned = target.stored[0].detach(), None
-            check_writable(leaf, f"weight {each.name!r}")
             if target.is_stored and remembered is None:
                 # Signs go straight to what is stored: a staged copy takes as much memory again.
                 in_place.append((each, leaf))
@@ -199,7 +200,8 @@ def reinit_signs(
         for target in targets.values():
             if target.masking is not None:
                 target.masking.enforce = remembered is None
-    return SignReport(tuple(rows[name] for name in targets), strategy)
+    reach = reach_of(all_targets(model), targets, why_without_mask)
+    return SignReport(tuple(rows[name] for name in targets), strategy, reach)
 
 
 @outside_inference_mode
@@ -271,6 +273,10 @@ def _of_model(
         # Stored values outside the mask are never read, so no product with the mask is needed.
         now = target.stored[0].detach() if target.is_stored else target.weight
         trained, mask = now, _checked_mask(target)
+        # Refused here, before anything is drawn, if it cannot be written.
+        check_writable(target.stored[0].detach(), f"weight {name!r}")
+        if not target.is_stored:
+            target.staged_under(now, None)
         if captured is not None:
             check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
