@@ -135,9 +135,11 @@ class MaskedWeight(nn.Module):
 
         Args:
             leaves: what the weight is stored as.
-            ones: how many ones the mask has, where that is known already.
+            ones: how many ones the mask has now; by default as many as are noted. Not counted
+                here, because what comes after a write must not fail.
         """
-        self.written = self._ones() if ones is None else ones
+        if ones is not None:
+            self.written = ones
         for leaf in leaves:
             zero_outside_(leaf, self.mask)
         self.clear_gradients(leaves)
