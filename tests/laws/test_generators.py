@@ -46,6 +46,7 @@ CALLS: dict[Callable[..., Any], Callable[[nn.Module, Any], Any]] = {
     pol.imp_prune: lambda m, given: pol.imp_prune(m, 0.5, **given),
     pol.lrr_step: lambda m, given: pol.lrr_step(m, rewind=pol.RewindPoint.capture(m), **given),
     pol.interpolate_norms: lambda m, given: pol.interpolate_norms(nn.LayerNorm(3), **given),
+    pol.reinitialize: lambda m, given: pol.reinitialize(m, **given),
     pol.error_barrier: barrier,
     pol.sgd_noise_stability: lambda m, given: pol.sgd_noise_stability(m, fail, fail, **given),
     pol.init_noise_stability: lambda m, given: pol.init_noise_stability(fail, fail, fail, **given),
@@ -73,7 +74,9 @@ def test_the_calls_here_are_those_that_take_a_generator() -> None:
 
 @each_call
 @pytest.mark.parametrize(
-    "given", [3, True, "0", np.random.default_rng(0), torch.tensor(1)], ids=repr
+    "given",
+    [3, True, "0", np.random.default_rng(0), torch.tensor(1)],
+    ids=lambda each: type(each).__name__,  # a generator's repr has its address, not so its type
 )
 def test_what_is_no_generator_is_refused_and_changes_nothing(function: Any, given: Any) -> None:
     model = noisy()

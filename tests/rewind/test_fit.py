@@ -66,7 +66,11 @@ def test_values_that_do_not_fit_are_named_and_nothing_changes(
 
 def test_what_is_no_tensor_is_named() -> None:
     model = net()
-    point = pol.RewindPoint(pol.RewindPoint.capture(model).weights | {"3.bias": [1.0, 2.0, 3.0]})
+    weights = pol.RewindPoint.capture(model).weights
+    with pytest.raises(TypeError, match=r"weights\['3\.bias'\] is a list, expected a tensor"):
+        pol.RewindPoint(weights | {"3.bias": [1.0, 2.0, 3.0]})
+    point = pol.RewindPoint(weights)
+    point.weights["3.bias"] = [1.0, 2.0, 3.0]  # afterwards
     with pytest.raises(TypeError, match=r"the rewind point's '3\.bias' is a list"):
         point.restore_weights(model)
 
@@ -305,10 +309,52 @@ def test_an_optimizer_that_gained_a_scheduler_still_takes_the_state() -> None:
 def test_what_is_not_a_scheduler_is_refused_as_such(wrong: Any) -> None:
     model = half_masked(net())
     point = pol.RewindPoint.capture(model)
-    said = rf"scheduler is a {type(wrong).__name__}, expected a learning-rate scheduler"
+    said = rf"scheduler is an? {type(wrong).__name__}, expected a learning-rate scheduler"
     with pytest.raises(TypeError, match=said):
         pol.RewindPoint.capture(model, None, wrong)
     with pytest.raises(TypeError, match=said):
         pol.imp_prune(model, 0.1, rewind=point, scheduler=wrong)
     with pytest.raises(TypeError, match=said):
         point.restore_schedule(scheduler=wrong)
+
+
+LOADED = {
+    "Adafactor": lambda model: torch.optim.Adafactor(model.parameters(), lr=0.01),
+    "Rprop": lambda model: torch.optim.Rprop(model.parameters(), lr=0.01),
+    "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("kind", LOADED)
+@pytest.mark.parametrize("before", [True, False], ids=["captured first", "loaded first"])
+def test_an_optimizer_that_loaded_a_state_and_one_that_did_not_share_their_points(
+    kind: str, before: bool
+) -> None:
+    model = net()
+    optimizer, other = LOADED[kind](model), LOADED[kind](model)
+    train_step(model, optimizer, INPUTS)
+    other.load_state_dict(optimizer.state_dict())  # adds options that the first does not have
+    one, two = (optimizer, other) if before else (other, optimizer)
+    point = pol.RewindPoint.capture(model, one)
+    point.restore_schedule(two)
+    assert pol.imp_prune(model, 0.2, rewind=point, optimizer=two).survivors
+
+
+def test_a_state_that_grows_with_the_steps_is_taken_back() -> None:
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = model(*INPUTS).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    point = pol.RewindPoint.capture(model, optimizer)
+    keys = {key for state in point.optimizer["state"].values() for key in state}
+    for _ in range(3):
+        optimizer.step(closure)
+    assert optimizer.state[model[0].weight].keys() > keys, "no new key: the test shows nothing"
+    point.restore_schedule(optimizer)
+    assert optimizer.state[model[0].weight].keys() == keys

@@ -6,7 +6,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_names, check_shape
+from polarity._checks import check_flag, check_mapping, check_module, check_names, check_shape
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
@@ -14,7 +15,7 @@ from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.torch_prune import warn_of_torch_masks
 from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import check_writable, write_all
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 
+@outside_inference_mode
 def mask_weights(
     model: nn.Module,
     *,
@@ -80,6 +82,7 @@ def mask_weights(
         >>> model[0].parametrizations.weight[0]
         MaskedWeight((3, 4), density=1)
     """
+    check_flag("verbose", verbose)
     if masks is not None:
         masks = _checked_masks(model, masks)
         targets = tuple(masks) if targets is None else targets
@@ -89,6 +92,7 @@ def mask_weights(
         raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
     before_masking(model, found, "mask_weights")
     masks = masks or {}
+    check_has_values(found[name] for name in masks)
     set_masks({name: found[name] for name in masks}, masks)
     attach_masks(found)
     if verbose:
@@ -113,23 +117,34 @@ def attach_masks(found: Mapping[str, Target], buffers: Mapping[str, Tensor] | No
         buffers: for weights without a MaskedWeight, the tensor that becomes its mask; by default
             all ones, or the mask of ``torch.nn.utils.prune``.
     """
+    fresh = {
+        name: _new_masking(target, None if buffers is None else buffers.get(name))
+        for name, target in found.items()
+        if target.masking is None
+    }
     for name, target in found.items():
-        masking, theirs = target.masking, target.torch_mask
-        if masking is None:
-            masking = MaskedWeight(torch.empty(0))
-            # In the weight's memory layout, so that one pass can read both.
-            like = target.stored[0].detach()
-            if buffers is not None and name in buffers:
-                masking.mask = buffers[name]
-            elif theirs is not None:
-                masking.mask = theirs.to(like, copy=True)
-            else:
-                masking.mask = torch.ones_like(like)
+        masking, theirs = target.masking or fresh[name], target.torch_mask
         if theirs is not None:
             make_plain(target)
         attach_form(target, masking)
         if theirs is not None:
             masking.clear(target.stored)
+
+
+def _new_masking(target: Target, buffer: Tensor | None) -> MaskedWeight:
+    """Return the parametrization of a weight that has none, with this tensor for its mask."""
+    masking, theirs = MaskedWeight(torch.empty(0, device="cpu")), target.torch_mask
+    masking.written = None  # who brings a buffer notes its ones
+    if buffer is None:
+        # In the weight's memory layout, so that one pass can read both.
+        like = target.stored[0].detach()
+        if theirs is None:
+            buffer, masking.written = torch.ones_like(like), like.numel()
+        else:
+            buffer = theirs.to(like, copy=True)
+            masking.written = int(buffer.count_nonzero())
+    masking.mask = buffer
+    return masking
 
 
 @torch.no_grad()
@@ -149,6 +164,7 @@ def set_masks(
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     buffers: dict[str, Tensor] = {}
+    ones = {name: int(masks[name].count_nonzero()) for name in found}
     for name, target in found.items():
         masking, first = target.masking, target.stored[0].detach()
         mask = masks[name].to(first.device)
@@ -158,15 +174,20 @@ def set_masks(
             buffers[name] = torch.ones_like(first).mul_(mask)
             continue
         pairs.append((masking.mask, mask))
-        if isinstance(masking, SignInMW) and masking.enforce:
-            born = mask & (masking.mask == 0)
-            pairs.append((first, torch.where(born, masking.beta.sqrt().to(first), first)))
+        born = mask & (masking.mask == 0) if masking.enforce else None
+        if born is not None and bool(born.any()):
+            # Old momentum may have moved what is stored there.
+            starts = [0.0] * len(target.stored)
+            if isinstance(masking, SignInMW):
+                starts[0] = float(masking.beta) ** 0.5
+            for leaf, start in zip(target.stored, starts, strict=True):
+                pairs.append((leaf, leaf.detach().masked_fill(born, start)))
     write_all([*pairs, *values])
     attach_masks(found, buffers)
-    for target in found.values():
+    for name, target in found.items():
         masking = cast(MaskedWeight, target.masking)
         masking.enforce = True
-        masking.clear(target.stored)
+        masking.clear(target.stored, ones[name])
 
 
 def masked_weights(model: nn.Module) -> dict[str, Target]:
@@ -180,10 +201,11 @@ def masked_weights(model: nn.Module) -> dict[str, Target]:
 
 
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
-    """Return (trained leaf, mask) of every target, for its optimizer's state."""
-    return [(leaf, target.mask) for target in found for leaf in target.stored]
+    """Return (trained leaf, mask as the model holds it) of weights, for their optimizers' state."""
+    return [(leaf, cast(Tensor, t.numeric_mask)) for t in found for leaf in t.stored]
 
 
+@outside_inference_mode
 def masks(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True for survivors.
 
@@ -204,11 +226,20 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
     return {name: target.mask for name, target in masked_weights(model).items()}
 
 
+@outside_inference_mode
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Install masks in place, and zero the stored values outside them.
 
     Weights that ``masks`` does not name keep theirs. Named weights that are plain are masked first.
-    An entry that is pruned now and becomes live starts at zero.
+    An entry that is pruned now and becomes live starts at zero. Gradients that were accumulated
+    outside the masks are zeroed too.
+
+    This is also the remedy for a mask that was changed from outside. Averages that include buffers
+    (``AveragedModel(model, use_buffers=True)``, timm's ``ModelEmaV2`` and ``ModelEmaV3``) make
+    fractions of masks; one line gives them the masks of their model:
+    ``pol.load_masks(average.module, pol.masks(model))``. Lightning's ``EMAWeightAveraging`` copies
+    its average into the model: pass it ``use_buffers=False``, or keep ``masks = pol.masks(model)``
+    and call ``pol.load_masks(model, masks)`` afterwards.
 
     Args:
         model: any module.
@@ -229,9 +260,19 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         >>> model = load_masks(nn.Linear(2, 2), {"weight": torch.eye(2)})
         >>> pol.density(model)
         0.5
+
+        An average of models gets the masks of its model:
+
+        >>> from torch.optim.swa_utils import AveragedModel
+        >>> average = AveragedModel(pol.mask_weights(nn.Linear(2, 2)), use_buffers=True)
+        >>> for _ in range(3):
+        ...     average.update_parameters(model)
+        >>> _ = pol.load_masks(average.module, pol.masks(model))
+        >>> pol.density(average.module)
+        0.5
     """
-    if not masks:
-        raise ValueError("masks is empty, expected at least one {name: mask}")
+    check_module(model)
+    check_mapping("masks", masks, "{name: mask}")
     return mask_weights(model, masks=masks)
 
 
@@ -244,6 +285,7 @@ def density(model: nn.Module) -> float:
 
     Raises:
         ValueError: if the model has no prunable weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -268,6 +310,7 @@ def sparsity(model: nn.Module) -> float:
 
     Raises:
         ValueError: if the model has no prunable weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -282,6 +325,10 @@ def sparsity(model: nn.Module) -> float:
 
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
+    check_module(model)
+    check_mapping("masks", masks, "{name: mask}")
+    if not masks:
+        raise ValueError("masks is empty, expected at least one {name: mask}")
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
     by_name = {f"{name}{TORCH_MASK}": target for name, target in by_name.items()} | by_name
     check_names("masks", masks, by_name, needed=())
@@ -291,7 +338,7 @@ def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, T
         try:
             bools = as_mask(mask)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{given!r}: {error}") from None
+            raise type(error)(f"masks[{given!r}]: {error}") from None
         check_shape("masks", given, bools.shape, target.shape)
         if not torch.equal(checked.setdefault(target.name, bools), bools):
             raise ValueError(f"masks holds {given!r} and another mask of the same tensor")

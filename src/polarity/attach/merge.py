@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_shape
+from polarity._checks import check_flag, check_shape
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -31,6 +32,7 @@ from polarity.targets.writing import check_writable, write_all
 __all__ = ["dense_state_dict", "merge"]
 
 
+@outside_inference_mode
 def merge(
     model: nn.Module, *, optimizer: Optimizers | None = None, verbose: bool = False
 ) -> nn.Module:
@@ -78,6 +80,7 @@ def merge(
         >>> list(model.state_dict())
         ['weight', 'bias']
     """
+    check_flag("verbose", verbose)
     optimizers = as_optimizers(optimizer)
     found = attached(model)
     if not found and not attached_norms(model):
@@ -161,11 +164,16 @@ def _multiply_out(target: Target) -> Replacement:
     )
 
 
+@outside_inference_mode
 def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
 
     Effective weights, and trained norm parameters, under plain names; loads into the plain model,
     or into a converted one.
+
+    The names of a tied weight share one tensor. So this is what to give to others that save a
+    model: ``model.save_pretrained(folder, state_dict=polarity.dense_state_dict(model))`` writes a
+    checkpoint of transformers that ``from_pretrained`` reads. :func:`save` keeps the masks.
 
     Example:
         >>> from torch import nn

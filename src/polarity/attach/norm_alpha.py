@@ -8,12 +8,20 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
-from polarity._checks import check_fraction, check_module, check_names
+from polarity._checks import (
+    check_fraction,
+    check_mapping,
+    check_module,
+    check_names,
+    check_type,
+)
+from polarity._running import outside_inference_mode
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 from polarity.targets.wrappers import unwrapped
 
 __all__ = [
+    "check_stream",
     "load_norm_alpha_state",
     "norm_alpha",
     "norm_alpha_state",
@@ -23,6 +31,7 @@ __all__ = [
 ]
 
 
+@outside_inference_mode
 def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
     """Return the value that every interpolated layer last trained at, by layer name.
 
@@ -31,6 +40,7 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no interpolated norms.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -42,6 +52,7 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
     return {name: each.alpha.clone() for name, each in _alphas_by_layer(model).items()}
 
 
+@outside_inference_mode
 def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state of the stream that each interpolated layer's values are drawn from.
 
@@ -54,6 +65,7 @@ def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no interpolated norms.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -71,6 +83,7 @@ def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: each.stream.clone() for name, each in _alphas_by_layer(model).items()}
 
 
+@outside_inference_mode
 def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Continue the streams of a model's interpolated norms where :func:`norm_alpha_state` was.
 
@@ -89,6 +102,7 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         ValueError: if the model has no interpolated norms; if a layer is missing or unknown; if a
             state has another shape or dtype, holds values that no stream reaches, or differs
             between layers that share their values. The model is left as it was.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -100,10 +114,11 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         True
     """
     alphas = _alphas_by_layer(model)
+    check_mapping("state", state, "what norm_alpha_state returns")
     check_names("state", state, alphas, what="interpolated")
     chosen: dict[SharedAlpha, Tensor] = {}
     for name, alpha in alphas.items():
-        _check_stream(name, state[name])
+        check_stream(f"state[{name!r}]", state[name])
         if not torch.equal(chosen.setdefault(alpha, state[name]).cpu(), state[name].cpu()):
             raise ValueError(
                 f"state[{name!r}] differs from that of a layer that shares its values, expected "
@@ -180,16 +195,17 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
     return found
 
 
-def _check_stream(name: str, stream: Tensor) -> None:
+def check_stream(what: str, stream: Tensor) -> None:
     """Raise unless a tensor is the state of a stream."""
+    check_type(what, stream, Tensor, "a tensor, as norm_alpha_state returns")
     if stream.dtype != torch.int64 or stream.shape != (2,):
         raise ValueError(
-            f"state[{name!r}] has shape {tuple(stream.shape)} and dtype {stream.dtype}, "
+            f"{what} has shape {tuple(stream.shape)} and dtype {stream.dtype}, "
             "expected int64 of shape (2,), as norm_alpha_state returns"
         )
     if not all(0 < value < modulus for value, modulus in zip(stream.tolist(), MODULI, strict=True)):
         raise ValueError(
-            f"state[{name!r}] is {stream.tolist()}, expected values from 1 to {MODULI[0] - 1} and "
+            f"{what} is {stream.tolist()}, expected values from 1 to {MODULI[0] - 1} and "
             f"to {MODULI[1] - 1}, as norm_alpha_state returns"
         )
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_entries, check_generator, check_tensors
+from polarity._checks import check_entries, check_flag, check_generator, check_tensors
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
@@ -16,11 +17,13 @@ from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.target import check_has_values
 from polarity.targets.wrappers import refuse_ddp, unwrapped
 
-__all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
+__all__ = ["attached_norms", "detach_norms", "draw_when_called", "interpolate_norms"]
 
 
+@outside_inference_mode
 def interpolate_norms(
     model: nn.Module,
     *,
@@ -93,12 +96,15 @@ def interpolate_norms(
 
     Source: *Find a Winning Sign*, section 3.3, equation 2 and Algorithm 1.
     """
+    check_flag("per_layer", per_layer)
+    check_flag("verbose", verbose)
     check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}
     if fresh:
         refuse_ddp(model, "interpolate_norms")
     inner = unwrapped(model)
+    check_has_values(fresh.values())
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
     if initial is not None:
         values = weights_of(initial, "initial")
@@ -121,7 +127,7 @@ def interpolate_norms(
     for name, form in forms.items():
         attach_form(fresh[name], form)
     if fresh or _hooks(inner) not in ([], [inner]):
-        _draw_when_called(inner, drawn)
+        draw_when_called(inner, drawn)
     if verbose:
         print(found)
     return model
@@ -168,7 +174,7 @@ class _DrawWhenCalled:
                     alpha.draw_()
 
 
-def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
+def draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
     """Let the model draw instead of modules inside it; values drawn outside it stay as they are."""
     alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
     if alphas:

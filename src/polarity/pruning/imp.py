@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from polarity._checks import check_type
+from polarity._checks import check_module, check_type
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import (
     Optimizers,
@@ -22,6 +23,7 @@ from polarity.pruning.reached import reached
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.scores.score import check_score
 from polarity.selection.ties import Ties
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
@@ -29,6 +31,7 @@ from polarity.targets.selectors import Selector, settled
 __all__ = ["imp_prune", "lrr_step"]
 
 
+@outside_inference_mode
 def imp_prune(
     model: nn.Module,
     amount: float | None = None,
@@ -111,6 +114,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
+    _check(model, score, scheduler, generator)
     wanted = _how_many(amount, density, scope, ties)
     if rewind is None:
         if scheduler is not None:
@@ -132,6 +136,7 @@ def imp_prune(
     return replace(report, notes=(*report.notes, rewound, *notes))
 
 
+@outside_inference_mode
 def lrr_step(
     model: nn.Module,
     amount: float | None = None,
@@ -189,6 +194,7 @@ def lrr_step(
 
     Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
     """
+    _check(model, score, scheduler, generator)
     _check_rewind(rewind)
     restore = _staged_schedule(model, rewind, optimizer, scheduler)
     wanted = _how_many(amount, density, scope, ties)
@@ -196,6 +202,16 @@ def lrr_step(
     restore()
     notes = _after_restoring(model, rewind, optimizer, scheduler)
     return replace(report, notes=(*report.notes, *notes))
+
+
+def _check(
+    model: object, score: object, scheduler: Schedulers | None, generator: torch.Generator | None
+) -> None:
+    """Raise unless the model, the score and the scheduler are what they are called."""
+    check_module(model)
+    if score is not None:
+        check_score("score", score, "a function (name, weight) -> tensor", generator)
+    as_schedulers(scheduler)
 
 
 def _check_rewind(rewind: object) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
-from polarity._checks import check_names, check_type
+from polarity._checks import check_module, check_names
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
@@ -16,7 +17,7 @@ from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.reached import reached
 from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
-from polarity.scores.score import Score, score_weights
+from polarity.scores.score import Score, check_named_scores, check_score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
 from polarity.selection.ties import Ties, draw_for
@@ -24,7 +25,7 @@ from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.writing import check_writable
 
 __all__ = ["Scope", "prune", "prune_targets"]
@@ -32,11 +33,12 @@ __all__ = ["Scope", "prune", "prune_targets"]
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
+@outside_inference_mode
 def prune(
     model: nn.Module,
     scores: Mapping[str, Tensor] | Score,
-    *,
     amount: float | None = None,
+    *,
     density: float | None = None,
     densities: Mapping[str, float] | None = None,
     scope: Scope = "global",
@@ -63,7 +65,7 @@ def prune(
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every weight that
             the call prunes; or a function ``(name, weight) -> tensor`` of the effective weights,
             such as those of :mod:`polarity.scores`.
-        amount: fraction of the survivors to prune, in [0, 1].
+        amount: fraction of the survivors to prune, in [0, 1]; by position, or by name.
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
@@ -131,9 +133,13 @@ def prune(
         total       900     900     90   0.1000
         in reach: 900 of 900 matrix entries
     """
-    if not callable(scores):
-        expected = "{name: tensor} or a function (name, weight) -> tensor"
-        check_type("scores", scores, Mapping, expected)
+    check_module(model)
+    if isinstance(scores, Mapping):
+        check_named_scores("scores", scores)
+    else:
+        check_score(
+            "scores", scores, "{name: tensor} or a function (name, weight) -> tensor", generator
+        )
     wanted = HowMany(amount, density, densities, scope, ties)
     targets, exclude = settled(targets), settled(exclude)
     by_name = targets is None and not attached(model)
@@ -171,6 +177,7 @@ def prune_targets(
         values: returns (tensor, new values) to write, of the survivors and of other tensors. By
             default everything keeps its values.
     """
+    check_has_values(found.values())
     optimizers = as_optimizers(optimizer)
     before = {name: target.survivors for name, target in found.items()}
     with undrawn_on_error(generator):
@@ -180,9 +187,9 @@ def prune_targets(
                 check_writable(leaf, f"what {name!r} is stored as")
         pairs = () if values is None else values()
         chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
-    install(found, chosen, pairs)
-    if optimizers:
-        zero_pruned_state(optimizers, masked_leaves(found.values()))
+        install(found, chosen, pairs)
+        if optimizers:
+            zero_pruned_state(optimizers, masked_leaves(found.values()))
     return PruneReport(
         tuple(
             LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])

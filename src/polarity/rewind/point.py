@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_choice
+from polarity._checks import check_choice, check_mapping, check_type
+from polarity._running import outside_inference_mode
 from polarity.optimizers.fitting import check_optimizer_fits, check_scheduler_fits
 from polarity.optimizers.given import (
     Optimizers,
@@ -22,6 +23,7 @@ from polarity.optimizers.given import (
 from polarity.rewind.file import read_point, write_point
 from polarity.rewind.weights import Only, check_weights, staged_weights
 from polarity.targets.search import all_targets, plain_buffers
+from polarity.targets.target import check_has_values
 from polarity.targets.writing import write_all
 
 __all__ = ["RewindPoint", "weights_of"]
@@ -72,7 +74,18 @@ class RewindPoint:
     optimizer: States | None = None
     scheduler: States | None = None
 
+    def __post_init__(self) -> None:
+        check_mapping("weights", self.weights)
+        for name, value in self.weights.items():
+            check_type(f"weights[{name!r}]", value, Tensor, "a tensor")
+        for role, held in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
+            if held is not None and not isinstance(held, list):
+                check_mapping(role, held, "a state_dict, or a list of them")
+            for place, state in enumerate(held if isinstance(held, list) else []):
+                check_mapping(f"{role}[{place}]", state, "a state_dict")
+
     @classmethod
+    @outside_inference_mode
     def capture(
         cls,
         model: nn.Module,
@@ -88,7 +101,7 @@ class RewindPoint:
             scheduler: any learning-rate scheduler, or a list of them.
 
         Raises:
-            ValueError: if a parameter is lazy, so that it has no value yet.
+            ValueError: if a parameter has no value yet (lazy, or on the meta device).
             TypeError: if an argument is of another type.
         """
         optimizers, schedulers = as_optimizers(optimizer), as_schedulers(scheduler)
@@ -96,11 +109,13 @@ class RewindPoint:
         for target in all_targets(model):
             if is_lazy(target.stored[0]):
                 raise ValueError(f"{target.name} is lazy: run one batch through the model first")
+            check_has_values([target])
             value = target.weight.clone()
             weights |= {use.name: value for use in target.uses}
         weights |= {name: value.clone() for name, value in plain_buffers(model).items()}
         return cls(weights, _states(optimizer, optimizers), _states(scheduler, schedulers))
 
+    @outside_inference_mode
     def restore_weights(self, model: nn.Module, *, only: Only = "all") -> nn.Module:
         """Set the model's parameters and buffers to the captured ones, in place.
 
@@ -125,6 +140,7 @@ class RewindPoint:
         write_all(self.staged(model, only))
         return model
 
+    @outside_inference_mode
     def restore_schedule(
         self, optimizer: Optimizers | None = None, scheduler: Schedulers | None = None
     ) -> None:
@@ -176,6 +192,7 @@ class RewindPoint:
         write_point(path, self.weights, self.optimizer, self.scheduler)
 
     @classmethod
+    @outside_inference_mode
     def load(cls, path: str | Path) -> Self:
         """Read a file of :meth:`save`, without executing anything in it.
 
@@ -278,10 +295,6 @@ def weights_of(
     Raises:
         TypeError: if it is neither; ``parameter`` is its name in the error.
     """
-    if isinstance(given, RewindPoint):
-        return given.weights
-    if isinstance(given, Mapping):
-        return given
-    raise TypeError(
-        f"{parameter} must be a RewindPoint or {{name: tensor}}, got {type(given).__name__}"
-    )
+    expected = "a RewindPoint or {name: tensor}: RewindPoint.capture(model), for instance"
+    check_type(parameter, given, (RewindPoint, Mapping), expected)
+    return given.weights if isinstance(given, RewindPoint) else given

@@ -7,14 +7,22 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_choice, check_entries
-from polarity._running import call, map_tensors, twice_differentiable
+from polarity._checks import check_callable, check_choice, check_entries, check_module
+from polarity._inputs import check_batches
+from polarity._running import call, map_tensors, recordable, twice_differentiable
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Mode: TypeAlias = Literal["train", "eval"]
+
+
+def check_loss(model: object, loss_fn: object, batches: object) -> None:
+    """Raise unless there are a model, a loss function and batches."""
+    check_module(model)
+    check_callable("loss_fn", loss_fn, "a function (output, target) -> scalar tensor")
+    check_batches("batches", batches)
 
 
 def scored_copy(
@@ -59,7 +67,9 @@ def losses(model: nn.Module, loss_fn: LossFunction, batches: Batches) -> Iterato
                 f"batches yields {_describe(batch)}, expected pairs (input, target); several "
                 "inputs go into a tuple of their own"
             )
-        inputs, target = (map_tensors(lambda each: each.to(device), part) for part in batch)
+        inputs, target = (
+            map_tensors(lambda each: each.to(device), part) for part in recordable(batch)
+        )
         loss = loss_fn(call(model, inputs), target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError(f"loss_fn returned {_describe(loss)}, expected a tensor of one number")

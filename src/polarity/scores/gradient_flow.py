@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from polarity._checks import check_finite, check_number
 from polarity._running import (
     drawn_seed,
+    outside_inference_mode,
     recording_gradients,
     same_random_state,
     twice_differentiable,
@@ -17,6 +18,7 @@ from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
     Mode,
+    check_loss,
     check_mode,
     gradients,
     losses,
@@ -25,10 +27,12 @@ from polarity.scores._loss_gradients import (
 )
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["grasp"]
 
 
+@outside_inference_mode
 def grasp(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -95,10 +99,12 @@ def grasp(
     Source: Wang et al. (2020), *Picking winning tickets before training by preserving gradient
     flow*, equations 6 to 8 and algorithm 2.
     """
+    check_loss(model, loss_fn, batches)
     check_finite("temperature", temperature)
     check_number("temperature", temperature, above=0)
     check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
+    check_has_values(found.values())
     seed = drawn_seed(generator)
     with recording_gradients(), same_random_state(model, seed):
         batches = list(batches)
@@ -109,7 +115,7 @@ def grasp(
                 f"the model returns a {type(output).__name__}, expected a tensor to divide by "
                 "temperature"
             )
-        return loss_fn(output / temperature, target)
+        return loss_fn(output / float(temperature), target)
 
     with twice_differentiable(model), recording_gradients():
         with same_random_state(model, seed):

@@ -3,11 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._running import drawn_seed, recording_gradients, same_random_state
+from polarity._running import (
+    drawn_seed,
+    outside_inference_mode,
+    recording_gradients,
+    same_random_state,
+)
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
     Mode,
+    check_loss,
     check_mode,
     differentiable,
     gradients,
@@ -17,10 +23,12 @@ from polarity.scores._loss_gradients import (
 )
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["snip"]
 
 
+@outside_inference_mode
 def snip(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -72,6 +80,7 @@ def snip(
         ValueError: if ``mode`` is unknown, nothing can be scored, ``batches`` is empty or holds
             anything but pairs, the loss is not a scalar or depends on no weight, or a gradient is
             NaN, infinite, or zero everywhere.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -85,8 +94,10 @@ def snip(
     Source: Lee et al. (2019), *SNIP: Single-shot network pruning based on connection sensitivity*,
     equations 4 and 5.
     """
+    check_loss(model, loss_fn, batches)
     check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
+    check_has_values(found.values())
     with (
         same_random_state(model, drawn_seed(generator)),
         recording_gradients(),

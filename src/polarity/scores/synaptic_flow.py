@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
-from polarity._checks import all_finite, check_fraction, check_integer, check_ties
+from polarity._checks import all_finite, check_dtype, check_fraction, check_integer, check_ties
+from polarity._inputs import check_inputs
 from polarity._running import (
     call,
     map_tensors,
+    outside_inference_mode,
     recording_gradients,
     same_random_state,
     tensors_in,
@@ -22,12 +24,14 @@ from polarity.selection.ties import Draw, Ties, draw_for, in_drawn_order
 from polarity.selection.top_k import choose_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["synflow"]
 
 _SHOWN = 30  # names that a warning lists
 
 
+@outside_inference_mode
 def synflow(
     model: nn.Module,
     example_inputs: Any,
@@ -92,6 +96,7 @@ def synflow(
         ValueError: if nothing can be scored, ``density``, ``steps`` or ``dtype`` is out of range,
             ``ties`` is another word, the density exceeds the present one, or saliencies are NaN or
             infinite (too small a dtype) or all zero.
+        TypeError: if an argument is of another type.
 
     Warns:
         UserWarning: if no live entry of a weight has any saliency at the first step, naming the
@@ -109,16 +114,21 @@ def synflow(
     Source: Tanaka et al. (2020), *Pruning neural networks without any data by iteratively
     conserving synaptic flow*, algorithm 1.
     """
-    _check(density, steps, dtype)
+    check_fraction("density", density, zero=False)
+    check_integer("steps", steps, at_least=1)
+    check_dtype("dtype", dtype)
+    density = float(density)
     check_ties(ties)
     found = masked_or_prunable(model, targets, exclude)
+    check_inputs("example_inputs", example_inputs)
+    check_has_values(found.values())
     total = sum(target.shape.numel() for target in found.values())
     live = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in live.values())
     if round(density * total) > left:
         raise ValueError(
             f"density={density!r} would keep {round(density * total)} of {total} entries, "
-            f"but only {left} live (density {left / total:.6g})"
+            f"expected at most the {left} live ones (density {left / total:.6g})"
         )
     removed = total - left
     with undrawn_on_error(generator):
@@ -196,7 +206,7 @@ def _warn_of_closed_branches(
         warnings.warn(
             f"synflow scores all of {_listed(opened)} as zero, so they are pruned first and "
             f"whole{_because(gains)}",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -267,7 +277,7 @@ def _place(
     device = next(iter(places.values())).device
     values = [saliency[name][where].to(device) for name, where in ending.items()]
     flat = torch.cat(values)
-    first = torch.arange(len(flat)) if draw is None else in_drawn_order(draw(ending))
+    first = torch.arange(len(flat), device="cpu") if draw is None else in_drawn_order(draw(ending))
     first = first.to(device)
     best_first = first[flat[first].argsort(descending=True, stable=True)]
     last = taken + best_first.numel()
@@ -286,10 +296,3 @@ def _ones(example_inputs: Any, like: Tensor) -> Any:
         return torch.ones(value.shape, dtype=like.dtype, device=like.device)
 
     return map_tensors(as_ones, example_inputs)
-
-
-def _check(density: float, steps: int, dtype: torch.dtype | None) -> None:
-    check_fraction("density", density, zero=False)
-    check_integer("steps", steps, at_least=1)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype={dtype!r}, expected a floating-point torch.dtype or None")

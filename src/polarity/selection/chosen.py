@@ -196,6 +196,16 @@ class Chosen:
         self._write(name, cut, mask)
         return mask
 
+    def writes_in_place(self, name: str, mask: Tensor) -> bool:
+        """Return whether :meth:`write` only copies within memory, by numpy, and cannot fail."""
+        return (
+            name not in self._drawn
+            and mask.is_cpu
+            and mask.dtype != torch.bfloat16
+            and mask.is_contiguous()
+            and self._cuts[name].order in (None, tuple(range(mask.dim())))
+        )
+
     def write(self, name: str, mask: Tensor) -> None:
         """Set ``mask`` to one where an entry of a tensor stays and to zero elsewhere, in place.
 
@@ -232,7 +242,7 @@ class Chosen:
             if isinstance(array, np.ndarray):
                 np.copyto(array[chunk], kept)
             else:
-                flat[chunk].copy_(torch.as_tensor(kept))
+                flat[chunk].copy_(torch.as_tensor(kept, device=flat.device))
 
         for_each_chunk([cut.keys], cut.key_format, write)
         if target is not ordered:

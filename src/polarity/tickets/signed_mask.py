@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_entries, check_names, check_shape
+from polarity._checks import (
+    check_entries,
+    check_flag,
+    check_mapping,
+    check_names,
+    check_shape,
+    check_type,
+)
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, set_masks
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.target import Target
@@ -71,6 +79,15 @@ class SignedMask:
     recipe: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_mapping("signs", self.signs, "{name: int8 tensor}")
+        check_mapping("masks", self.masks, "{name: bool tensor}")
+        check_mapping("network", self.network, "{name: shape}")
+        _check_recipe(self.recipe)
+        for role, tensors in (("signs", self.signs), ("masks", self.masks)):
+            for name, each in tensors.items():
+                check_type(f"{role}[{name!r}]", each, Tensor, "a tensor")
+        for name, shape in self.network.items():
+            check_type(f"network[{name!r}]", shape, (tuple, list), "a shape: (3, 5), for instance")
         self._check_names()
         for name, signs in self.signs.items():
             mask = self.masks.get(name)
@@ -99,6 +116,7 @@ class SignedMask:
         survivors = sum(int(mask.count_nonzero()) for mask in self.masks.values())
         return survivors / total if total else 1.0
 
+    @outside_inference_mode
     @torch.no_grad()
     def apply(self, model: nn.Module, *, strict: bool = True, verbose: bool = False) -> nn.Module:
         r"""Give a network the ticket's masks and signs, with its own magnitudes, in place.
@@ -131,6 +149,8 @@ class SignedMask:
             UserWarning: if survivors are exactly 0 in ``model``, which leaves them without
                 their sign: a zero-initialised layer, or one that was pruned before.
         """
+        check_flag("strict", strict)
+        check_flag("verbose", verbose)
         targets = self._targets(model, strict)
         starts = {name: self._start(name, target.weight) for name, target in targets.items()}
         found = self._maskable(model)
@@ -139,14 +159,14 @@ class SignedMask:
             mask = self.masks[name].to(start.device) if name in self.masks else None
             pairs += targets[name].staged_under(start, mask)
         before_masking(model, found, "SignedMask.apply")
-        set_masks(found, self.masks, pairs)
         zeros = {name: self._zeros(name, start) for name, start in starts.items()}
         if without := [name for name, count in zeros.items() if count]:
             warnings.warn(
                 f"{sum(zeros.values())} entries are 0 in this initialisation and start without the "
                 f"ticket's sign, the first of them in {without[0]!r}",
-                stacklevel=3,  # past no_grad
+                stacklevel=4,  # past two decorators
             )
+        set_masks(found, self.masks, pairs)  # after the warning, which users may make an error
         if verbose:
             print(ticket_table(self.signs, self.masks, zeros))
         return model
@@ -160,7 +180,9 @@ class SignedMask:
 
         Raises:
             ImportError: if safetensors is not installed.
-            TypeError: if the recipe holds anything but strings.
+            TypeError: if the recipe holds anything but strings, or ``path`` is no path.
+            ValueError: if ``path`` is a folder.
+            FileNotFoundError: if ``path`` is in a folder that does not exist.
 
         Example:
             >>> import tempfile
@@ -173,13 +195,12 @@ class SignedMask:
             >>> copy == ticket, copy.recipe
             (True, {'method': 'LRR'})
         """
-        words = dict(self.recipe if recipe is None else recipe)
-        for key, value in words.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise TypeError(f"recipe holds {key!r}: {value!r}, expected strings")
-        write_ticket(path, Contents(self.signs, self.masks, self.network, words))
+        words = self.recipe if recipe is None else recipe
+        _check_recipe(words)
+        write_ticket(path, Contents(self.signs, self.masks, self.network, dict(words)))
 
     @classmethod
+    @outside_inference_mode
     def load(cls, path: str | Path) -> Self:
         """Read a file of :meth:`save`, without executing anything in it.
 
@@ -262,6 +283,14 @@ def targets_by_name(model: nn.Module) -> dict[str, Target]:
         if is_lazy(target.stored[0]):
             raise ValueError(f"{name} is lazy: run one batch through the model first")
     return targets
+
+
+def _check_recipe(recipe: object) -> None:
+    """Raise unless a recipe is made of strings by name."""
+    check_mapping("recipe", recipe, "{name: text}")
+    for key, value in recipe.items():  # type: ignore[attr-defined]
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"recipe holds {key!r}: {value!r}, expected strings")
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
