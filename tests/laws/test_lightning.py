@@ -76,7 +76,8 @@ def test_an_average_of_masks_is_reported_and_load_masks_restores_them(tmp_path):
         model = fit(True, tmp_path)
         model.net.state_dict()
     reports = [str(each.message) for each in caught if "load_masks" in str(each.message)]
-    assert reports and "weight" in reports[0]
+    assert reports
+    assert "weight" in reports[0]
     with pytest.raises(ValueError, match="values other than 0 and 1"):
         pol.density(model.net)
     pol.load_masks(model.net, model.masks)

@@ -199,9 +199,13 @@ def test_an_average_of_the_state_dict_is_reported_and_gets_the_models_masks_by_o
     average, optimizer = copy.deepcopy(model), momentum(model)
     train_step(model, optimizer, feed(kind))
     pol.imp_prune(model, 0.3, optimizer=optimizer)
-    with pytest.warns(UserWarning, match="load_masks"):
+
+    def averaged() -> None:
         update(average, model)
         average.train(not average.training)
+
+    with pytest.warns(UserWarning, match="load_masks"):
+        averaged()
     pol.load_masks(average, pol.masks(model))
     assert_pruned_to(average, pol.masks(model))
 
