@@ -202,12 +202,8 @@ CASES: dict[str, Case] = {
 }
 
 # What a failure leaves half done, by call and form, and why it is left so.
-WEIGHT_BY_WEIGHT = "one weight after the other, so that each is freed before the next is made"
 IN_PLACE = "signs are written piece by piece where the weight is stored, without a copy of it"
 PENDING: dict[tuple[str, str], str] = {
-    **{("sign_in", form): WEIGHT_BY_WEIGHT for form in EVERY if form != "sign_in"},
-    ("merge", "sign_in"): WEIGHT_BY_WEIGHT,
-    ("merge of Sign-In and norms", "norms"): WEIGHT_BY_WEIGHT,
     **{("reinit_signs", form): IN_PLACE for form in ("masked", "norms", "remembered", "in_step")},
     ("set_norm_alpha hold", "norms"): "draws in place",
     ("interpolate_norms", "norms"): "draws before it attaches",

@@ -287,3 +287,14 @@ def test_an_optimizer_that_has_divided_its_parameters_cannot_take_factors() -> N
         pol.rescale(model, optimizer=later, momentum="transform")
     with pytest.raises(ValueError, match="ZeroRedundancyOptimizer has divided its parameters"):
         pol.merge(model, optimizer=later)
+
+
+def test_an_optimizer_that_keeps_one_state_of_all_its_parameters_cannot_take_factors():
+    model = pol.mask_weights(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+    lbfgs = torch.optim.LBFGS(model.parameters())
+    with pytest.raises(ValueError, match=r"LBFGS keeps one flat state.*build it after this call"):
+        pol.sign_in(model, optimizer=lbfgs)
+    assert type(model[0].parametrizations.weight[0]) is pol.MaskedWeight
+    pol.sign_in(model)
+    with pytest.raises(ValueError, match="LBFGS keeps one flat state"):
+        pol.merge(model, optimizer=torch.optim.LBFGS(model.parameters()))

@@ -29,9 +29,10 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     accumulation, DDP and ``torch.autograd.grad`` see masked gradients), and every
     ``optimizer.step()`` is followed by zeroing the pruned entries again, NaN included. This works
     with any optimizer. The trained survivors are the same, bit for bit, as with the masks in
-    forward. A Sign-In weight becomes :math:`m \odot v`, whose zeros are a fixed point. Whether this
-    saves time depends on the processor and the model: ``docs/results/throughput.md`` compares both
-    forms.
+    forward. (LBFGS runs the model inside its step: build it anew after pruning, because directions
+    that it remembers move pruned entries until the step ends.) A Sign-In weight becomes
+    :math:`m \odot v`, whose zeros are a fixed point. Whether this saves time depends on the
+    processor and the model: ``docs/results/throughput.md`` compares both forms.
 
     The masks stay in forward while compiling, tracing, exporting and under ``torch.func``; in
     copies of the model; in weights that are frozen at the call or that ``optimizer`` does not hold;

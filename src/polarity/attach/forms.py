@@ -1,6 +1,6 @@
 """Put one parametrization on every owner of a weight, and take it off again."""
 
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
@@ -82,7 +82,8 @@ def attach_form(
 def _store(chain: ParametrizationList, leaves: Stored) -> None:
     """Let these very parameters be what a chain holds, of which torch has made copies."""
     if len(leaves) == 1:
-        del chain.original0
+        for name in [name for name in chain._parameters if name.startswith("original")]:
+            del chain._parameters[name]
         chain.is_tensor, chain.ntensors = True, 1
         chain.register_parameter("original", leaves[0])
     else:
@@ -90,11 +91,14 @@ def _store(chain: ParametrizationList, leaves: Stored) -> None:
             chain.register_parameter(f"original{place}", leaf)
 
 
-def make_plain(target: Target) -> None:
-    """Make a weight the parameter it is stored as, in every owner."""
+def make_plain(target: Target, weight: nn.Parameter | None = None) -> None:
+    """Make a weight the parameter it is stored as, in every owner; or the given one instead."""
     for use in target.owners:
         if parametrize.is_parametrized(use.module, use.tensor_name):
             own_class(use.module)
+            if weight is not None:
+                chains: Any = use.module.parametrizations
+                _store(chains[use.tensor_name], (weight,))
             parametrize.remove_parametrizations(
                 use.module, use.tensor_name, leave_parametrized=False
             )

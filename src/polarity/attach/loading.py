@@ -52,7 +52,7 @@ class Loading:
             replaced = target.stored
             _change_form(target, form, stored)
             if stored is not None:
-                replace_parameter((), _replacement(target.name, replaced, stored))
+                replace_parameter((), _replacement(target.name, replaced, stored), ())
         alphas = [form.shared for _, form, _ in self.fresh if isinstance(form, NormInterp)]
         if alphas:
             draw_when_called(model, list(dict.fromkeys(alphas)))

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from polarity._checks import check_flag, check_shape
 from polarity._running import outside_inference_mode
@@ -16,10 +15,14 @@ from polarity.attach.norms import attached_norms, detach_norms
 from polarity.optimizers.factor_state import join_state
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
-from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.optimizers.replaced import (
+    Replacement,
+    carried_states,
+    check_replaceable,
+    replace_parameter,
+)
 from polarity.optimizers.states import check_holds
 from polarity.parametrizations.arithmetic import zero_outside_
-from polarity.parametrizations.registering import own_class
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, all_targets, attached
@@ -89,19 +92,22 @@ def merge(
         refuse_ddp(model, "merge")
     values = _checked(model, found, optimizers)
     warn_of_torch_masks((u for t in all_targets(model) for u in t.uses), (), "merge")
-    table, waiting = str(Targets(found)) if verbose else "", found
+    products = {n: t for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    changes = {name: _product(target) for name, target in products.items()}
+    states = {name: carried_states(optimizers, each) for name, each in changes.items()}
+    leaves = masked_leaves(found.values())
     write_all(values)
-    del values
     for target in found.values():
         if target.is_stored and target.masking is not None and target.masking.enforce:
             zero_outside_(target.stored[0], target.masking.mask)
-    zero_pruned_state(optimizers, masked_leaves(found.values()))
-    while waiting:  # so that factors are freed as soon as their product is there
-        target = waiting.pop(next(iter(waiting)))
+    zero_pruned_state(optimizers, leaves)
+    for name, target in found.items():
         if target.masking is not None and target.masking.in_step is not None:
             target.masking.in_step.remove()
-        if isinstance(target.masking, SignInMW):
-            replace_parameter(optimizers, _multiply_out(target))
+        if name in changes:
+            (weight,) = changes[name].new.values()
+            make_plain(target, weight)
+            replace_parameter(optimizers, changes[name], states[name])
         else:
             make_plain(target)
         for use in target.owners:
@@ -109,7 +115,7 @@ def merge(
             refresh_flat_weights(use.module)
     norms = detach_norms(model)
     if verbose:
-        print(table)
+        print(Targets(found))
         for name in norms:
             print(name)
     return model
@@ -144,17 +150,13 @@ def _checked(
     return pairs
 
 
-def _multiply_out(target: Target) -> Replacement:
-    """Replace the factors of a weight by one new parameter, their product, in every owner."""
+@torch.no_grad()
+def _product(target: Target) -> Replacement:
+    """Return the product of the factors of a weight, as the parameter that is to replace them."""
     m, v = target.stored
     weight = nn.Parameter(target.weight.clone(), requires_grad=m.requires_grad)
     if m.grad is not None and v.grad is not None:
         weight.grad = join_state({"exp_avg": m.grad}, {"exp_avg": v.grad}, m, v)["exp_avg"]
-    for use in target.owners:
-        own_class(use.module)
-        parametrize.remove_parametrizations(use.module, use.tensor_name)
-        delattr(use.module, use.tensor_name)  # torch makes a buffer of a frozen weight
-        use.module.register_parameter(use.tensor_name, weight)
     return Replacement(
         (m, v),
         {target.name: weight},

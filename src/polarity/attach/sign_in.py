@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,13 @@ from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.masks import before_masking
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.given import Optimizers, as_optimizers
-from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.optimizers.replaced import (
+    Replacement,
+    States,
+    carried_states,
+    check_replaceable,
+    replace_parameter,
+)
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import (
@@ -79,7 +84,8 @@ def sign_in(
             if there is nothing to convert; if a weight is NaN or infinite or has another
             parametrization in addition to its mask; if ``optimizer`` holds none of the weights, if
             its state has another shape than its parameter, or if it has divided its parameters
-            among ranks (``ZeroRedundancyOptimizer``: build it afterwards). The model and the
+            among ranks (``ZeroRedundancyOptimizer``) or keeps one state of them all (``LBFGS``):
+            build it afterwards. The model and the
             optimizer are left as they were.
         TypeError: if an argument is of another type, or the model is wrapped in
             ``DistributedDataParallel`` already.
@@ -114,17 +120,20 @@ def sign_in(
     if len(products) < len(found):
         refuse_ddp(model, "sign_in")
         before_masking(model, found, "sign_in")
+    plans = [
+        _planned(name, target, betas[name], optimizers)
+        for name, target in found.items()
+        if name not in products
+    ]
     _write_products(products, betas)
-
-    table = str(found) if verbose else ""
-    waiting = {name: target for name, target in found.items() if name not in products}
-    del masked, found  # so that each weight is freed as soon as its factors are there
-    while waiting:
-        name = next(iter(waiting))
-        target = waiting.pop(name)
-        replace_parameter(optimizers, _convert(name, target, betas[name]))
+    for target, form, change, states in plans:
+        if target.masking is not None and target.masking.in_step is not None:
+            target.masking.in_step.remove()
+        make_plain(target)
+        attach_form(target, form, stored=tuple(change.new.values()))
+        replace_parameter(optimizers, change, states)
     if verbose:
-        print(table)
+        print(found)
     return model
 
 
@@ -142,29 +151,26 @@ def _write_products(products: Mapping[str, Target], betas: Mapping[str, Tensor])
     write_all(pairs)
 
 
-def _convert(name: str, target: Target, beta: Tensor) -> Replacement:
-    """Give one weight its factors, shared by all its owners."""
-    old = target.stored[0]
-    masking = target.masking
-    form = SignInMW(
-        target.mask.to(old.dtype), float(beta), enforce=masking is None or masking.enforce
-    )
-    if masking is not None and masking.in_step is not None:
-        masking.in_step.remove()
-    make_plain(target)
-    chains: list[Any] = attach_form(target, form, convert=True)
-    m, v = chains[0].original0, chains[0].original1
-    for each in chains[1:]:
-        each.original0, each.original1 = m, v
+@torch.no_grad()
+def _planned(
+    name: str, target: Target, beta: Tensor, optimizers: Sequence[torch.optim.Optimizer]
+) -> tuple[Target, SignInMW, Replacement, list[States]]:
+    """Return the form and the factors of one weight, and their state, without changing anything."""
+    old, masking = target.stored[0], target.masking
+    enforce = masking is None or masking.enforce
+    form = SignInMW(target.mask.to(old.dtype), float(beta), enforce=enforce)
+    factors = form.right_inverse(target.weight)
+    m, v = (nn.Parameter(each, requires_grad=old.requires_grad) for each in factors)
     if old.grad is not None:
-        m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
-    return Replacement(
+        m.grad, v.grad = old.grad * v, old.grad * m
+    change = Replacement(
         (old,),
         dict(zip(factor_keys(name), (m, v), strict=True)),
         lambda state: split_state(state, m, v),
         f"sign_in made {name!r} a product of two; call sign_in(model, optimizer=optimizer), or "
         "build the optimizer after sign_in",
     )
+    return target, form, change, carried_states(optimizers, change)
 
 
 def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tensor]:

@@ -45,10 +45,16 @@ def check_replaceable(
     """Raise unless the parameters of some weights can be replaced in optimizers.
 
     Raises:
-        ValueError: if one has divided its parameters among ranks, or as :func:`check_together`.
+        ValueError: if one has divided its parameters among ranks, or keeps one state of them all
+            (LBFGS), or as :func:`check_together`.
     """
     check_together(optimizers, leaves)
     for each in optimizers:
+        if isinstance(each, torch.optim.LBFGS):
+            raise ValueError(
+                "optimizer=LBFGS keeps one flat state of all its parameters and cannot take "
+                "others, expected an optimizer with a state for each: build it after this call"
+            )
         if is_divided(each):
             raise ValueError(
                 f"optimizer={type(each).__name__} has divided its parameters among ranks and "
@@ -84,16 +90,33 @@ def check_together(
             )
 
 
-def replace_parameter(optimizers: Sequence[torch.optim.Optimizer], change: Replacement) -> None:
+def carried_states(
+    optimizers: Sequence[torch.optim.Optimizer], change: Replacement
+) -> list[States]:
+    """Return the state of each new parameter in each optimizer, without changing anything."""
+    return [
+        change.carry(*(optimizer.state.get(leaf, {}) for leaf in change.old))
+        for optimizer in optimizers
+    ]
+
+
+def replace_parameter(
+    optimizers: Sequence[torch.optim.Optimizer], change: Replacement, states: Sequence[States]
+) -> None:
     """Put the new parameters into the optimizers in place of the old ones, and mark the old ones.
 
     Groups, learning rates and options stay, and so do the Python attributes that others keep on
     the old parameters (``_no_weight_decay``, for instance). The next step of any optimizer that
     still holds an old parameter raises RuntimeError, as it would no longer train that weight.
+
+    Args:
+        optimizers: those that follow.
+        change: the old and the new parameters.
+        states: what :func:`carried_states` returned for them.
     """
     global _generation
-    for optimizer in optimizers:
-        _replace(optimizer, change)
+    for optimizer, state in zip(optimizers, states, strict=True):
+        _replace(optimizer, change, state)
     for leaf in reversed(change.old):
         theirs = {key: value for key, value in vars(leaf).items() if key != _MARK}
         for parameter in change.new.values():
@@ -105,7 +128,7 @@ def replace_parameter(optimizers: Sequence[torch.optim.Optimizer], change: Repla
     _generation += 1
 
 
-def _replace(optimizer: torch.optim.Optimizer, change: Replacement) -> None:
+def _replace(optimizer: torch.optim.Optimizer, change: Replacement, states: States) -> None:
     old = {id(leaf) for leaf in change.old}
     for group in optimizer.param_groups:
         places = [i for i, each in enumerate(group["params"]) if id(each) in old]
@@ -115,7 +138,6 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement) -> None:
             if key in group:
                 kept = [each for i, each in enumerate(group[key]) if i not in places]
                 group[key] = [*kept[: places[0]], *values, *kept[places[0] :]]
-        states = change.carry(*(optimizer.state.get(leaf, {}) for leaf in change.old))
         for leaf in change.old:
             optimizer.state.pop(leaf, None)
         for parameter, state in zip(change.new.values(), states, strict=True):
