@@ -1,0 +1,115 @@
+"""Exchange entries of weights: the dropped end at zero, the newborn start at zero."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from polarity.dense_to_sparse.dense_gradients import masking_of
+from polarity.dense_to_sparse.report import LayerUpdate
+from polarity.parametrizations.arithmetic import zero_outside_
+from polarity.parametrizations.sign_in import SignInMW
+from polarity.targets.target import Target
+from polarity.targets.writing import write_all
+
+__all__ = ["SecondMoment", "install_masks", "layer_update"]
+
+SecondMoment: TypeAlias = Literal["zero", "keep_mean"]
+
+# Averages of squares, by whose root a step is divided.
+_SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+@torch.no_grad()
+def install_masks(
+    found: Mapping[str, Target],
+    masks: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    second_moment: SecondMoment = "zero",
+) -> tuple[LayerUpdate, ...]:
+    """Apply other masks to weights. What survives keeps its value and its optimizer state.
+
+    An entry that is live under one of the two masks alone is zero afterwards, and what the
+    optimizers remember of it is zero. A newborn Sign-In entry has the factors that can grow.
+
+    Args:
+        found: the weights, each with a mask, applied or remembered.
+        masks: the new bool mask of each.
+        optimizers: those that train them.
+        second_moment: ``"keep_mean"`` gives newborn entries the mean second moment of the
+            survivors of their weight instead of zero.
+
+    Returns:
+        What was done to each weight.
+    """
+    survives = {name: target.mask & masks[name] for name, target in found.items()}
+    pairs: Pairs = []
+    filled: set[int] = set()
+    for name, target in found.items():
+        masking, kept = masking_of(target), survives[name]
+        born = masks[name] & ~kept
+        pairs.append((masking.mask, masks[name]))
+        if isinstance(masking, SignInMW):
+            m = target.stored[0].detach()
+            ended = m.masked_fill(~kept, 0.0)
+            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), ended)))
+        if second_moment == "keep_mean":
+            for leaf in target.stored:
+                for value in _second_moments(optimizers, leaf):
+                    pairs.append((value, _with_mean(value, kept, born)))
+                    filled.add(id(value))
+    rows = tuple(
+        layer_update(name, target, target.mask, masks[name]) for name, target in found.items()
+    )
+    write_all(pairs)
+    for name, target in found.items():
+        masking, kept = masking_of(target), survives[name]
+        zero_outside_(target.stored[-1], kept)  # the weight itself, or the factor v
+        for leaf in target.stored:
+            for value in _state_of_entries(optimizers, leaf):
+                if id(value) not in filled:
+                    zero_outside_(value, kept.to(value.device))
+        masking.enforce = True
+        masking.clear(target.stored)
+    return rows
+
+
+def layer_update(name: str, target: Target, before: Tensor, after: Tensor) -> LayerUpdate:
+    """Return the row of a weight whose live entries change as two bool tensors say."""
+    both = int((before & after).count_nonzero())
+    live = int(after.count_nonzero())
+    dropped = int(before.count_nonzero()) - both
+    return LayerUpdate(name, tuple(target.shape), live, dropped, live - both)
+
+
+def _with_mean(value: Tensor, kept: Tensor, born: Tensor) -> Tensor:
+    """Return a second moment with the survivors' mean at newborn entries, and zero elsewhere."""
+    kept, born = kept.to(value.device), born.to(value.device)
+    ended = value.masked_fill(~kept, 0.0)
+    count = int(kept.count_nonzero())
+    mean = ended.double().sum() / count if count else torch.zeros(())
+    return torch.where(born, mean.to(value), ended)
+
+
+def _second_moments(optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor) -> Iterable[Tensor]:
+    """Yield the second moments that optimizers keep of the entries of a parameter."""
+    return (value for key, value in _entries_of(optimizers, leaf) if key in _SECOND_MOMENTS)
+
+
+def _state_of_entries(
+    optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor
+) -> Iterable[Tensor]:
+    """Yield everything that optimizers keep of the entries of a parameter."""
+    return (value for _, value in _entries_of(optimizers, leaf))
+
+
+def _entries_of(
+    optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor
+) -> Iterable[tuple[Any, Tensor]]:
+    for each in optimizers:
+        for key, value in each.state.get(leaf, {}).items():
+            if isinstance(value, Tensor) and value.shape == leaf.shape and value.dim() > 0:
+                yield key, value
