@@ -3,8 +3,8 @@
 Transcribed from ``rigl/sparse_optimizers.py`` in its order of operations:
 ``SparseSETOptimizer.is_mask_update_iter``, ``.get_drop_fraction``, ``.generic_mask_update``,
 ``._get_update_op``, ``.reset_momentum`` and ``.apply_gradients``, and those that
-``SparseRigLOptimizer`` overrides. ``global_step`` is the number of the step as polarity counts, from
-1, and the noise of 1e-5 on magnitudes is left out.
+``SparseRigLOptimizer`` overrides. ``global_step`` is the number of the step as polarity counts,
+from 1, and the noise of 1e-5 on magnitudes is left out.
 """
 
 import math

@@ -79,7 +79,9 @@ def test_the_count_is_exact_and_equals_a_slow_rule(size: int) -> None:
     for n in {0, live // 3, live}:
         order = [i for i in weight.abs().argsort(descending=True, stable=True) if mask[i]]
         kept = set(map(int, order[: live - n]))
-        outside = [i for i in map(int, growth.argsort(descending=True, stable=True)) if i not in kept]
+        outside = [
+            i for i in map(int, growth.argsort(descending=True, stable=True)) if i not in kept
+        ]
         expected = torch.zeros(size, dtype=torch.bool)
         expected[[*kept, *outside[:n]]] = True
         new = drop_and_grow(weight, mask, growth, n)
