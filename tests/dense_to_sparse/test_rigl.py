@@ -45,7 +45,7 @@ def test_the_masks_of_a_layer_of_twelve_weights_are_those_computed_by_hand() -> 
         model.weight.copy_(weight)
     pol.load_masks(model, {"weight": weight != 0})
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-    schedule = RigL(model, sgd, every=1, end=3, fraction=0.5)
+    schedule = RigL(model, sgd, every=1, begin=1, end=3, fraction=0.5)
     # At step 1 of D = 2 the fraction is 0.5 (1 + cos(pi / 2)) / 2 = 1/4 of six: one is exchanged.
     gradient = torch.tensor([[9.0, 0.1, 0.8, 9.0], [0.3, 0.7, 0.2, 9.0], [0.6, 0.5, 9.0, -0.9]])
     (model.weight * gradient).sum().backward()

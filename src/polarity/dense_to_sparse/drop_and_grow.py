@@ -25,6 +25,7 @@ from polarity.dense_to_sparse.schedule import (
     Every,
     StepCount,
     check_bools,
+    check_seed,
     check_state,
     share,
     trained_weights,
@@ -142,7 +143,7 @@ class DropAndGrow:
         check_choice("second_moment", second_moment, ("zero", "keep_mean"))
         check_generator(generator)
         optimizers = as_optimizers(optimizer)
-        found = trained_weights(model, optimizers)
+        found = trained_weights(model, optimizers, type(self).__name__)
         wanted = None if densities is None else HowMany(densities=densities)
         with undrawn_on_error(generator):
             if wanted is not None:
@@ -226,16 +227,10 @@ class DropAndGrow:
         """
         taken = check_state(state, type(self).__name__, ("seed", "explored"))
         seed, explored = state["seed"], state["explored"]
-        if (seed is None) != (self._seed is None):
-            raise ValueError(
-                f"state['seed']={seed!r}, expected {'None' if self._seed is None else 'an int'}: "
-                f"this schedule has ties={self._ties!r}"
-            )
-        if seed is not None:
-            check_integer("state['seed']", seed, at_least=0)
+        check_seed(seed, self._seed)
         shapes = {name: target.shape for name, target in self._found.items()}
         check_bools("state['explored']", explored, shapes)
-        self._steps.forget(taken)
+        self._steps.restart(taken)
         self._seed = seed
         self._explored = {
             name: explored[name].to(each.device, copy=True) for name, each in self._explored.items()

@@ -1,6 +1,6 @@
 """Exchange entries of weights: the dropped end at zero, the newborn start at zero."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -10,10 +10,13 @@ from polarity.dense_to_sparse.dense_gradients import masking_of
 from polarity.dense_to_sparse.report import LayerUpdate
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW
+from polarity.pruning.plan import HowMany
+from polarity.pruning.prune import prune_targets
+from polarity.scores.weight import magnitude
 from polarity.targets.target import Target
 from polarity.targets.writing import write_all
 
-__all__ = ["SecondMoment", "install_masks", "layer_update"]
+__all__ = ["SecondMoment", "forget_gradients", "install_masks", "prune_smallest"]
 
 SecondMoment: TypeAlias = Literal["zero", "keep_mean"]
 
@@ -62,22 +65,63 @@ def install_masks(
                     pairs.append((value, _with_mean(value, kept, born)))
                     filled.add(id(value))
     rows = tuple(
-        layer_update(name, target, target.mask, masks[name]) for name, target in found.items()
+        _layer_update(name, target, target.mask, masks[name]) for name, target in found.items()
     )
     write_all(pairs)
     for name, target in found.items():
         masking, kept = masking_of(target), survives[name]
         zero_outside_(target.stored[-1], kept)  # the weight itself, or the factor v
         for leaf in target.stored:
-            for value in _state_of_entries(optimizers, leaf):
-                if id(value) not in filled:
-                    zero_outside_(value, kept.to(value.device))
+            _zero_state(optimizers, leaf, kept, filled)
         masking.enforce = True
         masking.clear(target.stored)
     return rows
 
 
-def layer_update(name: str, target: Target, before: Tensor, after: Tensor) -> LayerUpdate:
+def prune_smallest(
+    found: Mapping[str, Target],
+    wanted: HowMany,
+    optimizers: Sequence[torch.optim.Optimizer],
+    seed: int | None,
+) -> tuple[LayerUpdate, ...]:
+    """Prune weights by magnitude, and zero what the optimizers remember of pruned entries.
+
+    Args:
+        found: the weights, each with a mask; where it is only remembered every entry can stay.
+        wanted: how many of their entries stay.
+        optimizers: those that train them.
+        seed: of the draws among equal entries; None if the index decides.
+
+    Returns:
+        How the masks changed, those that were only remembered included.
+    """
+    before = {name: target.mask for name, target in found.items()}
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    prune_targets(found, wanted, magnitude, None, generator)
+    for target in found.values():
+        for leaf in target.stored:
+            _zero_state(optimizers, leaf, target.mask)
+    return tuple(
+        _layer_update(name, target, before[name], target.mask) for name, target in found.items()
+    )
+
+
+@torch.no_grad()
+def forget_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Zero the averages of gradients and of their squares, and step counts, of all parameters."""
+    for each in optimizers:
+        for group in each.param_groups:
+            for parameter in group["params"]:
+                state = each.state.get(parameter, {})
+                for _, value in _entries_of([each], parameter):
+                    value.zero_()
+                if isinstance(step := state.get("step"), Tensor):
+                    step.zero_()
+                elif step is not None:
+                    state["step"] = 0
+
+
+def _layer_update(name: str, target: Target, before: Tensor, after: Tensor) -> LayerUpdate:
     """Return the row of a weight whose live entries change as two bool tensors say."""
     both = int((before & after).count_nonzero())
     live = int(after.count_nonzero())
@@ -99,16 +143,22 @@ def _second_moments(optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor) -
     return (value for key, value in _entries_of(optimizers, leaf) if key in _SECOND_MOMENTS)
 
 
-def _state_of_entries(
-    optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor
-) -> Iterable[Tensor]:
-    """Yield everything that optimizers keep of the entries of a parameter."""
-    return (value for _, value in _entries_of(optimizers, leaf))
+def _zero_state(
+    optimizers: Iterable[torch.optim.Optimizer],
+    leaf: Tensor,
+    kept: Tensor,
+    but: Collection[int] = (),
+) -> None:
+    """Zero what optimizers keep of entries outside a mask; leave tensors with these ids alone."""
+    for _, value in _entries_of(optimizers, leaf):
+        if id(value) not in but:
+            zero_outside_(value, kept.to(value.device))
 
 
 def _entries_of(
     optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor
 ) -> Iterable[tuple[Any, Tensor]]:
+    """Yield key and value of everything that optimizers keep of the entries of a parameter."""
     for each in optimizers:
         for key, value in each.state.get(leaf, {}).items():
             if isinstance(value, Tensor) and value.shape == leaf.shape and value.dim() > 0:

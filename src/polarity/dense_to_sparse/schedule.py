@@ -15,6 +15,7 @@ from polarity._checks import check_integer, check_names, check_tensors, check_ty
 from polarity.optimizers.pruned_state import parameters_of
 from polarity.targets.search import attached, find_targets
 from polarity.targets.target import Target
+from polarity.targets.wrappers import refuse_ddp, unwrapped
 
 __all__ = [
     "Every",
@@ -35,7 +36,7 @@ class Every:
 
     Attributes:
         every: the distance of two of them.
-        begin: the first.
+        begin: the first, if it is not 0: steps are numbered from 1.
         end: no later one is due; None for no end.
     """
 
@@ -45,7 +46,7 @@ class Every:
 
     def __post_init__(self) -> None:
         check_integer("every", self.every, at_least=1)
-        check_integer("begin", self.begin, at_least=1)
+        check_integer("begin", self.begin, at_least=0)
         if self.end is not None:
             check_integer("end", self.end, at_least=1)
             if self.end < self.begin:
@@ -90,7 +91,7 @@ class StepCount:
         self.taken += stepped
         return stepped
 
-    def forget(self, taken: int) -> None:
+    def restart(self, taken: int) -> None:
         """Continue from another number of steps."""
         self.taken, self._stepped = taken, False
 
@@ -113,16 +114,26 @@ def was_skipped(optimizer: torch.optim.Optimizer) -> bool:
     return found_inf is not None and bool(found_inf)
 
 
-def trained_weights(model: nn.Module, optimizers: Sequence[Any]) -> dict[str, Target]:
+def trained_weights(model: nn.Module, optimizers: Sequence[Any], what: str) -> dict[str, Target]:
     """Return the masked weights that optimizers train; all prunable ones where none is masked.
+
+    Args:
+        model: the model, which may be wrapped.
+        optimizers: those that train it.
+        what: the name of the schedule, for errors.
 
     Raises:
         ValueError: if there is none.
-        TypeError: if no optimizer is given.
+        TypeError: if no optimizer is given, or a model without masks is wrapped by
+            DistributedDataParallel.
     """
+    inner = unwrapped(model)
     if not optimizers:
         raise TypeError("optimizer=None, expected the optimizer that trains the model")
-    found = attached(model) or dict(find_targets(model))
+    found = attached(inner)
+    if not found:
+        refuse_ddp(model, what)
+        found = dict(find_targets(inner))
     held = set().union(*(parameters_of(each) for each in optimizers))
     trained = {
         name: target
@@ -181,3 +192,12 @@ def check_bools(parameter: str, given: Any, shapes: Mapping[str, Sequence[int]])
             raise ValueError(
                 f"{parameter} holds {name!r} in dtype {given[name].dtype}, expected torch.bool"
             )
+
+
+def check_seed(seed: Any, present: int | None) -> None:
+    """Raise unless a state's seed is an int where this schedule draws, and None where not."""
+    if (seed is None) != (present is None):
+        expected = "None: this schedule draws nothing" if present is None else "an int"
+        raise ValueError(f"state['seed']={seed!r}, expected {expected}; check ties=")
+    if seed is not None:
+        check_integer("state['seed']", seed, at_least=0)

@@ -36,7 +36,7 @@ class SET(DropAndGrow):
             counted. Masked weights that none of them holds keep their masks.
         every: how many steps from one update to the next.
         end: the last step at which an update can be made; None for no end.
-        begin: the step of the first update; ``every`` if not given.
+        begin: the step of the first update; with 0 it is step ``every``.
         fraction: of the survivors of each weight, exchanged at an update.
         densities: ``{plain name: density}``, of which random masks are drawn first, such as
             ``pol.densities.erk(model, 0.1)``. By default the model keeps its masks.
@@ -82,7 +82,7 @@ class SET(DropAndGrow):
         *,
         every: int,
         end: int | None = None,
-        begin: int | None = None,
+        begin: int = 0,
         fraction: float = 0.1,
         densities: Mapping[str, float] | None = None,
         ties: Ties = "index",
@@ -93,7 +93,7 @@ class SET(DropAndGrow):
         super().__init__(
             model,
             optimizer,
-            Every(every, every if begin is None else begin, end),
+            Every(every, begin, end),
             lambda step: fraction,
             by_gradient=False,
             replace_step=False,
@@ -138,7 +138,7 @@ class RigL(DropAndGrow):
             counted. Masked weights that none of them holds keep their masks.
         every: how many steps from one update to the next, :math:`\Delta T`.
         end: the last step at which an update can be made, :math:`T_\mathrm{end}`.
-        begin: the step of the first update; ``every`` if not given.
+        begin: the step of the first update; with 0 it is step ``every``.
         fraction: :math:`f`, of the survivors of each weight.
         replace_step: whether an update takes the place of the gradient step, as published: the
             optimizer then finds no gradients, those of biases and normalisation included, and
@@ -189,7 +189,7 @@ class RigL(DropAndGrow):
         *,
         every: int,
         end: int,
-        begin: int | None = None,
+        begin: int = 0,
         fraction: float = 0.3,
         replace_step: bool = True,
         densities: Mapping[str, float] | None = None,
@@ -200,12 +200,12 @@ class RigL(DropAndGrow):
         check_fraction("fraction", fraction)
         check_integer("end", end, at_least=1)
         check_type("replace_step", replace_step, bool, "True or False")
-        when = Every(every, every if begin is None else begin, end)
+        when = Every(every, begin, end)
         super().__init__(
             model,
             optimizer,
             when,
-            partial(cosine, fraction, max(1, end - when.begin)),
+            partial(cosine, fraction, max(1, end - begin)),
             by_gradient=True,
             replace_step=replace_step,
             densities=densities,

@@ -1,0 +1,53 @@
+"""The model inside the wrappers of PyTorch, whose names are the plain ones."""
+
+import sys
+from collections.abc import Iterator
+from typing import cast
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from polarity._checks import check_module
+
+__all__ = ["refuse_ddp", "unwrapped"]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside ``torch.compile``, DataParallel, DDP and ``AveragedModel``.
+
+    Raises:
+        TypeError: if ``model`` is not a module.
+    """
+    check_module(model)
+    *_, innermost = _layers(model)
+    return innermost
+
+
+def refuse_ddp(model: nn.Module, call: str) -> None:
+    """Raise if DistributedDataParallel wraps a model whose parameters ``call`` would change."""
+    if any(isinstance(each, DistributedDataParallel) for each in _layers(model)):
+        raise TypeError(
+            "model is wrapped in DistributedDataParallel, which has registered its parameters, "
+            f"expected the model itself: attach before wrapping (call {call} on the model, then "
+            "wrap it)"
+        )
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model, what it wraps, and so on to the innermost."""
+    inner: nn.Module | None = model
+    while inner is not None:
+        yield inner
+        inner = _inside(inner)
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    """Return what a wrapper wraps, or None."""
+    if isinstance(model, (DataParallel, DistributedDataParallel, AveragedModel)):
+        return cast(nn.Module, model.module)
+    # Importing the compiler takes seconds; a compiled model has imported it.
+    compiler = sys.modules.get("torch._dynamo.eval_frame")
+    if compiler is not None and isinstance(model, compiler.OptimizedModule):
+        return cast(nn.Module, model._orig_mod)
+    return None
