@@ -154,7 +154,7 @@ REFUSALS: dict[str, tuple[Any, type[Exception], str]] = {
     "twice": (lambda m, o: pol.enforce_in_step(m, o), ValueError, "'0.weight' is .* already"),
     "no optimizer": (lambda m, o: pol.enforce_in_step(m, None), TypeError, "is a NoneType"),
     "parameters": (lambda m, o: pol.enforce_in_step(m, m.parameters()), TypeError, "generator"),
-    "an empty list": (lambda m, o: pol.enforce_in_step(m, []), TypeError, "optimizer is a list"),
+    "an empty list": (lambda m, o: pol.enforce_in_step(m, []), ValueError, r"optimizer=\[\]"),
     "a list of others": (
         lambda m, o: pol.enforce_in_step(m, [o, 3]),
         TypeError,

@@ -63,7 +63,8 @@ def in_the_middle() -> Run:
 def fingerprint(thing: Any) -> Any:
     """Everything in nested containers, tensors by their bytes: NaN equals itself, -0 is not 0."""
     if isinstance(thing, Tensor):
-        return thing.dtype, tuple(thing.shape), thing.detach().numpy().tobytes()
+        bits = thing.detach().contiguous().reshape(-1).view(torch.uint8)
+        return thing.dtype, tuple(thing.shape), bits.numpy().tobytes()
     if isinstance(thing, dict):
         return [(key, fingerprint(value)) for key, value in thing.items()]
     if isinstance(thing, (list, tuple)):

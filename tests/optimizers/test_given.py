@@ -28,5 +28,5 @@ def test_an_empty_list_and_an_optimizer_given_twice_are_refused():
     one = sgd()
     with pytest.raises(ValueError, match=r"optimizer=\[\], expected at least one"):
         as_optimizers([])
-    with pytest.raises(ValueError, match="holds an optimizer twice"):
+    with pytest.raises(ValueError, match="holds one optimizer twice"):
         as_optimizers([one, one])

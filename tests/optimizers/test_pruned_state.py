@@ -154,7 +154,7 @@ def test_step_counts_and_factored_moments_are_left_alone(build: Any) -> None:
     opt.step()
     before = {id(p): copy.deepcopy(opt.state.get(p, {})) for p in (weight, single)}
     mask = torch.eye(4, 3).bool()
-    zero_pruned_state(opt, [(weight, mask), (single, torch.tensor([[False]]))])
+    zero_pruned_state([opt], [(weight, mask), (single, torch.tensor([[False]]))])
     for parameter, alive in ((weight, mask), (single, torch.tensor([[False]]))):
         for name, value in opt.state.get(parameter, {}).items():
             old = before[id(parameter)][name]
@@ -169,8 +169,8 @@ def test_step_counts_and_factored_moments_are_left_alone(build: Any) -> None:
 def test_a_parameter_that_the_optimizer_never_stepped_is_passed_over() -> None:
     weight = nn.Parameter(torch.ones(2))
     adam = torch.optim.Adam([weight])
-    zero_pruned_state(adam, [(weight, torch.tensor([True, False]))])
-    zero_pruned_state(adam, [(nn.Parameter(torch.ones(2)), torch.tensor([True, False]))])
+    zero_pruned_state([adam], [(weight, torch.tensor([True, False]))])
+    zero_pruned_state([adam], [(nn.Parameter(torch.ones(2)), torch.tensor([True, False]))])
     assert not adam.state
 
 

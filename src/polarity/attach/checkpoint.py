@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_module
+from polarity._files import safetensors_for
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
 from polarity.targets.state_keys import buffer_keys
 
-__all__ = ["load", "safetensors_for", "save"]
+__all__ = ["load", "save"]
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -97,13 +97,3 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         interpolate_norms(model, targets=norms, per_layer=len(draws) > 1)
     model.load_state_dict(state)
     return model
-
-
-def safetensors_for(caller: str) -> ModuleType:
-    """Import safetensors, which is optional, for one of the calls that need it."""
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError(f"{caller} needs safetensors: pip install safetensors") from error
-    return safetensors

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from polarity._bits.arrays import INTEGER_OF
 from polarity._checks import check_optimizer
 from polarity.attach.masks import masked_weights
-from polarity.optimizers.pruned_state import parameters_of
+from polarity.optimizers.given import Optimizers, as_optimizers, described
+from polarity.optimizers.states import parameters_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.target import Target
 
 __all__ = ["StepEnforcement", "enforce_in_step"]
-
-Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 
 def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement":
@@ -47,7 +46,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     Args:
         model: a model with masks. Masks that are only remembered stay so. For one wrapped in
             ``DistributedDataParallel``, call this after wrapping.
-        optimizer: the optimizer that trains it, or a sequence of them.
+        optimizer: the optimizer that trains it, or a list of them.
 
     Returns:
         The :class:`StepEnforcement`, whose ``.remove()`` puts the masks back into forward.
@@ -55,7 +54,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     Raises:
         ValueError: if the model carries no mask, if ``optimizer`` trains none of its masked
             weights, or if one of them is enforced in a step already.
-        TypeError: if ``optimizer`` is neither an optimizer nor a sequence of them.
+        TypeError: if ``optimizer`` is neither an optimizer nor a list of them.
 
     Example:
         >>> import torch
@@ -70,13 +69,15 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         4
         >>> handle.remove()
     """
-    optimizers = _checked(optimizer)
+    optimizers = as_optimizers(optimizer)
+    if not optimizers:
+        check_optimizer(optimizer)
     found = masked_weights(model)
     held = set().union(*(parameters_of(each) for each in optimizers))
     targets = [target for target in found.values() if _is_trained(target, held)]
     if not targets:
         raise ValueError(
-            f"optimizer={type(optimizers[0]).__name__} trains none of the {len(found)} masked "
+            f"optimizer={described(optimizers)} trains none of the {len(found)} masked "
             f"weights (the first is {next(iter(found))!r}): is it frozen, or was the optimizer "
             "built for another model?"
         )
@@ -227,13 +228,3 @@ def _is_trained(target: Target, held: set[int]) -> bool:
     return target.chain[0] is target.masking and all(
         leaf.requires_grad and id(leaf) in held for leaf in target.stored
     )
-
-
-def _checked(optimizer: Optimizers) -> list[torch.optim.Optimizer]:
-    """Return the optimizers as a list, after a look at their types."""
-    if not isinstance(optimizer, Sequence) or not optimizer:
-        check_optimizer(optimizer)
-        return [optimizer]  # type: ignore[list-item]
-    for i, each in enumerate(optimizer):
-        check_optimizer(each, f"optimizer[{i}]")
-    return list(optimizer)

@@ -10,10 +10,12 @@ from polarity._checks import check_names, check_shape
 from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
 from polarity.targets.target import Target
+from polarity.targets.writing import check_writable, write_all
 
 __all__ = [
     "attach_masks",
@@ -23,7 +25,7 @@ __all__ = [
     "masked_leaves",
     "masked_weights",
     "masks",
-    "set_mask",
+    "set_masks",
     "sparsity",
 ]
 
@@ -77,23 +79,34 @@ def mask_weights(
     if masks is not None and (stray := [name for name in masks if name not in found]):
         why = found.skipped.get(stray[0], "not among the selected weights")
         raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
+    masks = masks or {}
+    set_masks({name: found[name] for name in masks}, masks)
     attach_masks(found)
-    for name, mask in (masks or {}).items():
-        set_mask(found[name], mask)
     if verbose:
         print(found)
     return model
 
 
-def attach_masks(found: Mapping[str, Target]) -> None:
-    """Register one MaskedWeight per weight, shared by all its owners; keep existing ones."""
-    for target in found.values():
+def attach_masks(found: Mapping[str, Target], buffers: Mapping[str, Tensor] | None = None) -> None:
+    """Register one MaskedWeight per weight, shared by all its owners; keep existing ones.
+
+    Args:
+        found: the weights.
+        buffers: for weights without a MaskedWeight, the tensor that becomes its mask; by default
+            all ones, or the mask of ``torch.nn.utils.prune``.
+    """
+    for name, target in found.items():
         masking, theirs = target.masking, target.torch_mask
         if masking is None:
             masking = MaskedWeight(torch.empty(0))
             # In the weight's memory layout, so that one pass can read both.
             like = target.stored[0].detach()
-            masking.mask = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
+            if buffers is not None and name in buffers:
+                masking.mask = buffers[name]
+            elif theirs is not None:
+                masking.mask = theirs.to(like, copy=True)
+            else:
+                masking.mask = torch.ones_like(like)
         if theirs is not None:
             make_plain(target)
         attach_form(target, masking)
@@ -102,14 +115,40 @@ def attach_masks(found: Mapping[str, Target]) -> None:
 
 
 @torch.no_grad()
-def set_mask(target: Target, mask: Tensor) -> None:
-    """Install a bool mask and zero the stored values outside it; revived entries start at zero."""
-    masking = cast(MaskedWeight, target.masking)
-    mask = mask.to(masking.mask.device)
-    born = mask & (masking.mask == 0) if masking.enforce else None
-    masking.mask.copy_(mask)
-    masking.enforce = True
-    masking.clear(target.stored, born)
+def set_masks(
+    found: Mapping[str, Target],
+    masks: Mapping[str, Tensor],
+    values: Iterable[tuple[Tensor, Tensor]] = (),
+) -> None:
+    """Install bool masks and zero the stored values outside them; revived entries start at zero.
+
+    Everything that can fail comes before one call that writes all tensors.
+
+    Args:
+        found: the weights that get a mask, with or without one now.
+        masks: a mask for each of them.
+        values: (tensor, new values) that are written by the same call.
+    """
+    pairs: list[tuple[Tensor, Tensor]] = []
+    buffers: dict[str, Tensor] = {}
+    for name, target in found.items():
+        masking, first = target.masking, target.stored[0].detach()
+        mask = masks[name].to(first.device)
+        for leaf in target.stored:
+            check_writable(leaf, f"what {name!r} is stored as")
+        if masking is None:
+            buffers[name] = torch.ones_like(first).mul_(mask)
+            continue
+        pairs.append((masking.mask, mask))
+        if isinstance(masking, SignInMW) and masking.enforce:
+            born = mask & (masking.mask == 0)
+            pairs.append((first, torch.where(born, masking.beta.sqrt().to(first), first)))
+    write_all([*pairs, *values])
+    attach_masks(found, buffers)
+    for target in found.values():
+        masking = cast(MaskedWeight, target.masking)
+        masking.enforce = True
+        masking.clear(target.stored)
 
 
 def masked_weights(model: nn.Module) -> dict[str, Target]:

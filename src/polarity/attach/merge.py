@@ -1,31 +1,36 @@
 """Make the weights of a model plain parameters again, without changing what it computes."""
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_module, check_optimizer
+from polarity._checks import check_module, check_shape
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
 from polarity.optimizers.factor_state import join_state
+from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.optimizers.states import check_holds
+from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.registering import own_class
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.recurrent import refresh_flat_weights
-from polarity.targets.search import Targets, attached
+from polarity.targets.search import Targets, all_targets, attached
 from polarity.targets.state_keys import forget_plain_checkpoints, inside, leads_inside
 from polarity.targets.target import Target
+from polarity.targets.writing import check_writable, write_all
 
 __all__ = ["dense_state_dict", "merge"]
 
 
 def merge(
-    model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None, verbose: bool = False
+    model: nn.Module, *, optimizer: Optimizers | None = None, verbose: bool = False
 ) -> nn.Module:
     """Make everything that polarity attached a plain parameter again, in place.
 
@@ -33,22 +38,30 @@ def merge(
     layers under :class:`NormInterp` keep their trained values. The outputs in evaluation mode are
     exactly the same, and the ``state_dict`` has the keys, in the order, that it had before anything
     was attached. Masked and norm parameters stay the same objects; a new parameter replaces the
-    factors of a Sign-In weight. Call this before exporting, deploying or publishing the model.
+    factors of a Sign-In weight, and takes the Python attributes that others keep on them
+    (``_no_weight_decay``, for instance). A weight with a further parametrization, registered by
+    hand, becomes the value that it has. Call this before exporting, deploying or publishing the
+    model.
 
     Args:
         model: a model to which something is attached.
-        optimizer: if given, its state at pruned entries is zeroed, so that old momentum does not
-            move them once no mask is enforced, and a Sign-In weight takes the place of its factors,
-            with the state that :func:`sign_in` would split into theirs. An optimizer of Sign-In
-            factors that is not passed raises RuntimeError at its next step.
+        optimizer: an optimizer of the model, or a list of them. If given, its state at pruned
+            entries is zeroed, so that old momentum does not move them once no mask is enforced, and
+            a Sign-In weight takes the place of its factors, with the state that :func:`sign_in`
+            would split into theirs. An optimizer of Sign-In factors that is not passed raises
+            RuntimeError at its next step. Of the state that a ``ZeroRedundancyOptimizer`` keeps,
+            each rank's call zeroes that rank's.
         verbose: print the table of what was merged.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: if nothing is attached to the model; if it has Sign-In weights and ``optimizer``
-            holds none of their factors.
+        ValueError: if nothing is attached to the model; if ``optimizer`` holds none of the weights
+            that are merged, or none of the factors of a model with Sign-In weights, or the two
+            factors of one in different groups; if its state has another shape than its parameter;
+            or if a further parametrization has changed the shape of a weight. Model and optimizer
+            are left as they were.
         TypeError: if ``model`` or ``optimizer`` is of another type.
 
     Example:
@@ -58,26 +71,25 @@ def merge(
         >>> list(model.state_dict())
         ['weight', 'bias']
     """
-    if optimizer is not None:
-        check_optimizer(optimizer)
+    optimizers = as_optimizers(optimizer)
     found = attached(model)
     if not found and not attached_norms(model):
         raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
-    products = {n: t.stored for n, t in found.items() if isinstance(t.masking, SignInMW)}
-    if optimizer is not None:
-        if products:
-            check_replaceable(optimizer, products)
-        zero_pruned_state(optimizer, masked_leaves(found.values()))
+    values = _checked(model, found, optimizers)
     table, waiting = str(Targets(found)) if verbose else "", found
-    del products
+    write_all(values)
+    del values
+    for target in found.values():
+        if target.is_stored and target.masking is not None and target.masking.enforce:
+            zero_outside_(target.stored[0], target.masking.mask)
+    zero_pruned_state(optimizers, masked_leaves(found.values()))
     while waiting:  # so that factors are freed as soon as their product is there
         target = waiting.pop(next(iter(waiting)))
         if target.masking is not None and target.masking.in_step is not None:
             target.masking.in_step.remove()
         if isinstance(target.masking, SignInMW):
-            replace_parameter(optimizer, _multiply_out(target, optimizer))
+            replace_parameter(optimizers, _multiply_out(target))
         else:
-            target.write(target.weight)
             make_plain(target)
         for use in target.owners:
             forget_plain_checkpoints(use.module)
@@ -90,7 +102,36 @@ def merge(
     return model
 
 
-def _multiply_out(target: Target, optimizer: torch.optim.Optimizer | None) -> Replacement:
+def _checked(
+    model: nn.Module,
+    found: Mapping[str, Target],
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> list[tuple[Tensor, Tensor]]:
+    """Raise for everything that can be wrong; return what further parametrizations make of weights.
+
+    A masked weight, and a product, need no other values than they have.
+    """
+    leaves = {name: target.stored for name, target in found.items()}
+    norms = [target for target in all_targets(model) if target.interpolation is not None]
+    check_holds(optimizers, leaves | {target.name: target.stored for target in norms})
+    products = {n: t.stored for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    if products:
+        check_replaceable(optimizers, products)
+    pairs = []
+    for name, target in found.items():
+        _ = target.survivors  # raises if the mask holds other values than 0 and 1
+        for leaf in target.stored:
+            check_writable(leaf, f"what {name!r} is stored as")
+        if len(target.chain) > 1 and name not in products:
+            weight, leaf = target.weight, target.stored[0]
+            check_shape(
+                f"the parametrized weight {name!r}", None, weight.shape, leaf.shape, "parameter"
+            )
+            pairs.append((leaf, weight))
+    return pairs
+
+
+def _multiply_out(target: Target) -> Replacement:
     """Replace the factors of a weight by one new parameter, their product, in every owner."""
     m, v = target.stored
     weight = nn.Parameter(target.weight.clone(), requires_grad=m.requires_grad)
@@ -101,11 +142,10 @@ def _multiply_out(target: Target, optimizer: torch.optim.Optimizer | None) -> Re
         parametrize.remove_parametrizations(use.module, use.tensor_name)
         delattr(use.module, use.tensor_name)  # torch makes a buffer of a frozen weight
         use.module.register_parameter(use.tensor_name, weight)
-    remembered = {} if optimizer is None else optimizer.state
     return Replacement(
         (m, v),
         {target.name: weight},
-        (join_state(remembered.get(m, {}), remembered.get(v, {}), m, v),),
+        lambda of_m, of_v: (join_state(of_m, of_v, m, v),),
         f"merge made {target.name!r} one parameter again; call merge(model, optimizer=optimizer), "
         "or build the optimizer after merge",
     )

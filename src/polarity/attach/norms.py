@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from polarity._checks import check_generator, check_tensors
+from polarity._checks import check_entries, check_generator, check_tensors
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
@@ -72,8 +72,8 @@ def interpolate_norms(
 
     Raises:
         ValueError: if there is nothing to interpolate; if a parameter carries a mask or another
-            parametrization; or if ``initial`` is missing one or holds it in another shape. The
-            model is unchanged.
+            parametrization; or if ``initial`` is missing one, or holds it in another shape or
+            with NaN or infinite entries. The model is unchanged.
         TypeError: if an argument is of another type, or a parameter is sharded.
 
     Example:
@@ -97,18 +97,23 @@ def interpolate_norms(
     if initial is not None:
         values = weights_of(initial, "initial")
         check_tensors("initial", values, {name: now.shape for name, now in start.items()})
+        for name in start:
+            check_entries(f"initial {name!r}", values[name])
         start = {name: values[name].detach().to(now) for name, now in start.items()}
     attached = norm_interps(model)
     alphas: dict[object, SharedAlpha] = {}
     if attached and not per_layer:
         alphas[model] = attached[0].shared
     drawn: list[SharedAlpha] = []
+    forms: dict[str, NormInterp] = {}
     for name, target in fresh.items():
         layer = target.module if per_layer else model
         if layer not in alphas:
             alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
-        attach_form(target, NormInterp(start[name], alphas[layer]))
+        forms[name] = NormInterp(start[name], alphas[layer])
+    for name, form in forms.items():
+        attach_form(fresh[name], form)
     if fresh or _hooks(model) not in ([], [model]):
         _draw_when_called(model, drawn)
     if verbose:

@@ -1,19 +1,22 @@
 """Sign-In during training: the inner scaling, its restoration, and the penalty on the product."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_choice, check_integer, check_optimizer
+from polarity._checks import check_choice, check_entries, check_integer, check_names, check_type
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
+from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.pruned_state import zero_pruned_state
-from polarity.optimizers.replaced import check_replaceable
+from polarity.optimizers.replaced import check_together
+from polarity.optimizers.states import is_divided
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.targets.search import attached
 from polarity.targets.target import Target
+from polarity.targets.writing import write_all
 
 __all__ = ["Momentum", "RescaleSchedule", "frobenius_decay", "inner_scaling", "rescale"]
 
@@ -24,7 +27,7 @@ Momentum: TypeAlias = Literal["keep", "zero", "transform"]
 def rescale(
     model: nn.Module,
     *,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizers | None = None,
     momentum: Momentum = "keep",
 ) -> nn.Module:
     r"""Restore the inner scaling of every Sign-In weight, its product unchanged, in place.
@@ -36,7 +39,8 @@ def rescale(
 
     Args:
         model: a model with Sign-In weights.
-        optimizer: the optimizer that trains them; needed unless ``momentum`` is ``"keep"``.
+        optimizer: the optimizer that trains them, or a list of them; needed unless ``momentum`` is
+            ``"keep"``. Of a ``ZeroRedundancyOptimizer`` every rank's call zeroes that rank's state.
         momentum: what to do with the optimizer's averages of the factors' gradients. ``"keep"``
             leaves them (the paper does not mention them); ``"zero"`` resets them; ``"transform"``
             expresses the same gradient of the product in the new factors.
@@ -46,7 +50,9 @@ def rescale(
 
     Raises:
         ValueError: if the model has no Sign-In weights; if ``momentum`` is none of the three, or
-            needs an optimizer that is not given or holds none of the factors.
+            needs an optimizer that is not given; if the optimizer holds none of the factors, or
+            its state has another shape than its parameter; or if a weight is NaN or infinite. Model
+            and optimizer are left as they were.
         TypeError: if ``model`` or ``optimizer`` is of another type.
 
     Example:
@@ -64,8 +70,10 @@ def rescale(
     Source: *Sign-In to the Lottery*, Algorithm 1 and appendix H.
     """
     found = _factors(model)
-    _check_momentum(momentum, optimizer, found)
-    for target in found.values():
+    optimizers = as_optimizers(optimizer)
+    _check_momentum(momentum, optimizers, found)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for name, target in found.items():
         form = target.masking
         assert isinstance(form, SignInMW)
         m, v = target.stored
@@ -73,13 +81,18 @@ def rescale(
         product = m.to(wide) * v.to(wide)
         if form.enforce:
             zero_outside_(product, form.mask)
+        check_entries(f"weight {name!r}", product)
         new_m, new_v = balanced_factors(product, form.beta, m.dtype)
         if form.enforce:
             zero_outside_(new_m, form.mask)
-        if optimizer is not None:
-            _carry_over(optimizer, momentum, (m, v), (new_m, new_v))
-        m.copy_(new_m)
-        v.copy_(new_v)
+        pairs += [(m, new_m), (v, new_v)]
+        if momentum == "transform":
+            pairs += _transformed(optimizers, (m, v), (new_m, new_v))
+    write_all(pairs)
+    if momentum == "zero":
+        factors = [factor for target in found.values() for factor in target.stored]
+        nowhere = ((factor, torch.zeros_like(factor, dtype=torch.bool)) for factor in factors)
+        zero_pruned_state(optimizers, nowhere)
     return model
 
 
@@ -120,13 +133,13 @@ class RescaleSchedule:
         *,
         every: int,
         until: int | None = None,
-        optimizer: torch.optim.Optimizer | None = None,
+        optimizer: Optimizers | None = None,
         momentum: Momentum = "keep",
     ) -> None:
         check_integer("every", every, at_least=1)
         if until is not None:
             check_integer("until", until, at_least=1)
-        _check_momentum(momentum, optimizer, _factors(model))
+        _check_momentum(momentum, as_optimizers(optimizer), _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
         self.every, self.until, self.epoch = every, until, 0
 
@@ -144,8 +157,22 @@ class RescaleSchedule:
         return {key: getattr(self, key) for key in ("epoch", "every", "until", "momentum")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of :meth:`state_dict`, with its settings."""
-        for key in ("epoch", "every", "until", "momentum"):
+        """Continue from a state of :meth:`state_dict`, with its settings.
+
+        Raises:
+            ValueError: if a setting is missing, unknown or out of range, or if its momentum needs
+                an optimizer that this schedule has not; nothing is changed.
+            TypeError: if ``state`` is not a mapping, or a setting of another type.
+        """
+        check_type("state", state, Mapping, "what state_dict returns")
+        settings = ("epoch", "every", "until", "momentum")
+        check_names("state", state, settings, what="in what state_dict returns")
+        check_integer("state['epoch']", state["epoch"], at_least=0)
+        check_integer("state['every']", state["every"], at_least=1)
+        if state["until"] is not None:
+            check_integer("state['until']", state["until"], at_least=1)
+        _check_momentum(state["momentum"], as_optimizers(self.optimizer), _factors(self.model))
+        for key in settings:
             setattr(self, key, state[key])
 
 
@@ -227,40 +254,47 @@ def _factors(model: nn.Module) -> dict[str, Target]:
 
 
 def _check_momentum(
-    momentum: str, optimizer: torch.optim.Optimizer | None, found: Mapping[str, Target]
+    momentum: str, optimizers: Sequence[torch.optim.Optimizer], found: Mapping[str, Target]
 ) -> None:
-    """Raise unless the optimizer can follow as ``momentum`` says."""
+    """Raise unless the optimizers can follow as ``momentum`` says."""
     check_choice("momentum", momentum, ("keep", "zero", "transform"))
-    if optimizer is None:
+    if not optimizers:
         if momentum != "keep":
             raise ValueError(f"momentum={momentum!r} needs optimizer=, expected an optimizer")
         return
-    check_optimizer(optimizer)
-    check_replaceable(optimizer, {name: target.stored for name, target in found.items()})
-    if momentum == "transform":
-        for name, target in found.items():
+    check_together(optimizers, {name: target.stored for name, target in found.items()})
+    if momentum != "transform":
+        return
+    for optimizer in optimizers:
+        if is_divided(optimizer):
+            raise ValueError(
+                f"momentum='transform' needs the state of both factors on one rank, which "
+                f"{described([optimizer])} does not keep: use 'keep' or 'zero'"
+            )
+    for name, target in found.items():
+        for optimizer in optimizers:
             for factor in target.stored:
                 if foreign := foreign_state(optimizer.state.get(factor, {}), factor.shape):
                     raise ValueError(
                         f"momentum='transform' has no rule for {foreign[0]!r} in the state of "
-                        f"{type(optimizer).__name__} for {name!r}: use 'keep' or 'zero'"
+                        f"{described([optimizer])} for {name!r}: use 'keep' or 'zero'"
                     )
 
 
-def _carry_over(
-    optimizer: torch.optim.Optimizer,
-    momentum: Momentum,
+def _transformed(
+    optimizers: Sequence[torch.optim.Optimizer],
     old: tuple[Tensor, Tensor],
     new: tuple[Tensor, Tensor],
-) -> None:
-    """Apply ``momentum`` to an optimizer's state of a pair of factors."""
-    states = [optimizer.state.get(factor, {}) for factor in old]
-    if momentum == "transform" and all(states):
-        joined = join_state(states[0], states[1], *old)
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the averages of a pair of factors, and what they become in the new factors."""
+    pairs = []
+    for optimizer in optimizers:
+        states = [optimizer.state.get(factor, {}) for factor in old]
+        joined = join_state(states[0], states[1], *old) if all(states) else {}
         for state, values in zip(states, split_state(joined, *new), strict=True):
-            for key, value in values.items():
-                if isinstance(value, Tensor) and value.dim() > 0:
-                    state[key].copy_(value)
-    elif momentum == "zero":
-        nothing = torch.zeros_like(old[0], dtype=torch.bool)
-        zero_pruned_state(optimizer, [(factor, nothing) for factor in old])
+            pairs += [
+                (state[key], value)
+                for key, value in values.items()
+                if isinstance(value, Tensor) and value.dim() > 0
+            ]
+    return pairs

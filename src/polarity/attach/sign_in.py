@@ -1,23 +1,26 @@
 """Convert a model to Sign-In: every masked weight becomes a product of two trained factors."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from polarity._checks import check_entries, check_names, check_optimizer
+from polarity._checks import check_entries, check_names
 from polarity.attach.forms import attach_form, make_plain
 from polarity.optimizers.factor_state import foreign_state, split_state
+from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
+from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.sign_in import SignInMW, checked_beta
+from polarity.parametrizations.sign_in import SignInMW, balanced_factors, checked_beta
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
 from polarity.targets.target import Target, parametrizations_of
+from polarity.targets.writing import write_all
 
 __all__ = ["sign_in"]
 
@@ -28,7 +31,7 @@ def sign_in(
     beta: float | Mapping[str, float] = 1.0,
     targets: Selector | None = None,
     exclude: Selector | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizers | None = None,
     verbose: bool = False,
 ) -> nn.Module:
     r"""Train the weights of a model as mask ⊙ m ⊙ v, in place: one line in an existing script.
@@ -42,7 +45,8 @@ def sign_in(
     the factors then take the weight's place in it, with its group, learning rate and options. The
     optimizer's averages of gradients are carried over by the chain rule, averages of squares by its
     square, step counts as they are; state of any other kind starts afresh, with a warning. An
-    optimizer that is not passed raises RuntimeError at its next step.
+    optimizer that is not passed raises RuntimeError at its next step. Python attributes that others
+    keep on a weight (``_no_weight_decay``, for instance) pass to both of its factors.
 
     Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
     :func:`rescale` restores the inner scaling during training, :func:`merge` ends it.
@@ -53,7 +57,9 @@ def sign_in(
         targets: which weights, see :func:`find_targets`; by default those that carry a mask, or all
             that can be pruned where none does.
         exclude: which weights to leave out, in the same forms.
-        optimizer: an existing optimizer of the weights, to train the factors instead.
+        optimizer: an existing optimizer of the weights, or a list of them, to train the factors
+            instead. (Muon orthogonalises its updates as of matrices: give the factors to it only if
+            this is what you mean.)
         verbose: print the table of what was converted and what was skipped, and why.
 
     Returns:
@@ -61,9 +67,12 @@ def sign_in(
 
     Raises:
         ValueError: if ``beta`` is not positive and finite, or names other weights than those
-            selected; if there is nothing to convert; if a weight is NaN or infinite or has another
-            parametrization in addition to its mask; if ``optimizer`` holds none of the weights. The
-            model and the optimizer are left as they were.
+            selected; if factors of a weight with this ``beta`` are out of the range of its dtype;
+            if there is nothing to convert; if a weight is NaN or infinite or has another
+            parametrization in addition to its mask; if ``optimizer`` holds none of the weights, if
+            its state has another shape than its parameter, or if it has divided its parameters
+            among ranks (``ZeroRedundancyOptimizer``: build it afterwards). The model and the
+            optimizer are left as they were.
         TypeError: if an argument is of another type, or the model is wrapped in
             ``DistributedDataParallel`` already.
 
@@ -88,27 +97,38 @@ def sign_in(
     chosen = tuple(masked) if targets is None and masked else targets
     found = find_targets(model, chosen, exclude)
     betas = _betas(beta, found)
-    _check(found, optimizer)
+    optimizers = as_optimizers(optimizer)
+    _check(found, betas, optimizers)
+    products = {n: t for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    _write_products(products, betas)
 
-    table, waiting = str(found) if verbose else "", dict(found)
+    table = str(found) if verbose else ""
+    waiting = {name: target for name, target in found.items() if name not in products}
     del masked, found  # so that each weight is freed as soon as its factors are there
     while waiting:
         name = next(iter(waiting))
         target = waiting.pop(name)
-        if isinstance(target.masking, SignInMW):
-            weight = target.weight
-            target.masking.beta.copy_(betas[name])
-            target.write(weight)
-        else:
-            replace_parameter(optimizer, _convert(name, target, betas[name], optimizer))
+        replace_parameter(optimizers, _convert(name, target, betas[name]))
     if verbose:
         print(table)
     return model
 
 
-def _convert(
-    name: str, target: Target, beta: Tensor, optimizer: torch.optim.Optimizer | None
-) -> Replacement:
+@torch.no_grad()
+def _write_products(products: Mapping[str, Target], betas: Mapping[str, Tensor]) -> None:
+    """Give weights that are products already the factors of another inner scaling."""
+    pairs = []
+    for name, target in products.items():
+        form = target.masking
+        assert isinstance(form, SignInMW)
+        factors = balanced_factors(target.weight, betas[name])
+        if form.enforce:
+            zero_outside_(factors[0], form.mask)
+        pairs += [(form.beta, betas[name]), *zip(target.stored, factors, strict=True)]
+    write_all(pairs)
+
+
+def _convert(name: str, target: Target, beta: Tensor) -> Replacement:
     """Give one weight its factors, shared by all its owners."""
     old = target.stored[0]
     masking = target.masking
@@ -124,11 +144,10 @@ def _convert(
         each.original0, each.original1 = m, v
     if old.grad is not None:
         m.grad, v.grad = old.grad * v.detach(), old.grad * m.detach()
-    state = {} if optimizer is None else optimizer.state.get(old, {})
     return Replacement(
         (old,),
         dict(zip(factor_keys(name), (m, v), strict=True)),
-        split_state(state, m, v),
+        lambda state: split_state(state, m, v),
         f"sign_in made {name!r} a product of two; call sign_in(model, optimizer=optimizer), or "
         "build the optimizer after sign_in",
     )
@@ -142,10 +161,15 @@ def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tenso
     return {name: checked_beta(value) for name, value in beta.items()}
 
 
-def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
+def _check(
+    found: Targets, betas: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
     """Raise for everything that can be wrong, before anything is changed."""
     for name, target in found.items():
-        check_entries(f"weight {name!r}", target.weight)
+        weight = target.weight
+        check_entries(f"weight {name!r}", weight)
+        _check_range(name, weight, float(betas[name]))
+        _ = target.survivors  # raises if the mask holds other values than 0 and 1
         for use in target.owners:
             for each in parametrizations_of(use.module, use.tensor_name):
                 if not isinstance(each, MaskedWeight):
@@ -153,21 +177,36 @@ def _check(found: Targets, optimizer: torch.optim.Optimizer | None) -> None:
                         f"{name} is also parametrized by {type(each).__name__}, expected a mask at "
                         f"most, because a product must come first: exclude={name!r} leaves it out"
                     )
-    if optimizer is None:
-        return
-    check_optimizer(optimizer)
     plain = {n: t.stored for n, t in found.items() if not isinstance(t.masking, SignInMW)}
     if not plain:
         return
-    check_replaceable(optimizer, plain)
-    foreign = {
-        key
-        for (leaf,) in plain.values()
-        for key in foreign_state(optimizer.state.get(leaf, {}), leaf.shape)
-    }
-    if foreign:
+    check_replaceable(optimizers, plain)
+    for optimizer in optimizers:
+        foreign = {
+            key
+            for (leaf,) in plain.values()
+            for key in foreign_state(optimizer.state.get(leaf, {}), leaf.shape)
+        }
+        if not foreign:
+            continue
         warnings.warn(
             f"{type(optimizer).__name__} remembers {', '.join(sorted(foreign))}, which has no form "
             "for a product: its state of the converted weights starts afresh",
             stacklevel=3,
+        )
+
+
+def _check_range(name: str, weight: Tensor, beta: float) -> None:
+    """Raise if the factors of a weight's largest entry, or of zero, overflow or vanish.
+
+    The first factor grows with the weight's magnitude and with beta.
+    """
+    if not weight.numel() or weight.is_meta:
+        return
+    largest = torch.stack([weight.abs().amax(), weight.new_zeros(())])
+    m, v = balanced_factors(largest, beta)
+    if not (m.isfinite().all() and v.isfinite().all()):
+        raise ValueError(
+            f"beta={beta!r} gives {name!r} factors that {weight.dtype} cannot hold, expected one "
+            "nearer to 1"
         )

@@ -1,15 +1,18 @@
-"""The optimizers that a caller gives: one, several, or none."""
+"""The optimizers and schedulers that a caller gives: one, several, or none."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from polarity._checks import check_optimizer
 
-__all__ = ["Optimizers", "as_optimizers"]
+__all__ = ["Optimizers", "Schedulers", "as_optimizers", "as_schedulers", "described"]
 
 Optimizers: TypeAlias = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+Schedulers: TypeAlias = (
+    torch.optim.lr_scheduler.LRScheduler | Sequence[torch.optim.lr_scheduler.LRScheduler]
+)
 
 
 def as_optimizers(
@@ -26,15 +29,58 @@ def as_optimizers(
         >>> as_optimizers(sgd) == as_optimizers([sgd]) == (sgd,)
         True
     """
-    if optimizer is None:
+    return _as_tuple(optimizer, parameter, "optimizer", check_optimizer)
+
+
+def as_schedulers(scheduler: Schedulers | None, parameter: str = "scheduler") -> tuple[Any, ...]:
+    """Return what was given as a tuple, empty for None; a scheduler is known by its methods.
+
+    Raises:
+        TypeError: if it is neither a scheduler nor a sequence of schedulers.
+        ValueError: if the sequence is empty, or holds a scheduler twice.
+
+    Example:
+        >>> sgd = torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1)
+        >>> steps = torch.optim.lr_scheduler.StepLR(sgd, 30)
+        >>> as_schedulers([steps]) == (steps,)
+        True
+    """
+    return _as_tuple(scheduler, parameter, "scheduler", _check_scheduler)
+
+
+def described(optimizers: Sequence[object]) -> str:
+    """Return the types of what was given, as an error shows them.
+
+    Example:
+        >>> described([1]), described([1, "a"])
+        ('int', '[int, str]')
+    """
+    names = [type(each).__name__ for each in optimizers]
+    return names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+
+
+def _as_tuple(given: Any, parameter: str, kind: str, check: Any) -> tuple[Any, ...]:
+    """Return one, several or none as a tuple, each of them checked."""
+    if given is None:
         return ()
-    if not isinstance(optimizer, (list, tuple)):
-        check_optimizer(optimizer, parameter)
-        return (optimizer,)  # type: ignore[return-value]
-    for place, each in enumerate(optimizer):
-        check_optimizer(each, f"{parameter}[{place}]")
-    if not optimizer:
-        raise ValueError(f"{parameter}={optimizer!r}, expected at least one optimizer, or None")
-    if len({id(each) for each in optimizer}) < len(optimizer):
-        raise ValueError(f"{parameter} holds an optimizer twice, expected each of them once")
-    return tuple(optimizer)
+    if not isinstance(given, (list, tuple)):
+        check(given, parameter)
+        return (given,)
+    for place, each in enumerate(given):
+        check(each, f"{parameter}[{place}]")
+    if not given:
+        raise ValueError(f"{parameter}={given!r}, expected at least one {kind}, or None")
+    if len({id(each) for each in given}) < len(given):
+        raise ValueError(f"{parameter} holds one {kind} twice, expected each of them once")
+    return tuple(given)
+
+
+def _check_scheduler(scheduler: object, parameter: str) -> None:
+    """Raise unless an instance has a scheduler's methods."""
+    methods = ("step", "state_dict", "load_state_dict")
+    is_one = not isinstance(scheduler, (type, torch.optim.Optimizer, torch.nn.Module))
+    if not is_one or not all(callable(getattr(scheduler, each, None)) for each in methods):
+        raise TypeError(
+            f"{parameter} is a {type(scheduler).__name__}, expected a learning-rate scheduler: "
+            "torch.optim.lr_scheduler.StepLR(optimizer, 30), for instance"
+        )

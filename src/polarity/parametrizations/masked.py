@@ -97,10 +97,15 @@ class MaskedWeight(nn.Module):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
+        stored = self.to_store(weight, self.mask if self.enforce else None)
         self.mask = self.mask.to(weight.dtype)
+        return stored
+
+    def to_store(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what to store for a weight under a mask that is enforced, None for none."""
+        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         stored = weight.clone()
-        return zero_outside_(stored, self.mask) if self.enforce else stored
+        return stored if mask is None else zero_outside_(stored, mask)
 
     @torch.no_grad()
     def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:

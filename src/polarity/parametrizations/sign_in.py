@@ -82,9 +82,16 @@ class SignInMW(MaskedWeight):
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
-        weight = super().right_inverse(weight)
-        m, v = balanced_factors(weight, self.beta)
-        return (zero_outside_(m, self.mask), v) if self.enforce else (m, v)
+        factors = self.to_store(weight, self.mask if self.enforce else None)
+        self.mask = self.mask.to(weight.dtype)
+        return factors
+
+    def to_store(  # type: ignore[override]
+        self, weight: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the factors to store for a weight under a mask that is enforced, None for none."""
+        m, v = balanced_factors(super().to_store(weight, mask), self.beta)
+        return (m if mask is None else zero_outside_(m, mask)), v
 
     @torch.no_grad()
     def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:

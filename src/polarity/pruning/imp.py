@@ -1,24 +1,29 @@
 """Rounds of iterative pruning: IMP, weight rewinding and learning-rate rewinding."""
 
-from typing import TypeAlias
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from polarity._checks import check_type
 from polarity.attach.masks import masked_leaves
+from polarity.optimizers.given import (
+    Optimizers,
+    Schedulers,
+    as_optimizers,
+    as_schedulers,
+    described,
+)
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope
-from polarity.pruning.prune import Optimizer, prune_targets
+from polarity.pruning.prune import Pairs, prune_targets
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
 from polarity.selection.ties import Ties
-from polarity.targets.search import attached, masked_or_prunable
+from polarity.targets.search import all_targets, attached, masked_or_prunable
 
 __all__ = ["imp_prune", "lrr_step"]
-
-Scheduler: TypeAlias = torch.optim.lr_scheduler.LRScheduler
 
 
 def imp_prune(
@@ -30,8 +35,8 @@ def imp_prune(
     ties: Ties = "index",
     score: Score | None = None,
     rewind: RewindPoint | None = None,
-    optimizer: Optimizer | None = None,
-    scheduler: Scheduler | None = None,
+    optimizer: Optimizers | None = None,
+    scheduler: Schedulers | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     """Prune the smallest weights and, with ``rewind``, rewind the rest: one round of IMP.
@@ -54,9 +59,10 @@ def imp_prune(
             :func:`polarity.scores.magnitude` by default.
         rewind: the point to restore: survivors, other parameters, buffers, and the state of the
             optimizer and scheduler that are given below.
-        optimizer: its state is restored from ``rewind`` if that holds one, and zeroed at pruned
-            entries.
-        scheduler: its state is restored from ``rewind``.
+        optimizer: an optimizer or a list of them. Its state is restored from ``rewind`` if that
+            holds one, and zeroed at pruned entries. Of the state that a ``ZeroRedundancyOptimizer``
+            keeps, each rank's call zeroes that rank's.
+        scheduler: a scheduler or a list of them, whose state is restored from ``rewind``.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
             one; then the source of the seed of ``ties="random"``. Otherwise nothing is drawn.
 
@@ -68,9 +74,12 @@ def imp_prune(
         ValueError: if both ``amount`` and ``density`` are given or one is out of range; if
             ``scope`` or ``ties`` is another word; if the density exceeds the present one; if
             ``amount`` is given while a mask is not enforced; if the model has no prunable weights;
-            if a weight or score is NaN or infinite; if ``rewind`` does not fit the model or
-            ``optimizer`` holds none of the pruned parameters. Model, masks, optimizer and random
-            state are left as they were.
+            if a weight or score is NaN or infinite; if ``rewind`` does not fit the model, has
+            parameters that are not finite, or holds the state of another class of optimizer or
+            scheduler; if a weight that it rewinds has a further parametrization without
+            ``right_inverse``; if ``optimizer`` holds none of the pruned parameters, or its state
+            has another shape than its parameter. Model, masks, optimizer and random state are left
+            as they were.
         TypeError: if an argument is of another type.
 
     Example:
@@ -88,18 +97,22 @@ def imp_prune(
     wanted = _how_many(amount, density, scope, ties)
     if rewind is None:
         if scheduler is not None:
+            given = described(as_schedulers(scheduler))
             raise ValueError(
-                f"scheduler={type(scheduler).__name__} is given without rewind, expected both: "
+                f"scheduler={given} is given without rewind, expected both: "
                 "pass rewind=RewindPoint.capture(model, optimizer, scheduler)"
             )
         return _prune(model, wanted, score, optimizer, generator)
     _check_rewind(rewind)
     rewind.check(model)
-    rewind.check_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
+    restore = _staged_schedule(
+        model, rewind, optimizer if rewind.optimizer is not None else None, scheduler
+    )
     report = _prune(model, wanted, score, optimizer, generator, rewind)
-    rewind.restore_weights(model, only="unmasked")
-    notes = (*report.notes, "rewound: every parameter and buffer to the rewind point")
-    return PruneReport(report.layers, notes + _rewind_schedule(model, rewind, optimizer, scheduler))
+    restore()
+    rewound = "rewound: every parameter and buffer to the rewind point"
+    notes = _after_restoring(model, rewind, optimizer, scheduler)
+    return PruneReport(report.layers, (*report.notes, rewound, *notes))
 
 
 def lrr_step(
@@ -111,8 +124,8 @@ def lrr_step(
     scope: Scope = "global",
     ties: Ties = "index",
     score: Score | None = None,
-    optimizer: Optimizer | None = None,
-    scheduler: Scheduler | None = None,
+    optimizer: Optimizers | None = None,
+    scheduler: Schedulers | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     """Prune the smallest weights, keep the rest as trained and rewind the schedule: a round of LRR.
@@ -128,9 +141,9 @@ def lrr_step(
         scope: as for :func:`imp_prune`.
         ties: as for :func:`imp_prune`.
         score: as for :func:`imp_prune`.
-        optimizer: its state is restored from ``rewind``, and zeroed at pruned entries. Leave it
-            out if your loop builds a new optimizer each round.
-        scheduler: its state is restored from ``rewind``.
+        optimizer: an optimizer or a list of them. Its state is restored from ``rewind``, and zeroed
+            at pruned entries. Leave it out if your loop builds a new optimizer each round.
+        scheduler: a scheduler or a list of them, whose state is restored from ``rewind``.
         generator: as for :func:`imp_prune`.
 
     Returns:
@@ -156,10 +169,12 @@ def lrr_step(
     Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
     """
     _check_rewind(rewind)
-    rewind.check_schedule(optimizer, scheduler)
-    report = _prune(model, _how_many(amount, density, scope, ties), score, optimizer, generator)
-    notes = report.notes + _rewind_schedule(model, rewind, optimizer, scheduler)
-    return PruneReport(report.layers, notes)
+    restore = _staged_schedule(model, rewind, optimizer, scheduler)
+    wanted = _how_many(amount, density, scope, ties)
+    report = _prune(model, wanted, score, optimizer, generator)
+    restore()
+    notes = _after_restoring(model, rewind, optimizer, scheduler)
+    return PruneReport(report.layers, (*report.notes, *notes))
 
 
 def _check_rewind(rewind: object) -> None:
@@ -179,30 +194,44 @@ def _prune(
     model: nn.Module,
     wanted: HowMany,
     score: Score | None,
-    optimizer: Optimizer | None,
+    optimizer: Optimizers | None,
     generator: torch.Generator | None,
     rewind: RewindPoint | None = None,
 ) -> PruneReport:
-    """Prune the masked or prunable weights, and with ``rewind`` give the survivors its values."""
+    """Prune the masked or prunable weights, and with ``rewind`` rewind the whole model."""
     found = masked_or_prunable(model)
-    values = None
-    if rewind is not None:
-        weights = rewind.weights
-        values = {name: weights[name].to(t.stored[0].device) for name, t in found.items()}
+
+    def rewound() -> Pairs:
+        assert rewind is not None
+        return rewind.staged(model, pruned=tuple(found))
+
+    values = None if rewind is None else rewound
     return prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
 
 
-def _rewind_schedule(
+def _staged_schedule(
     model: nn.Module,
     rewind: RewindPoint,
-    optimizer: Optimizer | None,
-    scheduler: Scheduler | None,
+    optimizer: Optimizers | None,
+    scheduler: Schedulers | None,
+) -> Callable[[], None]:
+    """Check what is to be restored of optimizers and schedulers, and return what restores it."""
+    names = {id(leaf): target.name for target in all_targets(model) for leaf in target.stored}
+    rewind.check_schedule(optimizer, scheduler, names)
+    return rewind.staged_schedule(optimizer, scheduler)
+
+
+def _after_restoring(
+    model: nn.Module,
+    rewind: RewindPoint,
+    optimizer: Optimizers | None,
+    scheduler: Schedulers | None,
 ) -> tuple[str, ...]:
-    """Restore the optimizer and the scheduler as far as given and held, and note what was done."""
-    rewind.restore_schedule(optimizer if rewind.optimizer is not None else None, scheduler)
+    """Zero the restored state of pruned entries, and note what was restored."""
     if optimizer is not None and rewind.optimizer is not None:
         # The restored state is older than the masks.
-        zero_pruned_state(optimizer, masked_leaves(attached(model).values()))
+        leaves = masked_leaves(attached(model).values())
+        zero_pruned_state(as_optimizers(optimizer), leaves)
     notes = []
     for role, given, held in (
         ("optimizer", optimizer, rewind.optimizer),

@@ -1,35 +1,46 @@
 """Install the chosen masks in a model, and zero what they prune."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from polarity.attach.masks import attach_masks
 from polarity.selection.chosen import Chosen
 from polarity.targets.target import Target
+from polarity.targets.writing import write_all
 
 __all__ = ["install"]
 
 
 @torch.no_grad()
 def install(
-    found: Mapping[str, Target], chosen: Chosen, values: Mapping[str, Tensor] | None = None
+    found: Mapping[str, Target], chosen: Chosen, values: Sequence[tuple[Tensor, Tensor]] = ()
 ) -> None:
     """Mask all but the chosen entries, enforce the masks, and zero what is stored outside them.
 
-    All masks are written before any weight is zeroed: the scores that decide may be views of it.
+    All masks are computed before any weight is written: the scores that decide may be views of it.
+    Without ``values`` the masks that a model has are changed where they are, piece by piece.
 
     Args:
-        found: the weights, every one masked.
+        found: the weights; those without a mask get one.
         chosen: which of their entries stay.
-        values: new values for the survivors, by name. By default they keep theirs.
+        values: (tensor, new values) to write, of the survivors and of other tensors. By default
+            everything else keeps its values.
     """
+    buffers: dict[str, Tensor] = {}
     for name, target in found.items():
+        if target.masking is None:
+            buffers[name] = torch.empty_like(target.stored[0].detach())
+            chosen.write(name, buffers[name])
+    masks = {name: target.masking.mask for name, target in found.items() if target.masking}
+    if values:
+        write_all([*values, *((mask, chosen.new_mask(name)) for name, mask in masks.items())])
+    else:
+        for name, mask in masks.items():
+            chosen.write(name, mask)
+    attach_masks(found, buffers)
+    for target in found.values():
         assert target.masking is not None
-        chosen.write(name, target.masking.mask)
         target.masking.enforce = True
-    for name, target in found.items():
-        assert target.masking is not None
-        if values is not None:
-            target.write(values[name])
         target.masking.clear(target.stored)

@@ -1,15 +1,16 @@
 """Prune a model by any scores: exact masks, installed whole or not at all."""
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_names, check_type
-from polarity.attach.masks import attach_masks, masked_leaves
-from polarity.optimizers.pruned_state import check_holds, zero_pruned_state
+from polarity.attach.masks import masked_leaves
+from polarity.optimizers.given import Optimizers, as_optimizers
+from polarity.optimizers.pruned_state import zero_pruned_state
+from polarity.optimizers.states import check_holds, note_of_divided
 from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
@@ -21,10 +22,11 @@ from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import attached, find_targets
 from polarity.targets.target import Target
+from polarity.targets.writing import check_writable
 
-__all__ = ["Optimizer", "Scope", "prune", "prune_targets"]
+__all__ = ["Scope", "prune", "prune_targets"]
 
-Optimizer: TypeAlias = torch.optim.Optimizer
+Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 def prune(
@@ -36,7 +38,7 @@ def prune(
     densities: Mapping[str, float] | None = None,
     scope: Scope = "global",
     ties: Ties = "index",
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     r"""Keep the highest-scored live entries of a model, exactly as many as asked for.
@@ -63,7 +65,8 @@ def prune(
             ``"random"`` ones. Many equal scores and the index give structured masks: whole first
             rows and first layers survive. Random ones depend on the seed, the weight's name and the
             entry's position alone.
-        optimizer: its state at pruned entries is zeroed.
+        optimizer: an optimizer or a list of them, whose state at pruned entries is zeroed. Of the
+            state that a ``ZeroRedundancyOptimizer`` keeps, each rank's call zeroes that rank's.
         generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
             takes one; then the source of the seed of ``ties="random"``, by default the global one
             of the CPU.
@@ -76,7 +79,8 @@ def prune(
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
             range; if ``scope`` or ``ties`` is another word; if the density exceeds the present one;
             if a score is missing, of another shape, NaN or infinite; if ``optimizer`` holds none of
-            the pruned parameters. Model, masks, optimizer and random state are left as they were.
+            the pruned parameters, or its state has another shape than its parameter. Model, masks,
+            optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
             mapping, or if ``model``, ``optimizer`` or ``generator`` is of another type.
 
@@ -125,9 +129,9 @@ def prune_targets(
     found: Mapping[str, Target],
     wanted: HowMany,
     scores: Mapping[str, Tensor] | Score,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizers | None = None,
     generator: torch.Generator | None = None,
-    values: Mapping[str, Tensor] | None = None,
+    values: Callable[[], Pairs] | None = None,
 ) -> PruneReport:
     """Prune weights as :func:`prune` does: everything is checked before anything is changed.
 
@@ -137,23 +141,28 @@ def prune_targets(
         scores: as for :func:`prune`.
         optimizer: as for :func:`prune`.
         generator: as for :func:`prune`.
-        values: new values for the survivors, by name. By default they keep theirs.
+        values: returns (tensor, new values) to write, of the survivors and of other tensors. By
+            default everything keeps its values.
     """
+    optimizers = as_optimizers(optimizer)
     before = {name: target.survivors for name, target in found.items()}
     with undrawn_on_error(generator):
-        if optimizer is not None:
-            check_holds(optimizer, {name: target.stored for name, target in found.items()})
+        check_holds(optimizers, {name: target.stored for name, target in found.items()})
+        for name, target in found.items():
+            for leaf in target.stored:
+                check_writable(leaf, f"what {name!r} is stored as")
+        pairs = () if values is None else values()
         chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
-    attach_masks(found)
-    install(found, chosen, values)
-    if optimizer is not None:
-        zero_pruned_state(optimizer, masked_leaves(found.values()))
+    install(found, chosen, pairs)
+    if optimizers:
+        zero_pruned_state(optimizers, masked_leaves(found.values()))
     return PruneReport(
         tuple(
             LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
             for name, target in found.items()
         ),
-        note_on_ties(chosen.by_ties, sum(chosen.kept.values()), wanted.ties),
+        note_on_ties(chosen.by_ties, sum(chosen.kept.values()), wanted.ties)
+        + note_of_divided(optimizers),
     )
 
 

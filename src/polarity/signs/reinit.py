@@ -21,8 +21,9 @@ from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
 from polarity.signs.perturb import Perturbation, Phi
-from polarity.signs.report import LayerSigns, SignReport
+from polarity.signs.report import SignReport
 from polarity.targets.target import Target
+from polarity.targets.writing import write_all
 
 __all__ = ["Strategy", "reinit_signs", "signed_constants"]
 
@@ -104,8 +105,9 @@ def reinit_signs(
             ``trained`` is missing a layer or holds it in another shape; a weight, its trained or
             its initial value is NaN or infinite; ``standard`` is asked for without ``trained``;
             survivors have neither their value in ``trained`` nor in ``init``; ``mix`` is outside
-            [0, 1]; or :class:`Delta` is applied to a layer without survivors. The model and the
-            random state are left as they were.
+            [0, 1]; :class:`Delta` is applied to a layer without survivors; or a weight has a
+            further parametrization without ``right_inverse``. The model and the random state are
+            left as they were.
         TypeError: if ``model``, a perturbation, ``init``, ``trained`` or ``generator`` is of
             another type.
 
@@ -144,10 +146,23 @@ def reinit_signs(
     with torch.no_grad():
         read = _of_model(targets, first, captured)
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
-        rows = []
+        remembered = captured if strategy == "standard" else None
+        rows, pairs = [], []
         for each in signed:
-            pruned = captured[each.name] if captured and strategy == "standard" else None
-            rows.append(_write(targets[each.name], each, pruned))
+            target = targets[each.name]
+            new = torch.empty_like(target.stored[0].detach())
+            rows.append(each.write(new, None if remembered is None else remembered[each.name]))
+            if target.is_stored:
+                pairs.append((target.stored[0], new))
+            else:
+                assert target.masking is not None
+                mask = target.masking.mask if remembered is None else None
+                pairs += target.staged_under(new, mask)
+        write_all(pairs)
+        for each in signed:
+            masking = targets[each.name].masking
+            assert masking is not None
+            masking.enforce = remembered is None
     return SignReport(tuple(rows), strategy)
 
 
@@ -247,19 +262,6 @@ def _signed(
                     stacklevel=3,
                 )
     return signed
-
-
-def _write(target: Target, survivors: Survivors, pruned: Tensor | None) -> LayerSigns:
-    """Write new signs to a weight of a model; with ``pruned`` its mask is remembered only."""
-    assert target.masking is not None
-    target.masking.enforce = pruned is None
-    leaf = target.stored[0].detach()
-    if target.is_stored:
-        return survivors.write(leaf, pruned)
-    new = leaf.new_empty(target.shape)
-    row = survivors.write(new, pruned)
-    target.write(new)
-    return row
 
 
 def _checked_mask(target: Target) -> Tensor:

@@ -14,6 +14,7 @@ from polarity.parametrizations.norm_interp import NormInterp
 from polarity.targets.selectors import Use
 from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
+from polarity.targets.writing import write_all
 
 __all__ = ["Target", "parametrizations_of", "stored_leaves"]
 
@@ -162,16 +163,47 @@ class Target:
                 "averages their masks): restore it with load_masks(model, masks(original))"
             ) from None
 
-    @torch.no_grad()
     def write(self, values: Tensor) -> None:
         """Set the effective weight in place: the leaves stay the same objects."""
-        stored: Any = values.to(self.stored[0].dtype)
+        write_all(self.staged(values))
+
+    @torch.no_grad()
+    def staged(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return (leaf, new values) for each leaf, so that the effective weight becomes ``values``.
+
+        Nothing is written: :func:`polarity.targets.writing.write_all` does it for many weights.
+
+        Raises:
+            ValueError: if one of its parametrizations has no inverse.
+        """
+        masking = self.masking
+        return self.staged_under(values, masking.mask if masking and masking.enforce else None)
+
+    @torch.no_grad()
+    def staged_under(self, values: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Return the same for a weight that is about to have this mask enforced, None for none."""
+        first = self.stored[0]
+        stored: Any = values.to(first.device, first.dtype)
         for each in reversed(self.chain):
-            stored = cast(Any, each).right_inverse(stored)
-        for leaf, value in zip(
-            self.stored, stored if isinstance(stored, tuple) else (stored,), strict=True
-        ):
-            leaf.copy_(value)
+            if isinstance(each, MaskedWeight):
+                stored = each.to_store(stored, mask)
+            else:
+                stored = self._undone(each, stored)
+        new = stored if isinstance(stored, tuple) else (stored,)
+        return list(zip(self.stored, new, strict=True))
+
+    def _undone(self, each: nn.Module, values: Any) -> Any:
+        """Return what a parametrization has to be given to return these values."""
+        try:
+            if hasattr(each, "right_inverse"):
+                return cast(Any, each).right_inverse(values)
+        except NotImplementedError:
+            pass
+        raise ValueError(
+            f"{self.name!r} cannot be written: {type(each).__name__}, which parametrizes it, has "
+            "no right_inverse; give it one, or remove it with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
 
 
 def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from polarity.attach.checkpoint import safetensors_for
+from polarity._files import safetensors_for
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["Contents", "read_ticket", "write_ticket"]

@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity._checks import check_entries, check_names, check_shape
-from polarity.attach.masks import mask_weights
-from polarity.targets.search import all_targets
+from polarity.attach.masks import set_masks
+from polarity.targets.search import all_targets, find_targets
 from polarity.targets.target import Target
 from polarity.tickets.file import Contents, read_ticket, write_ticket
 from polarity.tickets.packing import check_signs
@@ -123,7 +123,8 @@ class SignedMask:
 
         Raises:
             ValueError: if a name or shape differs (the first is named), or a weight cannot be
-                masked, or holds NaN or infinite values; the model is left as it was.
+                masked, holds NaN or infinite values, or has a further parametrization without
+                ``right_inverse``; the model is left as it was.
             TypeError: if ``model`` is not a module.
 
         Warns:
@@ -132,10 +133,12 @@ class SignedMask:
         """
         targets = self._targets(model, strict)
         starts = {name: self._start(name, target.weight) for name, target in targets.items()}
-        if self.masks:
-            mask_weights(model, masks=self.masks)
+        found = self._maskable(model)
+        pairs: list[tuple[Tensor, Tensor]] = []
         for name, start in starts.items():
-            targets[name].write(start)
+            mask = self.masks[name].to(start.device) if name in self.masks else None
+            pairs += targets[name].staged_under(start, mask)
+        set_masks(found, self.masks, pairs)
         zeros = {name: self._zeros(name, start) for name, start in starts.items()}
         if without := [name for name, count in zeros.items() if count]:
             warnings.warn(
@@ -227,6 +230,17 @@ class SignedMask:
         for name, shape in wanted.items():
             check_shape("ticket", name, shape, have[name].shape)
         return {name: have[name] for name in self.signs}
+
+    def _maskable(self, model: nn.Module) -> dict[str, Target]:
+        """Return the weights that the ticket masks, after a check that they can be."""
+        if not self.masks:
+            return {}
+        found = find_targets(model, tuple(self.masks))
+        for name in self.masks:
+            if name not in found:
+                why = found.skipped.get(name, "not among the prunable weights")
+                raise ValueError(f"masks holds {name!r}, which is {why}")
+        return dict(found)
 
     def _start(self, name: str, init: Tensor) -> Tensor:
         """Return the magnitudes of a weight with the ticket's signs."""
