@@ -193,6 +193,7 @@ class ACDC:
         if not self.pending:
             return
         taken = self._steps.taken
+        notes: tuple[str, ...] = ()
         if self._sparse:
             rows = tuple(
                 LayerUpdate(name, tuple(each.shape), total, 0, total - each.survivors)
@@ -202,12 +203,13 @@ class ACDC:
             open_up(self._found.values())
         else:
             seed = None if self._seed is None else self._seed + taken
-            rows = prune_smallest(self._found, self._wanted, self._optimizers, seed)
+            rows, notes = prune_smallest(self._found, self._wanted, self._optimizers, seed)
         self._sparse = not self._sparse
         if self._momentum == "both" or (self._momentum == "dense" and not self._sparse):
             forget_gradients(self._optimizers)
         self.pending = False
-        self.report = UpdateReport(taken, "sparse" if self._sparse else "dense", rows)
+        what = "sparse" if self._sparse else "dense"
+        self.report = UpdateReport(taken, what, rows, notes)
         self._fresh = self.report
 
     def density(self) -> float:
@@ -272,9 +274,6 @@ class _BeforeForward:
 
     def __deepcopy__(self, memo: Any) -> "_BeforeForward":
         return _BeforeForward()
-
-    def __reduce__(self) -> tuple[type["_BeforeForward"], tuple[()]]:
-        return _BeforeForward, ()
 
 
 def _checked(switches: Sequence[int]) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from polarity.dense_to_sparse.schedule import (
     was_skipped,
 )
 from polarity.optimizers.given import Optimizers, as_optimizers
-from polarity.optimizers.pruned_state import parameters_of
+from polarity.optimizers.states import parameters_of
 from polarity.parametrizations.arithmetic import as_mask, zero_outside_
 from polarity.pruning.plan import HowMany
 from polarity.pruning.prune import prune_targets
@@ -147,9 +147,7 @@ class DropAndGrow:
         wanted = None if densities is None else HowMany(densities=densities)
         with undrawn_on_error(generator):
             if wanted is not None:
-                prune_targets(found, wanted, random, None, generator)
-                masks = {name: target.mask for name, target in found.items()}
-                install_masks(found, masks, optimizers)
+                prune_targets(found, wanted, random, optimizers, generator)
             elif all(target.survivors == target.shape.numel() for target in found.values()):
                 raise ValueError(
                     "densities=None, but no weight of the model has a pruned entry, expected masks "

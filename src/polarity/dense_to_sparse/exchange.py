@@ -1,6 +1,6 @@
 """Exchange entries of weights: the dropped end at zero, the newborn start at zero."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from polarity.dense_to_sparse.dense_gradients import masking_of
 from polarity.dense_to_sparse.report import LayerUpdate
+from polarity.optimizers.states import state_of
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.pruning.plan import HowMany
@@ -72,7 +73,9 @@ def install_masks(
         masking, kept = masking_of(target), survives[name]
         zero_outside_(target.stored[-1], kept)  # the weight itself, or the factor v
         for leaf in target.stored:
-            _zero_state(optimizers, leaf, kept, filled)
+            for _, value in _entries_of(optimizers, leaf):
+                if id(value) not in filled:
+                    zero_outside_(value, kept.to(value.device))
         masking.enforce = True
         masking.clear(target.stored)
     return rows
@@ -83,7 +86,7 @@ def prune_smallest(
     wanted: HowMany,
     optimizers: Sequence[torch.optim.Optimizer],
     seed: int | None,
-) -> tuple[LayerUpdate, ...]:
+) -> tuple[tuple[LayerUpdate, ...], tuple[str, ...]]:
     """Prune weights by magnitude, and zero what the optimizers remember of pruned entries.
 
     Args:
@@ -93,17 +96,15 @@ def prune_smallest(
         seed: of the draws among equal entries; None if the index decides.
 
     Returns:
-        How the masks changed, those that were only remembered included.
+        How the masks changed, those that were only remembered included; and what else to report.
     """
     before = {name: target.mask for name, target in found.items()}
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    prune_targets(found, wanted, magnitude, None, generator)
-    for target in found.values():
-        for leaf in target.stored:
-            _zero_state(optimizers, leaf, target.mask)
-    return tuple(
+    report = prune_targets(found, wanted, magnitude, optimizers, generator)
+    rows = tuple(
         _layer_update(name, target, before[name], target.mask) for name, target in found.items()
     )
+    return rows, report.notes
 
 
 @torch.no_grad()
@@ -112,7 +113,7 @@ def forget_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     for each in optimizers:
         for group in each.param_groups:
             for parameter in group["params"]:
-                state = each.state.get(parameter, {})
+                state = state_of(each).get(parameter, {})
                 for _, value in _entries_of([each], parameter):
                     value.zero_()
                 if isinstance(step := state.get("step"), Tensor):
@@ -143,23 +144,11 @@ def _second_moments(optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor) -
     return (value for key, value in _entries_of(optimizers, leaf) if key in _SECOND_MOMENTS)
 
 
-def _zero_state(
-    optimizers: Iterable[torch.optim.Optimizer],
-    leaf: Tensor,
-    kept: Tensor,
-    but: Collection[int] = (),
-) -> None:
-    """Zero what optimizers keep of entries outside a mask; leave tensors with these ids alone."""
-    for _, value in _entries_of(optimizers, leaf):
-        if id(value) not in but:
-            zero_outside_(value, kept.to(value.device))
-
-
 def _entries_of(
     optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor
 ) -> Iterable[tuple[Any, Tensor]]:
     """Yield key and value of everything that optimizers keep of the entries of a parameter."""
     for each in optimizers:
-        for key, value in each.state.get(leaf, {}).items():
+        for key, value in state_of(each).get(leaf, {}).items():
             if isinstance(value, Tensor) and value.shape == leaf.shape and value.dim() > 0:
                 yield key, value

@@ -160,8 +160,8 @@ class GradualMagnitude:
         if not (self._when.due(step) or step == self._end):
             return None
         seed = None if self._seed is None else self._seed + step
-        rows = prune_smallest(self._found, self._wanted(step), self._optimizers, seed)
-        self.report = UpdateReport(step, "prune", rows)
+        rows, notes = prune_smallest(self._found, self._wanted(step), self._optimizers, seed)
+        self.report = UpdateReport(step, "prune", rows, notes)
         return self.report
 
     def density(self) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from polarity._checks import check_integer, check_names, check_tensors, check_type
-from polarity.optimizers.pruned_state import parameters_of
+from polarity.optimizers.states import check_holds, parameters_of
 from polarity.targets.search import attached, find_targets
 from polarity.targets.target import Target
 from polarity.targets.wrappers import refuse_ddp, unwrapped
@@ -134,6 +134,7 @@ def trained_weights(model: nn.Module, optimizers: Sequence[Any], what: str) -> d
     if not found:
         refuse_ddp(model, what)
         found = dict(find_targets(inner))
+    check_holds(optimizers, {name: target.stored for name, target in found.items()})
     held = set().union(*(parameters_of(each) for each in optimizers))
     trained = {
         name: target
@@ -142,9 +143,8 @@ def trained_weights(model: nn.Module, optimizers: Sequence[Any], what: str) -> d
     }
     if not trained:
         raise ValueError(
-            f"optimizer={type(optimizers[0]).__name__} trains none of the {len(found)} weights "
-            f"(the first is {next(iter(found))!r}), expected the optimizer that trains them: was "
-            "it built for another model?"
+            f"model has {len(found)} weights that can be masked (the first is "
+            f"{next(iter(found))!r}), expected one that is trained: all of them are frozen"
         )
     return trained
 
