@@ -276,4 +276,5 @@ def test_a_count_can_be_removed_twice() -> None:
     steps.remove()
     steps.remove()
     sgd.step()
-    assert not steps.count()
+    assert not steps.due
+    assert steps.count() == 0

@@ -181,9 +181,9 @@ class ACDC:
         Returns:
             The :class:`UpdateReport` of the switch with which this step began, or None.
         """
-        if not self._steps.count():
+        if not self._steps.due:
             return None
-        self.pending = self._is_sparse_after(self._steps.taken) != self._sparse
+        self.pending = self._is_sparse_after(self._steps.count()) != self._sparse
         report, self._fresh = self._fresh, None
         return report
 

@@ -176,10 +176,12 @@ class DropAndGrow:
             The :class:`UpdateReport` of the update, or None if there was none: none was due, or no
             optimizer took a step since the last call, as after an overflow under a GradScaler.
         """
-        if not self._steps.count():
+        if not self._steps.due:
             self._open_if_due()  # the same step is made again, with new gradients
             return None
-        report = self._update(self._steps.taken) if self._when.due(self._steps.taken) else None
+        step = self._steps.taken + 1
+        report = self._update(step) if self._when.due(step) else None
+        self._steps.count()
         self._open_if_due()
         return report
 

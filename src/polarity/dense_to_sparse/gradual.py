@@ -154,15 +154,17 @@ class GradualMagnitude:
             The :class:`UpdateReport` of the pruning, or None if there was none: none was due, or no
             optimizer took a step since the last call, as after an overflow under a GradScaler.
         """
-        if not self._steps.count():
+        if not self._steps.due:
             return None
-        step = self._steps.taken
-        if not (self._when.due(step) or step == self._end):
-            return None
-        seed = None if self._seed is None else self._seed + step
-        rows, notes = prune_smallest(self._found, self._wanted(step), self._optimizers, seed)
-        self.report = UpdateReport(step, "prune", rows, notes)
-        return self.report
+        step = self._steps.taken + 1
+        report = None
+        if self._when.due(step) or step == self._end:
+            seed = None if self._seed is None else self._seed + step
+            wanted = self._wanted(step)
+            rows, notes = prune_smallest(self._found, wanted, self._optimizers, seed)
+            self.report = report = UpdateReport(step, "prune", rows, notes)
+        self._steps.count()
+        return report
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with."""

@@ -72,37 +72,39 @@ class StepCount:
 
     Attributes:
         taken: the number of steps counted.
+        due: whether an optimizer step was taken that is not counted yet.
 
     Example:
         >>> sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
         >>> steps = StepCount(sgd)
-        >>> steps.count(), sgd.step(), steps.count(), steps.taken
-        (False, None, True, 1)
+        >>> sgd.step()
+        >>> steps.due, steps.count(), steps.due
+        (True, 1, False)
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.taken = 0
-        self._stepped = False
+        self.due = False
         self._hook: Any = optimizer.register_step_post_hook(self._note)
 
-    def count(self) -> bool:
-        """Count a step if one was taken since the last call, and return whether it was."""
-        stepped, self._stepped = self._stepped, False
-        self.taken += stepped
-        return stepped
+    def count(self) -> int:
+        """Count the step that is due, and return the number of steps taken."""
+        self.taken += self.due
+        self.due = False
+        return self.taken
 
     def restart(self, taken: int) -> None:
         """Continue from another number of steps."""
-        self.taken, self._stepped = taken, False
+        self.taken, self.due = taken, False
 
     def remove(self) -> None:
         """Take the hook off the optimizer; nothing is counted any more."""
         self._hook.remove()
-        self._stepped = False
+        self.due = False
 
     def _note(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if not was_skipped(optimizer):
-            self._stepped = True
+            self.due = True
 
 
 def was_skipped(optimizer: torch.optim.Optimizer) -> bool:
