@@ -42,16 +42,97 @@ class Form:
 
 
 class Tied(nn.Module):
-    """Token scores from the embedding's own matrix."""
+    """Token scores from the embedding's own matrix, which is a target only when asked for."""
 
     def __init__(self, tokens: int = 7, width: int = 5) -> None:
         super().__init__()
         self.encoder = nn.Embedding(tokens, width)
+        self.middle = nn.Linear(width, width)
         self.decoder = nn.Linear(width, tokens, bias=False)
         self.decoder.weight = self.encoder.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.decoder(self.encoder(tokens).tanh())
+        return self.decoder(self.middle(self.encoder(tokens)).tanh())
+
+
+class Twins(nn.Module):
+    """One matrix in two layers, neither of them an embedding."""
+
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).tanh())
+
+
+class TransposedLinear(nn.Module):
+    """A linear layer with its matrix the other way round, as transformers' ``Conv1D`` has it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+class Experts(nn.Module):
+    """Several matrices in one tensor of three dimensions."""
+
+    def __init__(self, experts: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(experts, width, width) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("...i,eio->...o", x, self.weight)
+
+
+class OwnWeight(nn.Module):
+    """Layers with a ``weight`` that are not PyTorch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.experts = TransposedLinear(4, 6), Experts(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.experts(self.up(x).tanh())
+
+
+class SmallGpt2(nn.Module):
+    """The parameters of transformers' ``GPT2LMHeadModel`` in small, under the same names."""
+
+    def __init__(self, tokens: int = 50, width: int = 8, layers: int = 2) -> None:
+        super().__init__()
+        blocks = [
+            nn.ModuleDict({
+                "ln_1": nn.LayerNorm(width),
+                "attn": nn.ModuleDict({"c_attn": TransposedLinear(width, 3 * width),
+                                       "c_proj": TransposedLinear(width, width)}),
+                "ln_2": nn.LayerNorm(width),
+                "mlp": nn.ModuleDict({"c_fc": TransposedLinear(width, 4 * width),
+                                      "c_proj": TransposedLinear(4 * width, width)}),
+            })
+            for _ in range(layers)
+        ]  # fmt: skip
+        self.transformer = nn.ModuleDict({
+            "wte": nn.Embedding(tokens, width), "wpe": nn.Embedding(16, width),
+            "h": nn.ModuleList(blocks), "ln_f": nn.LayerNorm(width),
+        })  # fmt: skip
+        self.lm_head = nn.Linear(width, tokens, bias=False)
+        self.lm_head.weight = self.transformer["wte"].weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        inner: Any = self.transformer
+        x = inner["wte"](tokens) + inner["wpe"](torch.arange(tokens.shape[1]))
+        for block in inner["h"]:
+            q, k, v = block["attn"]["c_attn"](block["ln_1"](x)).chunk(3, -1)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["attn"]["c_proj"](mixed)
+            x = x + block["mlp"]["c_proj"](block["mlp"]["c_fc"](block["ln_2"](x)).relu())
+        return self.lm_head(inner["ln_f"](x))
 
 
 class SelfAttention(nn.MultiheadAttention):
@@ -121,6 +202,8 @@ KINDS = [
     Kind("lstm", lambda: Recurrent(nn.LSTM, num_layers=2), noise(2, 5, 4), fullgraph=False),
     Kind("gru", lambda: Recurrent(nn.GRU, bidirectional=True), noise(2, 5, 4), fullgraph=False),
     Kind("tied", Tied, tokens(9, below=7)),
+    Kind("twins", Twins, noise(4, 5)),
+    Kind("own_weight", OwnWeight, noise(4, 4)),
     Kind(
         "transformer",
         lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
@@ -133,12 +216,18 @@ KINDS = [
 WIDE = Kind("wide", lambda: nn.Linear(300, 900), noise(4, 300))
 
 
+def every_weight(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the default targets, and of those that are tied to an embedding."""
+    tied = ["decoder"] if isinstance(model, Tied) else []
+    return tuple(pol.find_targets(model, ["*", *tied]))
+
+
 def random_masks(model: nn.Module, density: float = 0.5, seed: int = 1) -> dict[str, Tensor]:
     """Return masks under plain names with a fair share of zeros and ones in every one of them."""
     draw = torch.Generator().manual_seed(seed)
     return {
         name: torch.rand(target.shape, generator=draw) < density
-        for name, target in pol.find_targets(model).items()
+        for name, target in pol.find_targets(model, every_weight(model)).items()
     }
 
 

@@ -65,6 +65,7 @@ def test_plain_data_by_hand():
             {"name": "w", "shape": [5, 2], "before": 10, "after": 4, "total": 10, "density": 0.4}
         ],
         "notes": ["rewound"],
+        "reach": None,
         "before": 10,
         "survivors": 4,
         "total": 10,

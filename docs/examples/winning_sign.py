@@ -66,7 +66,8 @@ pol.interpolate_norms(found)
 start = pol.RewindPoint.capture(found)
 train(found)
 for _ in range(10):
-    pol.lrr_step(found, 0.3, rewind=start)  # this loop makes a new optimizer each round
+    # This loop makes a new optimizer each round.
+    pol.lrr_step(found, 0.3, rewind=start, exclude="6")
     train(found)
 ticket = pol.signed_mask(found)
 print(ticket)

@@ -194,6 +194,8 @@ def all_finite(values: Tensor) -> bool:
     """Whether no entry is NaN or infinite, in one pass and without a temporary."""
     if values.numel() == 0:
         return True
+    if values.is_floating_point() and values.element_size() == 1:  # float8 has no aminmax
+        values = values.float()
     return all(bool(extreme.isfinite()) for extreme in values.aminmax())
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
+from polarity._bits.random import among_ranks, seed_from
 from polarity._checks import check_generator
 
 __all__ = [
@@ -156,8 +157,14 @@ def _has_weight_norm(model: nn.Module) -> bool:
 
 
 def drawn_seed(generator: torch.Generator | None) -> int | None:
-    """Draw a seed from a generator; None without one."""
+    """Draw a seed from a generator; without one None, or among several ranks a common seed.
+
+    The common seed leaves the global random state of every rank as it was.
+    """
     check_generator(generator)
-    if generator is None:
+    if generator is not None:
+        return seed_from(generator)
+    if not among_ranks():
         return None
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng([]):
+        return seed_from(None)

@@ -117,7 +117,8 @@ def test_two_rewind_points_are_compared_whole():
 
 
 def test_a_tied_weight_is_counted_once():
-    report = pol.sign_flips(seeded(Tied(), 0), seeded(Tied(), 1))
+    one, other = (pol.mask_weights(seeded(Tied(), seed), targets="decoder") for seed in (0, 1))
+    report = pol.sign_flips(one, other)
     assert [layer.survivors for layer in report] == [35]
 
 

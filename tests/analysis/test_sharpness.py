@@ -383,8 +383,9 @@ def test_a_tied_weight_is_one_variable():
         return loss_fn(functional_call(model, {"encoder.weight": values}, (tokens,)), target)
 
     expected = largest(hessian(loss, weight).reshape(weight.numel(), weight.numel()))
-    for convert in (lambda same: same, pol.sign_in):
-        found = sharp(convert(model), [(tokens, target)], loss_fn=loss_fn)
+    for convert in (lambda same: same, lambda same: pol.sign_in(same, targets="decoder")):
+        model = convert(model)
+        found = sharp(model, [(tokens, target)], loss_fn=loss_fn, parameters="encoder.weight")
         assert found == pytest.approx(expected, **CLOSE)
 
 

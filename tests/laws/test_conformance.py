@@ -153,7 +153,7 @@ def test_a_dense_checkpoint_loads_under_the_masks(kind: Kind, form: Form) -> Non
 def test_a_checkpoint_of_torch_pruning_loads_and_computes_the_same(kind: Kind, form: Form) -> None:
     pruned, inputs = build(kind, seed=7), feed(kind)
     masks = random_masks(pruned, density=0.3, seed=9)
-    for target in pol.find_targets(pruned).values():
+    for target in pol.find_targets(pruned, tuple(masks)).values():
         for use in target.owners:
             torch_prune.custom_from_mask(use.module, use.tensor_name, masks[target.name])
     model = converted(kind, form)

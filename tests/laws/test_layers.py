@@ -26,7 +26,15 @@ LAYERS = [
     {"integrations"},
 ]
 LAYER_OF = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
-TOP = {"_checks", "_files", "_tables", "_reports", "_running", "_bits"} | LAYER_OF.keys() - {"_"}
+TOP = {
+    "_checks",
+    "_files",
+    "_tables",
+    "_reports",
+    "_running",
+    "_warnings",
+    "_bits",
+} | LAYER_OF.keys() - {"_"}
 PUBLIC = {
     name: set(getattr(polarity, name).__all__)
     for name in polarity.__all__

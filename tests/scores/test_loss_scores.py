@@ -11,11 +11,13 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.scores import grasp, snip
-from tests.helpers import zeroed
+from tests.helpers import build, everything_of, feed, zeroed
 from tests.models import (
     CROSS_ENTROPY,
+    KINDS,
     Several,
     conv_net,
+    generator,
     images,
     noisy,
     random_masks,
@@ -25,10 +27,13 @@ from tests.models import (
 
 
 def gated_loss(
-    model: nn.Module, batches: list[tuple[Tensor, Tensor]], temperature: float = 1.0
+    model: nn.Module,
+    batches: list[tuple[Tensor, Tensor]],
+    temperature: float = 1.0,
+    mode: str = "train",
 ) -> tuple[Any, dict[str, Tensor]]:
-    """The loss over all batches in training mode as a function of the prunable weights."""
-    model = copy.deepcopy(model).train()
+    """The loss over all batches as a function of the prunable weights."""
+    model = copy.deepcopy(model).train(mode == "train")
     weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.dim() > 1}
 
     def loss(weights: dict[str, Tensor]) -> Tensor:
@@ -52,9 +57,10 @@ def by_gates(
     batches: list[tuple[Tensor, Tensor]],
     temperature: float,
     masks: dict[str, Tensor] | None = None,
+    mode: str = "train",
 ) -> dict[str, Tensor]:
     """What GraSP measures: how the flow of gradient answers to a gate on each entry."""
-    loss, weights = gated_loss(model, batches, temperature)
+    loss, weights = gated_loss(model, batches, temperature, mode)
     masks = masks or {name: torch.ones_like(w) for name, w in weights.items()}
     leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
     gates = {name: torch.ones_like(w, requires_grad=True) for name, w in weights.items()}
@@ -65,26 +71,102 @@ def by_gates(
     return dict(zip(gates, torch.autograd.grad(flow, list(gates.values())), strict=True))
 
 
-def test_snip_is_the_gradient_by_gates_normalised():
+def warmed_up() -> nn.Module:
+    """A network whose running statistics are those of no batch, and dropout before its end."""
+    model = conv_net()
+    model.insert(9, nn.Dropout(0.5))
+    for _ in range(2):
+        model.train()(images(32, seed=8)[0] + 1)
+    return model
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_snip_is_the_gradient_by_gates_normalised(mode):
     batches = [images(8), images(5, seed=6)]
-    loss, weights = gated_loss(conv_net(), batches)
+    loss, weights = gated_loss(conv_net(), batches, mode=mode)
     gates = {name: torch.ones_like(w, requires_grad=True) for name, w in weights.items()}
     loss({name: gates[name] * w for name, w in weights.items()}).backward()
     total = sum(gate.grad.abs().sum() for gate in gates.values())
-    computed = snip(conv_net().eval(), CROSS_ENTROPY, batches)
+    computed = snip(conv_net().train(mode == "eval"), CROSS_ENTROPY, batches, mode=mode)
     assert list(computed) == ["0.weight", "4.weight", "9.weight"]
     for name, gate in gates.items():
         torch.testing.assert_close(computed[name], gate.grad.abs() / total, rtol=1e-9, atol=1e-15)
     assert sum(float(each.sum()) for each in computed.values()) == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
-def test_grasp_is_what_a_gate_does_to_the_flow_of_gradient(temperature):
+def test_grasp_is_what_a_gate_does_to_the_flow_of_gradient(temperature, mode):
     batches = [images(8), images(5, seed=6)]
-    computed = grasp(conv_net(), CROSS_ENTROPY, batches, temperature=temperature)
-    expected = by_gates(conv_net(), batches, temperature)
+    computed = grasp(conv_net(), CROSS_ENTROPY, batches, temperature=temperature, mode=mode)
+    expected = by_gates(conv_net(), batches, temperature, mode=mode)
     for name, each in expected.items():
         torch.testing.assert_close(computed[name], each, rtol=1e-6, atol=1e-16)
+
+
+def test_in_evaluation_mode_running_statistics_are_used_and_nothing_is_dropped():
+    batches = [images(8), images(5, seed=6)]
+    loss, weights = gated_loss(warmed_up(), batches, mode="eval")
+    gates = {name: torch.ones_like(w, requires_grad=True) for name, w in weights.items()}
+    loss({name: gates[name] * w for name, w in weights.items()}).backward()
+    total = sum(gate.grad.abs().sum() for gate in gates.values())
+    first, second = (
+        snip(warmed_up(), CROSS_ENTROPY, batches, mode="eval", generator=generator(seed))
+        for seed in (1, 2)
+    )
+    flow = grasp(warmed_up(), CROSS_ENTROPY, batches, mode="eval")
+    by_hand = by_gates(warmed_up(), batches, 200.0, mode="eval")
+    for name, gate in gates.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], gate.grad.abs() / total, rtol=1e-9, atol=1e-15)
+        torch.testing.assert_close(flow[name], by_hand[name], rtol=1e-6, atol=1e-16)
+
+
+@pytest.mark.parametrize("score", [snip, grasp])
+def test_networks_with_batch_norm_or_dropout_get_different_scores_in_the_two_modes(score):
+    batches = [images(8)]
+    train, evaluation, default = (
+        score(warmed_up(), CROSS_ENTROPY, batches, generator=generator(1), **given)
+        for given in ({"mode": "train"}, {"mode": "eval"}, {})
+    )
+    for name in train:
+        assert torch.equal(default[name], train[name])
+        assert not torch.allclose(train[name], evaluation[name], rtol=0.1)
+
+
+@pytest.mark.parametrize("score", [snip, grasp])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.name in ("lstm", "transformer", "conv2d")])
+def test_scoring_in_evaluation_mode_leaves_the_model_and_the_random_state(score, kind):
+    model = build(kind)
+    next(model.modules()).training = True  # modes that no call of train() would give
+    before = everything_of(model)
+    scores = score(model, square, [(feed(kind), torch.tensor(1.0))], mode="eval")
+    assert everything_of(model) == before
+    assert all(bool(each.isfinite().all()) for each in scores.values())
+
+
+@pytest.mark.parametrize("score", [snip, grasp])
+@pytest.mark.parametrize("mode", ["evaluation", True, None, ["eval"]])
+def test_a_mode_is_train_or_eval(score, mode):
+    with pytest.raises(ValueError, match=r"mode=.*, expected 'train' or 'eval'"):
+        score(noisy(), CROSS_ENTROPY, [], mode=mode)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("score", [snip, grasp])
+def test_recurrent_networks_have_gradients_in_evaluation_mode_on_a_gpu(score):
+    kind = next(kind for kind in KINDS if kind.name == "lstm")
+    scores = [
+        score(
+            build(kind).double().to(device),
+            square,
+            [(tuple(x.double() for x in feed(kind)), torch.tensor(1.0))],
+            mode="eval",
+        )
+        for device in ("cpu", "cuda")
+    ]
+    for name, each in scores[0].items():
+        torch.testing.assert_close(scores[1][name].cpu(), each, rtol=1e-6, atol=1e-12)
 
 
 def test_grasp_against_a_dense_hessian():

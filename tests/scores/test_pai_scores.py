@@ -18,6 +18,7 @@ from tests.models import (
     Kind,
     Several,
     conv_net,
+    every_weight,
     images,
     noisy,
     random_masks,
@@ -34,10 +35,11 @@ each_form = pytest.mark.parametrize("form", [PLAIN, *FORMS], ids=lambda form: fo
 
 def score_all(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[dict[str, Tensor]]:
     batches = [(inputs, torch.tensor(1.0)), (inputs, torch.tensor(-1.0))]
+    names = every_weight(model)
     return [
-        snip(model, square, batches),
-        grasp(model, square, batches),
-        synflow(model, inputs, density=0.3, steps=2),
+        snip(model, square, batches, targets=names),
+        grasp(model, square, batches, targets=names),
+        synflow(model, inputs, density=0.3, steps=2, targets=names),
     ]
 
 
@@ -51,7 +53,8 @@ def test_scoring_leaves_the_model_exactly_as_it_was(kind, form):
     before = everything_of(model)
     outcome = score_all(model, feed(kind))
     assert everything_of(model) == before
-    shapes = {name: target.shape for name, target in pol.find_targets(model).items()}
+    names = every_weight(model)
+    shapes = {name: target.shape for name, target in pol.find_targets(model, names).items()}
     assert [{name: each.shape for name, each in scores.items()} for scores in outcome] == [
         shapes
     ] * 3

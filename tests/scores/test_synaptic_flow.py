@@ -1,9 +1,11 @@
 """SynFlow against a hand-written loop, and where it may and may not be asked."""
 
 import copy
+import warnings
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import polarity as pol
@@ -218,5 +220,102 @@ def test_synflow_refuses_what_cannot_be_and_changes_nothing(given, error, parts)
 def test_synflow_refuses_a_network_through_which_nothing_flows():
     dead = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     nn.init.zeros_(dead[1].weight)
-    with pytest.raises(ValueError, match="every saliency is zero"):
+    with pytest.raises(ValueError, match=r"every saliency is zero.* where '1\.weight' is zero"):
         synflow(dead, torch.ones(1, 3), density=0.5)
+
+
+class Residual(nn.Module):
+    """``x + gain * second(first(x))``, with a gain of zero in a norm, a scale or a layer."""
+
+    def __init__(self, gain: str, width: int = 6) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width) if gain == "norm" else nn.Identity()
+        self.scale = nn.Parameter(torch.ones(width if gain == "scale" else ()))
+        for each in (self.first, self.second):
+            nn.init.zeros_(each.bias)
+        self.gain = {"norm": "norm.weight", "layer": "second.weight"}.get(gain, "scale")
+        nn.init.zeros_(self.get_parameter(self.gain))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.norm(self.second(self.first(x).relu()))
+
+
+def warned(model: nn.Module, inputs: Tensor, **given: object) -> str:
+    """Return what synflow warns of, or nothing."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        synflow(model, inputs, density=0.5, steps=2, **given)
+    assert len(caught) <= 1
+    assert all(each.filename == __file__ for each in caught)
+    return str(caught[0].message) if caught else ""
+
+
+@pytest.mark.parametrize("gain", ["norm", "scale", "layer", "number"])
+def test_synflow_names_the_branches_that_a_gain_of_zero_closes(gain):
+    model = nn.Sequential(nn.Linear(6, 6), Residual(gain), nn.Linear(6, 3), nn.Linear(3, 3))
+    nn.init.zeros_(model[3].bias)
+    before = everything_of(model)
+    text = warned(model, torch.ones(1, 6))
+    assert everything_of(model) == before
+    scored, gains = text.split("nothing flows")
+    assert [name for name, _ in model.named_parameters() if f"'{name}'" in scored] == [
+        "1.first.weight",
+        "1.second.weight",
+    ]
+    assert [name for name, _ in model.named_parameters() if f"'{name}'" in gains] == [
+        f"1.{model[1].gain}"
+    ]
+    assert "ones_" in gains
+    assert "exclude=" in gains
+
+
+def test_every_gain_of_zero_in_a_row_is_named_and_only_branches_behind_them():
+    class Unused(Residual):
+        def __init__(self) -> None:
+            super().__init__("norm")
+            self.unused = nn.Linear(6, 6)
+            self.nothing = nn.Parameter(torch.zeros(3))
+            nn.init.zeros_(self.scale)
+
+    text = warned(nn.Sequential(nn.Linear(6, 6), Unused()), torch.ones(1, 6))
+    assert "all of '1.first.weight', '1.second.weight' as zero" in text
+    assert "where '1.scale', '1.norm.weight' are zero" in text
+
+
+def test_the_remedies_of_synflows_warning_remedy_it():
+    model = nn.Sequential(nn.Linear(6, 6), Residual("norm"), nn.Linear(6, 3))
+    closed = ("1.first.weight", "1.second.weight")
+    assert warned(model, torch.ones(1, 6), exclude=closed) == ""
+    twin = copy.deepcopy(model)
+    nn.init.ones_(twin[1].norm.weight)
+    assert warned(twin, torch.ones(1, 6)) == ""
+
+
+@pytest.mark.filterwarnings("ignore:synflow scores all of")
+def test_what_synflow_warns_of_is_pruned_first():
+    model = nn.Sequential(nn.Linear(6, 6), Residual("norm"), nn.Linear(6, 3))
+    pol.prune(model, synflow(model, torch.ones(1, 6), density=0.5, steps=2), density=0.5)
+    kept = {name: int(mask.sum()) for name, mask in pol.masks(model).items()}
+    assert kept == {"0.weight": 36, "1.first.weight": 9, "1.second.weight": 0, "2.weight": 18}
+
+
+def test_synflow_warns_of_torchvisions_zero_init_residual():
+    block = torchvision.models.resnet.BasicBlock
+    model = torchvision.models.ResNet(block, [1, 1, 1, 1], zero_init_residual=True)
+    names = [f"layer{k}.0.conv{i}.weight" for k in range(1, 5) for i in (1, 2)]
+    text = warned(model, torch.ones(1, 3, 32, 32))
+    assert f"all of {', '.join(map(repr, names))} as zero" in text
+    assert "'layer4.0.bn2.weight'" in text
+    assert "downsample" not in text
+
+
+def test_synflow_does_not_warn_where_no_gain_is_zero():
+    assert warned(conv_net(), torch.ones(1, 2, 6, 6)) == ""
+    model = mlp(8, 20, 5)
+    for layer in model[::2]:
+        nn.init.zeros_(layer.bias)
+    assert warned(model, torch.ones(1, 8)) == ""
+    half = nn.Sequential(nn.Linear(6, 6), Residual("norm"))
+    half[1].norm.weight.data[0] = 1.0
+    assert warned(half, torch.ones(1, 6)) == ""

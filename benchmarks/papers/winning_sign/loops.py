@@ -66,8 +66,9 @@ def learning_rate_rewinding(
         train(model, plan.warmup_epochs)
         yield 0
     start = pol.RewindPoint.capture(model)  # without a schedule: every round makes its own
+    masked = tuple(pol.masks(model))
     for k in range(max(done, 0) + 1, plan.rounds + 1):
-        pol.lrr_step(model, density=plan.density(k), rewind=start)
+        pol.lrr_step(model, density=plan.density(k), rewind=start, targets=masked)
         train(model, plan.round_epochs)
         yield k
 
@@ -117,9 +118,10 @@ def iterative_magnitude_pruning(
         The number of the round, from 1.
     """
     start = start if start is not None else pol.RewindPoint.capture(model)
+    masked = tuple(pol.masks(model))
     for k in range(max(done, 0) + 1, plan.rounds + 1):
         train(model, plan.round_epochs)
-        pol.imp_prune(model, density=plan.density(k), rewind=start)
+        pol.imp_prune(model, density=plan.density(k), rewind=start, targets=masked)
         yield k
 
 

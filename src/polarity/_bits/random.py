@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.utils.data import get_worker_info
 
 from polarity._bits.arrays import survivors_of
 from polarity._checks import check_generator
@@ -20,7 +21,9 @@ from polarity._checks import check_generator
 __all__ = [
     "VERSION",
     "Words",
+    "among_ranks",
     "coins",
+    "integers_from",
     "seed_from",
     "undrawn_on_error",
     "words_at",
@@ -39,15 +42,47 @@ _WORDS_A_BLOCK = 8  # a block of Philox 4x64 is 256 bits
 
 
 def seed_from(generator: torch.Generator | None) -> int:
-    """Draw the seed of one random choice, on the generator's device; without one from the CPU's.
+    """Draw the seed of one random choice, the same on every rank, see :func:`integers_from`.
 
     Example:
         >>> seed_from(torch.Generator().manual_seed(0)) < 2**62
         True
     """
+    return integers_from(generator, 0, 2**62)[0]
+
+
+def integers_from(
+    generator: torch.Generator | None, low: int, high: int, count: int = 1
+) -> list[int]:
+    """Draw integers in [low, high) on the generator's device; without one from the CPU's.
+
+    Without a generator and among several ranks, every rank draws, so that all global generators
+    advance alike, and the numbers are rank 0's: every rank has to call. With a generator nothing is
+    communicated.
+
+    Example:
+        >>> integers_from(torch.Generator().manual_seed(0), 5, 6, count=2)
+        [5, 5]
+    """
     check_generator(generator)
-    device = generator.device if generator is not None else torch.device("cpu")
-    return int(torch.randint(2**62, (), generator=generator, device=device))
+    device = torch.device("cpu") if generator is None else generator.device
+    with undrawn_on_error(generator):
+        drawn = torch.randint(low, high, (count,), generator=generator, device=device).tolist()
+        if generator is None and among_ranks():
+            told = [drawn]
+            distributed.broadcast_object_list(told, src=0)  # on the device that the backend needs
+            drawn = told[0]
+    return [int(each) for each in drawn]
+
+
+def among_ranks() -> bool:
+    """Whether this process is one of several ranks; a data loader's worker is none.
+
+    A worker that was forked by a rank holds a copy of its group, over which it cannot talk.
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return False
+    return get_worker_info() is None and distributed.get_world_size() > 1
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from polarity._running import call, map_tensors, same_modes
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
 
@@ -62,6 +63,7 @@ def recalibrate_batch_norm(
     Source: the averages of Izmailov et al. (2018), *Averaging Weights Leads to Wider Optima*,
     appendix; used along linear paths since Jordan et al. (2023), *REPAIR*.
     """
+    model = unwrapped(model)
     layers = tracked_norms(model)
     if not layers:
         return ()

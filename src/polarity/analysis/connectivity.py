@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polarity._checks import (
     check_callable,
     check_choice,
+    check_generator,
     check_integer,
     check_names,
     check_shape,
@@ -140,7 +141,9 @@ def error_barrier(
             statistics or ``bn="keep"``.
         forward: ``(network, batch) -> anything``, see :func:`recalibrate_batch_norm`.
         generator: for ``"aws"``: seeds the dropout of all points and leaves the global random
-            state unchanged; by default dropout draws from the global random state.
+            state unchanged; by default dropout draws from the global random state, or from a seed
+            that is common to all ranks of an initialised ``torch.distributed`` group, which must
+            all call then.
 
     Returns:
         The :class:`ErrorBarrier`.
@@ -168,13 +171,14 @@ def error_barrier(
     check_integer("points", points, at_least=2)
     check_choice("bn", bn, ("recalibrate", "keep", "aws"))
     check_callable("evaluate", evaluate)
+    check_generator(generator)
     network = plain_copy(model).eval()
     a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
     b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
     recalibrates = bn != "keep" and bool(tracked_norms(network))
     if recalibrates:
         _check_batches(batches, bn)
-    seed = drawn_seed(generator)
+    seed = drawn_seed(generator) if recalibrates and bn == "aws" else None
     alphas = tuple(point / (points - 1) for point in range(points))
     curve = []
     for alpha in alphas:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
+from polarity._checks import check_generator
 from polarity.analysis.batch_norm import Forward
 from polarity.analysis.connectivity import BatchNormRule, ErrorBarrier, error_barrier
 from polarity.attach.plain_copy import full_copy
@@ -131,6 +132,7 @@ def init_noise_stability(
 
     Source: the official code of *Find a Winning Sign*.
     """
+    check_generator(generator)
     first_seed, second_seed = seeds
     if first_seed == second_seed:
         raise ValueError(f"seeds={seeds!r}, expected two different seeds")

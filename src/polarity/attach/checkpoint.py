@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_module
 from polarity._files import safetensors_for
 from polarity.attach.masks import mask_weights
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.sign_in import sign_in
 from polarity.targets.state_keys import buffer_keys
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["load", "save"]
 
@@ -39,11 +39,11 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> pol.density(copy) == pol.density(model)
         True
     """
-    check_module(model)
+    inner = unwrapped(model)
     safetensors = safetensors_for("polarity.save")
     first: dict[tuple[int, torch.Size, torch.dtype], str] = {}
     tensors, aliases = {}, {}
-    for name, value in model.state_dict().items():
+    for name, value in inner.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"state_dict holds a {type(value).__name__} under {name!r}, expected a tensor"
@@ -82,7 +82,7 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         >>> model.parametrizations.weight[0]
         MaskedWeight((2, 2), density=1)
     """
-    check_module(model)
+    inner = unwrapped(model)
     safetensors = safetensors_for("polarity.load")
     with safetensors.safe_open(str(path), framework="pt") as file:
         aliases: dict[str, str] = json.loads((file.metadata() or {}).get("aliases", "{}"))
@@ -95,5 +95,5 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
     if norms := tuple(buffer_keys(state, "initial")):
         draws = {aliases.get(key, key) for key in buffer_keys(state, "shared.alpha").values()}
         interpolate_norms(model, targets=norms, per_layer=len(draws) > 1)
-    model.load_state_dict(state)
+    inner.load_state_dict(state)
     return model

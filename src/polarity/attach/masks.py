@@ -15,10 +15,13 @@ from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
 from polarity.targets.target import Target
+from polarity.targets.torch_prune import warn_of_torch_masks
+from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import check_writable, write_all
 
 __all__ = [
     "attach_masks",
+    "before_masking",
     "density",
     "load_masks",
     "mask_weights",
@@ -64,7 +67,12 @@ def mask_weights(
         ValueError: if there is nothing to prune (see :func:`find_targets`), or a mask has an
             unknown name, another shape, or values other than zeros and ones. The model is left as
             it was.
-        TypeError: if ``model`` is not a module, or a mask is not a tensor.
+        TypeError: if ``model`` is not a module, or is wrapped in ``DistributedDataParallel`` and
+            has yet to be masked; or if a mask is not a tensor.
+
+    Warns:
+        UserWarning: if ``torch.nn.utils.prune`` also holds a mask on a tensor that is not selected,
+            such as a bias: it stays there, with its hook.
 
     Example:
         >>> from torch import nn
@@ -79,12 +87,22 @@ def mask_weights(
     if masks is not None and (stray := [name for name in masks if name not in found]):
         why = found.skipped.get(stray[0], "not among the selected weights")
         raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
+    before_masking(model, found, "mask_weights")
     masks = masks or {}
     set_masks({name: found[name] for name in masks}, masks)
     attach_masks(found)
     if verbose:
         print(found)
     return model
+
+
+def before_masking(model: nn.Module, found: Mapping[str, Target], call: str) -> None:
+    """Refuse to mask plain weights inside DDP, and warn of masks that torch keeps on others."""
+    if all(target.masking is not None for target in found.values()):
+        return
+    refuse_ddp(model, call)
+    uses = (use for target in all_targets(model) for use in target.uses)
+    warn_of_torch_masks(uses, {use.name for t in found.values() for use in t.uses}, call)
 
 
 def attach_masks(found: Mapping[str, Target], buffers: Mapping[str, Tensor] | None = None) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_module, check_shape
+from polarity._checks import check_shape
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -24,6 +24,8 @@ from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, all_targets, attached
 from polarity.targets.state_keys import forget_plain_checkpoints, inside, leads_inside
 from polarity.targets.target import Target
+from polarity.targets.torch_prune import warn_of_torch_masks
+from polarity.targets.wrappers import refuse_ddp, unwrapped
 from polarity.targets.writing import check_writable, write_all
 
 __all__ = ["dense_state_dict", "merge"]
@@ -62,7 +64,12 @@ def merge(
             factors of one in different groups; if its state has another shape than its parameter;
             or if a further parametrization has changed the shape of a weight. Model and optimizer
             are left as they were.
-        TypeError: if ``model`` or ``optimizer`` is of another type.
+        TypeError: if ``model`` or ``optimizer`` is of another type, or ``model`` has Sign-In
+            weights and is wrapped in ``DistributedDataParallel``.
+
+    Warns:
+        UserWarning: if ``torch.nn.utils.prune`` holds a mask on another tensor, such as a bias: it
+            stays there, with its hook.
 
     Example:
         >>> from torch import nn
@@ -75,7 +82,10 @@ def merge(
     found = attached(model)
     if not found and not attached_norms(model):
         raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
+    if any(isinstance(target.masking, SignInMW) for target in found.values()):
+        refuse_ddp(model, "merge")
     values = _checked(model, found, optimizers)
+    warn_of_torch_masks((u for t in all_targets(model) for u in t.uses), (), "merge")
     table, waiting = str(Targets(found)) if verbose else "", found
     write_all(values)
     del values
@@ -163,7 +173,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
-    check_module(model)
+    model = unwrapped(model)
     converted = model.state_dict()
     state: OrderedDict[str, Any] = OrderedDict(converted)
     weights: dict[str, Tensor] = {

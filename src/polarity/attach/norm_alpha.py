@@ -11,6 +11,7 @@ from typing_extensions import Self
 from polarity._checks import check_fraction, check_module, check_names
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
+from polarity.targets.wrappers import unwrapped
 
 __all__ = [
     "load_norm_alpha_state",
@@ -172,7 +173,7 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
     """Return the value that each interpolated layer reads, by layer name."""
     shared_alphas(model)
     found: dict[str, SharedAlpha] = {}
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         if parametrize.is_parametrized(module):
             for each in norm_interps(module.parametrizations):
                 found.setdefault(name, each.shared)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from polarity._checks import check_entries, check_generator, check_tensors
 from polarity.attach.forms import attach_form, make_plain
@@ -16,6 +16,7 @@ from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.wrappers import refuse_ddp, unwrapped
 
 __all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
 
@@ -63,8 +64,9 @@ def interpolate_norms(
             normalisation layers. A module type that matches none of these selects its own
             parameters, so that ``targets=MyRMSNorm`` works for a class that is not PyTorch's.
         exclude: which to leave out, in the same forms.
-        generator: source of the seeds of the stream; by default the global one of the CPU, on
-            rank 0 if ``torch.distributed`` is initialised.
+        generator: source of the seeds of the stream; by default the global one of the CPU. By
+            default all ranks of an initialised ``torch.distributed`` group must call: they take
+            rank 0's seeds. With a generator nothing is communicated.
         verbose: print the table of what is interpolated, and what was skipped and why.
 
     Returns:
@@ -74,7 +76,8 @@ def interpolate_norms(
         ValueError: if there is nothing to interpolate; if a parameter carries a mask or another
             parametrization; or if ``initial`` is missing one, or holds it in another shape or
             with NaN or infinite entries. The model is unchanged.
-        TypeError: if an argument is of another type, or a parameter is sharded.
+        TypeError: if an argument is of another type, a parameter is sharded, or the model is
+            wrapped in ``DistributedDataParallel`` already.
 
     Example:
         >>> import torch
@@ -93,6 +96,9 @@ def interpolate_norms(
     check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}
+    if fresh:
+        refuse_ddp(model, "interpolate_norms")
+    inner = unwrapped(model)
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
     if initial is not None:
         values = weights_of(initial, "initial")
@@ -100,22 +106,22 @@ def interpolate_norms(
         for name in start:
             check_entries(f"initial {name!r}", values[name])
         start = {name: values[name].detach().to(now) for name, now in start.items()}
-    attached = norm_interps(model)
+    attached = norm_interps(inner)
     alphas: dict[object, SharedAlpha] = {}
     if attached and not per_layer:
-        alphas[model] = attached[0].shared
+        alphas[inner] = attached[0].shared
     drawn: list[SharedAlpha] = []
     forms: dict[str, NormInterp] = {}
     for name, target in fresh.items():
-        layer = target.module if per_layer else model
+        layer = target.module if per_layer else inner
         if layer not in alphas:
-            alphas[layer] = SharedAlpha(seeds=_common_seeds(generator)).to(start[name].device)
+            alphas[layer] = SharedAlpha(seeds=draw_seeds(generator)).to(start[name].device)
             drawn.append(alphas[layer])
         forms[name] = NormInterp(start[name], alphas[layer])
     for name, form in forms.items():
         attach_form(fresh[name], form)
-    if fresh or _hooks(model) not in ([], [model]):
-        _draw_when_called(model, drawn)
+    if fresh or _hooks(inner) not in ([], [inner]):
+        _draw_when_called(inner, drawn)
     if verbose:
         print(found)
     return model
@@ -143,16 +149,6 @@ def detach_norms(model: nn.Module) -> tuple[str, ...]:
     for module in _hooks(model):
         _unhook(module)
     return names
-
-
-def _common_seeds(generator: torch.Generator | None) -> Tensor:
-    """Return seeds for a stream: the generator's, or else those of rank 0."""
-    seeds = draw_seeds(generator)
-    if generator is None and distributed.is_available() and distributed.is_initialized():
-        told = [seeds.tolist()]
-        distributed.broadcast_object_list(told, src=0)
-        seeds = torch.tensor(told[0])
-    return seeds
 
 
 class _DrawWhenCalled:

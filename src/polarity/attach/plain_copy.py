@@ -14,16 +14,18 @@ from polarity.rewind import RewindPoint
 from polarity.targets.search import all_targets, attached
 from polarity.targets.state_keys import plain_checkpoint
 from polarity.targets.torch_prune import refuse_uneven_masks
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["full_copy", "plain_copy", "plain_state"]
 
 
 def full_copy(model: nn.Module) -> nn.Module:
-    """Return a deepcopy of a model with all that is attached to it.
+    """Return a deepcopy of a model, without wrappers, with all that is attached to it.
 
     ``copy.deepcopy`` alone refuses tensors that were computed with gradients, which the hooks of
     ``torch.nn.utils.prune`` and ``weight_norm`` keep as attributes; the copy holds their values.
     """
+    model = unwrapped(model)
     return copy.deepcopy(model, {id(each): each.detach().clone() for each in _computed(model)})
 
 

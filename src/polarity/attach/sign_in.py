@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from polarity._checks import check_entries, check_names
 from polarity.attach.forms import attach_form, make_plain
+from polarity.attach.masks import before_masking
 from polarity.optimizers.factor_state import foreign_state, split_state
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
@@ -20,6 +20,7 @@ from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
 from polarity.targets.target import Target, parametrizations_of
+from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import write_all
 
 __all__ = ["sign_in"]
@@ -76,6 +77,10 @@ def sign_in(
         TypeError: if an argument is of another type, or the model is wrapped in
             ``DistributedDataParallel`` already.
 
+    Warns:
+        UserWarning: if the optimizer's state has an entry of another kind, or as
+            :func:`mask_weights`.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -91,8 +96,6 @@ def sign_in(
 
     Source: *Sign-In to the Lottery*, section 4, Algorithm 1 and appendix I.
     """
-    if isinstance(model, DistributedDataParallel):
-        raise TypeError("model is wrapped in DistributedDataParallel: convert it before wrapping")
     masked = attached(model) if targets is None else {}
     chosen = tuple(masked) if targets is None and masked else targets
     found = find_targets(model, chosen, exclude)
@@ -100,6 +103,9 @@ def sign_in(
     optimizers = as_optimizers(optimizer)
     _check(found, betas, optimizers)
     products = {n: t for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    if len(products) < len(found):
+        refuse_ddp(model, "sign_in")
+        before_masking(model, found, "sign_in")
     _write_products(products, betas)
 
     table = str(found) if verbose else ""

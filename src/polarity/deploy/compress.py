@@ -18,6 +18,7 @@ from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
 from polarity.deploy.timing import Measure, time_in_turns
 from polarity.targets.search import all_targets, attached
 from polarity.targets.torch_prune import torch_mask
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["compress"]
 
@@ -92,6 +93,7 @@ def compress(
         >>> [layer.reason for layer in report][1]
         'density 1 is above break_even=0.4, not measured'
     """
+    model = unwrapped(model)
     _check(model, break_even, margin, tolerance)
     check_callable("measure", measure)
     check_generator(generator)
@@ -158,8 +160,6 @@ def _compress(
 
 
 def _check(model: nn.Module, break_even: float, margin: float, tolerance: float | None) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, expected a nn.Module")
     check_fraction("break_even", break_even)
     check_number("margin", margin, at_least=1)
     if tolerance is not None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["decompress", "restore"]
 
@@ -72,7 +73,8 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
         >>> restore(nn.Linear(4, 4), model.state_dict())
         SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
     """
-    found = _sparse_weights(model, state_dict)
+    inner = unwrapped(model)
+    found = _sparse_weights(inner, state_dict)
     weights = {layer: layer.weight for layer in found}
     try:
         for layer, matrix in found.items():
@@ -82,7 +84,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
                 *(each.to(like.device, torch.int32, copy=True) for each in matrix[1:]),
             )
             make_sparse(layer, own)
-        model.load_state_dict(state_dict)
+        inner.load_state_dict(state_dict)
     except BaseException:
         for layer, weight in weights.items():
             module = layer

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.random import integers_from
+
 __all__ = ["MODULI", "SharedAlpha", "draw_seeds"]
 
 # Moduli of the two congruential generators: a state is at least 1 and less than its modulus.
@@ -58,14 +60,18 @@ class SharedAlpha(nn.Module):
 
     def __init__(self, alpha: Tensor | float = 1.0, seeds: Tensor | None = None) -> None:
         super().__init__()
-        value = alpha if isinstance(alpha, Tensor) else torch.tensor(float(alpha))
+        if isinstance(alpha, Tensor):
+            value = alpha
+        else:
+            value = torch.tensor(float(alpha), dtype=torch.float32, device="cpu")
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(
                 f"alpha has shape {tuple(value.shape)} and dtype {value.dtype}, "
                 "expected a 0-dim floating-point tensor"
             )
         self.register_buffer("alpha", value)
-        self.register_buffer("stream", torch.ones(2, dtype=torch.int64) if seeds is None else seeds)
+        still = torch.ones(2, dtype=torch.int64, device="cpu")
+        self.register_buffer("stream", still if seeds is None else seeds)
         self.redraw = seeds is not None
 
     @torch.no_grad()
@@ -80,19 +86,23 @@ class SharedAlpha(nn.Module):
 
     def extra_repr(self) -> str:
         """Say whether the value is drawn or fixed, and which."""
-        return f"drawn={self.redraw}, alpha={float(self.alpha):.4g}"
+        drawn = f"drawn={self.redraw}"
+        return drawn if self.alpha.is_meta else f"{drawn}, alpha={float(self.alpha):.4g}"
 
 
 def draw_seeds(generator: torch.Generator | None = None) -> Tensor:
     """Return two seeds for a stream, int64 of shape (2,), drawn on the generator's device.
+
+    Without a generator they are drawn from the global one of the CPU. Among several ranks of
+    ``torch.distributed`` they are then rank 0's, and all ranks must call.
 
     Example:
         >>> import torch
         >>> draw_seeds(torch.Generator().manual_seed(0)).shape
         torch.Size([2])
     """
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randint(1, min(MODULI), (2,), generator=generator, device=device)
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.tensor(integers_from(generator, 1, min(MODULI), count=2), device=device)
 
 
 def _outside_transforms(state: Tensor) -> AbstractContextManager[object]:

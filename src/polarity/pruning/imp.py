@@ -1,12 +1,13 @@
 """Rounds of iterative pruning: IMP, weight rewinding and learning-rate rewinding."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from polarity._checks import check_type
-from polarity.attach.masks import masked_leaves
+from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import (
     Optimizers,
     Schedulers,
@@ -17,11 +18,13 @@ from polarity.optimizers.given import (
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.prune import Pairs, prune_targets
+from polarity.pruning.reached import reached
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
 from polarity.selection.ties import Ties
 from polarity.targets.search import all_targets, attached, masked_or_prunable
+from polarity.targets.selectors import Selector, settled
 
 __all__ = ["imp_prune", "lrr_step"]
 
@@ -37,6 +40,8 @@ def imp_prune(
     rewind: RewindPoint | None = None,
     optimizer: Optimizers | None = None,
     scheduler: Schedulers | None = None,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     """Prune the smallest weights and, with ``rewind``, rewind the rest: one round of IMP.
@@ -63,8 +68,14 @@ def imp_prune(
             holds one, and zeroed at pruned entries. Of the state that a ``ZeroRedundancyOptimizer``
             keeps, each rank's call zeroes that rank's.
         scheduler: a scheduler or a list of them, whose state is restored from ``rewind``.
+        targets: which weights to prune, in the forms of :func:`find_targets`; by default the masked
+            ones, or all prunable ones if none is masked. Plain ones are masked first, other masked
+            weights keep their masks, and amount and density refer to the selected ones.
+        exclude: which weights to leave as they are, in the same forms.
         generator: passed on as ``score(name, weight, generator=generator)`` to a score that takes
             one; then the source of the seed of ``ties="random"``. Otherwise nothing is drawn.
+            Without it, all ranks of an initialised ``torch.distributed`` group must make a call
+            that draws.
 
     Returns:
         The :class:`PruneReport`; its notes say what was rewound, and if more than 1 % of the
@@ -80,7 +91,13 @@ def imp_prune(
             ``right_inverse``; if ``optimizer`` holds none of the pruned parameters, or its state
             has another shape than its parameter. Model, masks, optimizer and random state are left
             as they were.
-        TypeError: if an argument is of another type.
+        TypeError: if an argument is of another type, or a model that is wrapped in
+            ``DistributedDataParallel`` has yet to be masked.
+
+    Warns:
+        UserWarning: if weights that can be pruned have no mask and are left alone; or, without
+            ``targets`` and ``exclude``, if less than 90 % of the model's matrix entries are in
+            reach. The largest of the rest are named.
 
     Example:
         >>> from torch import nn
@@ -102,17 +119,17 @@ def imp_prune(
                 f"scheduler={given} is given without rewind, expected both: "
                 "pass rewind=RewindPoint.capture(model, optimizer, scheduler)"
             )
-        return _prune(model, wanted, score, optimizer, generator)
+        return _prune(model, wanted, score, optimizer, generator, targets, exclude)
     _check_rewind(rewind)
     rewind.check(model)
     restore = _staged_schedule(
         model, rewind, optimizer if rewind.optimizer is not None else None, scheduler
     )
-    report = _prune(model, wanted, score, optimizer, generator, rewind)
+    report = _prune(model, wanted, score, optimizer, generator, targets, exclude, rewind)
     restore()
     rewound = "rewound: every parameter and buffer to the rewind point"
     notes = _after_restoring(model, rewind, optimizer, scheduler)
-    return PruneReport(report.layers, (*report.notes, rewound, *notes))
+    return replace(report, notes=(*report.notes, rewound, *notes))
 
 
 def lrr_step(
@@ -126,6 +143,8 @@ def lrr_step(
     score: Score | None = None,
     optimizer: Optimizers | None = None,
     scheduler: Schedulers | None = None,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     """Prune the smallest weights, keep the rest as trained and rewind the schedule: a round of LRR.
@@ -144,6 +163,8 @@ def lrr_step(
         optimizer: an optimizer or a list of them. Its state is restored from ``rewind``, and zeroed
             at pruned entries. Leave it out if your loop builds a new optimizer each round.
         scheduler: a scheduler or a list of them, whose state is restored from ``rewind``.
+        targets: as for :func:`imp_prune`.
+        exclude: as for :func:`imp_prune`.
         generator: as for :func:`imp_prune`.
 
     Returns:
@@ -171,10 +192,10 @@ def lrr_step(
     _check_rewind(rewind)
     restore = _staged_schedule(model, rewind, optimizer, scheduler)
     wanted = _how_many(amount, density, scope, ties)
-    report = _prune(model, wanted, score, optimizer, generator)
+    report = _prune(model, wanted, score, optimizer, generator, targets, exclude)
     restore()
     notes = _after_restoring(model, rewind, optimizer, scheduler)
-    return PruneReport(report.layers, (*report.notes, *notes))
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def _check_rewind(rewind: object) -> None:
@@ -196,17 +217,23 @@ def _prune(
     score: Score | None,
     optimizer: Optimizers | None,
     generator: torch.Generator | None,
+    targets: Selector | None,
+    exclude: Selector | None,
     rewind: RewindPoint | None = None,
 ) -> PruneReport:
-    """Prune the masked or prunable weights, and with ``rewind`` rewind the whole model."""
-    found = masked_or_prunable(model)
+    """Prune the selected weights, and with ``rewind`` rewind the whole model."""
+    targets, exclude = settled(targets), settled(exclude)
+    found = masked_or_prunable(model, targets, exclude)
+    before_masking(model, found, "imp_prune")
+    reach, notes = reached(model, found, targets, exclude)
 
     def rewound() -> Pairs:
         assert rewind is not None
         return rewind.staged(model, pruned=tuple(found))
 
     values = None if rewind is None else rewound
-    return prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
+    report = prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
+    return replace(report, notes=notes + report.notes, reach=reach)
 
 
 def _staged_schedule(

@@ -1,18 +1,20 @@
 """Prune a model by any scores: exact masks, installed whole or not at all."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_names, check_type
-from polarity.attach.masks import masked_leaves
+from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.states import check_holds, note_of_divided
 from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
+from polarity.pruning.reached import reached
 from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
 from polarity.scores.score import Score, score_weights
 from polarity.scores.weight import magnitude
@@ -20,7 +22,8 @@ from polarity.selection.chosen import Chosen
 from polarity.selection.ties import Ties, draw_for
 from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
-from polarity.targets.search import attached, find_targets
+from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
+from polarity.targets.selectors import Selector, settled
 from polarity.targets.target import Target
 from polarity.targets.writing import check_writable
 
@@ -39,6 +42,8 @@ def prune(
     scope: Scope = "global",
     ties: Ties = "index",
     optimizer: Optimizers | None = None,
+    targets: Selector | None = None,
+    exclude: Selector | None = None,
     generator: torch.Generator | None = None,
 ) -> PruneReport:
     r"""Keep the highest-scored live entries of a model, exactly as many as asked for.
@@ -52,11 +57,12 @@ def prune(
     if that is given, and no gradient reaches it.
 
     Args:
-        model: any module. Without masks, the weights that ``scores`` names are masked first; if
-            ``scores`` is a function, those that ``densities`` names, or every prunable one.
-        scores: ``{plain name: floating tensor of the weight's shape}``, one for every masked
-            weight; or a function ``(name, weight) -> tensor`` of the effective weights, such as
-            those of :mod:`polarity.scores`.
+        model: any module. Without masks and ``targets``, the weights that ``scores`` names are
+            masked first; if ``scores`` is a function, those that ``densities`` names, or every
+            prunable one.
+        scores: ``{plain name: floating tensor of the weight's shape}``, one for every weight that
+            the call prunes; or a function ``(name, weight) -> tensor`` of the effective weights,
+            such as those of :mod:`polarity.scores`.
         amount: fraction of the survivors to prune, in [0, 1].
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
@@ -67,9 +73,15 @@ def prune(
             entry's position alone.
         optimizer: an optimizer or a list of them, whose state at pruned entries is zeroed. Of the
             state that a ``ZeroRedundancyOptimizer`` keeps, each rank's call zeroes that rank's.
+        targets: which weights the call prunes, in the forms of :func:`find_targets`; by default the
+            masked ones. Plain ones are masked first, other masked weights keep their masks, and
+            amount and density refer to the selected ones.
+        exclude: which weights to leave as they are, in the same forms.
         generator: passed on as ``scores(name, weight, generator=generator)`` to a function that
             takes one; then the source of the seed of ``ties="random"``, by default the global one
-            of the CPU.
+            of the CPU. By default all ranks of an initialised ``torch.distributed`` group must make
+            a call that draws, by :func:`polarity.scores.random` or for ties: they draw from rank
+            0's seeds. With a generator nothing is communicated.
 
     Returns:
         The :class:`PruneReport`; a note says so if more than 1 % of the survivors were chosen among
@@ -82,7 +94,13 @@ def prune(
             the pruned parameters, or its state has another shape than its parameter. Model, masks,
             optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
-            mapping, or if ``model``, ``optimizer`` or ``generator`` is of another type.
+            mapping, if ``model``, ``optimizer`` or ``generator`` is of another type, or if a model
+            that is wrapped in ``DistributedDataParallel`` has yet to be masked.
+
+    Warns:
+        UserWarning: if weights that can be pruned have no mask and are left alone; or, without
+            ``targets`` and ``exclude``, if less than 90 % of the model's matrix entries are in
+            reach. The largest of the rest are named.
 
     Example:
         >>> import torch
@@ -95,6 +113,7 @@ def prune(
         -------------------------------------
         weight    2x2       4      2   0.5000
         total       4       4      2   0.5000
+        in reach: 4 of 4 matrix entries
         >>> model.weight.detach()
         tensor([[1., 0.],
                 [0., 4.]])
@@ -110,19 +129,27 @@ def prune(
         0.weight  30x10     300     45   0.1500
         1.weight  20x30     600     45   0.0750
         total       900     900     90   0.1000
+        in reach: 900 of 900 matrix entries
     """
     if not callable(scores):
         expected = "{name: tensor} or a function (name, weight) -> tensor"
         check_type("scores", scores, Mapping, expected)
     wanted = HowMany(amount, density, densities, scope, ties)
-    found = attached(model)
-    if not found and isinstance(scores, Mapping):
-        found = _named("scores", scores, model)
-    elif not found and densities is not None:
-        found = _named("densities", densities, model)
-    elif not found:
-        found = dict(find_targets(model))
-    return prune_targets(found, wanted, scores, optimizer, generator)
+    targets, exclude = settled(targets), settled(exclude)
+    by_name = targets is None and not attached(model)
+    if by_name and isinstance(scores, Mapping):
+        found = _named("scores", scores, model, exclude)
+    elif by_name and densities is not None:
+        found = _named("densities", densities, model, exclude)
+    else:
+        by_name, found = False, masked_or_prunable(model, targets, exclude)
+    if isinstance(scores, Mapping) and (targets is not None or exclude is not None):
+        others = {target.name for target in all_targets(model)} - found.keys()
+        scores = {name: value for name, value in scores.items() if name not in others}
+    before_masking(model, found, "prune")
+    reach, notes = reached(model, found, targets, exclude, by_name=by_name)
+    report = prune_targets(found, wanted, scores, optimizer, generator)
+    return replace(report, notes=notes + report.notes, reach=reach)
 
 
 def prune_targets(
@@ -184,9 +211,11 @@ def _choose(
     return choose_top(in_order, keep, live, draw_for(ties, generator))
 
 
-def _named(parameter: str, values: Mapping[str, object], model: nn.Module) -> dict[str, Target]:
+def _named(
+    parameter: str, values: Mapping[str, object], model: nn.Module, exclude: Selector | None
+) -> dict[str, Target]:
     """Return the prunable weights of a plain model that ``values`` names."""
     try:
-        return dict(find_targets(model, tuple(values)))
+        return dict(find_targets(model, tuple(values), exclude))
     except ValueError as error:
         raise ValueError(f"{parameter} names what cannot be pruned: {error}") from None

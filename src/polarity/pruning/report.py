@@ -1,12 +1,13 @@
 """Report the result of a pruning call, layer by layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from polarity._reports import Report, table
 from polarity._tables import format_shape
 from polarity.selection.ties import Ties
+from polarity.targets.reach import Reach
 
 __all__ = ["LayerReport", "PruneReport", "note_on_ties"]
 
@@ -49,6 +50,7 @@ class PruneReport(Report[LayerReport]):
         layers: one :class:`LayerReport` per weight, in the model's order.
         notes: how many survivors were chosen among equal scores, if more than 1 % of them; and
             what else was done to the model, optimizer and scheduler, or left undone.
+        reach: how many of the model's matrix entries the layers are, and the largest others.
 
     Example:
         >>> report = PruneReport((LayerReport("fc.weight", (10, 4), before=40, after=32),))
@@ -63,6 +65,7 @@ class PruneReport(Report[LayerReport]):
 
     layers: tuple[LayerReport, ...]
     notes: tuple[str, ...] = ()
+    reach: Reach | None = field(default=None, compare=False)
 
     @property
     def before(self) -> int:
@@ -91,7 +94,8 @@ class PruneReport(Report[LayerReport]):
             return format_shape(row.shape), f"{row.before}", f"{row.after}", f"{row.density:.4f}"
 
         header = ("weight", "shape", "before", "after", "density")
-        return "\n".join([table(header, (*self.layers, total), cells), *self.notes])
+        lines = [table(header, (*self.layers, total), cells), *self.notes]
+        return "\n".join(lines if self.reach is None else [*lines, str(self.reach)])
 
 
 def note_on_ties(by_ties: int, survivors: int, ties: Ties) -> tuple[str, ...]:

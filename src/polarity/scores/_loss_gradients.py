@@ -1,18 +1,20 @@
 """A copy of a model to compute scores on, its losses over batches, and their gradients."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_entries
-from polarity._running import call, map_tensors
+from polarity._checks import check_choice, check_entries
+from polarity._running import call, map_tensors, twice_differentiable
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
 
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+Mode: TypeAlias = Literal["train", "eval"]
 
 
 def scored_copy(
@@ -30,6 +32,16 @@ def scored_copy(
     twin = plain_copy(model).to(dtype).requires_grad_(False)
     plain = {target.name: target.stored[0] for target in all_targets(twin)}
     return twin, {name: plain[name].requires_grad_() for name in names}
+
+
+def check_mode(mode: object) -> None:
+    """Raise unless ``mode`` is one of the two that a model can be scored in."""
+    check_choice("mode", mode, ("train", "eval"))
+
+
+def differentiable(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
+    """Keep PyTorch from kernels that have no gradient in a mode: cuDNN's recurrent ones in eval."""
+    return twice_differentiable(model) if mode == "eval" else nullcontext()
 
 
 def losses(model: nn.Module, loss_fn: LossFunction, batches: Batches) -> Iterator[Tensor]:

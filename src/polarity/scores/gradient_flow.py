@@ -16,6 +16,8 @@ from polarity._running import (
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
+    Mode,
+    check_mode,
     gradients,
     losses,
     scored_copy,
@@ -33,6 +35,7 @@ def grasp(
     batches: Batches,
     *,
     temperature: float = 200.0,
+    mode: Mode = "train",
     targets: Selector | None = None,
     exclude: Selector | None = None,
     generator: torch.Generator | None = None,
@@ -50,8 +53,8 @@ def grasp(
     reduce the flow of gradient most, and these survive; an entry with a negative score hampers it.
     (The paper scores by :math:`-s` and removes the highest.)
 
-    Like :func:`snip`, it computes on a copy in training mode; both passes over the batches draw the
-    same dropout. Pruned entries do not contribute to :math:`g` and score 0.
+    Like :func:`snip`, it computes on a copy, in training mode by default; both passes over the
+    batches draw the same dropout. Pruned entries do not contribute to :math:`g` and score 0.
 
     Args:
         model: any module, plain or with something attached, whose output is a tensor.
@@ -60,19 +63,22 @@ def grasp(
             they are read twice.
         temperature: positive number that the output is divided by. 200 brings the probabilities of
             a classifier close to uniform.
+        mode: ``"train"`` or ``"eval"``, as for :func:`snip`.
         targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
             masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
-        generator: seeds dropout; by default dropout follows the random state of torch.
+        generator: seeds dropout. By default dropout follows the random state of torch; among
+            several ranks of an initialised ``torch.distributed`` group it follows rank 0's, and all
+            ranks must call. With a generator nothing is communicated.
 
     Returns:
         ``{plain name: float32 (float64 for float64 weights) tensor of the weight's shape}``, of
         either sign.
 
     Raises:
-        ValueError: if nothing can be scored, ``temperature`` is not positive, ``batches`` is empty
-            or holds anything but pairs, the loss is not a scalar or depends on no weight, or
-            :math:`g` or :math:`Hg` is NaN or infinite.
+        ValueError: if ``mode`` is unknown, nothing can be scored, ``temperature`` is not positive,
+            ``batches`` is empty or holds anything but pairs, the loss is not a scalar or depends on
+            no weight, or :math:`g` or :math:`Hg` is NaN or infinite.
         TypeError: if the model's output is not a tensor.
 
     Example:
@@ -91,6 +97,7 @@ def grasp(
     """
     check_finite("temperature", temperature)
     check_number("temperature", temperature, above=0)
+    check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
     seed = drawn_seed(generator)
     with recording_gradients(), same_random_state(model, seed):
@@ -107,7 +114,7 @@ def grasp(
     with twice_differentiable(model), recording_gradients():
         with same_random_state(model, seed):
             twin, weights = scored_copy(model, found)
-            twin.train()
+            twin.train(mode == "train")
             slopes = (gradients(loss, weights) for loss in losses(twin, cooled, batches))
             gradient = summed(slopes, weights)
         with same_random_state(model, seed):

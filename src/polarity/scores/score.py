@@ -31,12 +31,13 @@ def score_weights(
         TypeError: if the score returns anything but a tensor.
     """
     draws = generator is not None and "generator" in inspect.signature(score).parameters
+    for name, target in found.items():  # all of them, before a score draws for the first
+        check_entries(f"weight {name!r}", target.weight)
     scores = {}
     for name, target in found.items():
         weight = target.weight
         if target.aliases_storage(weight):
             weight = weight.clone()  # a score that works in place must not train the model
-        check_entries(f"weight {name!r}", weight)
         with torch.no_grad():
             scores[name] = (
                 score(name, weight, generator=generator)  # type: ignore[call-arg]

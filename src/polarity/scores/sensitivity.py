@@ -7,6 +7,9 @@ from polarity._running import drawn_seed, recording_gradients, same_random_state
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
+    Mode,
+    check_mode,
+    differentiable,
     gradients,
     losses,
     scored_copy,
@@ -23,6 +26,7 @@ def snip(
     loss_fn: LossFunction,
     batches: Batches,
     *,
+    mode: Mode = "train",
     targets: Selector | None = None,
     exclude: Selector | None = None,
     generator: torch.Generator | None = None,
@@ -37,28 +41,37 @@ def snip(
         g = \sum_b \frac{\partial L_b}{\partial c}\Big|_{c=1}
           = w \odot \sum_b \frac{\partial L_b}{\partial w}.
 
-    It is computed on a copy in training mode: batch normalisation uses the statistics of each
-    batch, and dropout is active. The model, its gradients and modes, and the random state of torch
-    are unchanged. The weights are the effective ones, so pruned entries score 0, and a Sign-In
-    weight scores like a plain one.
+    It is computed on a copy. In training mode, the default, batch normalisation uses the statistics
+    of each batch and dropout is active; in evaluation mode batch normalisation uses its running
+    statistics (at initialisation zeros and ones) and dropout is off. Networks with such layers get
+    different scores in the two modes. The widely used code of Tanaka et al. scores in evaluation
+    mode unless it is told otherwise (``--prune-train-mode``).
+
+    The model, its gradients and modes, and the random state of torch are unchanged. The weights are
+    the effective ones, so pruned entries score 0, and a Sign-In weight scores like a plain one.
+
+    The scores depend on the batches: ranks that are to have the same masks need the same batches.
 
     Args:
         model: any module, plain or with something attached.
         loss_fn: ``(output, target) -> scalar tensor``.
         batches: pairs ``(input, target)``, moved to the model's device and read once; an input
             that is a tuple or a dict is passed to the model as its arguments.
+        mode: ``"train"`` or ``"eval"``, the mode of every module of the copy.
         targets: which weights, in the forms of :func:`polarity.find_targets`; by default the
             masked ones, or all prunable ones if none is masked.
         exclude: which weights to leave out, in the same forms.
-        generator: seeds dropout; by default dropout follows the random state of torch.
+        generator: seeds dropout. By default dropout follows the random state of torch; among
+            several ranks of an initialised ``torch.distributed`` group it follows rank 0's, and all
+            ranks must call. With a generator nothing is communicated.
 
     Returns:
         ``{plain name: float32 (float64 for float64 weights) tensor of the weight's shape}``.
 
     Raises:
-        ValueError: if nothing can be scored, ``batches`` is empty or holds anything but pairs, the
-            loss is not a scalar or depends on no weight, or a gradient is NaN, infinite, or zero
-            everywhere.
+        ValueError: if ``mode`` is unknown, nothing can be scored, ``batches`` is empty or holds
+            anything but pairs, the loss is not a scalar or depends on no weight, or a gradient is
+            NaN, infinite, or zero everywhere.
 
     Example:
         >>> import torch
@@ -72,10 +85,16 @@ def snip(
     Source: Lee et al. (2019), *SNIP: Single-shot network pruning based on connection sensitivity*,
     equations 4 and 5.
     """
+    check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
-    with same_random_state(model, drawn_seed(generator)), recording_gradients():
+    with (
+        same_random_state(model, drawn_seed(generator)),
+        recording_gradients(),
+        differentiable(model, mode),
+    ):
         twin, weights = scored_copy(model, found)
-        terms = (gradients(loss, weights) for loss in losses(twin.train(), loss_fn, batches))
+        twin.train(mode == "train")
+        terms = (gradients(loss, weights) for loss in losses(twin, loss_fn, batches))
         slopes = summed(terms, weights)
     with torch.no_grad():
         scores = {name: (weights[name] * slope).abs() for name, slope in slopes.items()}

@@ -1,6 +1,7 @@
 """SynFlow: iterative pruning at initialisation, without data."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
 __all__ = ["synflow"]
+
+_SHOWN = 30  # names that a warning lists
 
 
 def synflow(
@@ -54,9 +57,15 @@ def synflow(
     It is computed on a copy in evaluation mode. The model, its gradients and modes, and the random
     state of torch are unchanged, except for the seed of ``ties="random"``. The weights are the
     effective ones; entries that are already pruned score 0, and steps whose count exceeds the live
-    entries prune nothing. As in the authors' code, biases and running means contribute to
-    :math:`R`; the guarantee that no layer is pruned completely holds where they are zero, as they
-    are at most initialisations.
+    entries prune nothing.
+
+    Nothing flows through a branch with a gain of zero: a zero-initialised weight of batch
+    normalisation (``zero_init_residual=True`` of torchvision's ResNets), a LayerScale of 0, a
+    zero-initialised layer. All weights of the branch have a saliency of zero and are pruned first.
+    A warning names them, and the gains.
+
+    As in the authors' code, biases and running means contribute to :math:`R`; the guarantee that no
+    layer is pruned completely holds where they are zero, as they are at most initialisations.
 
     Args:
         model: any module, plain or with something attached.
@@ -72,7 +81,9 @@ def synflow(
         exclude: which weights to leave out, in the same forms.
         ties: which of equal saliencies are removed first: those of higher ``"index"``, or
             ``"random"`` ones.
-        generator: source of the seed of ``ties="random"``, by default the global one of the CPU.
+        generator: source of the seed of ``ties="random"``, by default the global one of the CPU. By
+            default all ranks of an initialised ``torch.distributed`` group must call: they draw
+            from rank 0's seed.
 
     Returns:
         ``{plain name: float64 tensor of the weight's shape}``, in [0, 1].
@@ -81,6 +92,10 @@ def synflow(
         ValueError: if nothing can be scored, ``density``, ``steps`` or ``dtype`` is out of range,
             ``ties`` is another word, the density exceeds the present one, or saliencies are NaN or
             infinite (too small a dtype) or all zero.
+
+    Warns:
+        UserWarning: if no live entry of a weight has any saliency at the first step, naming the
+            weights, and the gains of zero that stop the flow through them.
 
     Example:
         >>> import torch
@@ -121,7 +136,9 @@ def synflow(
                         each.abs_()
             inputs = _ones(example_inputs, next(iter(weights.values())))
             for step in range(1, steps + 1):
-                saliency = _saliency(twin, inputs, weights, live)
+                saliency = _checked_saliency(twin, inputs, weights, live)
+                if step == 1:
+                    _warn_of_closed_branches(twin, inputs, weights, live, saliency)
                 keep = min(left, round(density ** (step / steps) * total))
                 chosen = choose_top(saliency, keep, live, draw)
                 kept = {name: chosen.new_mask(name) for name in saliency}
@@ -135,28 +152,104 @@ def synflow(
             return {name: place / total for name, place in places.items()}
 
 
-def _saliency(
-    twin: nn.Module, inputs: Any, weights: Mapping[str, Tensor], live: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def _saliency(twin: nn.Module, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the saliency of every entry at the present weights."""
     outputs = [each for each in tensors_in(call(twin, inputs)) if each.is_floating_point()]
     flow = sum(each.sum() for each in outputs)
     if not isinstance(flow, Tensor) or not flow.requires_grad:
         raise ValueError("the model's outputs do not depend on any scored weight")
     slopes = dict(zip(weights, gradients(flow, weights), strict=True))
-    saliency = {name: (weight.detach() * slopes[name]).abs_() for name, weight in weights.items()}
+    return {name: (weight.detach() * slopes[name]).abs_() for name, weight in weights.items()}
+
+
+def _checked_saliency(
+    twin: nn.Module, inputs: Any, weights: Mapping[str, Tensor], live: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the saliency of every entry, and raise if it is not finite or zero everywhere."""
+    saliency = _saliency(twin, inputs, weights)
     for name, each in saliency.items():
         if not all_finite(each):
             raise ValueError(
                 f"the saliencies of {name!r} exceed the range of {each.dtype}: pass a wider dtype, "
                 "or rescale the weights"
             )
-    if not any(bool(each[live[name]].any()) for name, each in saliency.items()):
+    if len(closed := _closed(saliency, live)) == len(saliency):
+        _, gains = _opened(twin, inputs, weights, live, closed)
         raise ValueError(
             "every saliency is zero: no scored weight changes the sum of the outputs within the "
-            f"range of {next(iter(weights.values())).dtype}"
+            f"range of {next(iter(weights.values())).dtype}{_because(gains)}"
         )
     return saliency
+
+
+def _warn_of_closed_branches(
+    twin: nn.Module,
+    inputs: Any,
+    weights: Mapping[str, Tensor],
+    live: Mapping[str, Tensor],
+    saliency: Mapping[str, Tensor],
+) -> None:
+    """Warn of weights that a gain of zero leaves without any saliency."""
+    closed = [name for name in _closed(saliency, live) if live[name].any()]
+    opened, gains = _opened(twin, inputs, weights, live, closed) if closed else ([], [])
+    if gains:
+        warnings.warn(
+            f"synflow scores all of {_listed(opened)} as zero, so they are pruned first and "
+            f"whole{_because(gains)}",
+            stacklevel=3,
+        )
+
+
+def _closed(saliency: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the weights of which no live entry has any saliency."""
+    return [name for name, each in saliency.items() if not each[live[name]].any()]
+
+
+def _opened(
+    twin: nn.Module,
+    inputs: Any,
+    weights: Mapping[str, Tensor],
+    live: Mapping[str, Tensor],
+    closed: Collection[str],
+) -> tuple[list[str], list[str]]:
+    """Return which closed weights open when no parameter is all zero, and which parameters matter.
+
+    One of these matters if its zeros alone close a weight again. A bias therefore does not.
+    """
+    zeros = {name: each.detach() for name, each in twin.named_parameters() if not each.any()}
+    for each in zeros.values():
+        each.fill_(1)
+
+    def still_closed() -> set[str]:
+        return set(closed) & set(_closed(_saliency(twin, inputs, weights), live))
+
+    opened = [name for name in closed if name not in (shut := still_closed())]
+    gains = []
+    for name, each in zeros.items() if opened else ():
+        each.zero_()
+        if still_closed() - shut:
+            gains.append(name)
+        each.fill_(1)
+    for each in zeros.values():
+        each.zero_()
+    return opened, gains
+
+
+def _because(gains: Collection[str]) -> str:
+    """Say which gains stop the flow and what to do, or nothing if there are none."""
+    if not gains:
+        return ""
+    return (
+        f": nothing flows where {_listed(gains)} {'is' if len(gains) == 1 else 'are'} zero "
+        "everywhere. Score a copy of the model in which they are not (torch.nn.init.ones_ for a "
+        "gain, an ordinary initialisation for a layer), or leave closed weights out with exclude="
+    )
+
+
+def _listed(names: Collection[str]) -> str:
+    """Quote the first names, and count the others."""
+    shown = ", ".join(map(repr, list(names)[:_SHOWN]))
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _place(

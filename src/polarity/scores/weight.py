@@ -38,7 +38,9 @@ def random(name: str, weight: Tensor, *, generator: torch.Generator | None = Non
     Args:
         name: plain name of the weight.
         weight: only its shape and device matter.
-        generator: source of the seed; the global one of the CPU without.
+        generator: source of the seed; by default the global one of the CPU. By default all ranks of
+            an initialised ``torch.distributed`` group must call: they draw from rank 0's seed. With
+            a generator nothing is communicated.
 
     Returns:
         A float64 tensor of the weight's shape, on its device.

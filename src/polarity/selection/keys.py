@@ -41,7 +41,7 @@ class KeyFormat:
     @cached_property
     def infinity(self) -> int:
         """The key of infinity: every finite number's is below it, a NaN's magnitude above."""
-        return int(torch.tensor(torch.inf, dtype=self.dtype).view(self.integer))
+        return int(torch.tensor(torch.inf, dtype=self.dtype, device="cpu").view(self.integer))
 
     @property
     def lowest(self) -> int:

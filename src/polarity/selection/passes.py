@@ -56,7 +56,7 @@ class Scratch:
     """Memory for the largest chunk, reused by one chunk after the other."""
 
     def __init__(self, key_format: KeyFormat, size: int) -> None:
-        self.keys: Integers = torch.empty(size, dtype=key_format.integer).numpy()
+        self.keys: Integers = torch.empty(size, dtype=key_format.integer, device="cpu").numpy()
         self.first = np.empty(size, dtype=bool)
         self.second = np.empty(size, dtype=bool)
         self.live = np.empty(size, dtype=bool)

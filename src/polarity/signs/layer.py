@@ -16,9 +16,16 @@ from polarity.signs.deviation import population_deviation
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns
 
-__all__ = ["Reference", "Survivors", "perturb_signs", "read_survivors"]
+__all__ = [
+    "Reference",
+    "Survivors",
+    "at_sigma",
+    "mix_references",
+    "perturb_signs",
+    "read_survivors",
+]
 
-Reference: TypeAlias = Literal["init", "trained", "mixed"]
+Reference: TypeAlias = Literal["init", "trained"]
 
 
 @dataclass
@@ -93,10 +100,7 @@ def read_survivors(
     init: Tensor,
     mask: Tensor,
     reference: Reference,
-    *,
     phi: Phi,
-    mix: float,
-    seed: int,
 ) -> Survivors:
     """Read the survivors of a weight, and compute sigma from its initial tensor.
 
@@ -107,8 +111,6 @@ def read_survivors(
         mask: of its shape and on its device, nonzero for survivors.
         reference: which weight a survivor takes its sign from.
         phi: the centre that signs are measured against.
-        mix: for ``"mixed"``, the probability that a survivor refers to the trained weight.
-        seed: of the draws of ``"mixed"``.
 
     Raises:
         ValueError: if a survivor or an entry of the initial weight is NaN or infinite.
@@ -126,12 +128,22 @@ def read_survivors(
     refers, signs = from_init, phi.polarity(before)
     if reference == "trained":
         refers, signs = from_trained, phi.polarity(after)
-    elif reference == "mixed":
-        words = words_at(seed, {name: mask})
-        chosen = torch.from_numpy(words_below(words, mix)).to(mask.device)
-        refers = torch.where(chosen, from_trained, refers)
-        signs = torch.where(chosen, phi.polarity(after), signs)
     return Survivors(name, mask, sigma, after.abs_(), from_init, from_trained, refers, signs)
+
+
+def mix_references(weights: Sequence[Survivors], phi: Phi, mix: float, seed: int) -> None:
+    """Let each survivor, with probability ``mix``, refer to its trained weight instead."""
+    for each in weights:
+        words = words_at(seed, {each.name: each.mask})
+        chosen = torch.from_numpy(words_below(words, mix)).to(each.mask.device)
+        trained = torch.where(each.trained, each.magnitudes, -each.magnitudes)
+        each.reference = torch.where(chosen, each.trained, each.reference)
+        each.signs = torch.where(chosen, phi.polarity(trained), each.signs)
+
+
+def at_sigma(weight: Tensor, phi: Phi, sigma: float) -> Tensor:
+    """Return a weight whose values are plus or minus sigma, and zeros where they were zero."""
+    return phi.polarity(weight).to(weight.dtype).mul_(sigma).masked_fill_(weight == 0, 0)
 
 
 def perturb_signs(

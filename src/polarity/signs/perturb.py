@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
-from polarity._checks import check_finite, check_fraction, check_ties
+from polarity._checks import (
+    check_finite,
+    check_fraction,
+    check_generator,
+    check_shape,
+    check_ties,
+)
 from polarity.selection.ties import Ties, keys_of
 from polarity.selection.top_k import largest_of
 
@@ -26,6 +32,8 @@ class Perturbation(Protocol):
     If it has a keyword parameter ``masks``, as :class:`Epsilon` and :class:`Delta` do,
     :func:`polarity.reinit_signs` passes the bool masks of the weights that the survivors belong to,
     ``{plain name: mask}``, in the order of the survivors.
+
+    A function of yours that draws without the generator has to draw the same on every rank.
     """
 
     def __call__(
@@ -77,7 +85,8 @@ class Epsilon:
         Args:
             signs: int8 tensor of ±1, one for each survivor.
             magnitudes: not used.
-            generator: source of the seed; by default the global one of the CPU.
+            generator: source of the seed; by default the global one of the CPU, whose seed is then
+                rank 0's in an initialised group of several ranks: all of them must call.
             masks: the bool masks of the weights that the survivors belong to, in order, by plain
                 name. A draw depends only on the seed, the name and the flat position in the weight.
                 Without masks the signs are taken as those of one weight with an empty name and no
@@ -152,9 +161,11 @@ class Delta:
             A new tensor like ``signs``.
 
         Raises:
-            ValueError: if there are no signs, or the number of survivors in the masks is another.
+            ValueError: if there are no signs, if ``magnitudes`` has another shape, or the number of
+                survivors in the masks is another.
         """
         count = self.count(signs.numel())
+        check_shape("magnitudes", None, magnitudes.shape, signs.shape, "tensor signs")
         with undrawn_on_error(generator):
             tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
             # The words of the coins would decide which coins are chosen: these are others.
@@ -216,15 +227,15 @@ def _highest(words: Words, count: int) -> Tensor:
 def _draw_words(
     signs: Tensor, masks: Mapping[str, Tensor] | None, generator: torch.Generator | None
 ) -> Words:
-    """Draw a seed, and return its word for each survivor."""
-    with undrawn_on_error(generator):
-        seed = seed_from(generator)
-        if masks is None:
-            return words_in(seed, "", 0, signs.numel())
-        words = words_at(seed, masks)
-        if words.size != signs.numel():
-            raise ValueError(
-                f"masks have {words.size} survivors, expected the number of signs, "
-                f"{signs.numel()}: pass the masks of the weights that the signs were taken from"
-            )
-        return words
+    """Draw a seed, and return its word for each survivor; everything is checked before it."""
+    check_generator(generator)
+    count = signs.numel()
+    if masks is None:
+        return words_in(seed_from(generator), "", 0, count)
+    survivors = sum(int(mask.count_nonzero()) for mask in masks.values())
+    if survivors != count:
+        raise ValueError(
+            f"masks have {survivors} survivors, expected the number of signs, {count}: pass the "
+            "masks of the weights that the signs were taken from"
+        )
+    return words_at(seed_from(generator), masks)

@@ -12,6 +12,7 @@ from polarity._checks import (
     check_choice,
     check_entries,
     check_fraction,
+    check_generator,
     check_scope,
     check_tensors,
 )
@@ -19,14 +20,24 @@ from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
-from polarity.signs.layer import Reference, Survivors, perturb_signs, read_survivors
+from polarity.signs.layer import (
+    Reference,
+    Survivors,
+    at_sigma,
+    mix_references,
+    perturb_signs,
+    read_survivors,
+)
 from polarity.signs.perturb import Perturbation, Phi
-from polarity.signs.report import SignReport
+from polarity.signs.report import LayerSigns, SignReport
+from polarity.targets.left_out import reach_of, why_without_mask
+from polarity.targets.search import all_targets
 from polarity.targets.target import Target
-from polarity.targets.writing import write_all
+from polarity.targets.writing import check_writable, write_all
 
-__all__ = ["Strategy", "reinit_signs", "signed_constants"]
+__all__ = ["Revived", "Strategy", "reinit_signs", "signed_constants"]
 
+Revived: TypeAlias = Literal["trained", "sigma"]
 Strategy: TypeAlias = Literal["mask1", "mask0", "gradual", "standard", "initial", "trained"]
 Perturb: TypeAlias = Perturbation | Phi | Sequence[Perturbation | Phi] | None
 
@@ -34,7 +45,7 @@ _PAPER_NAMES = {"initial": "mask1", "trained": "mask0"}
 _REFERENCES: dict[str, Reference] = {
     "mask1": "init",
     "mask0": "trained",
-    "gradual": "mixed",
+    "gradual": "init",  # the others are drawn when everything has been checked
     "standard": "trained",
 }
 _ZERO = Phi(0.0)
@@ -49,6 +60,7 @@ def reinit_signs(
     trained: RewindPoint | Mapping[str, Tensor] | None = None,
     scope: Literal["layer", "global"] = "layer",
     mix: float = 0.7,
+    revived: Revived = "trained",
     generator: torch.Generator | None = None,
 ) -> SignReport:
     r"""Set every survivor of a masked model to :math:`\pm\sigma`, in place.
@@ -66,7 +78,8 @@ def reinit_signs(
     ``mask0`` (``trained``)   its trained weight                  zero
     ``gradual``               trained with probability ``mix``,   zero
                               else initial, independently
-    ``standard``              its trained weight                  trained value
+    ``standard``              its trained weight                  trained value,
+                                                                  see ``revived``
     ========================  ==================================  ===============
 
     The trained weights are those of ``trained``, by default the present ones of the model. Pruning
@@ -76,6 +89,16 @@ def reinit_signs(
         trained = pol.RewindPoint.capture(model)
         pol.imp_prune(model, density=0.5)
         pol.reinit_signs(model, "standard", init=start, trained=trained)
+
+    The papers describe ``standard`` in two ways, and ``revived`` chooses. Perturbations act on the
+    survivors in both.
+
+    - ``"trained"``: "The pruned weights are set to their trained values at that instant" (*Beyond
+      the Zero-Crossing*, section 2.1).
+    - ``"sigma"``: the strategy "references the trained signs but does not enforce the pruning mask,
+      effectively 'reviving' pruned weights" (*Fragility of Polarity*, section 2.1). A pruned entry
+      comes back at :math:`\pm\sigma_l`, with the polarity of its trained value. An entry that is 0
+      in ``trained``, since an earlier call pruned it, has no trained sign and stays 0.
 
     With ``standard`` the masks are remembered but no longer enforced: the next pruning call must
     give its absolute ``density=``. The other strategies enforce the masks. Only the masked weights
@@ -93,21 +116,26 @@ def reinit_signs(
         scope: apply perturbations to each layer's survivors (``"layer"``) or to all survivors
             together (``"global"``). :math:`\sigma` is a layer's own in both.
         mix: for ``gradual``, the probability of the trained reference, in [0, 1].
+        revived: for ``standard``, the magnitude with which pruned entries come back: ``"trained"``
+            or ``"sigma"``.
         generator: source of the seed of every draw; by default the global one of the CPU. A draw
             depends only on its seed, the weight's name and the entry's flat position: the same seed
             gives the same signs on any device, with the same :data:`polarity.__draws_version__`.
+            By default all ranks of an initialised ``torch.distributed`` group must call: they draw
+            from rank 0's seeds. With a generator nothing is communicated.
 
     Returns:
         The :class:`SignReport`.
 
     Raises:
-        ValueError: if the model has no masks; the strategy or scope is unknown; ``init`` or
-            ``trained`` is missing a layer or holds it in another shape; a weight, its trained or
-            its initial value is NaN or infinite; ``standard`` is asked for without ``trained``;
-            survivors have neither their value in ``trained`` nor in ``init``; ``mix`` is outside
-            [0, 1]; :class:`Delta` is applied to a layer without survivors; or a weight has a
-            further parametrization without ``right_inverse``. The model and the random state are
-            left as they were.
+        ValueError: if the model has no masks; the strategy, scope or ``revived`` is unknown;
+            ``init`` or ``trained`` is missing a layer or holds it in another shape; a weight, its
+            trained or its initial value is NaN or infinite; ``standard`` is asked for without
+            ``trained``; survivors have neither their value in ``trained`` nor in ``init``; ``mix``
+            is outside [0, 1]; ``revived`` is ``"sigma"`` with another strategy than ``standard``;
+            :class:`Delta` is applied to a layer without survivors; or a weight has a further
+            parametrization without ``right_inverse``. The model and the random state are left as
+            they were.
         TypeError: if ``model``, a perturbation, ``init``, ``trained`` or ``generator`` is of
             another type.
 
@@ -131,7 +159,7 @@ def reinit_signs(
     magnitude from Zhou et al. (2019), section 3.
     """
     targets = masked_weights(model)
-    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
+    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
     if strategy == "standard" and trained is None:
         raise ValueError(
             "trained=None, but strategy 'standard' gives pruned entries their trained value back, "
@@ -147,23 +175,30 @@ def reinit_signs(
         read = _of_model(targets, first, captured)
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
         remembered = captured if strategy == "standard" else None
-        rows, pairs = [], []
+        rows: dict[str, LayerSigns] = {}
+        pairs: list[tuple[Tensor, Tensor]] = []
+        in_place: list[tuple[Survivors, Tensor]] = []
         for each in signed:
             target = targets[each.name]
-            new = torch.empty_like(target.stored[0].detach())
-            rows.append(each.write(new, None if remembered is None else remembered[each.name]))
-            if target.is_stored:
-                pairs.append((target.stored[0], new))
-            else:
-                assert target.masking is not None
-                mask = target.masking.mask if remembered is None else None
-                pairs += target.staged_under(new, mask)
+            leaf, pruned = target.stored[0].detach(), None
+            if target.is_stored and remembered is None:
+                # Signs go straight to what is stored: a staged copy takes as much memory again.
+                in_place.append((each, leaf))
+                continue
+            if remembered is not None:
+                pruned = remembered[each.name].to(leaf)
+                pruned = at_sigma(pruned, phi, each.sigma) if revived == "sigma" else pruned
+            new = torch.empty_like(leaf)
+            rows[each.name] = each.write(new, pruned)
+            mask = target.numeric_mask if remembered is None else None
+            pairs += [(leaf, new)] if target.is_stored else target.staged_under(new, mask)
         write_all(pairs)
-        for each in signed:
-            masking = targets[each.name].masking
-            assert masking is not None
-            masking.enforce = remembered is None
-    return SignReport(tuple(rows), strategy)
+        rows |= {each.name: each.write(leaf) for each, leaf in in_place}
+        for target in targets.values():
+            if target.masking is not None:
+                target.masking.enforce = remembered is None
+    reach = reach_of(all_targets(model), targets, why_without_mask)
+    return SignReport(tuple(rows[name] for name in targets), strategy, reach)
 
 
 def signed_constants(
@@ -175,18 +210,20 @@ def signed_constants(
     *,
     scope: Literal["layer", "global"] = "layer",
     mix: float = 0.7,
+    revived: Revived = "trained",
     generator: torch.Generator | None = None,
 ) -> tuple[dict[str, Tensor], SignReport]:
     """Return signed constants for tensors: :func:`reinit_signs` as a pure function.
 
     Args:
-        trained: ``{name: trained weight}``; ``standard`` keeps its pruned entries.
+        trained: ``{name: trained weight}``; ``standard`` brings its pruned entries back.
         init: ``{name: initial weight}``, same shapes.
         masks: ``{name: bool tensor}``, same shapes, True for survivors.
         strategy: as for :func:`reinit_signs`.
         perturb: as for :func:`reinit_signs`.
         scope: as for :func:`reinit_signs`.
         mix: as for :func:`reinit_signs`.
+        revived: as for :func:`reinit_signs`.
         generator: as for :func:`reinit_signs`.
 
     Returns:
@@ -205,7 +242,7 @@ def signed_constants(
         tensor([ 1.0965, -1.0965,  0.0000])
     """
     masks = {name: as_mask(mask) for name, mask in masks.items()}
-    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix)
+    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
     shapes = {name: mask.shape for name, mask in masks.items()}
     check_tensors("trained", trained, shapes, what="masked")
     check_tensors("init", init, shapes, what="masked")
@@ -213,12 +250,12 @@ def signed_constants(
         for name in masks:
             check_entries(f"trained weight {name!r}", trained[name])
         read = ((n, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items())
-        signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
-        new = {name: torch.empty_like(trained[name]) for name in masks}
-        rows = [
-            each.write(new[each.name], trained[each.name] if strategy == "standard" else None)
-            for each in signed
-        ]
+        new, rows = {name: torch.empty_like(trained[name]) for name in masks}, []
+        for each in _signed(read, strategy, phi, perturbations, scope, mix, generator):
+            pruned = trained[each.name] if strategy == "standard" else None
+            if pruned is not None and revived == "sigma":
+                pruned = at_sigma(pruned, phi, each.sigma)
+            rows.append(each.write(new[each.name], pruned))
     return new, SignReport(tuple(rows), strategy)
 
 
@@ -232,6 +269,10 @@ def _of_model(
         # Stored values outside the mask are never read, so no product with the mask is needed.
         now = target.stored[0].detach() if target.is_stored else target.weight
         trained, mask = now, _checked_mask(target)
+        # Refused here, before anything is drawn, if it cannot be written.
+        check_writable(target.stored[0].detach(), f"weight {name!r}")
+        if not target.is_stored:
+            target.staged_under(now, None)
         if captured is not None:
             check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
@@ -248,20 +289,24 @@ def _signed(
     mix: float,
     generator: torch.Generator | None,
 ) -> list[Survivors]:
-    """Return all survivors with their new signs; what is left to do cannot fail."""
-    reference = _REFERENCES[strategy]
+    """Return all survivors with their new signs; what is left to do cannot fail.
+
+    All weights are read, and so checked, before anything is drawn.
+    """
+    check_generator(generator)
+    read = [read_survivors(*each, _REFERENCES[strategy], phi) for each in weights]
+    for each in read:
+        if each.sigma == 0.0 and each.mask.numel():
+            warnings.warn(
+                f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
+                "start at zero",
+                stacklevel=3,
+            )
     with undrawn_on_error(generator):
-        seed = seed_from(generator) if reference == "mixed" else 0
-        signed = [read_survivors(*each, reference, phi=phi, mix=mix, seed=seed) for each in weights]
-        perturb_signs(signed, perturbations, scope, generator)
-        for each in signed:
-            if each.sigma == 0.0 and each.mask.numel():
-                warnings.warn(
-                    f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
-                    "start at zero",
-                    stacklevel=3,
-                )
-    return signed
+        if strategy == "gradual":
+            mix_references(read, phi, mix, seed_from(generator))
+        perturb_signs(read, perturbations, scope, generator)
+    return read
 
 
 def _checked_mask(target: Target) -> Tensor:
@@ -272,12 +317,18 @@ def _checked_mask(target: Target) -> Tensor:
 
 
 def _checked(
-    strategy: str, perturb: Perturb, scope: str, mix: float
+    strategy: str, perturb: Perturb, scope: str, mix: float, revived: str
 ) -> tuple[Strategy, Phi, list[Perturbation]]:
     """Return the papers' name of the strategy, the centre of polarity, and the perturbations."""
     check_choice("strategy", strategy, (*_REFERENCES, *_PAPER_NAMES))
     check_scope(scope)
     check_fraction("mix", mix)
+    check_choice("revived", revived, ("trained", "sigma"))
+    if revived == "sigma" and strategy != "standard":
+        raise ValueError(
+            f"revived='sigma' with strategy={strategy!r}, expected strategy 'standard', the only "
+            "one in which pruned entries come back: leave revived= out"
+        )
     given = list(perturb) if isinstance(perturb, Sequence) else [perturb]
     centers = [each for each in given if isinstance(each, Phi)]
     if len(centers) > 1:

@@ -1,9 +1,10 @@
 """Report the new signs of a model, layer by layer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from polarity._reports import Report, table
+from polarity.targets.reach import Reach
 
 __all__ = ["LayerSigns", "SignReport"]
 
@@ -20,7 +21,7 @@ class LayerSigns:
         agree_init: fraction that equals the sign of the initial weight.
         agree_trained: fraction that equals the sign of the trained weight.
         flipped: new signs that differ from the sign (against zero) of the strategy's reference.
-        revived: pruned entries that came back with a value (strategy ``standard``).
+        revived: pruned entries that came back with a value other than 0 (strategy ``standard``).
     """
 
     name: str
@@ -42,6 +43,7 @@ class SignReport(Report[LayerSigns]):
     Attributes:
         layers: one :class:`LayerSigns` per masked weight, in the model's order.
         strategy: the reference strategy, under the papers' name.
+        reach: how many of a model's matrix entries the layers are, and the largest others.
 
     Example:
         >>> one = LayerSigns("0.weight", 30, 0.1, 0.5, agree_init=1.0, agree_trained=0.9, flipped=0)
@@ -53,6 +55,7 @@ class SignReport(Report[LayerSigns]):
 
     layers: tuple[LayerSigns, ...]
     strategy: str
+    reach: Reach | None = field(default=None, compare=False)
 
     @property
     def survivors(self) -> int:
@@ -100,4 +103,5 @@ class SignReport(Report[LayerSigns]):
             return f"{row.survivors}", sigma, *shares, f"{row.flipped}", f"{row.revived}"
 
         header = ("weight", "survivors", "sigma", "+", "= init", "= trained", "flipped", "revived")
-        return f"strategy {self.strategy}\n{table(header, (*self.layers, total), cells)}"
+        lines = [f"strategy {self.strategy}", table(header, (*self.layers, total), cells)]
+        return "\n".join(lines if self.reach is None else [*lines, str(self.reach)])

@@ -1,19 +1,18 @@
 """Which parameters of a model belong to normalisation layers, and under which names."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from polarity.parametrizations.norm_interp import NormInterp
+from polarity.targets.defaults import NORMS, Use
 from polarity.targets.search import Targets, all_targets, asked, gather_targets, why_not
-from polarity.targets.selectors import Selector, Use, select
+from polarity.targets.selectors import Selector, select
 from polarity.targets.target import Target
+from polarity.targets.wrappers import unwrapped
 
 __all__ = ["find_norms"]
-
-# The base of batch and instance normalisation of every dimension, synchronised or not.
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def find_norms(model: nn.Module, targets: Selector | None, exclude: Selector | None) -> Targets:
@@ -29,7 +28,7 @@ def find_norms(model: nn.Module, targets: Selector | None, exclude: Selector | N
         everything,
         chosen,
         {use.name for use in uses} - chosen,
-        _why_no_norm,
+        partial(_why_no_norm, named=targets is not None),
         nothing=f"{type(model).__name__} has no normalisation parameters to interpolate"
         + asked(targets, exclude),
         skipped=_without_parameters(model) if targets is None else None,
@@ -47,15 +46,15 @@ def _select(uses: list[Use], selector: Selector, role: str) -> set[str]:
 
 
 def _is_norm(use: Use) -> bool:
-    return isinstance(use.module, _NORMS) and use.tensor_name in ("weight", "bias")
+    return isinstance(use.module, NORMS) and use.tensor_name in ("weight", "bias")
 
 
 def _without_parameters(model: nn.Module) -> dict[str, str]:
     """Say why each layer that is a norm by its type or its name has nothing to train."""
     reasons = {}
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         kind = type(module).__name__
-        if isinstance(module, _NORMS):
+        if isinstance(module, NORMS):
             if getattr(module, "weight", None) is None:
                 reasons[name] = "not affine"
         elif "norm" in kind.lower() and not isinstance(module, NormInterp):
@@ -66,7 +65,7 @@ def _without_parameters(model: nn.Module) -> dict[str, str]:
     return reasons
 
 
-def _why_no_norm(target: Target) -> str | None:
+def _why_no_norm(target: Target, *, named: bool) -> str | None:
     """Say why a selected parameter cannot be interpolated, or None if it can."""
     if target.interpolation is not None:
         return None
@@ -75,4 +74,4 @@ def _why_no_norm(target: Target) -> str | None:
             f"{target.name} carries a mask of torch.nn.utils.prune; "
             f"exclude={target.name!r} leaves it out"
         )
-    return why_not(target)
+    return why_not(target, frozen_too=named)

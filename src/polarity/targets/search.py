@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_module
 from polarity._tables import format_shape, format_table
-from polarity.targets.selectors import Selector, Use, select
+from polarity.targets.defaults import Use, too_narrow
+from polarity.targets.left_out import frozen, matrix_size, narrow, reach_of, why_no_default
+from polarity.targets.reach import Reach
+from polarity.targets.selectors import Selector, select
 from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside, original_order
 from polarity.targets.target import Target, stored_leaves
 from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
+from polarity.targets.wrappers import unwrapped
 
 __all__ = [
     "Targets",
@@ -27,6 +31,9 @@ __all__ = [
     "why_not",
 ]
 
+# An error lists no more reasons than this.
+_LISTED = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Targets(Mapping[str, Target]):
@@ -34,11 +41,14 @@ class Targets(Mapping[str, Target]):
 
     Attributes:
         found: the targets by plain name, in the model's order.
-        skipped: why a weight that was asked for is not a target, by plain name.
+        skipped: why a matrix, or another parameter that was asked for, is not a target, by plain
+            name.
+        reach: how many of the model's matrix entries the targets are.
     """
 
     found: dict[str, Target]
     skipped: dict[str, str] = field(default_factory=dict)
+    reach: Reach | None = None
 
     def __getitem__(self, name: str) -> Target:
         return self.found[name]
@@ -59,12 +69,17 @@ class Targets(Mapping[str, Target]):
             for name, target in self.found.items()
         ]
         rows += [(name, "skipped", why) for name, why in self.skipped.items()]
-        return format_table(("weight", "shape", "used by"), rows)
+        table = format_table(("weight", "shape", "used by"), rows)
+        return table if self.reach is None else f"{table}\n{self.reach}"
 
 
 def attached(model: nn.Module) -> dict[str, Target]:
-    """Return the weights of a model that carry a mask, by plain name."""
-    return {target.name: target for target in all_targets(model) if target.masking is not None}
+    """Return the weights of a model that carry a mask, by plain name; refuse float8 ones."""
+    masked = {target.name: target for target in all_targets(model) if target.masking is not None}
+    for name, target in masked.items():
+        if too_narrow(target.stored[0]):
+            raise TypeError(f"{name} is {narrow(target)}")
+    return masked
 
 
 def masked_or_prunable(
@@ -90,21 +105,28 @@ def find_targets(
 ) -> Targets:
     """Find the prunable weights of any module, by the names they have when nothing is attached.
 
-    By default these are the weight of every ``Linear``, ``Conv*`` and ``ConvTranspose*``, the
-    projections of ``MultiheadAttention`` (``in_proj_weight`` or ``q/k/v_proj_weight``, and its
-    ``out_proj``), and the input and recurrent weights of ``RNN``, ``LSTM``, ``GRU`` and their
-    cells. Biases, normalisation and embeddings are taken only if asked for.
+    By default these are the parameter named ``weight``, of two or more dimensions, of every module
+    that is neither a norm nor an embedding (``Linear``, ``Conv*``, ``Bilinear``, transformers'
+    ``Conv1D``, your own layers), the projections of ``MultiheadAttention`` (``in_proj_weight`` or
+    ``q/k/v_proj_weight``, and its ``out_proj``), and the input and recurrent weights of ``RNN``,
+    ``LSTM``, ``GRU`` and their cells. A norm is one of PyTorch's, or a class with "norm" in its
+    name. Biases, norms, embeddings, weights that are tied to an embedding, and frozen weights
+    (``requires_grad=False``) are taken only if ``targets`` selects them; once masked, tied and
+    frozen weights remain targets.
 
     A tied weight is one target with several owners. It is an error to select one of its users and
-    exclude another. Frozen (``requires_grad=False``), lazy and non-floating-point weights are
-    listed in ``.skipped`` with the reason.
+    exclude another. Every floating-point parameter of two or more dimensions that is no target is
+    listed in ``.skipped`` with the reason, and so are lazy weights and weights of other dtypes that
+    were asked for. ``.reach`` says how many entries of the model's matrices the targets are.
 
     Args:
-        model: any module, before or after something was attached.
+        model: any module, before or after something was attached, or a wrapper of one
+            (``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``AveragedModel``).
         targets: what to take instead of the default: a module type or module name (the weights of
             and below such modules), a parameter name, a glob over parameter names, a predicate
             ``(name, parameter) -> bool``, or several of these. Types and globs select default
-            weights; where they match none, they select other parameters.
+            weights; where they match none, they select other parameters. Frozen weights are taken
+            if they are selected.
         exclude: what to leave out, in the same forms; a module type, name or glob excludes all
             below it.
 
@@ -115,7 +137,8 @@ def find_targets(
         ValueError: if nothing is left to prune; if a name or glob matches nothing; if one user of a
             tied weight is selected and another excluded; or if a selected weight is computed by a
             hook or by a parametrization of another kind.
-        TypeError: if a selector is of another type, or a selected weight is sharded.
+        TypeError: if a selector is of another type, or a selected weight is sharded or, with
+            ``targets``, of a float8 dtype.
 
     Example:
         >>> from torch import nn
@@ -126,19 +149,51 @@ def find_targets(
         ['0.weight']
         >>> list(find_targets(model, nn.Linear))
         ['2.weight']
+        >>> print(find_targets(model, nn.Linear))
+        weight      shape                  used by
+        ------------------------------------------
+        2.weight      2x4                   Linear
+        0.weight  skipped  not selected by targets
+        in reach: 8 of 44 matrix entries
     """
-    everything = all_targets(model) + _hooked(model)
+    parameters = all_targets(model)
+    everything = parameters + _hooked(model)
     uses = [use for target in everything for use in target.uses]
     selected = select(uses, targets, "targets")
     excluded = select(uses, exclude, "exclude") if exclude is not None else set()
 
-    return gather_targets(
+    result = gather_targets(
         everything,
         selected,
         excluded,
-        _why_not_pruned,
+        partial(_why_not_pruned, named=targets is not None),
         nothing=f"{type(model).__name__} has no prunable weights{asked(targets, exclude)}",
+        left={} if targets is not None else _left(parameters, selected, excluded),
     )
+    reasons = _left(parameters, selected, excluded, targets) | result.skipped
+    in_order = {each.name: reasons[each.name] for each in parameters if each.name in reasons}
+    reach = reach_of(parameters, result.found, lambda each: in_order[each.name])
+    return Targets(result.found, in_order, reach)
+
+
+def _left(
+    everything: Iterable[Target],
+    selected: Collection[str],
+    excluded: Collection[str],
+    targets: Selector | None = None,
+) -> dict[str, str]:
+    """Say of every matrix that is not selected, or is excluded, why."""
+    reasons = {}
+    for target in everything:
+        if matrix_size(target) is None:
+            continue
+        names = {use.name for use in target.uses}
+        if names & set(excluded):
+            reasons[target.name] = "excluded"
+        elif not names & set(selected):
+            why = None if targets is not None else why_no_default(target)
+            reasons[target.name] = why or "not selected by targets"
+    return reasons
 
 
 def gather_targets(
@@ -149,6 +204,7 @@ def gather_targets(
     *,
     nothing: str,
     skipped: Mapping[str, str] | None = None,
+    left: Mapping[str, str] | None = None,
 ) -> Targets:
     """Sort selected weights into found and skipped; a tied one must be taken with all its users.
 
@@ -159,6 +215,7 @@ def gather_targets(
         why_not: returns why a weight is skipped, or None.
         nothing: what the error says where nothing is found.
         skipped: what was skipped before, and why.
+        left: what else that error lists, and why.
     """
     result = Targets({}, dict(skipped or {}))
     for target in everything:
@@ -177,8 +234,9 @@ def gather_targets(
             else:
                 result.skipped[target.name] = reason
     if not result.found:
-        whys = [f"; {name} is {why}" for name, why in result.skipped.items()]
-        raise ValueError("".join([nothing, *whys]))
+        whys = [f"; {name} is {why}" for name, why in {**result.skipped, **(left or {})}.items()]
+        more = "; …" if len(whys) > _LISTED else ""
+        raise ValueError("".join([nothing, *whys[:_LISTED], more]))
     return result
 
 
@@ -190,7 +248,6 @@ def asked(targets: Selector | None, exclude: Selector | None) -> str:
 
 def all_targets(model: nn.Module) -> list[Target]:
     """Return every parameter of every module as a target, tied ones together, in model order."""
-    check_module(model)
     uses: dict[int, list[Use]] = {}
     for path, module, ancestors in _modules(model):
         for tensor_name in _tensor_names(module):
@@ -213,7 +270,7 @@ def plain_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, tuple[nn.Module, ...]]]:
     """Yield every module but parametrizations: its name, itself, and the modules that hold it."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(unwrapped(model).named_modules(remove_duplicate=False))
     for path, module in modules.items():
         parts = path.split(".") if path else []
         if not leads_inside(path):
@@ -251,20 +308,25 @@ def _hooked(model: nn.Module) -> list[Target]:
     return targets
 
 
-def _why_not_pruned(target: Target) -> str | None:
+def _why_not_pruned(target: Target, *, named: bool) -> str | None:
     """Say why a selected weight cannot be pruned, or None if it can."""
     if target.tensor_name not in _held_names(target.module):
         raise ValueError(
             f"{target.name} is computed by a hook (weight_norm, spectral_norm, …) and not a "
             f"parameter; exclude={target.name!r} leaves it out"
         )
-    if target.masking is not None:
-        return None
-    refuse_uneven_masks(target.owners)
-    return why_not(target)
+    if target.masking is None:
+        refuse_uneven_masks(target.owners)
+    if too_narrow(target.stored[0]):
+        if named:
+            raise TypeError(
+                f"{target.name} is {narrow(target)}, or exclude={target.name!r} leaves it out"
+            )
+        return narrow(target)
+    return None if target.masking is not None else why_not(target, frozen_too=named)
 
 
-def why_not(target: Target) -> str | None:
+def why_not(target: Target, *, frozen_too: bool = False) -> str | None:
     """Say why nothing can be attached to a parameter, or None if it can."""
     stored = target.stored[0]
     if is_lazy(stored):
@@ -278,4 +340,4 @@ def why_not(target: Target) -> str | None:
             f"{target.name} is already parametrized by {type(target.chain[0]).__name__}; "
             f"exclude={target.name!r} leaves it out"
         )
-    return None if stored.requires_grad else "frozen (requires_grad=False)"
+    return None if stored.requires_grad or frozen_too else frozen(target)

@@ -1,48 +1,25 @@
 """The small language that selects weights: types, names, globs and predicates."""
 
 import fnmatch
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["Selector", "Use", "select"]
+from polarity.targets.defaults import Use, default_names, is_weight
+
+__all__ = ["Selector", "select", "settled"]
 
 Predicate: TypeAlias = Callable[[str, Tensor], bool]
 OneSelector: TypeAlias = str | type[nn.Module] | Predicate
 Selector: TypeAlias = OneSelector | Iterable[OneSelector]
 
-_ONE_WEIGHT = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-_RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
-_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
-
-class Use(NamedTuple):
-    """One place where a model uses a parameter.
-
-    Attributes:
-        name: plain dotted name, as if nothing were attached.
-        module: the module that holds it.
-        tensor_name: its name there.
-        leaf: the (first) tensor an optimizer trains for it.
-        path: the modules that hold it, from the model to ``module``.
-    """
-
-    name: str
-    module: nn.Module
-    tensor_name: str
-    leaf: Tensor
-    path: tuple[nn.Module, ...]
+def settled(selector: Selector | None) -> Selector | None:
+    """Return a selector that can be read more than once."""
+    one = isinstance(selector, (str, type, nn.Module)) or not isinstance(selector, Iterable)
+    return selector if one or selector is None else tuple(selector)  # type: ignore[arg-type]
 
 
 def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str]:
@@ -59,7 +36,7 @@ def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str
         TypeError: if a selector is neither a type, a string nor a predicate.
     """
     if selector is None:
-        return {use.name for use in uses if _is_default(use)}
+        return default_names(uses)
     one = isinstance(selector, (str, type, nn.Module)) or not isinstance(selector, Iterable)
     several = (selector,) if one else selector
     return set().union(*(_select_one(uses, each, role) for each in several))  # type: ignore[union-attr]
@@ -78,7 +55,7 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
 def _select_by_name(uses: Sequence[Use], pattern: str, role: str) -> set[str]:
     exact = {use.name for use in uses if use.name == pattern}
     below = [use for use in uses if _at_or_below(use.name, pattern)]
-    weights = {use.name for use in below if _is_default(use)} if role == "targets" else set()
+    weights = _preferred(uses, below) if role == "targets" else set()
     chosen = exact or weights or {use.name for use in below}
     if not chosen:
         known = ", ".join(use.name for use in uses[:8]) + (", …" if len(uses) > 8 else "")
@@ -90,7 +67,7 @@ def _select_by_type(uses: Sequence[Use], kind: type[nn.Module], role: str) -> se
     below = [use for use in uses if any(isinstance(each, kind) for each in use.path)]
     if role == "exclude":
         return {use.name for use in below}
-    weights = {use.name for use in below if _is_default(use)}
+    weights = _preferred(uses, below)
     own = {use.name for use in below if isinstance(use.module, kind)}
     return weights or {name for name in own if "bias" not in name.rpartition(".")[2]}
 
@@ -101,11 +78,7 @@ def _at_or_below(name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(".".join(parts[:end]), pattern) for end in ends)
 
 
-def _is_default(use: Use) -> bool:
-    if isinstance(use.module, _ONE_WEIGHT):
-        return use.tensor_name == "weight"
-    if isinstance(use.module, nn.MultiheadAttention):
-        return use.tensor_name in _ATTENTION
-    if isinstance(use.module, (nn.RNNBase, nn.RNNCellBase)):
-        return _RECURRENT.fullmatch(use.tensor_name) is not None
-    return False
+def _preferred(uses: Sequence[Use], below: Collection[Use]) -> set[str]:
+    """Return the default weights among ``below``, or else those that are tied to an embedding."""
+    names = {use.name for use in below}
+    return names & default_names(uses) or {use.name for use in below if is_weight(use)}

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from polarity.parametrizations.arithmetic import as_mask, count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
-from polarity.targets.selectors import Use
+from polarity.targets.defaults import Use
 from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.writing import write_all

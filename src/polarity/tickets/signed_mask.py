@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity._checks import check_entries, check_names, check_shape
-from polarity.attach.masks import set_masks
+from polarity.attach.masks import before_masking, set_masks
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.target import Target
 from polarity.tickets.file import Contents, read_ticket, write_ticket
@@ -138,6 +138,7 @@ class SignedMask:
         for name, start in starts.items():
             mask = self.masks[name].to(start.device) if name in self.masks else None
             pairs += targets[name].staged_under(start, mask)
+        before_masking(model, found, "SignedMask.apply")
         set_masks(found, self.masks, pairs)
         zeros = {name: self._zeros(name, start) for name, start in starts.items()}
         if without := [name for name, count in zeros.items() if count]:

@@ -1,0 +1,337 @@
+"""A wrapper may be given instead of the model: names are plain, and the wrapper comes back."""
+
+import inspect
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+import polarity as pol
+from polarity import analysis, densities, deploy, scores
+from polarity.targets.wrappers import unwrapped
+from tests.helpers import sparse_wins
+from tests.laws.refusals import fingerprint
+from tests.models import random_masks, seeded
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "compile": lambda model: torch.compile(model, backend="eager"),
+    "DataParallel": DataParallel,
+    "DDP": DistributedDataParallel,
+    "AveragedModel": AveragedModel,
+    "compiled DDP": lambda model: torch.compile(DistributedDataParallel(model), backend="eager"),
+    "average of a compiled one": lambda model: AveragedModel(torch.compile(model, backend="eager")),
+}
+each_wrapper = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+OUTSIDE = [name for name in WRAPPERS if "DDP" not in name]
+INPUTS = torch.randn(6, 4, generator=torch.Generator().manual_seed(5))
+BATCHES = [(INPUTS, torch.arange(6) % 3)]
+LOSS = nn.functional.cross_entropy
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_process() -> Iterator[None]:
+    if not distributed.is_available():
+        pytest.skip("this PyTorch has no torch.distributed")
+    with tempfile.TemporaryDirectory() as folder:
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1
+        )
+        yield
+        distributed.destroy_process_group()
+
+
+def plain() -> nn.Sequential:
+    return seeded(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)))
+
+
+def masked() -> nn.Module:
+    model = plain()
+    return pol.load_masks(model, random_masks(model))
+
+
+def signed_in() -> nn.Module:
+    return pol.sign_in(masked())
+
+
+def interpolated() -> nn.Module:
+    return pol.interpolate_norms(masked(), generator=torch.Generator().manual_seed(0))
+
+
+def merged() -> nn.Module:
+    return pol.merge(masked())
+
+
+def draw() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def point(model: nn.Module) -> dict[str, Tensor]:
+    return pol.RewindPoint.capture(model).weights
+
+
+def tracked(model: nn.Module) -> Any:
+    tracker = pol.SignTracker(model)
+    pol.RewindPoint(point(seeded(plain(), 4))).restore_weights(model)
+    tracker.step()
+    return tracker.flips().to_dict()
+
+
+def saved(model: nn.Module) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        pol.save(model, f"{folder}/it.safetensors")
+        copy = pol.load(plain(), f"{folder}/it.safetensors")
+        assert pol.load(model, f"{folder}/it.safetensors") is model
+    return copy.state_dict()
+
+
+def in_step(model: nn.Module) -> Any:
+    handle = pol.enforce_in_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    handle.remove()
+    return point(model)
+
+
+def scheduled(model: nn.Module) -> Any:
+    pol.RescaleSchedule(model, every=1).step()
+    return point(model)
+
+
+def accuracy(network: nn.Module) -> float:
+    return float(network(INPUTS).square().mean())
+
+
+def trained(network: nn.Module, seed: int) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * seed)
+
+
+def compressed(model: nn.Module) -> Any:
+    report = deploy.compress(model, INPUTS, measure=sparse_wins, break_even=1.0)
+    state = {name: value.clone() for name, value in unwrapped(model).state_dict().items()}
+    assert deploy.restore(model, state) is model
+    assert deploy.decompress(model) is model
+    return [layer.name for layer in report], state
+
+
+def returned(model: nn.Module, result: nn.Module) -> dict[str, Tensor]:
+    """Return what the model holds, if the call gave back the very object that it was given."""
+    assert result is model
+    return point(model)
+
+
+Call = Callable[[nn.Module], Any]
+# What to call, on which model, and what must be the same for the wrapper.
+CALLS: dict[str, tuple[Callable[[], nn.Module], Call]] = {
+    "find_targets": (plain, lambda m: (str(pol.find_targets(m)), pol.find_targets(m).skipped)),
+    "find_targets by name": (plain, lambda m: list(pol.find_targets(m, "3", exclude="0.*"))),
+    "mask_weights": (masked, lambda m: returned(m, pol.mask_weights(m))),
+    "masks": (masked, pol.masks),
+    "load_masks": (masked, lambda m: returned(m, pol.load_masks(m, random_masks(plain(), seed=8)))),
+    "density": (masked, pol.density),
+    "density of a plain model": (plain, pol.density),
+    "sparsity": (masked, pol.sparsity),
+    "imp_prune": (masked, lambda m: (str(pol.imp_prune(m, 0.5)), point(m))),
+    "imp_prune, rewound": (
+        masked,
+        lambda m: (str(pol.imp_prune(m, rewind=pol.RewindPoint.capture(plain()))), point(m)),
+    ),
+    "imp_prune, selected": (masked, lambda m: str(pol.imp_prune(m, 0.5, targets="3"))),
+    "lrr_step": (masked, lambda m: str(pol.lrr_step(m, rewind=pol.RewindPoint.capture(m)))),
+    "prune": (masked, lambda m: str(pol.prune(m, scores.random, density=0.3, generator=draw()))),
+    "RewindPoint": (
+        masked,
+        lambda m: returned(m, pol.RewindPoint.capture(seeded(plain(), 9)).restore_weights(m)),
+    ),
+    "reinit_signs": (
+        masked,
+        lambda m: (
+            str(pol.reinit_signs(m, "gradual", init=point(plain()), generator=draw())),
+            point(m),
+        ),
+    ),
+    "sign_flips": (masked, lambda m: str(pol.sign_flips(seeded(plain(), 4), m))),
+    "SignTracker": (masked, tracked),
+    "signed_mask": (masked, lambda m: pol.signed_mask(m, include="*.bias").signs),
+    "SignedMask": (masked, lambda m: returned(m, pol.signed_mask(masked()).apply(m))),
+    "save and load": (masked, saved),
+    "save and load Sign-In": (signed_in, saved),
+    "dense_state_dict": (signed_in, pol.dense_state_dict),
+    "merge": (masked, lambda m: returned(m, pol.merge(m))),
+    "merge norms": (interpolated, lambda m: returned(m, pol.merge(m))),
+    "sign_in again": (signed_in, lambda m: returned(m, pol.sign_in(m, beta=2.0))),
+    "rescale": (signed_in, lambda m: returned(m, pol.rescale(m))),
+    "RescaleSchedule": (signed_in, scheduled),
+    "frobenius_decay": (signed_in, lambda m: pol.frobenius_decay(m).detach()),
+    "inner_scaling": (signed_in, pol.inner_scaling),
+    "enforce_in_step": (masked, in_step),
+    "interpolate_norms again": (
+        interpolated,
+        lambda m: returned(m, pol.interpolate_norms(m)),
+    ),
+    "norm_alpha": (interpolated, pol.norm_alpha),
+    "norm_alpha_state": (interpolated, pol.norm_alpha_state),
+    "load_norm_alpha_state": (
+        interpolated,
+        lambda m: returned(m, pol.load_norm_alpha_state(m, pol.norm_alpha_state(interpolated()))),
+    ),
+    "set_norm_alpha": (interpolated, lambda m: pol.set_norm_alpha(m, 0.5) and pol.norm_alpha(m)),
+    "recalibrate_batch_norm": (
+        masked,
+        lambda m: (pol.recalibrate_batch_norm(m, [INPUTS]), point(m)),
+    ),
+    "error_barrier": (
+        masked,
+        lambda m: str(pol.error_barrier(m, m, plain(), accuracy, batches=[INPUTS], points=3)),
+    ),
+    "sgd_noise_stability": (
+        masked,
+        lambda m: str(pol.sgd_noise_stability(m, trained, accuracy, bn="keep", points=3)),
+    ),
+    "sharpness": (masked, lambda m: round(pol.sharpness(m, LOSS, BATCHES, parameters="0"), 4)),
+    "densities.erk": (masked, lambda m: densities.erk(m, 0.3)),
+    "densities.uniform": (masked, lambda m: densities.uniform(m, 0.3)),
+    "densities.balanced": (plain, lambda m: densities.balanced(m, 0.3)),
+    "scores.snip": (masked, lambda m: scores.snip(m, LOSS, BATCHES)),
+    "scores.grasp": (masked, lambda m: scores.grasp(m, LOSS, BATCHES)),
+    "scores.synflow": (plain, lambda m: scores.synflow(m, INPUTS[:1], density=0.3, steps=3)),
+    "deploy.compress": (merged, compressed),
+}
+
+
+@each_wrapper
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_on_a_wrapper_does_what_it_does_on_the_model(name, wrap):
+    make, call = CALLS[name]
+    model = make()
+    inner = unwrapped(model)
+    torch.manual_seed(0)
+    expected = call(make())
+    wrapped = wrap(model)
+    torch.manual_seed(0)
+    assert fingerprint(call(wrapped)) == fingerprint(expected)
+    assert unwrapped(wrapped) is inner or isinstance(wrapped, AveragedModel)
+
+
+ATTACH = {
+    "mask_weights": pol.mask_weights,
+    "load_masks": lambda m: pol.load_masks(m, {"0.weight": torch.ones(8, 4)}),
+    "imp_prune": lambda m: pol.imp_prune(m, 0.5),
+    "lrr_step": lambda m: pol.lrr_step(m, 0.5, rewind=pol.RewindPoint.capture(m)),
+    "prune": lambda m: pol.prune(m, scores.magnitude, density=0.5),
+    "sign_in": pol.sign_in,
+    "interpolate_norms": pol.interpolate_norms,
+    "SignedMask.apply": lambda m: pol.signed_mask(masked()).apply(m),
+}
+
+
+@pytest.mark.parametrize("wrap", ["DDP", "compiled DDP"])
+@pytest.mark.parametrize("call", ATTACH.values(), ids=ATTACH)
+def test_attaching_inside_ddp_is_refused_and_changes_nothing(call, wrap):
+    model = plain()
+    wrapped = WRAPPERS[wrap](model)
+    keys, values = list(model.state_dict()), fingerprint(point(model))
+    with pytest.raises(TypeError, match=r"DistributedDataParallel.*: attach before wrapping"):
+        call(wrapped)
+    assert list(model.state_dict()) == keys
+    assert fingerprint(point(model)) == values
+
+
+@pytest.mark.parametrize("call", [pol.sign_in, lambda m: pol.mask_weights(m, targets="1.weight")])
+def test_attaching_more_inside_ddp_is_refused(call):
+    with pytest.raises(TypeError, match="attach before wrapping"):
+        call(DistributedDataParallel(masked()))
+
+
+def test_loading_a_masked_file_into_plain_ddp_is_refused(tmp_path: Path):
+    pol.save(masked(), tmp_path / "it.safetensors")
+    with pytest.raises(TypeError, match="attach before wrapping"):
+        pol.load(DistributedDataParallel(plain()), tmp_path / "it.safetensors")
+
+
+def test_merging_products_inside_ddp_is_refused():
+    model = signed_in()
+    with pytest.raises(TypeError, match="attach before wrapping"):
+        pol.merge(DistributedDataParallel(model))
+    assert list(pol.inner_scaling(model)) == ["0.weight", "3.weight"]
+
+
+@pytest.mark.parametrize("wrap", OUTSIDE)
+@pytest.mark.parametrize("call", ATTACH, ids=str)
+def test_attaching_through_other_wrappers_attaches_to_the_model(call, wrap):
+    wrapped = WRAPPERS[wrap](plain())
+    ATTACH[call](wrapped)
+    expected = plain()
+    ATTACH[call](expected)
+    inner = unwrapped(wrapped)
+    assert list(inner.state_dict()) == list(expected.state_dict())
+    wrapped.eval(), expected.eval()
+    torch.testing.assert_close(wrapped(INPUTS), expected(INPUTS))
+
+
+@pytest.mark.parametrize("wrap", OUTSIDE)
+def test_norms_interpolated_through_a_wrapper_are_drawn_when_the_model_is_called(wrap):
+    wrapped = WRAPPERS[wrap](plain())
+    pol.interpolate_norms(wrapped, generator=draw())
+    inner = unwrapped(wrapped).train()
+    drawn = []
+    for _ in range(2):
+        inner(INPUTS)
+        drawn.append(float(pol.norm_alpha(wrapped)["1"]))
+    assert len({1.0, *drawn}) == 3
+
+
+@each_wrapper
+def test_a_point_captured_from_a_wrapper_fits_the_model_and_the_other_way_round(wrap):
+    wrapped = wrap(masked())
+    start = pol.RewindPoint.capture(wrapped)
+    assert list(start.weights) == list(pol.RewindPoint.capture(masked()).weights)
+    fresh = pol.load_masks(seeded(plain(), 7), pol.masks(wrapped))
+    pol.imp_prune(fresh, 0.1, rewind=start)
+    other = pol.RewindPoint.capture(seeded(plain(), 8))
+    pol.imp_prune(wrapped, 0.1, rewind=other)
+    inner: Any = unwrapped(wrapped)
+    for name, target in pol.find_targets(inner).items():
+        mask = pol.masks(inner)[name]
+        assert torch.equal(target.weight, other.weights[name] * mask)
+
+
+@pytest.mark.parametrize("wrap", ["DDP", "compile", "DataParallel"])
+def test_a_wrapped_model_trains_after_it_was_pruned_through_the_wrapper(wrap):
+    wrapped = WRAPPERS[wrap](masked()).train()
+    sgd = torch.optim.SGD(wrapped.parameters(), lr=0.1, momentum=0.9)
+    for amount in (0.2, 0.3):
+        wrapped(INPUTS).square().mean().backward()
+        sgd.step()
+        pol.imp_prune(wrapped, amount, optimizer=sgd)
+    wrapped(INPUTS).square().mean().backward()
+    sgd.step()
+    inner: Any = unwrapped(wrapped)
+    for name, mask in pol.masks(wrapped).items():
+        assert not pol.find_targets(inner)[name].weight[~mask].any()
+
+
+def test_every_public_function_of_a_model_is_in_the_table():
+    spaces = [pol, analysis, scores, densities, deploy]
+    public = {
+        f"{space.__name__.removeprefix('polarity').lstrip('.')}.{name}".lstrip(".")
+        for space in spaces
+        for name in space.__all__
+        if callable(getattr(space, name)) and "model" in parameters_of(getattr(space, name))
+    }
+    tried = {word for name in [*CALLS, *ATTACH] for word in (name, *name.split(", ")[0].split())}
+    tried |= {"deploy.decompress", "deploy.restore", "init_noise_stability"}
+    missing = {name for name in public if name not in tried and name.split(".")[-1] not in tried}
+    assert missing == set()
+
+
+def parameters_of(call: Any) -> set[str]:
+    try:
+        return set(inspect.signature(call).parameters)
+    except (TypeError, ValueError):
+        return set()
