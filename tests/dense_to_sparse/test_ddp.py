@@ -18,11 +18,13 @@ from tests.dense_to_sparse.cases import OPTIMIZERS, masked, network, snapshot
 WORLD, STEPS = 2, 10
 KINDS = ("rigl", "rigl, steps kept", "rigl, random ties", "set", "acdc", "gradual")
 RUNS = [(kind, product) for kind in KINDS for product in (False, True)]
+DRAWN = [("set, seed of rank 0", False)]  # without a generator
+IDS = [f"{kind}, Sign-In {product}" for kind, product in RUNS + DRAWN]
 
 
-def scheduled(kind: str, model: nn.Module, optimizer: Any, seed: int = 0) -> Any:
-    """Return a schedule; what it draws comes from a generator that is the same on every rank."""
-    generator = torch.Generator().manual_seed(seed)
+def scheduled(kind: str, model: nn.Module, optimizer: Any) -> Any:
+    """Return a schedule; it draws from a generator that is the same on every rank, or from none."""
+    generator = None if kind.endswith("seed of rank 0") else torch.Generator().manual_seed(0)
     if kind.startswith("rigl"):
         return RigL(
             model,
@@ -34,7 +36,7 @@ def scheduled(kind: str, model: nn.Module, optimizer: Any, seed: int = 0) -> Any
             ties="random" if kind.endswith("ties") else "index",
             generator=generator,
         )
-    if kind == "set":
+    if kind.startswith("set"):
         return SET(model, optimizer, every=2, fraction=0.3, generator=generator)
     if kind == "acdc":
         return ACDC(model, optimizer, density=0.25, switches=(2, 5, 8))
@@ -94,7 +96,7 @@ def one_rank(rank: int, folder: str) -> None:
         refused = ""
     except TypeError as error:
         refused = str(error)
-    results = [trained(*run, rank) for run in RUNS]
+    results = [trained(*run, rank) for run in [*RUNS, *DRAWN]]
     torch.save([refused, results], f"{folder}/rank{rank}.pt")
     distributed.destroy_process_group()
 
@@ -121,12 +123,12 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [where]
 
 
-@pytest.mark.parametrize("run", range(len(RUNS)), ids=[f"{k}, Sign-In {p}" for k, p in RUNS])
+@pytest.mark.parametrize("run", range(len(RUNS + DRAWN)), ids=IDS)
 def test_ranks_hold_the_same_masks_weights_and_optimizer_state(ranks: Any, run: int) -> None:
     assert differences(ranks[0][1][run], ranks[1][1][run]) == []
 
 
-@pytest.mark.parametrize("run", range(len(RUNS)), ids=[f"{k}, Sign-In {p}" for k, p in RUNS])
+@pytest.mark.parametrize("run", range(len(RUNS)), ids=IDS[: len(RUNS)])
 def test_ranks_have_the_masks_of_one_process_with_all_the_data(ranks: Any, run: int) -> None:
     alone = trained(*RUNS[run], None)
     moved = 0

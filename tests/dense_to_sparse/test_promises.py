@@ -120,8 +120,7 @@ def test_the_density_is_exact_in_every_forward_on_resnet18(kind: str, product: b
         cross_entropy(model(x), torch.arange(4)).backward()
         with torch.no_grad():
             live = sum(
-                int(model.get_submodule(n.rpartition(".")[0]).weight.count_nonzero())
-                for n in names
+                int(model.get_submodule(n.rpartition(".")[0]).weight.count_nonzero()) for n in names
             )
         sgd.step()
         density = schedule.density()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrize import register_parametrization
 
 import polarity as pol
 from polarity.dense_to_sparse import RigL
@@ -501,3 +502,14 @@ def test_random_ties_depend_on_the_seed_alone() -> None:
         results.append(pol.masks(model)[FIRST])
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
+
+
+def test_a_weight_with_a_further_parametrization_is_refused() -> None:
+    class Halved(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight / 2
+
+    model = masked()
+    register_parametrization(model[2], "weight", Halved())
+    with pytest.raises(ValueError, match=r"2\.weight is also parametrized by Halved"):
+        rigl(model)

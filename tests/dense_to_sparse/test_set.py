@@ -181,6 +181,17 @@ def test_bad_arguments_are_named_and_change_nothing(
     assert not sgd._optimizer_step_post_hooks
 
 
+def test_a_cosine_needs_steps_to_fall_over() -> None:
+    model = masked()
+    sgd = OPTIMIZERS["sgd"](model.parameters())
+    with pytest.raises(ValueError, match="end=50, expected a step after begin=50"):
+        RigL(model, sgd, every=2, end=50, begin=50)
+    with pytest.raises(TypeError, match="end=None"):
+        RigL(model, sgd, every=2, end=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="replace_step"):
+        RigL(model, sgd, every=2, end=50, replace_step=1)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", [SET, RigL])
 @pytest.mark.parametrize("form", ["plain", "dense", "sign_in"])
 def test_a_model_without_a_pruned_entry_is_refused_with_a_remedy(kind: Any, form: str) -> None:

@@ -144,6 +144,12 @@ class DropAndGrow:
         check_generator(generator)
         optimizers = as_optimizers(optimizer)
         found = trained_weights(model, optimizers, type(self).__name__)
+        for name, target in found.items():
+            if len(target.chain) > 1:
+                raise ValueError(
+                    f"{name} is also parametrized by {type(target.chain[1]).__name__}, expected a "
+                    "mask at most, because growth needs the gradient of the weight itself"
+                )
         wanted = None if densities is None else HowMany(densities=densities)
         with undrawn_on_error(generator):
             if wanted is not None:
@@ -291,9 +297,7 @@ class DropAndGrow:
                 fresh[name] = gradient.abs()
         try:
             for name, growth in fresh.items():
-                check_entries(
-                    f"the gradient of {name!r}", growth, "skip the step, or lower the rate"
-                )
+                check_entries(f"the gradient of {name!r}", growth, "leave this step out")
         except ValueError:
             if strict:
                 raise

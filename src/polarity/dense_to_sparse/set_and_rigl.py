@@ -137,7 +137,8 @@ class RigL(DropAndGrow):
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         every: how many steps from one update to the next, :math:`\Delta T`.
-        end: the last step at which an update can be made, :math:`T_\mathrm{end}`.
+        end: the last step at which an update can be made, :math:`T_\mathrm{end}`. The fraction is
+            zero from :math:`D` on.
         begin: the step of the first update; with 0 it is step ``every``.
         fraction: :math:`f`, of the survivors of each weight.
         replace_step: whether an update takes the place of the gradient step, as published: the
@@ -201,11 +202,13 @@ class RigL(DropAndGrow):
         check_integer("end", end, at_least=1)
         check_type("replace_step", replace_step, bool, "True or False")
         when = Every(every, begin, end)
+        if end == begin:
+            raise ValueError(f"end={end}, expected a step after begin={begin}")
         super().__init__(
             model,
             optimizer,
             when,
-            partial(cosine, fraction, max(1, end - begin)),
+            partial(cosine, fraction, end - begin),
             by_gradient=True,
             replace_step=replace_step,
             densities=densities,
