@@ -145,3 +145,38 @@ def test_weights_are_where_the_masks_are() -> None:
     train(model, sgd, schedule, 9)
     for name, mask in pol.masks(model).items():
         assert not effective(model)[name][~mask].any()
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@PRODUCT
+def test_flips_and_sharpness_can_be_measured_beside_a_schedule(kind: str, product: bool) -> None:
+    model = masked(product=product)
+    sgd = OPTIMIZERS["sgd"](model.parameters())
+    schedule = SCHEDULES[kind](model, sgd)
+    tracker = pol.SignTracker(model)
+    loss = torch.nn.CrossEntropyLoss()
+    data = [next(batches())]
+    for _ in range(6):
+        train(model, sgd, schedule, 2)
+        tracker.step()
+        before = snapshot(model, sgd, schedule)
+        assert pol.sharpness(model, loss, data) > 0
+        assert differences(snapshot(model, sgd, schedule), before) == []
+    assert len(tracker.cumulative().cumulative) == 6
+
+
+@PRODUCT
+def test_open_masks_count_every_entry_as_trained(product: bool) -> None:
+    """As the docstring of RigL says of the moment before an update."""
+    model = masked(product=product)
+    sgd = OPTIMIZERS["sgd"](model.parameters())
+    schedule = RigL(model, sgd, every=3, end=20)
+    values = []
+    for _ in range(3):
+        values.append(pol.sharpness(model, torch.nn.CrossEntropyLoss(), [next(batches())]))
+        if len(values) < 3:
+            sgd.zero_grad()  # a step that changes nothing
+            sgd.step()
+            schedule.step()
+    assert values[0] == pytest.approx(values[1])
+    assert values[2] > 1.01 * values[0]
