@@ -5,9 +5,10 @@ Nothing here imports torch before a run, so `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,7 +110,7 @@ def conduct(
     Returns:
         0, or 1 where a run failed or the settings, the data or the folder were refused.
     """
-    problems = [*problems, *too_small(where, ("jobs", "threads")), *_unwritable(where.out)]
+    problems = [*problems, *too_small(where, ("jobs", "threads")), *unwritable("--out", where.out)]
     if problems:
         return refuse("; ".join(problems))
     try:
@@ -137,9 +138,22 @@ def refuse(reason: str) -> int:
     return 1
 
 
-def _unwritable(out: Path) -> list[str]:
-    """Refuse a folder that results could not be written to, before hours are spent on them."""
-    there = next(each for each in (out, *out.absolute().parents) if each.exists())
-    if there.is_dir() and os.access(there, os.W_OK):
-        return []
-    return [f"--out {out}: {there} is not a folder that can be written to"]
+def unwritable(option: str, out: Path) -> list[str]:
+    """Try to write to a folder, before hours are spent on what goes there, and leave no trace."""
+    missing = [each for each in (out, *out.absolute().parents) if not each.exists()]
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            folder.mkdir()
+            made.append(folder)
+        below = [out / name for name in ("checkpoints", "states") if (out / name).exists()]
+        for folder in (out, *below):
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp"):
+                pass
+    except OSError as error:
+        return [f"{option} {out}: not a folder that can be written to ({error})"]
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+    return []

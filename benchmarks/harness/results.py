@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -90,13 +91,40 @@ def read_result(path: Path) -> Result:
     """Read one result file.
 
     Raises:
-        ValueError: the file is not JSON: cut short, or written by something else.
+        ValueError: the file is no JSON object: cut short, or written by something else.
     """
     try:
-        result: Result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict):
+            raise ValueError(f"it holds a {type(result).__name__}")
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a result file ({error}); delete it to run again") from None
     return result
+
+
+def stored_result(path: Path) -> Result | None:
+    """Return the result of a finished run; None where it is missing, or damaged and set aside."""
+    if not path.is_file():
+        return None
+    try:
+        result = read_result(path)
+    except ValueError:
+        set_aside(path, "is not a result file")
+        return None
+    if not {"schema", "experiment", "run_id", "config"} <= result.keys():
+        set_aside(path, "is not the result of a run")
+        return None
+    return result
+
+
+def set_aside(path: Path, fault: str) -> None:
+    """Rename a file that cannot be used, and say so: nothing is lost, and its run begins again."""
+    numbers = (f".{number}" if number else "" for number in range(10_000))
+    aside = next(
+        each for n in numbers if not (each := path.with_name(f"{path.name}.damaged{n}")).exists()
+    )
+    os.replace(path, aside)
+    print(f"{path} {fault}: set aside as {aside.name}, begun again", file=sys.stderr, flush=True)
 
 
 def load_results(folder: Path, experiments: Iterable[str]) -> list[Result]:

@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from benchmarks.harness.results import set_aside
+
 Tensors = dict[str, torch.Tensor]
 
 
@@ -43,16 +45,25 @@ def read_state_file(path: Path, groups: Iterable[str]) -> tuple[dict[str, Tensor
         metadata = {key: json.loads(value) for key, value in stored.metadata().items()}
         for key in stored.keys():  # noqa: SIM118 - not a dict, cannot be iterated
             group, name = key.split("/", 1)
-            found[group][name] = stored.get_tensor(key)
+            found[group][name] = stored.get_tensor(key).clone()  # not the file's own memory
     return found, metadata
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Read the metadata of a state file alone; None where it is missing or cut short."""
+def read_metadata(path: Path, needed: Iterable[str] = ()) -> dict[str, Any] | None:
+    """Read the metadata of a state file alone; None where it is missing, or damaged and set aside.
+
+    Args:
+        path: the file.
+        needed: keys that the metadata of this kind of state have.
+    """
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="pt") as stored:
-            return {key: json.loads(value) for key, value in stored.metadata().items()}
-    except SafetensorError:
+        with safe_open(path, framework="pt") as stored:  # sees whether it was cut short
+            metadata = {key: json.loads(value) for key, value in (stored.metadata() or {}).items()}
+        if missing := [key for key in needed if key not in metadata]:
+            raise ValueError(f"it is missing {missing[0]!r}")
+    except (SafetensorError, ValueError, RecursionError) as error:
+        set_aside(path, f"cannot be resumed from ({error})")
         return None
+    return metadata

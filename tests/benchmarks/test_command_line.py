@@ -91,30 +91,6 @@ def test_mistakes_are_told_in_one_line(options, message, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr("benchmarks.papers.signs.sweep.train_rounds", None)
-    (tmp_path / "file").touch()
-    out = tmp_path / "file" / "runs"
-    assert main(["fragility", *TINY, "--out", str(out)]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: --out {out}: ")
-    assert "not a folder that can be written to" in message
-
-
-def test_a_broken_result_file_is_named_in_one_line(tmp_path, capsys):
-    options = (*TINY, "--epsilon", "0.5", "--strategies", "mask0", "--quiet", "--no-plot")
-    assert main(["fragility", *options, "--out", str(tmp_path)]) == 0
-    (path,) = tmp_path.glob("*.json")
-    path.write_text("{")
-    capsys.readouterr()
-    assert main(["fragility", *options, "--out", str(tmp_path)]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: {path} is not a result file")
-    assert message.count("\n") == 1
-
-
 def test_a_failing_run_gives_its_traceback_and_exit_code(tmp_path, monkeypatch, capsys):
     def broken(config, data, **options):
         raise RuntimeError("out of luck")

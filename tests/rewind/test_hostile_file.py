@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import polarity as pol
 from polarity.rewind import file as point_file
 from tests.helpers import everything_of
+from tests.hostile import CONTAINER_FAULTS
 from tests.rewind.test_file import trained
 
 ENTRY = "polarity_rewind_point"
@@ -38,11 +39,6 @@ def with_bytes(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-def folder_instead(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
 def pickled(path: Path) -> None:
     torch.save({"weights": {"w": torch.ones(1)}}, path)
 
@@ -55,7 +51,6 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (with_bytes(lambda b: b""), "not a readable safetensors file"),
     "text": (with_bytes(lambda b: b"hello, world"), "not a readable safetensors file"),
     "pickle": (pickled, "not a readable safetensors file"),
-    "folder": (folder_instead, "not a readable safetensors file"),
     "cut short": (with_bytes(lambda b: b[:-3]), "not a readable safetensors file"),
     "cut in the header": (with_bytes(lambda b: b[:60]), "not a readable safetensors file"),
     "longer": (with_bytes(lambda b: b + b"\0"), "not a readable safetensors file"),
@@ -173,3 +168,19 @@ def test_a_hostile_file_is_refused_with_its_name_and_its_fault(case: str, tmp_pa
 def test_the_version_of_the_format_is_in_the_file(tmp_path: Path) -> None:
     pol.RewindPoint({"w": torch.ones(1)}).save(tmp_path / "point.safetensors")
     assert contents(tmp_path / "point.safetensors")[1]["version"] == point_file.VERSION == 1
+
+
+@pytest.mark.parametrize("fault", CONTAINER_FAULTS)
+def test_a_damaged_file_is_refused_by_its_name(fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "point.safetensors"
+    pol.RewindPoint.capture(*trained()).save(path)
+    path.write_bytes(CONTAINER_FAULTS[fault](path.read_bytes()))
+    with pytest.raises(ValueError, match=r"is not a readable safetensors file") as raised:
+        pol.RewindPoint.load(path)
+    assert str(raised.value).startswith(f"{path} ")
+
+
+def test_a_folder_is_named(tmp_path: Path) -> None:
+    for call in (pol.RewindPoint.load, pol.RewindPoint.capture(*trained()).save):
+        with pytest.raises(IsADirectoryError, match=rf"^{tmp_path} is a folder, expected a file"):
+            call(tmp_path)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from benchmarks.harness.place import Place
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import new_result, now, result_path, write_result
+from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
 from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.models.networks import SMALL, build_network
 from benchmarks.papers.sign_in.config import SignInConfig
@@ -38,7 +38,7 @@ def sweep(configs: Sequence[SignInConfig], place: Place) -> list[Outcome]:
     return perform_pending(
         configs,
         place,
-        finished=lambda config: result_path(place.out, config).is_file(),
+        finished=lambda config: stored_result(result_path(place.out, config)) is not None,
         check=lambda first: _check(first, place),
         complete=_complete,
         threads=threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.command_line import refuse
+from benchmarks.harness.command_line import refuse, unwritable
 from benchmarks.papers.sign_in_theory.config import PARTS, Part
 from benchmarks.papers.sign_in_theory.report import write_pages
 
@@ -37,6 +37,9 @@ def main(options: TheoryOptions) -> int:
     elsewhere = Path("runs") / "theory_quick" if options.quick else None
     results = options.results or elsewhere or COMMITTED
     out = options.out or elsewhere or PAGE
+    problems = [] if options.report_only else unwritable("--results", results)
+    if problems := [*problems, *unwritable("--out", out)]:
+        return refuse("; ".join(problems))
     if not options.report_only:
         # Not before here: torch is slow to import, and --help must not wait for it.
         from benchmarks.papers.sign_in_theory.sweep import sweep
@@ -45,6 +48,10 @@ def main(options: TheoryOptions) -> int:
     missing = [part for part in PARTS if not (results / f"{part}.json").is_file()]
     if missing:
         return refuse(f"no result of {', '.join(missing)} in {results.resolve()}")
-    for path in write_pages(results, out):
+    try:
+        pages = write_pages(results, out)
+    except ValueError as error:
+        return refuse(str(error))
+    for path in pages:
         print(path)
     return 0

@@ -47,8 +47,8 @@ def write_checkpoint(path: Path, config: RunConfig, checkpoint: Checkpoint) -> N
 
 
 def last_round(path: Path) -> int | None:
-    """Return the last round that a checkpoint has behind it; None without a readable checkpoint."""
-    metadata = read_metadata(path)
+    """Return the last round that a checkpoint has behind it; None without one, or a damaged one."""
+    metadata = read_metadata(path, ("config", "records"))
     return None if metadata is None else len(metadata["records"]) - 1
 
 

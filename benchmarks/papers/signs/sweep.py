@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.harness.place import Place
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import new_result, now, result_path, write_result
+from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
 from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.models import build_model
 from benchmarks.papers.signs.captions import caption
@@ -36,7 +36,7 @@ def sweep(configs: Sequence[RunConfig], place: Place) -> list[Outcome]:
     return perform_pending(
         configs,
         place,
-        finished=lambda config: result_path(place.out, config).is_file(),
+        finished=lambda config: stored_result(result_path(place.out, config)) is not None,
         check=lambda first: _check(first, place),
         complete=_complete,
         threads=threads,

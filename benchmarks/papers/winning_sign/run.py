@@ -25,8 +25,8 @@ from benchmarks.harness.results import (
     finite,
     new_result,
     now,
-    read_result,
     result_path,
+    stored_result,
     write_result,
 )
 from benchmarks.harness.settings import same_named
@@ -38,7 +38,13 @@ from benchmarks.papers.winning_sign.gem_miner import gem_miner
 from benchmarks.papers.winning_sign.loops import Plan
 from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
 from benchmarks.papers.winning_sign.starts import start
-from benchmarks.papers.winning_sign.states import State, read_state, state_path, write_state
+from benchmarks.papers.winning_sign.states import (
+    State,
+    is_saved,
+    read_state,
+    state_path,
+    write_state,
+)
 
 Record = dict[str, Any]
 # Images per batch where batch-norm statistics are computed at a point of a barrier.
@@ -65,10 +71,8 @@ class Pipeline:
 
     def result(self, config: AwsConfig) -> Result:
         """Return the result of a run, read or computed."""
-        path = result_path(self.out, config)
-        if path.is_file():
-            return read_result(path)
-        return self._compute(config)
+        stored = stored_result(result_path(self.out, config))
+        return self._compute(config) if stored is None else stored
 
     def _compute(self, config: AwsConfig) -> Result:
         run = {"rounds": self._find, "final": self._train_finally, "barrier": self._barrier}
@@ -77,8 +81,9 @@ class Pipeline:
         # A resumed run counts the time of its earlier rounds too.
         seconds = content.pop("seconds", None) or time.perf_counter() - begun
         path = result_path(self.out, config)
-        if path.is_file():  # only its network was missing
-            return read_result(path)
+        stored = stored_result(path)
+        if stored is not None:  # only its network was missing
+            return stored
         content = {"density": config.density, **content}
         result = new_result(config, self.data.facts(), content, started=started, seconds=seconds)
         write_result(path, result)
@@ -180,16 +185,20 @@ class Pipeline:
                 yield k, subnetwork, {"rounded_away": away, "test_accuracy": accuracy}
 
     def _last_saved(self, config: AwsConfig) -> int:
-        """Return the last round on disk, -1 without one; Gem-Miner's scores are not saved."""
+        """Return the last round on disk, -1 without one; Gem-Miner's scores are not saved.
+
+        After a round that is missing or damaged all is computed anew: later runs ask for it too.
+        """
         if config.subject == "gem_miner":
             return -1
         rounds = range(config.recipe.rounds + 1)
-        return max((k for k in rounds if state_path(self.out, config, k).is_file()), default=-1)
+        there = [is_saved(state_path(self.out, config, k)) for k in rounds]
+        return [*there, False].index(False) - 1
 
     def found(self, config: AwsConfig, finder: str, round: int) -> State:
         """Return the network of a finder after a round, computed where it is not on disk."""
         task = config.task("rounds", finder)
-        if not state_path(self.out, task, round).is_file():
+        if not is_saved(state_path(self.out, task, round)):
             self._compute(task)
         return self._saved(task, round)
 
@@ -232,7 +241,7 @@ class Pipeline:
     def trained(self, config: AwsConfig) -> State:
         """Return the network of a final training, computed where it is not on disk."""
         path = state_path(self.out, config)
-        if not path.is_file():
+        if not is_saved(path):
             self._compute(config)
         return read_state(path, config.device)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.states import Tensors, read_state_file, write_state_file
+from benchmarks.harness.states import Tensors, read_metadata, read_state_file, write_state_file
 from benchmarks.papers.winning_sign.config import AwsConfig
 
 
@@ -58,6 +58,11 @@ def state_path(out: Path, config: AwsConfig, round: int | None = None) -> Path:
     """Return the path of a network: that after a round of a finder, or a finally trained one."""
     place = "" if round is None else f"-at{round}"
     return out / "states" / f"{config.run_id}{place}.safetensors"
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a network is on disk; a damaged file is set aside."""
+    return read_metadata(path, ("records",)) is not None
 
 
 def write_state(path: Path, state: State) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.harness.place import Place
 from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import Result, result_path
+from benchmarks.harness.results import Result, result_path, stored_result
 from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.grid import Chain
@@ -36,7 +36,9 @@ def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:
     """
 
     def finished(chain: Chain) -> bool:
-        return all(result_path(place.out, config).is_file() for config in chain.runs)
+        # All of them are looked at, so that what is damaged is set aside before anything starts.
+        results = [stored_result(result_path(place.out, config)) for config in chain.runs]
+        return None not in results
 
     return perform_pending(
         chains,

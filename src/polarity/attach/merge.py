@@ -167,6 +167,10 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     Effective weights, and trained norm parameters, under plain names; loads into the plain model,
     or into a converted one.
 
+    The names of a tied weight share one tensor. So this is what to give to others that save a
+    model: ``model.save_pretrained(folder, state_dict=polarity.dense_state_dict(model))`` writes a
+    checkpoint of transformers that ``from_pretrained`` reads. :func:`save` keeps the masks.
+
     Example:
         >>> from torch import nn
         >>> import polarity as pol

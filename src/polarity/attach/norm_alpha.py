@@ -14,6 +14,7 @@ from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 from polarity.targets.wrappers import unwrapped
 
 __all__ = [
+    "check_stream",
     "load_norm_alpha_state",
     "norm_alpha",
     "norm_alpha_state",
@@ -103,7 +104,7 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
     check_names("state", state, alphas, what="interpolated")
     chosen: dict[SharedAlpha, Tensor] = {}
     for name, alpha in alphas.items():
-        _check_stream(name, state[name])
+        check_stream(f"state[{name!r}]", state[name])
         if not torch.equal(chosen.setdefault(alpha, state[name]).cpu(), state[name].cpu()):
             raise ValueError(
                 f"state[{name!r}] differs from that of a layer that shares its values, expected "
@@ -180,16 +181,16 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
     return found
 
 
-def _check_stream(name: str, stream: Tensor) -> None:
+def check_stream(what: str, stream: Tensor) -> None:
     """Raise unless a tensor is the state of a stream."""
     if stream.dtype != torch.int64 or stream.shape != (2,):
         raise ValueError(
-            f"state[{name!r}] has shape {tuple(stream.shape)} and dtype {stream.dtype}, "
+            f"{what} has shape {tuple(stream.shape)} and dtype {stream.dtype}, "
             "expected int64 of shape (2,), as norm_alpha_state returns"
         )
     if not all(0 < value < modulus for value, modulus in zip(stream.tolist(), MODULI, strict=True)):
         raise ValueError(
-            f"state[{name!r}] is {stream.tolist()}, expected values from 1 to {MODULI[0] - 1} and "
+            f"{what} is {stream.tolist()}, expected values from 1 to {MODULI[0] - 1} and "
             f"to {MODULI[1] - 1}, as norm_alpha_state returns"
         )
 

@@ -18,7 +18,7 @@ from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
 from polarity.targets.wrappers import refuse_ddp, unwrapped
 
-__all__ = ["attached_norms", "detach_norms", "interpolate_norms"]
+__all__ = ["attached_norms", "detach_norms", "draw_when_called", "interpolate_norms"]
 
 
 def interpolate_norms(
@@ -121,7 +121,7 @@ def interpolate_norms(
     for name, form in forms.items():
         attach_form(fresh[name], form)
     if fresh or _hooks(inner) not in ([], [inner]):
-        _draw_when_called(inner, drawn)
+        draw_when_called(inner, drawn)
     if verbose:
         print(found)
     return model
@@ -168,7 +168,7 @@ class _DrawWhenCalled:
                     alpha.draw_()
 
 
-def _draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
+def draw_when_called(model: nn.Module, drawn: list[SharedAlpha]) -> None:
     """Let the model draw instead of modules inside it; values drawn outside it stay as they are."""
     alphas = {*drawn, *(alpha for module in _hooks(model) for alpha in _unhook(module))}
     if alphas:

@@ -5,7 +5,7 @@ A weight ``0.weight`` that carries a mask is stored under ``0.parametrizations.w
 ``torch.nn.utils.prune`` stores ``0.weight_orig`` and ``0.weight_mask``. No other file spells these.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -17,9 +17,18 @@ from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 
 __all__ = [
+    "ALPHA",
+    "BETA",
+    "ENFORCED",
+    "FACTORS",
+    "INITIAL",
+    "MASK",
+    "STORED",
+    "STREAM",
     "TORCH_MASK",
     "TORCH_STORED",
     "accept_plain_checkpoints",
+    "attached_parts",
     "buffer_keys",
     "factor_keys",
     "forget_plain_checkpoints",
@@ -27,8 +36,17 @@ __all__ = [
     "leads_inside",
     "original_order",
     "plain_checkpoint",
+    "split_key",
+    "torch_masked",
+    "without_wrappers",
 ]
 
+# The parts that a parametrized weight is stored as, each one key.
+STORED, FACTORS = "original", ("original0", "original1")
+MASK, ENFORCED, BETA = "0.mask", "0._extra_state", "0.beta"
+INITIAL, ALPHA, STREAM = "0.initial", "0.shared.alpha", "0.shared.stream"
+# What wrappers put into the names of what they wrap: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # What torch.nn.utils.prune appends to the name of a tensor that it masks.
 TORCH_STORED, TORCH_MASK = "_orig", "_mask"
 _ATTRIBUTE = "_polarity_plain_checkpoints"
@@ -65,6 +83,82 @@ def buffer_keys(state: Iterable[str], buffer: str) -> dict[str, str]:
     ending = f".0.{buffer}"
     keys = [key for key in state if key.endswith(ending) and leads_inside(key)]
     return {key.removesuffix(ending).replace("parametrizations.", "", 1): key for key in keys}
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return the plain name that a key belongs to, and which part of it the key holds.
+
+    Example:
+        >>> split_key("0.parametrizations.weight.0.mask"), split_key("0.bias")
+        (('0.weight', '0.mask'), ('0.bias', ''))
+    """
+    parts = key.split(".")
+    if "parametrizations" not in parts:
+        return key, ""
+    place = parts.index("parametrizations")
+    return ".".join(parts[:place] + parts[place + 1 : place + 2]), ".".join(parts[place + 2 :])
+
+
+def attached_parts(state: Iterable[str]) -> dict[str, set[str]]:
+    """Return which parts a checkpoint holds of each parametrized weight, by plain name.
+
+    Example:
+        >>> attached_parts(["0.parametrizations.weight.original", "0.bias"])
+        {'0.weight': {'original'}}
+    """
+    parts: dict[str, set[str]] = {}
+    for key in state:
+        name, part = split_key(key)
+        if part:
+            parts.setdefault(name, set()).add(part)
+    return parts
+
+
+def torch_masked(state: Collection[str]) -> list[str]:
+    """Return the plain names of the weights that ``torch.nn.utils.prune`` masked in a checkpoint.
+
+    Example:
+        >>> torch_masked(["0.weight_orig", "0.weight_mask", "0.bias"])
+        ['0.weight']
+    """
+    names = [key.removesuffix(TORCH_STORED) for key in state if key.endswith(TORCH_STORED)]
+    return [name for name in names if f"{name}{TORCH_MASK}" in state]
+
+
+def without_wrappers(state: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return a checkpoint of a wrapped model under the names of the model itself.
+
+    ``torch.compile`` writes ``_orig_mod.`` into keys, wherever a module is compiled; DataParallel,
+    DistributedDataParallel and AveragedModel put ``module.`` before all of them. What the model
+    itself calls so stays.
+
+    Args:
+        state: the checkpoint.
+        known: the plain names of the model's parameters and buffers.
+
+    Raises:
+        ValueError: if two keys would become one.
+
+    Example:
+        >>> without_wrappers({"module._orig_mod.0.weight": 1}, ["0.weight"])
+        {'0.weight': 1}
+    """
+    own = {part for name in known for part in name.split(".")}
+    keys = {key: [p for p in key.split(".") if p in own or p not in _WRAPPERS] for key in state}
+    if "module" not in {name.partition(".")[0] for name in known}:
+        averaged = [key for key in keys if key == "n_averaged" and key not in own]
+        rest = [parts for key, parts in keys.items() if key not in averaged]
+        while rest and all(len(parts) > 1 and parts[0] == "module" for parts in rest):
+            rest = [parts[1:] for parts in rest]
+            keys = {key: parts for key, parts in keys.items() if key not in averaged}
+            keys = dict(zip(keys, rest, strict=True))
+    plain: dict[str, Any] = {}
+    for key, parts in keys.items():
+        name = ".".join(parts)
+        if name in plain:
+            raise ValueError(f"holds {key!r} and another key for {name!r}, expected one")
+        plain[name] = state[key]
+    return plain
 
 
 @torch.no_grad()
@@ -107,7 +201,7 @@ class _PlainCheckpoints:
             plain = f"{prefix}{tensor_name}"
             attached = inside(plain)
             ours = {f"{attached}{key}" for key in chain.state_dict() if "." not in key}
-            _match_dtype(chain, state_dict, f"{attached}0.mask")
+            _complete_mask(chain, state_dict, attached)
             if not ours <= state_dict.keys():
                 given = _taken(state_dict, attached, plain)
                 if given is not None:
@@ -115,10 +209,15 @@ class _PlainCheckpoints:
                         state_dict[f"{attached}{key}"] = value
 
 
-def _match_dtype(chain: Any, state_dict: dict[str, Any], key: str) -> None:
-    """Convert a mask of a checkpoint (bool in older ones) to the weight's dtype, for ``assign``."""
+def _complete_mask(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
+    """Give a mask of a checkpoint the weight's dtype, for ``assign``, and a word on enforcing it.
+
+    Masks of torch.ao's FakeSparsity say nothing of it: they are always enforced.
+    """
+    key = f"{attached}0.mask"
     if key in state_dict and isinstance(chain[0], MaskedWeight):
         state_dict[key] = state_dict[key].to(chain[0].mask.dtype)
+        state_dict.setdefault(f"{attached}0._extra_state", torch.tensor(True))
 
 
 def _taken(

@@ -20,15 +20,18 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from polarity._files import safetensors_for
+from polarity._files import parse_json, read_tensors, write_tensors
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["Contents", "read_ticket", "write_ticket"]
 
 VERSION = 1
 _ENTRY = "polarity_signed_mask"
+_FIELDS = {"version", "tensors", "network", "recipe"}
+_TENSOR_FIELDS = {"shape", "masked", "crc32"}
 
 
 class Contents(NamedTuple):
@@ -59,25 +62,19 @@ def write_ticket(path: str | Path, contents: Contents) -> None:
         "network": contents.network,
         "recipe": contents.recipe,
     }
-    safetensors = safetensors_for("SignedMask.save")
-    safetensors.torch.save_file(tensors, str(path), metadata={_ENTRY: json.dumps(about)})
+    write_tensors(path, tensors, {_ENTRY: json.dumps(about)}, "SignedMask.save")
 
 
 def read_ticket(path: str | Path) -> Contents:
     """Read a file of :func:`write_ticket`.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is not one, is of another version, or is damaged.
     """
-    safetensors = safetensors_for("SignedMask.load")
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-        if _ENTRY not in metadata:
-            raise ValueError(f"{path} holds no signed mask: polarity.load reads models")
-        tensors = safetensors.torch.load_file(str(path))
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    tensors, metadata = read_tensors(path, "SignedMask.load")
+    if _ENTRY not in metadata:
+        raise ValueError(f"{path} holds no signed mask: polarity.load reads models")
     about = _parsed(path, metadata[_ENTRY])
     header = about["tensors"]
     if missing := [name for name in header if name not in tensors]:
@@ -90,40 +87,67 @@ def read_ticket(path: str | Path) -> Contents:
             signs[name], mask = unpack_signs(tensors[name], each["shape"])
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"{path} is damaged: {name}: {error}") from None
-        if zlib.crc32(tensors[name].numpy().data) != each.get("crc32"):
+        if zlib.crc32(tensors[name].numpy().data) != each["crc32"]:
             raise ValueError(f"{path} is damaged: the checksum of {name!r} does not match")
         if each["masked"]:
             masks[name] = mask
+        elif not torch.equal(mask, signs[name] != 0):
+            raise ValueError(f"{path} is damaged: {name!r} has survivors but no mask")
     network = {name: tuple(shape) for name, shape in about["network"].items()}
     return Contents(signs, masks, network, about["recipe"])
 
 
 def _parsed(path: str | Path, text: str) -> dict[str, Any]:
-    """Return the JSON object, after checking the type of everything in it."""
+    """Return the JSON object, after checking everything in it."""
     try:
-        about: dict[str, Any] = json.loads(text)
+        about: dict[str, Any] = parse_json(text)
         version = about["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{path} is damaged: its {_ENTRY} is not a JSON object") from None
-    if version != VERSION:
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged: its {_ENTRY} is not a JSON object with a version ({error})"
+        ) from None
+    if type(version) is not int or version != VERSION:
         raise ValueError(
             f"{path} is a signed mask of version {version!r}, expected {VERSION}: another version "
             "of polarity reads it"
         )
-    try:
-        shapes = [each["shape"] for each in about["tensors"].values()]
-        shapes += about["network"].values()
-        sizes = [size for shape in shapes for size in shape]
-        flags = [each["masked"] for each in about["tensors"].values()]
-        recipe = [*about["recipe"], *about["recipe"].values()]
-        sound = (
-            all(type(shape) is list for shape in shapes)
-            and all(type(size) is int and size >= 0 for size in sizes)
-            and all(type(flag) is bool for flag in flags)
-            and all(type(each) is str for each in recipe)
+    if (fault := _fault(about)) is not None:
+        raise ValueError(
+            f"{path} is damaged: its {_ENTRY} does not follow version {VERSION}: {fault}"
         )
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise ValueError(f"{path} is damaged: its {_ENTRY} does not follow version {VERSION}")
     return about
+
+
+def _fault(about: dict[str, Any]) -> str | None:
+    """Say what is not as version 1 has it, or None."""
+    if about.keys() != _FIELDS:
+        return f"it holds {sorted(about)}, expected {sorted(_FIELDS)}"
+    for field in ("tensors", "network", "recipe"):
+        if type(about[field]) is not dict:
+            return f"{field} is no object"
+    for name, each in about["tensors"].items():
+        if type(each) is not dict or each.keys() != _TENSOR_FIELDS:
+            return f"{name!r} is not described by {sorted(_TENSOR_FIELDS)}"
+        if not _is_shape(each["shape"]):
+            return f"the shape of {name!r} is {each['shape']!r:.80}"
+        if type(each["masked"]) is not bool or type(each["crc32"]) is not int:
+            return f"{name!r} has masked={each['masked']!r:.80}, crc32={each['crc32']!r:.80}"
+    for name, shape in about["network"].items():
+        if not _is_shape(shape):
+            return f"the network has {name!r} in shape {shape!r:.80}"
+    for key, words in about["recipe"].items():
+        if type(words) is not str:
+            return f"the recipe says {key!r}: {words!r:.80}, expected a string"
+    return None
+
+
+def _is_shape(shape: object) -> bool:
+    """Whether this is the shape of a tensor that could exist."""
+    if type(shape) is not list or not all(type(size) is int and size >= 0 for size in shape):
+        return False
+    entries = 1
+    for size in shape:
+        entries *= max(1, size)
+        if entries >= 2**63:  # here, before a product of millions of sizes is computed
+            return False
+    return True

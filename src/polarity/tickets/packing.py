@@ -69,7 +69,8 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
     Raises:
         TypeError: if ``packed`` is not uint8.
-        ValueError: if its length does not fit the shape, or a bit after the end of a plane is set.
+        ValueError: if its length does not fit the shape, a bit after the end of a plane is set, or
+            the third plane is there without a survivor: each signed mask has one packed form.
 
     Example:
         >>> import torch
@@ -79,6 +80,8 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     """
     if packed.dtype != torch.uint8:
         raise TypeError(f"packed has dtype {packed.dtype}, expected torch.uint8")
+    if packed.dim() != 1:
+        raise ValueError(f"packed has shape {tuple(packed.shape)}, expected one dimension")
     size = math.prod(shape)
     data: Bytes = packed.cpu().numpy().reshape(-1)
     first = _byte_count(size)
@@ -93,8 +96,11 @@ def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     signs, survives = signed.astype(np.int8), signed
     signs[signed] -= 2 * _unpack(data[first:second], count).view(np.int8)
     if len(data) > second:
+        others = _unpack(data[second:], size - count)
+        if not others.any():
+            raise ValueError("packed has a third plane without a survivor, expected none")
         survives = signed.copy()
-        survives[~signed] = _unpack(data[second:], size - count)
+        survives[~signed] = others
     return torch.from_numpy(signs.reshape(shape)), torch.from_numpy(survives.reshape(shape))
 
 

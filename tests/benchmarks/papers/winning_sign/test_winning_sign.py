@@ -335,6 +335,43 @@ def test_a_killed_finder_goes_on_as_if_it_had_not_been(digits, tmp_path, finder)
         assert torch.equal(cut.found(task, finder, 3).weights[name], value), name
 
 
+def damaged(path, how):
+    """Damage a state as a full disk or another program does."""
+    content = path.read_bytes()
+    other = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"  # a sound file, of something else
+    path.write_bytes({"cut": content[:-1], "text": b"no state", "other": other, "empty": b""}[how])
+    return path
+
+
+@pytest.mark.parametrize(("finder", "k"), [("lrr", 0), ("lrr", 1), ("lrr", 3), ("wr", 0)])
+@pytest.mark.parametrize("how", ["cut", "text", "other", "empty"])
+def test_a_damaged_round_is_named_and_set_aside_and_found_again(
+    digits, tmp_path, capsys, finder, k, how
+):
+    pipeline, task = Pipeline(digits, tmp_path), config().task("rounds", finder)
+    expected = pipeline.result(task)
+    wanted = pipeline.found(task, finder, 3).weights
+    path = damaged(state_path(tmp_path, task, k), how)
+    result_path(tmp_path, task).unlink()
+    assert _records(pipeline.result(task)) == _records(expected)
+    told = capsys.readouterr().err
+    assert told.startswith(f"{path} cannot be resumed from")
+    assert path.with_name(f"{path.name}.damaged").is_file()
+    found = pipeline.found(task, finder, 3).weights
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+@pytest.mark.parametrize("how", ["cut", "text", "other", "empty"])
+def test_a_damaged_network_is_named_and_set_aside_and_trained_again(digits, tmp_path, capsys, how):
+    pipeline, task = Pipeline(digits, tmp_path), config().task("final", "lrr", 2)
+    wanted = pipeline.trained(task).weights
+    for path in (state_path(tmp_path, task), state_path(tmp_path, task.task("rounds", "lrr"), 2)):
+        damaged(path, how)
+    trained = pipeline.trained(task).weights
+    assert all(torch.equal(trained[name], value) for name, value in wanted.items())
+    assert capsys.readouterr().err.count("cannot be resumed from") == 2
+
+
 def test_results_stay_valid_when_their_networks_are_deleted(pipeline, tmp_path):
     base = config()
     first = pipeline.result(base.task("final", "lrr", 2))
