@@ -239,6 +239,33 @@ def test_masks_in_the_step_train_as_masks_in_forward(product: bool) -> None:
         assert torch.equal(effective(models[0])[name], effective(models[1])[name])
 
 
+@PRODUCT
+def test_a_closure_trains_as_backward_before_the_step_does(product: bool) -> None:
+    """The switch is then made inside the optimizer's step, before it reads anything."""
+    models = []
+    for closed in (False, True):
+        model = masked(1.0, product=product)
+        sgd, schedule = acdc(model)
+        for _, (x, y) in zip(range(14), batches(), strict=False):
+
+            def closure(model: nn.Module = model, sgd: Any = sgd, x: Any = x, y: Any = y) -> Any:
+                sgd.zero_grad()
+                loss = cross_entropy(model(x), y)
+                loss.backward()
+                return loss
+
+            if closed:
+                sgd.step(closure)
+            else:
+                closure()
+                sgd.step()
+            schedule.step()
+        models.append(model)
+    for name, weight in effective(models[0]).items():
+        assert torch.equal(effective(models[1])[name], weight)
+    assert schedule.report.step == 12
+
+
 def test_a_run_that_begins_sparse_prunes_before_its_first_step() -> None:
     model = network()
     sgd, schedule = acdc(model, switches=(0, 2))

@@ -376,14 +376,57 @@ def test_a_gradient_that_is_not_finite_is_an_error_that_changes_nothing(replace_
     assert schedule.report.step == 4
 
 
-def test_a_closure_before_an_update_is_refused() -> None:
-    model = masked()
-    sgd, schedule = rigl(model, every=1)
-    with pytest.raises(RuntimeError, match="closure"):
-        sgd.step(lambda: torch.zeros(()))
-    with pytest.raises(RuntimeError, match="closure"):
-        sgd.step(closure=lambda: torch.zeros(()))
-    assert schedule.step() is None
+@PRODUCT
+@pytest.mark.parametrize("replace_step", [True, False])
+@pytest.mark.parametrize("how", ["positional", "keyword"])
+def test_a_closure_trains_as_backward_before_the_step_does(
+    how: str, replace_step: bool, product: bool
+) -> None:
+    """Lightning passes one to every step."""
+    models = []
+    for closed in (False, True):
+        model = masked(product=product)
+        sgd, schedule = rigl(model, every=3, replace_step=replace_step)
+        for _, (x, y) in zip(range(14), batches(), strict=False):
+
+            def closure(model: nn.Module = model, sgd: Any = sgd, x: Any = x, y: Any = y) -> Any:
+                sgd.zero_grad()
+                loss = cross_entropy(model(x), y)
+                loss.backward()
+                return loss
+
+            if not closed:
+                closure()
+                sgd.step()
+            elif how == "keyword":
+                assert sgd.step(closure=closure) > 0
+            else:
+                assert sgd.step(closure) > 0
+            schedule.step()
+        models.append(model)
+    for name, mask in pol.masks(models[0]).items():
+        assert torch.equal(mask, pol.masks(models[1])[name])
+        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert not torch.equal(pol.masks(models[0])[FIRST], pol.masks(masked())[FIRST])
+
+
+def test_calls_between_micro_batches_change_nothing() -> None:
+    """A callback may call step() after every batch, also where gradients only accumulate."""
+    models = []
+    for often in (False, True):
+        model = masked()
+        sgd, schedule = rigl(model, every=2)
+        for step, (x, y) in zip(range(24), batches(), strict=False):
+            cross_entropy(model(x), y).backward()
+            if step % 3 == 2:
+                sgd.step()
+                sgd.zero_grad()
+            if often or step % 3 == 2:
+                schedule.step()
+        models.append(model)
+    for name, mask in pol.masks(models[0]).items():
+        assert torch.equal(mask, pol.masks(models[1])[name])
+        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
 
 
 def test_a_mask_changed_before_an_update_is_an_error_with_a_remedy() -> None:

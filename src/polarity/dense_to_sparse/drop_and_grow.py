@@ -264,15 +264,31 @@ class DropAndGrow:
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Take the growth scores before an update step of an optimizer, and mask its gradients."""
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Take the growth scores before an update step; with a closure, right after its call."""
         if not self._open or was_skipped(optimizer):
-            return
-        if kwargs.get("closure") is not None or any(callable(each) for each in args[1:]):
-            raise RuntimeError(
-                "the step before an update was called with a closure, expected step() after "
-                f"backward(): {type(self).__name__} reads the gradients before the step"
-            )
+            return None
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], self._then_prepared(optimizer, args[1]), *args[2:]), kwargs
+        if callable(closure := kwargs.get("closure")):
+            return args, kwargs | {"closure": self._then_prepared(optimizer, closure)}
+        self._prepare(optimizer)
+        return None
+
+    def _then_prepared(
+        self, optimizer: torch.optim.Optimizer, closure: Callable[[], Any]
+    ) -> Callable[[], Any]:
+        """Return a closure after which the gradients are those of an update step."""
+
+        def called() -> Any:
+            loss = closure()
+            self._prepare(optimizer)
+            return loss
+
+        return called
+
+    def _prepare(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the growth scores of an optimizer's weights, and mask or remove its gradients."""
         held = parameters_of(optimizer)
         mine = {n: t for n, t in self._found.items() if id(t.stored[0]) in held}
         self._collect(mine, strict=True)

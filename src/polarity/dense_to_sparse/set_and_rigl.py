@@ -121,9 +121,10 @@ class RigL(DropAndGrow):
     masks: they are remembered, not applied, and what is stored outside them is zero. The network
     computes the same, and backward leaves dense gradients, through DDP, mixed precision and
     accumulation. The optimizer's step begins by taking the growth scores from them and masking them
-    again. Other steps cost nothing. If you clip gradients by norm and ``replace_step`` is False,
-    call :meth:`collect` before. While the masks are open, other calls take every entry for a
-    trained one (:func:`polarity.sharpness`, for instance): measure right after an update.
+    again, after its closure if it has one. Other steps cost nothing. If you clip gradients by norm
+    and ``replace_step`` is False, call :meth:`collect` before. While the masks are open, other
+    calls take every entry for a trained one (:func:`polarity.sharpness`, for instance): measure
+    right after an update.
 
     Under Adam a newborn entry has zero second moment and the step count of its weight: with the
     default betas it moves by 3.2 times the learning rate in its first step, and by up to 6.6 times
