@@ -62,6 +62,28 @@ def test_an_entry_that_comes_to_life_again_starts_at_zero_and_trains() -> None:
     assert torch.equal(model[2].weight != 0, SECOND.bool())
 
 
+@pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
+def test_an_entry_that_old_momentum_moved_starts_at_zero_when_it_is_live_again(
+    product: bool,
+) -> None:
+    model = pol.mask_weights(small())
+    if product:
+        pol.sign_in(model, beta=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        train_step(model, optimizer, INPUTS)
+    pol.imp_prune(model, density=0.2)  # without optimizer=: its momentum is still there
+    train_step(model, optimizer, INPUTS)
+    pruned = ~pol.masks(model)["2.weight"]
+    stored = list(model[2].parametrizations.weight.parameters(recurse=False))
+    assert all(leaf[pruned].any() for leaf in stored), "nothing moved: the test shows nothing"
+    pol.load_masks(model, {"2.weight": torch.ones(3, 5)})
+    assert not model[2].weight[pruned].any()
+    if product:
+        assert torch.equal(stored[0][pruned], torch.full((int(pruned.sum()),), 0.5**0.5))
+        assert not stored[1][pruned].any()
+
+
 def test_loading_masks_zeroes_what_is_stored_outside_them() -> None:
     model = half_remembered(small())
     pol.load_masks(model, {"2.weight": SECOND})

@@ -312,3 +312,45 @@ def test_what_is_not_a_scheduler_is_refused_as_such(wrong: Any) -> None:
         pol.imp_prune(model, 0.1, rewind=point, scheduler=wrong)
     with pytest.raises(TypeError, match=said):
         point.restore_schedule(scheduler=wrong)
+
+
+LOADED = {
+    "Adafactor": lambda model: torch.optim.Adafactor(model.parameters(), lr=0.01),
+    "Rprop": lambda model: torch.optim.Rprop(model.parameters(), lr=0.01),
+    "SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("kind", LOADED)
+@pytest.mark.parametrize("before", [True, False], ids=["captured first", "loaded first"])
+def test_an_optimizer_that_loaded_a_state_and_one_that_did_not_share_their_points(
+    kind: str, before: bool
+) -> None:
+    model = net()
+    optimizer, other = LOADED[kind](model), LOADED[kind](model)
+    train_step(model, optimizer, INPUTS)
+    other.load_state_dict(optimizer.state_dict())  # adds options that the first does not have
+    one, two = (optimizer, other) if before else (other, optimizer)
+    point = pol.RewindPoint.capture(model, one)
+    point.restore_schedule(two)
+    assert pol.imp_prune(model, 0.2, rewind=point, optimizer=two).survivors
+
+
+def test_a_state_that_grows_with_the_steps_is_taken_back() -> None:
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = model(*INPUTS).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    point = pol.RewindPoint.capture(model, optimizer)
+    keys = {key for state in point.optimizer["state"].values() for key in state}
+    for _ in range(3):
+        optimizer.step(closure)
+    assert optimizer.state[model[0].weight].keys() > keys, "no new key: the test shows nothing"
+    point.restore_schedule(optimizer)
+    assert optimizer.state[model[0].weight].keys() == keys

@@ -113,23 +113,29 @@ def attach_masks(found: Mapping[str, Target], buffers: Mapping[str, Tensor] | No
         buffers: for weights without a MaskedWeight, the tensor that becomes its mask; by default
             all ones, or the mask of ``torch.nn.utils.prune``.
     """
+    fresh = {
+        name: _new_masking(target, None if buffers is None else buffers.get(name))
+        for name, target in found.items()
+        if target.masking is None
+    }
     for name, target in found.items():
-        masking, theirs = target.masking, target.torch_mask
-        if masking is None:
-            masking = MaskedWeight(torch.empty(0))
-            # In the weight's memory layout, so that one pass can read both.
-            like = target.stored[0].detach()
-            if buffers is not None and name in buffers:
-                masking.mask = buffers[name]
-            elif theirs is not None:
-                masking.mask = theirs.to(like, copy=True)
-            else:
-                masking.mask = torch.ones_like(like)
+        masking, theirs = target.masking or fresh[name], target.torch_mask
         if theirs is not None:
             make_plain(target)
         attach_form(target, masking)
         if theirs is not None:
             masking.clear(target.stored)
+
+
+def _new_masking(target: Target, buffer: Tensor | None) -> MaskedWeight:
+    """Return the parametrization of a weight that has none, with this tensor for its mask."""
+    masking, theirs = MaskedWeight(torch.empty(0)), target.torch_mask
+    if buffer is None:
+        # In the weight's memory layout, so that one pass can read both.
+        like = target.stored[0].detach()
+        buffer = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
+    masking.mask = buffer
+    return masking
 
 
 @torch.no_grad()
@@ -158,9 +164,14 @@ def set_masks(
             buffers[name] = torch.ones_like(first).mul_(mask)
             continue
         pairs.append((masking.mask, mask))
-        if isinstance(masking, SignInMW) and masking.enforce:
-            born = mask & (masking.mask == 0)
-            pairs.append((first, torch.where(born, masking.beta.sqrt().to(first), first)))
+        born = mask & (masking.mask == 0) if masking.enforce else None
+        if born is not None and bool(born.any()):
+            # Old momentum may have moved what is stored there.
+            starts = [0.0] * len(target.stored)
+            if isinstance(masking, SignInMW):
+                starts[0] = float(masking.beta) ** 0.5
+            for leaf, start in zip(target.stored, starts, strict=True):
+                pairs.append((leaf, leaf.detach().masked_fill(born, start)))
     write_all([*pairs, *values])
     attach_masks(found, buffers)
     for target in found.values():
@@ -180,8 +191,8 @@ def masked_weights(model: nn.Module) -> dict[str, Target]:
 
 
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
-    """Return (trained leaf, mask) of every target, for its optimizer's state."""
-    return [(leaf, target.mask) for target in found for leaf in target.stored]
+    """Return (trained leaf, mask as the model holds it) of weights, for their optimizers' state."""
+    return [(leaf, cast(Tensor, t.numeric_mask)) for t in found for leaf in t.stored]
 
 
 def masks(model: nn.Module) -> dict[str, Tensor]:

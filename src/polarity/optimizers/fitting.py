@@ -14,6 +14,8 @@ __all__ = ["check_optimizer_fits", "check_scheduler_fits"]
 
 # What schedulers add to the groups of their optimizer.
 _SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
+# What load_state_dict adds to groups without it, so that two states of one optimizer differ in it.
+_FILLED_IN = {"capturable", "differentiable", "foreach", "fused", "maximize"}
 _OF_EVERY_GROUP = {"params", "param_names"}
 # An option that makes one class of another.
 _DECOUPLED = "decoupled_weight_decay"
@@ -86,8 +88,9 @@ def _check_options(
     held: Mapping[str, Any],
 ) -> None:
     """Raise unless a group's options are those of the optimizer's class, and numbers."""
-    missing = optimizer.defaults.keys() - held.keys()
-    strange = held.keys() - optimizer.defaults.keys() - own.keys() - _OF_EVERY_GROUP - _SCHEDULED
+    missing = optimizer.defaults.keys() - held.keys() - _FILLED_IN
+    known = _FILLED_IN | _OF_EVERY_GROUP | _SCHEDULED
+    strange = held.keys() - optimizer.defaults.keys() - own.keys() - known
     if missing or strange:
         one = min(missing) if missing else min(strange)
         which = "is missing" if missing else "holds"
@@ -109,7 +112,8 @@ def _check_state(
     what: str, name: str, parameter: Tensor, held: Mapping[str, Any], own: Mapping[str, Any]
 ) -> None:
     """Raise unless the captured state of one parameter has the right keys, shapes and numbers."""
-    if held and own and held.keys() != own.keys():
+    # Others come with time, as LBFGS's do.
+    if held and own and (held.keys() ^ own.keys()) & set(PER_ENTRY):
         raise ValueError(
             f"{what} remembers {sorted(own)} of {name!r}, the rewind point {sorted(held)}, "
             "expected the same keys: capture it with this optimizer"

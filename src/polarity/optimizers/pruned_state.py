@@ -24,7 +24,8 @@ def zero_pruned_state(
 
     Args:
         optimizers: any ``torch.optim`` optimizers.
-        leaves: (parameter, bool mask of its shape) pairs; a parameter without state is skipped.
+        leaves: (parameter, mask of its shape: zeros and ones of any dtype) pairs; a parameter
+            without state is skipped.
 
     Example:
         >>> import torch

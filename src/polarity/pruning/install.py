@@ -20,7 +20,8 @@ def install(
     """Mask all but the chosen entries, enforce the masks, and zero what is stored outside them.
 
     All masks are computed before any weight is written: the scores that decide may be views of it.
-    Without ``values`` the masks that a model has are changed where they are, piece by piece.
+    Without ``values`` the masks that a model has are changed where they are, piece by piece, if
+    that needs nothing that can fail.
 
     Args:
         found: the weights; those without a mask get one.
@@ -34,11 +35,15 @@ def install(
             buffers[name] = torch.empty_like(target.stored[0].detach())
             chosen.write(name, buffers[name])
     masks = {name: target.masking.mask for name, target in found.items() if target.masking}
-    if values:
-        write_all([*values, *((mask, chosen.new_mask(name)) for name, mask in masks.items())])
-    else:
-        for name, mask in masks.items():
-            chosen.write(name, mask)
+    in_place = {
+        name: mask
+        for name, mask in masks.items()
+        if not values and found[name].is_stored and chosen.writes_in_place(name, mask)
+    }
+    staged = [(mask, chosen.new_mask(name)) for name, mask in masks.items() if name not in in_place]
+    write_all([*values, *staged])
+    for name, mask in in_place.items():
+        chosen.write(name, mask)
     attach_masks(found, buffers)
     for target in found.values():
         assert target.masking is not None

@@ -180,9 +180,9 @@ def prune_targets(
                 check_writable(leaf, f"what {name!r} is stored as")
         pairs = () if values is None else values()
         chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
-    install(found, chosen, pairs)
-    if optimizers:
-        zero_pruned_state(optimizers, masked_leaves(found.values()))
+        install(found, chosen, pairs)
+        if optimizers:
+            zero_pruned_state(optimizers, masked_leaves(found.values()))
     return PruneReport(
         tuple(
             LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])

@@ -196,6 +196,16 @@ class Chosen:
         self._write(name, cut, mask)
         return mask
 
+    def writes_in_place(self, name: str, mask: Tensor) -> bool:
+        """Return whether :meth:`write` only copies within memory, by numpy, and cannot fail."""
+        return (
+            name not in self._drawn
+            and mask.is_cpu
+            and mask.dtype != torch.bfloat16
+            and mask.is_contiguous()
+            and self._cuts[name].order in (None, tuple(range(mask.dim())))
+        )
+
     def write(self, name: str, mask: Tensor) -> None:
         """Set ``mask`` to one where an entry of a tensor stays and to zero elsewhere, in place.
 

@@ -171,7 +171,7 @@ def reinit_signs(
     check_tensors("init", first, shapes, what="masked")
     if captured is not None:
         check_tensors("trained", captured, shapes, what="masked")
-    with torch.no_grad():
+    with torch.no_grad(), undrawn_on_error(generator):
         read = _of_model(targets, first, captured)
         signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
         remembered = captured if strategy == "standard" else None

@@ -139,7 +139,6 @@ class SignedMask:
             mask = self.masks[name].to(start.device) if name in self.masks else None
             pairs += targets[name].staged_under(start, mask)
         before_masking(model, found, "SignedMask.apply")
-        set_masks(found, self.masks, pairs)
         zeros = {name: self._zeros(name, start) for name, start in starts.items()}
         if without := [name for name, count in zeros.items() if count]:
             warnings.warn(
@@ -147,6 +146,7 @@ class SignedMask:
                 f"ticket's sign, the first of them in {without[0]!r}",
                 stacklevel=3,  # past no_grad
             )
+        set_masks(found, self.masks, pairs)  # after the warning, which users may make an error
         if verbose:
             print(ticket_table(self.signs, self.masks, zeros))
         return model
