@@ -338,3 +338,20 @@ def test_scores_of_a_skipped_step_are_forgotten(product: bool) -> None:
                 schedule.step()
         masks.append(pol.masks(model))
     assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+@PRODUCT
+def test_the_optimizer_of_an_update_step_finds_zeros_outside_the_masks(product: bool) -> None:
+    """Not the root of beta in one factor: LAMB, for one, takes the norm of what is stored."""
+    model = masked(product=product)
+    sgd, schedule = rigl(model, every=2, replace_step=False)
+    clean = []
+
+    def look(*_: Any) -> None:
+        outside = ~pol.masks(model)[FIRST]
+        clean.append(not any(leaf[outside].any() for leaf in leaves(model)))
+        clean.append(not any(leaf.grad[outside].any() for leaf in leaves(model)))
+
+    sgd.register_step_pre_hook(look)  # after the schedule's own
+    train(model, sgd, schedule, 6)
+    assert clean == [True] * 12
