@@ -56,6 +56,9 @@ WRITES: dict[str, Callable[[nn.Module, Any, Any, Start], object]] = {
     "load_masks": lambda m, o, s, p: pol.load_masks(m, {n: ~k for n, k in pol.masks(m).items()}),
     "reinit_signs": lambda m, o, s, p: pol.reinit_signs(m, "mask1", init=p),
     "apply": lambda m, o, s, p: pol.signed_mask(m).apply(m),
+    "reinitialize": lambda m, o, s, p: pol.reinitialize(m),
+    "reset_parameters": lambda m, o, s, p: m[0].reset_parameters(),
+    "assignment": lambda m, o, s, p: setattr(m[0], "weight", torch.ones_like(m[0].weight)),
 }
 FACTOR_WRITES: dict[str, Callable[[nn.Module, Any, Any, Start], object]] = {
     "rescale": lambda m, o, s, p: pol.rescale(m, optimizer=o),

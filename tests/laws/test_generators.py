@@ -46,6 +46,7 @@ CALLS: dict[Callable[..., Any], Callable[[nn.Module, Any], Any]] = {
     pol.imp_prune: lambda m, given: pol.imp_prune(m, 0.5, **given),
     pol.lrr_step: lambda m, given: pol.lrr_step(m, rewind=pol.RewindPoint.capture(m), **given),
     pol.interpolate_norms: lambda m, given: pol.interpolate_norms(nn.LayerNorm(3), **given),
+    pol.reinitialize: lambda m, given: pol.reinitialize(m, **given),
     pol.error_barrier: barrier,
     pol.sgd_noise_stability: lambda m, given: pol.sgd_noise_stability(m, fail, fail, **given),
     pol.init_noise_stability: lambda m, given: pol.init_noise_stability(fail, fail, fail, **given),
