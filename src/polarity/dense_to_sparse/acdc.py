@@ -18,6 +18,7 @@ from polarity._checks import (
     check_ties,
     check_type,
 )
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import attach_masks
 from polarity.dense_to_sparse.dense_gradients import masking_of, open_up
 from polarity.dense_to_sparse.exchange import forget_gradients, prune_smallest
@@ -144,6 +145,7 @@ class ACDC:
     that of equal magnitudes all go; counts are exact here.
     """
 
+    @outside_inference_mode
     def __init__(
         self,
         model: nn.Module,
@@ -228,6 +230,7 @@ class ACDC:
             "seed": self._seed,
         }
 
+    @outside_inference_mode
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of :meth:`state_dict`, before or after the model loads its own.
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_floating, check_integer, check_shape, check_ties, check_type
+from polarity._running import outside_inference_mode
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.selection.ties import Draw, Ties, draw_for
 from polarity.selection.top_k import choose_top
@@ -12,6 +13,7 @@ from polarity.selection.top_k import choose_top
 __all__ = ["drop_and_grow", "exchanged"]
 
 
+@outside_inference_mode
 def drop_and_grow(
     weight: Tensor,
     mask: Tensor,

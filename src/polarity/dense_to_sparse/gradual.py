@@ -15,6 +15,7 @@ from polarity._checks import (
     check_scope,
     check_ties,
 )
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import attach_masks
 from polarity.dense_to_sparse.exchange import prune_smallest
 from polarity.dense_to_sparse.report import UpdateReport
@@ -95,6 +96,7 @@ class GradualMagnitude:
     Source: Zhu & Gupta (2017), *To prune, or not to prune*, section 3.
     """
 
+    @outside_inference_mode
     def __init__(
         self,
         model: nn.Module,
@@ -156,6 +158,7 @@ class GradualMagnitude:
         left = 1 - (min(max(step, begin), self._end) - begin) / (self._end - begin)
         return float(self._final + (self._initial - self._final) * left**self._power)
 
+    @outside_inference_mode
     def step(self) -> UpdateReport | None:
         """Count the optimizer step just taken, and prune if that is due.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polarity._bits.random import seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_choice, check_entries, check_generator, check_ties
+from polarity._running import outside_inference_mode
 from polarity.dense_to_sparse.dense_gradients import close, dense_gradient, masking_of, open_up
 from polarity.dense_to_sparse.drop_and_grow import exchanged
 from polarity.dense_to_sparse.exchange import SecondMoment, install_masks
@@ -45,6 +46,7 @@ class DropAndGrow:
         report: the :class:`UpdateReport` of the last update, None before the first.
     """
 
+    @outside_inference_mode
     def __init__(
         self,
         model: nn.Module,
@@ -95,6 +97,7 @@ class DropAndGrow:
         ]
         self._open_if_due()
 
+    @outside_inference_mode
     def step(self) -> UpdateReport | None:
         """Count the optimizer step just taken, and update the masks if that is due.
 
@@ -131,6 +134,7 @@ class DropAndGrow:
         """Return the fraction of entries that were live at any time since this was made."""
         return share((int(each.count_nonzero()), each.numel()) for each in self._explored.values())
 
+    @outside_inference_mode
     def state_dict(self) -> dict[str, Any]:
         """Return the steps taken, the seed, and which entries were ever live.
 
@@ -144,6 +148,7 @@ class DropAndGrow:
             "explored": {name: each.clone() for name, each in self._explored.items()},
         }
 
+    @outside_inference_mode
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of :meth:`state_dict`, before or after the model loads its own.
 
