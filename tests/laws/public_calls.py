@@ -184,6 +184,25 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
     "sign_in": lambda s: pol.sign_in(s.model, beta=0.3, optimizer=s.optimizer),
     "rescale": lambda s: pol.rescale(s.signed),
     "RescaleSchedule": scheduled,
+    "dense_to_sparse.RigL": lambda s: (
+        pol.dense_to_sparse.RigL(s.model, s.optimizer, every=1, end=9).state_dict(),
+        s.model,
+    ),
+    "dense_to_sparse.SET": lambda s: (
+        pol.dense_to_sparse.SET(s.model, s.optimizer, every=1, generator=s.draw).state_dict(),
+        s.model,
+    ),
+    "dense_to_sparse.ACDC": lambda s: (
+        pol.dense_to_sparse.ACDC(s.model, s.optimizer, density=0.2, switches=(0, 2)).switch(),
+        s.model,
+    ),
+    "dense_to_sparse.GradualMagnitude": lambda s: pol.dense_to_sparse.GradualMagnitude(
+        s.model, s.optimizer, density=0.2, begin=0, end=4, every=1
+    ).state_dict(),
+    "dense_to_sparse.acdc_switches": lambda s: pol.dense_to_sparse.acdc_switches("cifar10", 400),
+    "dense_to_sparse.drop_and_grow": lambda s: pol.dense_to_sparse.drop_and_grow(
+        s.plain[0].weight, s.masks["0.weight"], s.plain[0].weight.abs(), 5
+    ),
     "inner_scaling": lambda s: pol.inner_scaling(s.signed),
     "frobenius_decay": lambda s: float(pol.frobenius_decay(s.signed).detach()),
     "interpolate_norms": lambda s: pol.interpolate_norms(s.plain, generator=s.draw),

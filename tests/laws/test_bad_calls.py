@@ -16,9 +16,10 @@ from tests.laws.calls import Case, cases, parameters_of, public_calls
 from tests.laws.calls_that_attach import ATTACH, BY_NAME
 from tests.laws.calls_that_look import DEPLOY, LOOK
 from tests.laws.calls_that_prune import PRUNE
+from tests.laws.calls_that_schedule import SCHEDULE
 from tests.laws.world import World
 
-TABLE = ATTACH | PRUNE | LOOK | DEPLOY
+TABLE = ATTACH | PRUNE | LOOK | DEPLOY | SCHEDULE
 CASES = [*cases(TABLE), *cases({f"{name}, by name": call for name, call in BY_NAME.items()})]
 # One test for each parameter: its cases share what refused calls leave as it was.
 BY_PARAMETER = {

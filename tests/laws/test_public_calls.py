@@ -20,6 +20,7 @@ NOT_CALLS = {
     *("Delta", "Epsilon", "Phi", "ErrorBarrier", "FlipReport", "MaskedWeight", "NormInterp"),
     *("PruneReport", "SignInMW", "SignReport", "StepEnforcement", "scores.Score"),
     *("deploy.CompressReport", "deploy.LayerDecision", "deploy.SparseLinear"),
+    *("dense_to_sparse.LayerUpdate", "dense_to_sparse.UpdateReport"),
     *("deploy.decompress", "deploy.restore", "deploy.time_in_turns"),
 }
 
