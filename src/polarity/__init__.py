@@ -3,7 +3,7 @@
 The public names are listed in ``__all__``; ``help(polarity.imp_prune)`` and the like explain each.
 """
 
-from polarity import densities, deploy, scores
+from polarity import dense_to_sparse, densities, deploy, scores
 from polarity._bits.random import VERSION as _DRAWS_VERSION
 from polarity.analysis import (
     ErrorBarrier,
@@ -62,6 +62,7 @@ __all__ = [
     "SignedMask",
     "StepEnforcement",
     "dense_state_dict",
+    "dense_to_sparse",
     "densities",
     "density",
     "deploy",

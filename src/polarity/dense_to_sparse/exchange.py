@@ -1,0 +1,154 @@
+"""Exchange entries of weights: the dropped end at zero, the newborn start at zero."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from polarity.dense_to_sparse.dense_gradients import masking_of
+from polarity.dense_to_sparse.report import LayerUpdate
+from polarity.optimizers.states import state_of
+from polarity.parametrizations.arithmetic import zero_outside_
+from polarity.parametrizations.sign_in import SignInMW
+from polarity.pruning.plan import HowMany
+from polarity.pruning.prune import prune_targets
+from polarity.scores.weight import magnitude
+from polarity.targets.target import Target
+from polarity.targets.writing import write_all
+
+__all__ = ["SecondMoment", "forget_gradients", "install_masks", "prune_smallest"]
+
+SecondMoment: TypeAlias = Literal["zero", "keep_mean"]
+
+# Averages of squares, by whose root a step is divided.
+_SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
+
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+@torch.no_grad()
+def install_masks(
+    found: Mapping[str, Target],
+    masks: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    second_moment: SecondMoment = "zero",
+) -> tuple[LayerUpdate, ...]:
+    """Apply other masks to weights. What survives keeps its value and its optimizer state.
+
+    An entry that is live under one of the two masks alone is zero afterwards, and what the
+    optimizers remember of it is zero. A newborn Sign-In entry has the factors that can grow.
+
+    Args:
+        found: the weights, each with a mask, applied or remembered.
+        masks: the new bool mask of each.
+        optimizers: those that train them.
+        second_moment: ``"keep_mean"`` gives newborn entries the mean second moment of the
+            survivors of their weight instead of zero.
+
+    Returns:
+        What was done to each weight.
+    """
+    survives = {name: target.mask & masks[name] for name, target in found.items()}
+    pairs: Pairs = []
+    filled: set[int] = set()
+    for name, target in found.items():
+        masking, kept = masking_of(target), survives[name]
+        born = masks[name] & ~kept
+        pairs.append((masking.mask, masks[name]))
+        if isinstance(masking, SignInMW):
+            m = target.stored[0].detach()
+            ended = m.masked_fill(~kept, 0.0)
+            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), ended)))
+        if second_moment == "keep_mean":
+            for leaf in target.stored:
+                for value in _second_moments(optimizers, leaf):
+                    pairs.append((value, _with_mean(value, kept, born)))
+                    filled.add(id(value))
+    rows = tuple(
+        _layer_update(name, target, target.mask, masks[name]) for name, target in found.items()
+    )
+    write_all(pairs)
+    for name, target in found.items():
+        masking, kept = masking_of(target), survives[name]
+        zero_outside_(target.stored[-1], kept)  # the weight itself, or the factor v
+        for leaf in target.stored:
+            for _, value in _entries_of(optimizers, leaf):
+                if id(value) not in filled:
+                    zero_outside_(value, kept.to(value.device))
+        masking.enforce = True
+        masking.clear(target.stored)
+    return rows
+
+
+def prune_smallest(
+    found: Mapping[str, Target],
+    wanted: HowMany,
+    optimizers: Sequence[torch.optim.Optimizer],
+    seed: int | None,
+) -> tuple[tuple[LayerUpdate, ...], tuple[str, ...]]:
+    """Prune weights by magnitude, and zero what the optimizers remember of pruned entries.
+
+    Args:
+        found: the weights, each with a mask; where it is only remembered every entry can stay.
+        wanted: how many of their entries stay.
+        optimizers: those that train them.
+        seed: of the draws among equal entries; None if the index decides.
+
+    Returns:
+        How the masks changed, those that were only remembered included; and what else to report.
+    """
+    before = {name: target.mask for name, target in found.items()}
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    report = prune_targets(found, wanted, magnitude, optimizers, generator)
+    rows = tuple(
+        _layer_update(name, target, before[name], target.mask) for name, target in found.items()
+    )
+    return rows, report.notes
+
+
+@torch.no_grad()
+def forget_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Zero the averages of gradients and of their squares, and step counts, of all parameters."""
+    for each in optimizers:
+        for group in each.param_groups:
+            for parameter in group["params"]:
+                state = state_of(each).get(parameter, {})
+                for _, value in _entries_of([each], parameter):
+                    value.zero_()
+                if isinstance(step := state.get("step"), Tensor):
+                    step.zero_()
+                elif step is not None:
+                    state["step"] = 0
+
+
+def _layer_update(name: str, target: Target, before: Tensor, after: Tensor) -> LayerUpdate:
+    """Return the row of a weight whose live entries change as two bool tensors say."""
+    both = int((before & after).count_nonzero())
+    live = int(after.count_nonzero())
+    dropped = int(before.count_nonzero()) - both
+    return LayerUpdate(name, tuple(target.shape), live, dropped, live - both)
+
+
+def _with_mean(value: Tensor, kept: Tensor, born: Tensor) -> Tensor:
+    """Return a second moment with the survivors' mean at newborn entries, and zero elsewhere."""
+    kept, born = kept.to(value.device), born.to(value.device)
+    ended = value.masked_fill(~kept, 0.0)
+    count = int(kept.count_nonzero())
+    mean = ended.double().sum() / count if count else torch.zeros(())
+    return torch.where(born, mean.to(value), ended)
+
+
+def _second_moments(optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor) -> Iterable[Tensor]:
+    """Yield the second moments that optimizers keep of the entries of a parameter."""
+    return (value for key, value in _entries_of(optimizers, leaf) if key in _SECOND_MOMENTS)
+
+
+def _entries_of(
+    optimizers: Iterable[torch.optim.Optimizer], leaf: Tensor
+) -> Iterable[tuple[Any, Tensor]]:
+    """Yield key and value of everything that optimizers keep of the entries of a parameter."""
+    for each in optimizers:
+        for key, value in state_of(each).get(leaf, {}).items():
+            if isinstance(value, Tensor) and value.shape == leaf.shape and value.dim() > 0:
+                yield key, value

@@ -1,0 +1,558 @@
+"""RigL in a training loop: when its gradients are dense, what grows, and with which state."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrize import register_parametrization
+
+import polarity as pol
+from polarity.dense_to_sparse import RigL
+from polarity.dense_to_sparse.dense_gradients import dense_gradient, open_up
+from polarity.targets.search import attached
+from tests.dense_to_sparse.cases import (
+    FIRST,
+    FORMS,
+    LAST,
+    OPTIMIZERS,
+    batches,
+    counts,
+    effective,
+    in_form,
+    leaves,
+    masked,
+    masking,
+    train,
+)
+
+EVERY_FORM = pytest.mark.parametrize("form", FORMS)
+EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", OPTIMIZERS)
+PRODUCT = pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
+
+
+def rigl(model: nn.Module, optimizer: str = "sgd", **options: Any) -> tuple[Any, RigL]:
+    built = OPTIMIZERS[optimizer](model.parameters())
+    settings = {"every": 4, "end": 40, "fraction": 0.5} | options
+    return built, RigL(model, built, **settings)
+
+
+def test_the_masks_of_a_layer_of_twelve_weights_are_those_computed_by_hand() -> None:
+    model = nn.Linear(4, 3, bias=False)
+    weight = torch.tensor([[0.5, -0.1, 0.0, 0.3], [0.0, -0.2, 0.0, 0.7], [0.0, 0.0, -0.4, 0.0]])
+    with torch.no_grad():
+        model.weight.copy_(weight)
+    pol.load_masks(model, {"weight": weight != 0})
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = RigL(model, sgd, every=1, begin=1, end=3, fraction=0.5)
+    # At step 1 of D = 2 the fraction is 0.5 (1 + cos(pi / 2)) / 2 = 1/4 of six: one is exchanged.
+    gradient = torch.tensor([[9.0, 0.1, 0.8, 9.0], [0.3, 0.7, 0.2, 9.0], [0.6, 0.5, 9.0, -0.9]])
+    (model.weight * gradient).sum().backward()
+    sgd.step()
+    report = schedule.step()
+    expected = weight.clone()
+    expected[0, 1] = 0.0
+    assert torch.equal(model.weight.detach(), expected)
+    mask = expected != 0
+    mask[2, 3] = True
+    assert torch.equal(pol.masks(model)["weight"], mask)
+    assert str(report) == "\n".join(
+        [
+            "weight  shape  live  dropped  grown  density",
+            "--------------------------------------------",
+            "weight    3x4     6        1      1   0.5000",
+            "total      12     6        1      1   0.5000",
+            "step 1: drop and grow",
+        ]
+    )
+    assert schedule.report is report
+
+
+@PRODUCT
+def test_gradients_are_dense_at_update_steps_alone(product: bool) -> None:
+    model = masked(product=product)
+    sgd, schedule = rigl(model)
+    outside = ~pol.masks(model)[FIRST]
+    dense = []
+
+    def look() -> None:
+        dense.append(any(bool(leaf.grad[outside].any()) for leaf in leaves(model)))
+
+    def again(report: Any) -> None:
+        outside.copy_(~pol.masks(model)[FIRST])
+
+    train(model, sgd, schedule, 13, before_step=look, after_step=again)
+    assert [step for step, each in enumerate(dense, start=1) if each] == [4, 8, 12]
+
+
+@EVERY_FORM
+def test_the_density_is_exact_in_every_forward(form: str) -> None:
+    model, options = in_form(form)
+    sgd, schedule = rigl(model, **options)
+    live = counts(model)
+    seen = []
+    model.register_forward_pre_hook(
+        lambda module, args: seen.append(
+            {n: int((w != 0).sum()) for n, w in effective(model).items()}
+        )
+    )
+    train(model, sgd, schedule, 30, after_step=lambda _: seen.append(counts(model)))
+    assert counts(model) == live
+    assert all(each[name] <= live[name] for each in seen for name in live)
+    assert schedule.density() == pol.density(model) == sum(live.values()) / 160
+
+
+@EVERY_FORM
+@EVERY_OPTIMIZER
+def test_grown_entries_are_zero_at_birth_with_zero_state_and_grow(
+    form: str, optimizer: str
+) -> None:
+    model, options = in_form(form)
+    built, schedule = rigl(model, optimizer, every=100, begin=4, end=104, **options)
+    before = pol.masks(model)
+    born = {}
+
+    def check(report: Any) -> None:
+        nonlocal before
+        now = pol.masks(model)
+        if report is not None:
+            assert report.grown > 0
+            for layer, name in ((0, FIRST), (2, LAST)):
+                fresh = now[name] & ~before[name]
+                born[name] = fresh
+                assert not effective(model)[name][fresh].any()
+                ended = ~(now[name] & before[name])
+                for leaf in leaves(model, layer):
+                    for value in built.state[leaf].values():
+                        if value.dim():
+                            assert not value[ended].any()
+        before = now
+
+    train(model, built, schedule, 54, after_step=check)
+    assert sum(int(each.sum()) for each in born.values()) > 3
+    for name, fresh in born.items():
+        assert effective(model)[name][fresh].all(), "a newborn entry did not move in 50 steps"
+
+
+@pytest.mark.parametrize("replace_step", [True, False])
+def test_the_first_update_picks_the_same_entries_on_a_product(replace_step: bool) -> None:
+    picked = []
+    for product in (False, True):
+        model = masked(product=product)
+        sgd, schedule = rigl(model, every=1, end=9, replace_step=replace_step)
+        x, y = next(batches())
+        cross_entropy(model(x), y).backward()
+        # Nothing has moved yet: the same weights, and the gradients of the same loss.
+        schedule.collect()
+        if not replace_step:
+            for parameter in model.parameters():
+                parameter.grad.zero_()
+        sgd.step()
+        assert schedule.step().grown > 0
+        picked.append(pol.masks(model))
+    assert all(torch.equal(picked[0][name], picked[1][name]) for name in picked[0])
+
+
+def test_the_gradient_of_a_product_is_that_of_the_weight() -> None:
+    gradients = []
+    for product in (False, True):
+        model = masked(product=product)
+        found = attached(model)
+        open_up(found.values())
+        x, y = next(batches())
+        cross_entropy(model(x), y).backward()
+        gradients.append([dense_gradient(target) for target in found.values()])
+    for plain, factors in zip(*gradients, strict=True):
+        assert plain.all() or plain.count_nonzero() > 0.5 * plain.numel()
+        torch.testing.assert_close(factors, plain, rtol=1e-5, atol=1e-7)
+
+
+@PRODUCT
+def test_an_update_replaces_the_gradient_step_of_every_parameter(product: bool) -> None:
+    model = masked(product=product)
+    sgd, schedule = rigl(model)
+    train(model, sgd, schedule, 3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    weights, masks = effective(model), pol.masks(model)
+    momentum = {leaf: sgd.state[leaf]["momentum_buffer"].clone() for leaf in model.parameters()}
+    train(model, sgd, schedule, 1)
+    assert schedule.report.step == 4
+    for name in ("0.bias", "2.bias"):
+        assert torch.equal(model.get_parameter(name), before[name])
+    for name, mask in pol.masks(model).items():
+        survives = mask & masks[name]
+        assert torch.equal(effective(model)[name], weights[name] * survives)
+    bias = model[0].bias
+    assert torch.equal(sgd.state[bias]["momentum_buffer"], momentum[bias])
+
+
+@PRODUCT
+def test_the_gradient_step_is_made_first_without_replacing(product: bool) -> None:
+    """Up to the drop, an update step equals a step of a schedule that does nothing."""
+    models = [masked(product=product) for _ in range(2)]
+    for model, every in zip(models, (4, 100), strict=True):
+        sgd, schedule = rigl(model, every=every, end=101, replace_step=False)
+        train(model, sgd, schedule, 4)
+    ours, plain = map(effective, models)
+    for name, mask in pol.masks(models[0]).items():
+        survives = mask & pol.masks(models[1])[name]
+        assert torch.equal(ours[name][survives], plain[name][survives])
+    assert torch.equal(models[0][0].bias, models[1][0].bias)
+    assert not torch.equal(ours[FIRST], plain[FIRST])
+
+
+@PRODUCT
+def test_clipping_after_collect_sees_the_masked_gradients(product: bool) -> None:
+    """The norm of an update step after collect() is that of a model without a schedule."""
+    norms: dict[str, float] = {}
+    for what in ("no update", "collected", "too early"):
+        model = masked(product=product)
+        every = 100 if what == "no update" else 1
+        sgd, schedule = rigl(model, every=every, end=101, replace_step=False)
+        x, y = next(batches())
+        cross_entropy(model(x), y).backward()
+        if what == "collected":
+            schedule.collect()
+        norms[what] = float(nn.utils.clip_grad_norm_(model.parameters(), 0.1))
+        sgd.step()
+        schedule.step()
+        if what == "collected":
+            clipped = effective(model)
+    assert norms["collected"] == pytest.approx(norms["no update"], rel=1e-6)
+    assert norms["too early"] > 1.05 * norms["no update"]
+    assert clipped[FIRST].any()
+
+
+@pytest.mark.parametrize("order", ["collect first", "clip first"])
+def test_growth_does_not_depend_on_clipping(order: str) -> None:
+    """Clipping multiplies all gradients by one number: the same entries are the largest."""
+    masks = []
+    for clip in (False, True):
+        model = masked()
+        sgd, schedule = rigl(model, every=2)
+
+        def before_step(
+            model: nn.Module = model, schedule: RigL = schedule, clip: bool = clip
+        ) -> None:
+            if order == "collect first":
+                schedule.collect()
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), 1e3)
+
+        train(model, sgd, schedule, 20, before_step=before_step)
+        masks.append(pol.masks(model))
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+def test_collect_does_nothing_before_other_steps() -> None:
+    model = masked()
+    _, schedule = rigl(model)
+    x, y = next(batches())
+    cross_entropy(model(x), y).backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    schedule.collect()
+    assert all(torch.equal(p.grad, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
+@PRODUCT
+def test_accumulated_gradients_decide_as_one_large_batch_does(product: bool) -> None:
+    masks = []
+    for parts in (1, 3):
+        model = masked(product=product).double()
+        sgd, schedule = rigl(model, every=3)
+        data = batches()
+        for _ in range(12):
+            sgd.zero_grad()
+            x, y = next(data)
+            for i in range(parts):
+                some = slice(i * 6 // parts, (i + 1) * 6 // parts)
+                (cross_entropy(model(x[some].double()), y[some]) / parts).backward()
+            sgd.step()
+            schedule.step()
+        masks.append(pol.masks(model))
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+@PRODUCT
+def test_masks_in_the_step_train_as_masks_in_forward(product: bool) -> None:
+    """pol.enforce_in_step lifts its gradient hook while the schedule needs dense gradients."""
+    models = []
+    for in_step in (False, True):
+        model = masked(product=product)
+        sgd = OPTIMIZERS["sgd"](model.parameters())
+        if in_step:
+            pol.enforce_in_step(model, sgd)
+        schedule = RigL(model, sgd, every=3, end=30, fraction=0.5)
+        reports = train(model, sgd, schedule, 25)
+        assert sum(each.grown for each in reports if each) > 10
+        models.append(model)
+    for name, mask in pol.masks(models[0]).items():
+        assert torch.equal(mask, pol.masks(models[1])[name])
+        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+
+
+@PRODUCT
+def test_several_optimizers_share_an_update(product: bool) -> None:
+    models = []
+    for several in (False, True):
+        model = masked(product=product)
+        parts = [model[0].parameters(), model[2].parameters()]
+        if several:
+            built = [OPTIMIZERS["sgd"](list(each)) for each in parts]
+        else:
+            built = [OPTIMIZERS["sgd"](model.parameters())]
+        schedule = RigL(model, built, every=3, end=30, fraction=0.5)
+        for _, (x, y) in zip(range(20), batches(), strict=False):
+            model.zero_grad()
+            cross_entropy(model(x), y).backward()
+            for each in built:
+                each.step()
+            schedule.step()
+        models.append(model)
+    for name, mask in pol.masks(models[0]).items():
+        assert torch.equal(mask, pol.masks(models[1])[name])
+        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+
+
+def test_a_newborn_weight_moves_by_3_16_rates_under_adam_and_up_to_6_6_later() -> None:
+    """With zero moments and an old step count, under a constant gradient."""
+    weight = nn.Parameter(torch.zeros(1))
+    adam = torch.optim.Adam([weight], lr=1.0)
+    weight.grad = torch.ones(1)
+    adam.step()
+    state = adam.state[weight]
+    state["step"].fill_(100_000)
+    state["exp_avg"].zero_()
+    state["exp_avg_sq"].zero_()
+    moves = []
+    for _ in range(40):
+        before = float(weight.detach())
+        weight.grad = torch.ones(1)
+        adam.step()
+        moves.append(before - float(weight.detach()))
+    assert moves[0] == pytest.approx(0.1 / math.sqrt(0.001), rel=1e-4)  # 3.16
+    assert max(moves) == pytest.approx(6.57, abs=0.01)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@PRODUCT
+def test_keep_mean_starts_the_second_moment_at_the_survivors_mean(
+    product: bool, optimizer: str
+) -> None:
+    model = masked(product=product)
+    built, schedule = rigl(model, optimizer, second_moment="keep_mean")
+    train(model, built, schedule, 3)
+    before = pol.masks(model)
+    squares = [built.state[leaf]["exp_avg_sq"].clone() for leaf in leaves(model)]
+    train(model, built, schedule, 1)
+    now = pol.masks(model)[FIRST]
+    born, kept = now & ~before[FIRST], now & before[FIRST]
+    assert born.any()
+    for leaf, square in zip(leaves(model), squares, strict=True):
+        state = built.state[leaf]
+        assert torch.equal(state["exp_avg_sq"][kept], square[kept])
+        mean = float(square[kept].double().mean())
+        assert state["exp_avg_sq"][born].tolist() == pytest.approx([mean] * int(born.sum()))
+        assert not state["exp_avg"][born].any()
+        assert not state["exp_avg_sq"][~now].any()
+
+
+@pytest.mark.parametrize("replace_step", [True, False])
+def test_a_gradient_that_is_not_finite_is_an_error_that_changes_nothing(replace_step: bool) -> None:
+    model = masked()
+    sgd, schedule = rigl(model, replace_step=replace_step)
+    train(model, sgd, schedule, 3)
+    x, y = next(batches())
+    sgd.zero_grad()
+    (cross_entropy(model(x), y) * torch.nan).backward()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"gradient of '0\.weight' holds \d+ NaN"):
+        sgd.step()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert schedule.step() is None
+    train(model, sgd, schedule, 1)
+    assert schedule.report.step == 4
+
+
+@PRODUCT
+@pytest.mark.parametrize("replace_step", [True, False])
+@pytest.mark.parametrize("how", ["positional", "keyword"])
+def test_a_closure_trains_as_backward_before_the_step_does(
+    how: str, replace_step: bool, product: bool
+) -> None:
+    """Lightning passes one to every step."""
+    models = []
+    for closed in (False, True):
+        model = masked(product=product)
+        sgd, schedule = rigl(model, every=3, replace_step=replace_step)
+        for _, (x, y) in zip(range(14), batches(), strict=False):
+
+            def closure(model: nn.Module = model, sgd: Any = sgd, x: Any = x, y: Any = y) -> Any:
+                sgd.zero_grad()
+                loss = cross_entropy(model(x), y)
+                loss.backward()
+                return loss
+
+            if not closed:
+                closure()
+                sgd.step()
+            elif how == "keyword":
+                assert sgd.step(closure=closure) > 0
+            else:
+                assert sgd.step(closure) > 0
+            schedule.step()
+        models.append(model)
+    for name, mask in pol.masks(models[0]).items():
+        assert torch.equal(mask, pol.masks(models[1])[name])
+        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert not torch.equal(pol.masks(models[0])[FIRST], pol.masks(masked())[FIRST])
+
+
+def test_calls_between_micro_batches_change_nothing() -> None:
+    """A callback may call step() after every batch, also where gradients only accumulate."""
+    models = []
+    for often in (False, True):
+        model = masked()
+        sgd, schedule = rigl(model, every=2)
+        for step, (x, y) in zip(range(24), batches(), strict=False):
+            cross_entropy(model(x), y).backward()
+            if step % 3 == 2:
+                sgd.step()
+                sgd.zero_grad()
+            if often or step % 3 == 2:
+                schedule.step()
+        models.append(model)
+    for name, mask in pol.masks(models[0]).items():
+        assert torch.equal(mask, pol.masks(models[1])[name])
+        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+
+
+def test_a_mask_changed_before_an_update_is_an_error_with_a_remedy() -> None:
+    model = masked()
+    sgd, schedule = rigl(model, every=1)
+    pol.load_masks(model, pol.masks(model))
+    x, y = next(batches())
+    cross_entropy(model(x), y).backward()
+    with pytest.raises(RuntimeError, match="load_state_dict"):
+        sgd.step()
+    schedule.load_state_dict(schedule.state_dict())
+    sgd.zero_grad()
+    cross_entropy(model(x), y).backward()
+    sgd.step()
+    assert schedule.step().grown > 0
+
+
+def test_a_weight_without_a_gradient_keeps_its_mask_and_is_reported() -> None:
+    model = masked()
+    sgd, schedule = rigl(model, begin=1, replace_step=False)
+    before = pol.masks(model)
+    model[0](torch.ones(2, 12)).square().sum().backward()  # the last layer has no part in it
+    sgd.step()
+    report = schedule.step()
+    assert report.notes == ("unchanged: 2.weight (it had no gradient)",)
+    assert report[FIRST].grown > 0
+    assert torch.equal(pol.masks(model)[LAST], before[LAST])
+    assert masking(model, 2).enforce
+
+
+def test_entries_that_were_ever_live_are_counted() -> None:
+    model = masked()
+    sgd, schedule = rigl(model, every=2)
+    ever = pol.masks(model)
+    assert schedule.explored() == schedule.density()
+
+    def note(report: Any) -> None:
+        for name, mask in pol.masks(model).items():
+            ever[name] |= mask
+
+    train(model, sgd, schedule, 30, after_step=note)
+    assert schedule.explored() == sum(int(each.sum()) for each in ever.values()) / 160
+    assert schedule.explored() > schedule.density() + 0.1
+
+
+@PRODUCT
+def test_remove_applies_the_masks_and_ends_the_updates(product: bool) -> None:
+    model = masked(product=product)
+    sgd, schedule = rigl(model)
+    train(model, sgd, schedule, 3)
+    assert not masking(model).enforce
+    masks = pol.masks(model)
+    schedule.remove()
+    schedule.remove()
+    assert masking(model).enforce
+    assert train(model, sgd, schedule, 9) == [None] * 9
+    assert all(torch.equal(mask, masks[name]) for name, mask in pol.masks(model).items())
+    outside = ~masks[FIRST]
+    assert not any(leaf[outside].any() for leaf in leaves(model))
+
+
+def test_other_weights_keep_their_masks() -> None:
+    """A masked weight that the optimizer does not hold is left as it is."""
+    model = masked()
+    sgd = OPTIMIZERS["sgd"](model[0].parameters())
+    schedule = RigL(model, sgd, every=2, end=10, fraction=0.5)
+    before = pol.masks(model)
+    reports = train(model, sgd, schedule, 8)
+    assert torch.equal(pol.masks(model)[LAST], before[LAST])
+    assert [row.name for row in reports[1]] == [FIRST]
+
+
+def test_a_dense_weight_stays_dense() -> None:
+    model = pol.load_masks(masked(), {FIRST: torch.ones(10, 12)})
+    sgd, schedule = rigl(model)
+    train(model, sgd, schedule, 9)
+    assert counts(model)[FIRST] == 120
+    assert schedule.report[FIRST].grown == 0
+
+
+def test_values_that_others_write_outside_the_mask_do_not_grow() -> None:
+    """Some optimizers (Muon) write to every entry: what is newborn is zero all the same."""
+    model = masked()
+    sgd, schedule = rigl(model)
+
+    def write() -> None:
+        with torch.no_grad():
+            leaves(model)[0].add_(0.01 * ~pol.masks(model)[FIRST])
+
+    before = pol.masks(model)
+
+    def check(report: Any) -> None:
+        nonlocal before
+        now = pol.masks(model)
+        if report:
+            assert not effective(model)[FIRST][now[FIRST] & ~before[FIRST]].any()
+        before = now
+        write()
+
+    train(model, sgd, schedule, 8, after_step=check)
+
+
+def test_random_ties_depend_on_the_seed_alone() -> None:
+    results = []
+    for seed in (0, 0, 1):
+        model = pol.load_masks(masked(), {FIRST: torch.arange(120).view(10, 12) % 2})
+        with torch.no_grad():
+            model[0].weight = torch.ones(10, 12)
+        generator = torch.Generator().manual_seed(seed)
+        sgd, schedule = rigl(model, every=1, ties="random", generator=generator)
+        x, y = next(batches())
+        torch.manual_seed(len(results))
+        cross_entropy(model(x), y).backward()
+        sgd.step()
+        schedule.step()
+        results.append(pol.masks(model)[FIRST])
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_a_weight_with_a_further_parametrization_is_refused() -> None:
+    class Halved(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight / 2
+
+    model = masked()
+    register_parametrization(model[2], "weight", Halved())
+    with pytest.raises(ValueError, match=r"2\.weight is also parametrized by Halved"):
+        rigl(model)
