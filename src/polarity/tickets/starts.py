@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import coins, seed_from, undrawn_on_error, words_in
-from polarity._checks import check_entries, check_names, check_shape, check_type
+from polarity._checks import (
+    check_entries,
+    check_generator,
+    check_names,
+    check_shape,
+    check_tensors,
+    check_type,
+)
 from polarity.attach.masks import before_masking, set_masks
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
@@ -69,14 +76,14 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
     Source: *Sign-In to the Lottery*, Table 1, "Epoch 10 sign + learned mask".
     """
     held = signs.signs if isinstance(signs, SignedMask) else _weights(signs, "signs")
+    found, kept = _checked(model, "signs", held, masks)
 
-    def started(name: str, init: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def started(name: str, init: Tensor) -> tuple[Tensor, Tensor]:
         given = held[name].to(init.device)
-        check_entries(f"signs[{name!r}]", given.to(init.dtype))
         taken = torch.copysign(init, given.to(init.dtype))
         return torch.where(given == 0, init, taken), given == 0
 
-    return _start(model, "signs", held, masks, started)
+    return _start("signs", found, kept, started)
 
 
 def start_from_magnitudes(
@@ -130,23 +137,24 @@ def start_from_magnitudes(
             "has no magnitudes"
         )
     held = _weights(magnitudes, "magnitudes")
+    check_generator(generator)
+    found, kept = _checked(model, "magnitudes", held, masks)
+    for name in found:
+        if not held[name].is_floating_point():
+            raise ValueError(
+                f"magnitudes holds {name!r} in dtype {held[name].dtype}, expected a "
+                "floating-point tensor: signs alone are for start_from_signs"
+            )
     with undrawn_on_error(generator):
-        seed: list[int] = []
+        seed = seed_from(generator)
 
-        def started(name: str, init: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-            if not held[name].is_floating_point():
-                raise ValueError(
-                    f"magnitudes holds {name!r} in dtype {held[name].dtype}, expected a "
-                    "floating-point tensor: signs alone are for start_from_signs"
-                )
+        def started(name: str, init: Tensor) -> tuple[Tensor, Tensor]:
             given = held[name].to(init)
-            check_entries(f"magnitudes[{name!r}]", given)
-            seed[:] = seed or [seed_from(generator)]
-            positive = torch.from_numpy(coins(words_in(seed[0], name, 0, init.numel())))
-            signs = torch.where(positive.to(init.device).view(init.shape), 1.0, -1.0)
-            return given.abs() * signs.to(init.dtype), given == 0
+            positive = torch.from_numpy(coins(words_in(seed, name, 0, init.numel())))
+            signs = torch.where(positive.view(init.shape), 1.0, -1.0).to(init)
+            return given.abs() * signs, given == 0
 
-        return _start(model, "magnitudes", held, masks, started)
+        return _start("magnitudes", found, kept, started)
 
 
 def start_from_mask(model: nn.Module, masks: Masks) -> StartReport:
@@ -179,76 +187,73 @@ def start_from_mask(model: nn.Module, masks: Masks) -> StartReport:
     Source: *Sign-In to the Lottery*, Table 1, "Random init + learned mask".
     """
 
-    def started(_: str, init: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return init, torch.zeros_like(mask)
+    def started(_: str, init: Tensor) -> tuple[Tensor, Tensor]:
+        return init, torch.zeros_like(init, dtype=torch.bool)
 
-    return _start(model, "mask", None, masks, started)
+    return _start("mask", *_checked(model, "mask", None, masks), started)
 
 
 @torch.no_grad()
 def _start(
-    model: nn.Module,
     what: str,
-    held: Mapping[str, Tensor] | None,
-    masks: Masks,
-    started: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]],
+    found: Mapping[str, Target],
+    kept: Mapping[str, Tensor],
+    started: Callable[[str, Tensor], tuple[Tensor, Tensor]],
 ) -> StartReport:
     """Compute what every weight starts from, then install it with the masks.
 
     Args:
-        model: the network.
         what: the name of what is given.
-        held: what is given, by plain name; None for nothing.
-        masks: the learned masks.
-        started: returns the new values of a weight, from its name, its present values and its mask,
-            and for which entries nothing was given.
+        found: the weights.
+        kept: their masks.
+        started: returns the new values of a weight, from its name and its present values, and for
+            which entries nothing was given.
     """
-    found, kept = _to_mask(model, masks)
-    if held is not None:
-        check_names(what, held, {*held, *found}, needed=found, what="masked")
-        for name, target in found.items():
-            check_type(f"{what}[{name!r}]", held[name], Tensor, "a tensor")
-            check_shape(what, name, held[name].shape, target.shape)
     rows: list[LayerStart] = []
     pairs: list[tuple[Tensor, Tensor]] = []
     for name, target in found.items():
         init = target.weight
-        check_entries(f"weight {name!r}", init)
         mask = kept[name].to(init.device)
-        values, missing = started(name, init, mask)
+        values, missing = started(name, init)
         values = values.masked_fill(~mask, 0) + 0.0  # which makes a negative zero positive
         counts = [mask, missing & mask, (values == 0) & mask]
         numbers = [int(each.count_nonzero()) for each in counts]
         rows.append(LayerStart(name, tuple(target.shape), *numbers))
         pairs += target.staged_under(values, mask)
-    before_masking(model, found, f"start_from_{what}")
     set_masks(found, kept, pairs)
     return StartReport(what, tuple(rows))
 
 
-def _to_mask(model: nn.Module, masks: Masks) -> tuple[dict[str, Target], dict[str, Tensor]]:
+def _checked(
+    model: nn.Module, what: str, held: Mapping[str, Tensor] | None, masks: Masks
+) -> tuple[dict[str, Target], dict[str, Tensor]]:
     """Return the weights that are masked and their masks, after all checks."""
     given = masks.masks if isinstance(masks, SignedMask) else masks
     check_type("masks", given, Mapping, "a SignedMask or {name: mask}")
     if not given:
         raise ValueError("masks is empty, expected at least one {name: mask}")
-    search = find_targets(model, tuple(given))
-    check_names("masks", given, search, what="among the prunable weights")
+    found = find_targets(model, tuple(given))
+    check_names("masks", given, found, what="among the prunable weights")
     kept = {}
-    for name, target in search.items():
+    for name, target in found.items():
         try:
             kept[name] = as_mask(given[name])
         except (TypeError, ValueError) as error:
             raise type(error)(f"masks[{name!r}]: {error}") from None
         check_shape("masks", name, kept[name].shape, target.shape)
-    return dict(search), kept
+        check_entries(f"weight {name!r}", target.weight)
+    if held is not None:
+        check_tensors(what, held, {name: t.shape for name, t in found.items()}, what="masked")
+        for name, target in found.items():
+            check_entries(f"{what}[{name!r}]", held[name].to(target.stored[0].dtype))
+    before_masking(model, found, f"start_from_{what}")
+    return dict(found), kept
 
 
 def _weights(given: object, parameter: str) -> Mapping[str, Tensor]:
     """Return the tensors of a rewind point or of a mapping."""
-    expected = "a RewindPoint or {name: tensor}"
     if isinstance(given, RewindPoint):
         return given.weights
-    check_type(parameter, given, Mapping, expected)
+    check_type(parameter, given, Mapping, "a RewindPoint or {name: tensor}")
     assert isinstance(given, Mapping)
     return given
