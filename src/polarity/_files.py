@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polarity._checks import shown
+
 __all__ = ["check_path", "parse_json", "read_tensors", "safetensors_for", "write_tensors"]
 
 
@@ -39,8 +41,7 @@ def check_path(path: object) -> Path:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
-            f"path={path!r} is of type {type(path).__name__}, expected the name of a file: "
-            "'model.safetensors', for instance"
+            f"{shown('path', path)}, expected the name of a file: 'model.safetensors', for instance"
         )
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name:
@@ -109,7 +110,9 @@ def read_tensors(path: str | Path, caller: str) -> tuple[dict[str, Tensor], dict
     except PermissionError:
         raise
     except Exception as error:  # its own, the system's, and torch's for odd dtypes and shapes
-        raise ValueError(f"{given} is not a readable safetensors file: {error}") from error
+        raise ValueError(
+            f"{given} is not a readable safetensors file, expected one that polarity wrote: {error}"
+        ) from error
     return tensors, metadata
 
 

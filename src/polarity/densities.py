@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from polarity._checks import check_finite, check_fraction
+from polarity._checks import check_finite, check_flag, check_fraction
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 
@@ -46,6 +46,7 @@ def uniform(
 
     Raises:
         ValueError: if ``density`` is out of range or there is nothing to prune.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -57,6 +58,7 @@ def uniform(
 
     Source: Evci et al. (2020), *Rigging the lottery*, section 3, for ``dense_first``.
     """
+    check_flag("dense_first", dense_first)
     shapes = _shapes(model, density, targets, exclude)
     densities = dict.fromkeys(shapes, float(density))
     if dense_first:
@@ -98,6 +100,7 @@ def erk(
     Raises:
         ValueError: if ``density`` is out of range, ``power`` is not finite, or there is nothing to
             prune.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -140,6 +143,7 @@ def balanced(
 
     Raises:
         ValueError: if ``density`` is out of range or there is nothing to prune.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -152,7 +156,7 @@ def balanced(
     """
     shapes = _shapes(model, density, targets, exclude)
     sizes = [math.prod(shape) for shape in shapes.values()]
-    return _densities(shapes, _water_filled(sizes, round(density * sum(sizes))))
+    return _densities(shapes, _water_filled(sizes, round(float(density) * sum(sizes))))
 
 
 def _water_filled(sizes: Sequence[int], total: int) -> list[int]:
@@ -175,12 +179,12 @@ def _water_filled(sizes: Sequence[int], total: int) -> list[int]:
 def _erk_counts(shapes: Sequence[tuple[int, ...]], density: float, power: float) -> list[int]:
     """Solve for the ERK rule's factor, weights above 1 made dense, and round to counts."""
     sizes = [math.prod(shape) for shape in shapes]
-    total = density * sum(sizes)
+    total = float(density) * sum(sizes)
     quotas = [float(size) for size in sizes]
     rest = [place for place, size in enumerate(sizes) if size]
     while rest:
         # In logarithms and relative to the largest, so that no power leaves the range of a float.
-        logs = [power * math.log(sum(shapes[place]) / sizes[place]) for place in rest]
+        logs = [float(power) * math.log(sum(shapes[place]) / sizes[place]) for place in rest]
         raw = [math.exp(each - max(logs)) for each in logs]
         room = max(0.0, total - sum(sizes) + sum(sizes[place] for place in rest))
         epsilon = room / math.fsum(r * sizes[place] for r, place in zip(raw, rest, strict=True))

@@ -314,7 +314,9 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             call(**options)
-    with pytest.raises(TypeError, match="state_b must be"):
+    with pytest.raises(
+        TypeError, match="state_b is an int, expected a state_dict, a model or a RewindPoint"
+    ):
         call(b=3)
     with pytest.raises(TypeError, match="evaluate=3 is an int, expected a function"):
         call(evaluate=3)

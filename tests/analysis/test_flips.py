@@ -143,7 +143,7 @@ def test_nothing_is_changed():
     [
         ({}, {"w": torch.ones(2)}, None, "before is missing 'w'"),
         ({"w": torch.ones(2)}, {"w": torch.ones(3)}, None, r"before holds 'w' in shape \(2,\)"),
-        ({"w": torch.ones(2)}, {}, None, "nothing to compare"),
+        ({"w": torch.ones(2)}, {}, None, "masks is empty, and after holds no weights"),
         ({"w": torch.ones(2)}, {}, {"w": torch.ones(2)}, "after is missing 'w'"),
         ({"w": torch.ones(2)}, {"w": torch.ones(2)}, {"w": torch.ones(3)}, "masks holds 'w'"),
         ({"w": torch.ones(2)}, {"w": torch.ones(2)}, {"w": torch.full((2,), 0.5)}, "'w'.*zeros"),
@@ -156,5 +156,5 @@ def test_what_cannot_be_compared_is_named(before, after, masks, message):
 
 
 def test_another_type_is_refused():
-    with pytest.raises(TypeError, match="before must be a model, a RewindPoint"):
+    with pytest.raises(TypeError, match="before is an int, expected a model, a RewindPoint"):
         pol.sign_flips(3, {"w": torch.ones(2)})  # type: ignore[arg-type]

@@ -215,13 +215,13 @@ def test_bad_requests_are_refused():
     tracker = SignTracker(mlp(6, 5, 4), keep_steps=False)
     with pytest.raises(ValueError, match="moment='init' is already marked"):
         tracker.mark("init")
-    with pytest.raises(TypeError, match="moment=3"):
+    with pytest.raises(TypeError, match="moment is an int, expected a str"):
         tracker.mark(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="start='warm-up' was not marked"):
         tracker.flips("warm-up")
     with pytest.raises(ValueError, match="keep_steps=False"):
         tracker.since()
-    with pytest.raises(ValueError, match="masks given"):
+    with pytest.raises(ValueError, match="masks=dict with keep_steps=False"):
         tracker.cumulative(masks={})
     with pytest.raises(ValueError, match="masks holds 'x', which is not tracked"):
         tracker.flips(masks={"x": torch.ones(2)})
@@ -237,7 +237,9 @@ def test_a_record_of_other_weights_is_refused_and_nothing_is_changed():
         tracker.load_state_dict(
             SignTracker(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))).state_dict()
         )
-    with pytest.raises(ValueError, match=r"state is missing '2\.weight', which is tracked"):
+    with pytest.raises(
+        ValueError, match=r"state\['shapes'\] is missing '2\.weight', which is tracked"
+    ):
         tracker.load_state_dict(SignTracker(mlp(6, 5, 4), targets="0").state_dict())
     after = tracker.state_dict()["marks"]
     assert list(after) == list(before) == ["init", "mine"]

@@ -164,9 +164,9 @@ def pruned_by_torch() -> nn.Module:
         (lambda: nn.LazyBatchNorm2d(), {}, ValueError, "lazy: run one batch"),
         (NETS["batch"], {"targets": "0"}, ValueError, "targets='0' matches nothing"),
         (NETS["batch"], {"exclude": "nothing"}, ValueError, "exclude='nothing' matches nothing"),
-        (NETS["batch"], {"targets": 3}, TypeError, "targets takes"),
+        (NETS["batch"], {"targets": 3}, TypeError, "targets holds 3, expected"),
         (NETS["batch"], {"initial": {}}, ValueError, r"initial is missing '1\.weight'"),
-        (NETS["batch"], {"initial": 1.0}, TypeError, "initial must be a RewindPoint"),
+        (NETS["batch"], {"initial": 1.0}, TypeError, "initial is a float, expected a RewindPoint"),
         (
             NETS["batch"],
             {"initial": {**NETS["batch"]().state_dict(), "8.bias": torch.ones(1)}},

@@ -249,12 +249,12 @@ SCHEDULE_STATES: dict[str, tuple[Any, type[Exception], str]] = {
     "momentum unknown": (
         {"epoch": 1, "every": 2, "until": None, "momentum": "lose"},
         ValueError,
-        "momentum='lose'",
+        r"state\['momentum'\]='lose'",
     ),
     "momentum without optimizer": (
         {"epoch": 1, "every": 2, "until": None, "momentum": "zero"},
         ValueError,
-        "momentum='zero' needs optimizer=",
+        r"state\['momentum'\]='zero' needs optimizer=",
     ),
 }
 

@@ -29,6 +29,7 @@ LAYER_OF = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
 TOP = {
     "_checks",
     "_files",
+    "_inputs",
     "_tables",
     "_reports",
     "_running",

@@ -231,8 +231,8 @@ MODELS = {
 @pytest.mark.parametrize("call", MODELS.values(), ids=MODELS.keys())
 @pytest.mark.parametrize("model", [{W0: torch.ones(2)}, nn.Linear], ids=["mapping", "class"])
 def test_what_is_not_a_module_is_refused_as_such(call, model):
-    kind = type(model).__name__
-    with pytest.raises(TypeError, match=rf"^model is a {kind}, expected a torch\.nn\.Module"):
+    kind = "the class Linear" if model is nn.Linear else "a dict"
+    with pytest.raises(TypeError, match=rf"^model is {kind}, expected a torch\.nn\.Module"):
         call(model)
 
 
@@ -256,12 +256,13 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("call", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_what_is_not_an_optimizer_is_refused_as_such(run, call):
-    for wrong in (run.model.parameters(), {"lr": 0.1}, torch.optim.SGD):
+    wrongs = {"a generator": run.model.parameters(), "a dict": {"lr": 0.1}}
+    for kind, wrong in {**wrongs, "the class SGD": torch.optim.SGD}.items():
         refuse(
             run,
             lambda r, wrong=wrong: _without_drawing(lambda: call(r, wrong)),
             TypeError,
-            [f"optimizer is a {type(wrong).__name__}, expected a torch.optim.Optimizer"],
+            [f"optimizer is {kind}, expected a torch.optim.Optimizer"],
         )
 
 

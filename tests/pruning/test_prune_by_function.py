@@ -61,7 +61,7 @@ def test_a_function_of_scores_prunes_as_imp_prune_does():
     [
         (0.5, {"density": 0.5}, TypeError, ["scores", "float", "(name, weight)"]),
         (None, {"density": 0.5}, TypeError, ["scores", "NoneType"]),
-        ({"7.weight": 1}, {"density": 0.5}, ValueError, ["scores", "'7.weight'"]),
+        ({"7.weight": torch.ones(1)}, {"density": 0.5}, ValueError, ["scores", "'7.weight'"]),
         (
             pol.scores.random,
             {"densities": {"7.weight": 1}},

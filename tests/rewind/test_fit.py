@@ -66,7 +66,11 @@ def test_values_that_do_not_fit_are_named_and_nothing_changes(
 
 def test_what_is_no_tensor_is_named() -> None:
     model = net()
-    point = pol.RewindPoint(pol.RewindPoint.capture(model).weights | {"3.bias": [1.0, 2.0, 3.0]})
+    weights = pol.RewindPoint.capture(model).weights
+    with pytest.raises(TypeError, match=r"weights\['3\.bias'\] is a list, expected a tensor"):
+        pol.RewindPoint(weights | {"3.bias": [1.0, 2.0, 3.0]})
+    point = pol.RewindPoint(weights)
+    point.weights["3.bias"] = [1.0, 2.0, 3.0]  # afterwards
     with pytest.raises(TypeError, match=r"the rewind point's '3\.bias' is a list"):
         point.restore_weights(model)
 
@@ -305,7 +309,7 @@ def test_an_optimizer_that_gained_a_scheduler_still_takes_the_state() -> None:
 def test_what_is_not_a_scheduler_is_refused_as_such(wrong: Any) -> None:
     model = half_masked(net())
     point = pol.RewindPoint.capture(model)
-    said = rf"scheduler is a {type(wrong).__name__}, expected a learning-rate scheduler"
+    said = rf"scheduler is an? {type(wrong).__name__}, expected a learning-rate scheduler"
     with pytest.raises(TypeError, match=said):
         pol.RewindPoint.capture(model, None, wrong)
     with pytest.raises(TypeError, match=said):

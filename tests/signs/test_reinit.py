@@ -236,7 +236,7 @@ def test_trained_weights_that_do_not_fit_are_refused(net, start, trained, strate
 
 def test_a_reference_of_another_type_is_refused_by_its_own_name(net, start, trained):
     pol.imp_prune(net, density=0.4)
-    with pytest.raises(TypeError, match=r"trained must be a RewindPoint .*list"):
+    with pytest.raises(TypeError, match=r"trained is a list, expected a RewindPoint"):
         pol.reinit_signs(net, "standard", init=start, trained=[trained])
 
 

@@ -148,5 +148,5 @@ def words_below(words: Words, probability: float) -> Bools:
         >>> words_below(np.array([0, 2**31, 2**32 - 1], dtype=np.uint32), 0.5).tolist()
         [True, False, False]
     """
-    below: Bools = words < np.uint64(round(probability * 2**32))
+    below: Bools = words < np.uint64(round(float(probability) * 2**32))
     return below

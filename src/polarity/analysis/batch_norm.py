@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from polarity._checks import check_callable
+from polarity._inputs import check_batches
 from polarity._running import call, map_tensors, same_modes
 from polarity.targets.wrappers import unwrapped
 
@@ -49,6 +51,7 @@ def recalibrate_batch_norm(
     Raises:
         ValueError: if ``batches`` is empty, or a layer is lazy. After any error, including one
             raised by the model, the statistics are what they were before.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -64,6 +67,9 @@ def recalibrate_batch_norm(
     appendix; used along linear paths since Jordan et al. (2023), *REPAIR*.
     """
     model = unwrapped(model)
+    check_batches("batches", batches)
+    if forward is not None:
+        check_callable("forward", forward, "a function (model, batch)")
     layers = tracked_norms(model)
     if not layers:
         return ()

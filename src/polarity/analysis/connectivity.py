@@ -14,9 +14,11 @@ from polarity._checks import (
     check_choice,
     check_generator,
     check_integer,
+    check_module,
     check_names,
     check_shape,
 )
+from polarity._inputs import check_batches
 from polarity._reports import plain_data
 from polarity._running import drawn_seed, same_random_state
 from polarity._tables import format_table
@@ -30,7 +32,7 @@ from polarity.analysis.batch_norm import (
 from polarity.attach.plain_copy import plain_copy, plain_state
 from polarity.rewind import RewindPoint
 
-__all__ = ["BatchNormRule", "ErrorBarrier", "error_barrier"]
+__all__ = ["BatchNormRule", "ErrorBarrier", "check_given", "check_settings", "error_barrier"]
 
 BatchNormRule: TypeAlias = Literal["recalibrate", "keep", "aws"]
 State: TypeAlias = nn.Module | RewindPoint | Mapping[str, Any]
@@ -168,16 +170,12 @@ def error_barrier(
     Source: *Find a Winning Sign*, section 3.1, Equation 1. The official code interpolates
     convolutions, linear layers and BatchNorm2d alone, demands equal masks, and takes no supremum.
     """
-    check_integer("points", points, at_least=2)
-    check_choice("bn", bn, ("recalibrate", "keep", "aws"))
-    check_callable("evaluate", evaluate)
-    check_generator(generator)
+    check_module(model)
+    check_settings(evaluate, points, bn, batches, forward, generator)
     network = plain_copy(model).eval()
     a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
     b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
-    recalibrates = bn != "keep" and bool(tracked_norms(network))
-    if recalibrates:
-        _check_batches(batches, bn)
+    recalibrates = check_given(batches, bn, network)
     seed = drawn_seed(generator) if recalibrates and bn == "aws" else None
     alphas = tuple(point / (points - 1) for point in range(points))
     curve = []
@@ -187,8 +185,40 @@ def error_barrier(
             _refresh_statistics(network, bn, batches, forward, seed)
         network.eval()
         with torch.no_grad():
-            curve.append(float(evaluate(network)))
+            curve.append(_as_float(evaluate(network)))
     return ErrorBarrier(alphas, tuple(curve))
+
+
+def check_settings(
+    evaluate: object,
+    points: object,
+    bn: object,
+    batches: object,
+    forward: object,
+    generator: object,
+) -> None:
+    """Raise unless the arguments that every path takes are of their types and in range."""
+    check_integer("points", points, at_least=2)
+    check_choice("bn", bn, ("recalibrate", "keep", "aws"))
+    check_callable("evaluate", evaluate, "a function (network) -> float")
+    if batches is not None:
+        check_batches("batches", batches)
+        if bn != "keep" and iter(batches) is batches:  # type: ignore[call-overload]
+            raise ValueError(
+                "batches is an iterator, which can be read only once, expected a list or a data "
+                "loader: it is read at every point"
+            )
+    if forward is not None:
+        check_callable("forward", forward, "a function (network, batch)")
+    check_generator(generator)
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise TypeError(f"evaluate returned a {kind}, expected a number: a test error") from None
 
 
 @torch.no_grad()
@@ -221,15 +251,18 @@ def _refresh_statistics(
             feed(network, batches, forward)
 
 
-def _check_batches(batches: Iterable[Any] | None, bn: BatchNormRule) -> None:
+def check_given(batches: Iterable[Any] | None, bn: BatchNormRule, network: nn.Module) -> bool:
+    """Return whether statistics are to be computed, and raise if nothing is given for it."""
+    if bn == "keep" or not tracked_norms(network):
+        return False
     if batches is None:
         raise ValueError(
-            f"bn={bn!r} computes running statistics at every point: give batches=, or bn='keep'"
+            f"batches=None, but bn={bn!r} computes running statistics at every point: give "
+            "batches=, or bn='keep'"
         )
-    if iter(batches) is batches:
-        raise ValueError(
-            "batches is an iterator, which can be read only once; expected a list or a data loader"
-        )
+    if isinstance(batches, (list, tuple)) and not batches:
+        raise ValueError("batches is empty, expected at least one")
+    return True
 
 
 def _checked_state(network: nn.Module, state: dict[str, Any], role: str) -> dict[str, Tensor]:

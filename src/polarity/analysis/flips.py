@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_names, check_shape
+from polarity._checks import check_mapping, check_names, check_shape, check_type
 from polarity.analysis.flip_report import FlipReport, LayerFlips
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
@@ -67,17 +67,21 @@ def sign_flips(
     earlier, later = _tensors(before, "before"), _tensors(after, "after")
     if masks is None:
         masks = _masks_of(after, before, later)
+    check_mapping("masks", masks, "{name: mask}")
     if not masks:
-        raise ValueError("masks is empty, and after holds no weights: there is nothing to compare")
+        raise ValueError(
+            "masks is empty, and after holds no weights: expected one to compare at least"
+        )
     layers = []
     for name, mask in masks.items():
+        check_type(f"masks[{name!r}]", mask, Tensor, "a tensor")
         one, other = _entry(earlier, name, "before"), _entry(later, name, "after")
         for role, shape in (("before", one.shape), ("masks", mask.shape)):
             check_shape(role, name, shape, other.shape, "later weight")
         try:
             live = as_mask(mask)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name!r}: {error}") from None
+            raise type(error)(f"masks[{name!r}]: {error}") from None
         layers.append(count_flips(name, signs_of(one), signs_of(other), live))
     return FlipReport(tuple(layers))
 
@@ -114,11 +118,8 @@ def _tensors(weights: Weights, role: str) -> Mapping[str, Tensor]:
         return {use.name: each.weight for each in _present(weights) for use in each.uses}
     if isinstance(weights, RewindPoint):
         return weights.weights
-    if isinstance(weights, Mapping):
-        return weights
-    raise TypeError(
-        f"{role} must be a model, a RewindPoint or {{name: tensor}}, got {type(weights).__name__}"
-    )
+    check_mapping(role, weights, "a model, a RewindPoint or {name: tensor}")
+    return weights
 
 
 def _present(model: nn.Module) -> list[Target]:

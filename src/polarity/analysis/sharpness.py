@@ -15,10 +15,13 @@ from torch.func import functional_call
 from polarity._checks import (
     check_callable,
     check_choice,
+    check_dtype,
     check_generator,
     check_integer,
+    check_module,
     check_number,
 )
+from polarity._inputs import check_batches
 from polarity._running import (
     arguments,
     map_tensors,
@@ -112,6 +115,9 @@ def sharpness(
 
     Source: *Sign-In to the Lottery*, section 3 and Figure 5(b).
     """
+    check_module(model)
+    check_batches("batches", batches)
+    check_dtype("dtype", dtype)
     check_choice("bn", bn, ("keep", "batch"))
     check_number("tolerance", tolerance, above=0, below=1)
     check_integer("max_iterations", max_iterations, at_least=1)
@@ -243,10 +249,7 @@ def _chosen_names(model: nn.Module, plain: nn.Module, parameters: Selector | Non
     }
     if parameters is not None:
         uses = [use for target in all_targets(plain) for use in target.uses]
-        try:
-            chosen &= select(uses, parameters, "targets")
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("targets", "parameters", 1)) from None
+        chosen &= select(uses, parameters, "parameters")
     if not chosen:
         raise ValueError(
             f"{type(model).__name__} has no parameter that requires gradients"
@@ -291,7 +294,7 @@ def _samples(inputs: Any) -> int:
 
 
 def _check_mean(loss_fn: Loss) -> None:
-    check_callable("loss_fn", loss_fn)
+    check_callable("loss_fn", loss_fn, "a function (output, target) -> mean loss")
     reduction = getattr(loss_fn, "reduction", "mean")
     if reduction != "mean":
         raise ValueError(f"loss_fn has reduction={reduction!r}, expected 'mean'")
@@ -300,7 +303,7 @@ def _check_mean(loss_fn: Loss) -> None:
 def _as_pair(batch: Any, network: _AtSurvivors) -> tuple[Any, Any]:
     """Return a batch on the network's device, its floating-point tensors in the network's dtype."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise TypeError(f"batches must hold (input, target) pairs, got {type(batch).__name__}")
+        raise TypeError(f"batches yields a {type(batch).__name__}, expected pairs (input, target)")
     device = network.values[0].device
 
     def moved(each: Tensor) -> Tensor:

@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_names, check_shape
+from polarity._checks import (
+    check_flag,
+    check_integer,
+    check_mapping,
+    check_names,
+    check_shape,
+    check_type,
+)
 from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
 from polarity.analysis.flips import (
     count_flips,
@@ -50,6 +57,7 @@ class SignTracker:
 
     Raises:
         ValueError: if the model has no such weight.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -78,6 +86,7 @@ class SignTracker:
         exclude: Selector | None = None,
         keep_steps: bool = True,
     ) -> None:
+        check_flag("keep_steps", keep_steps)
         chosen = targets is not None or exclude is not None
         found = find_targets(model, targets, exclude) if chosen else tracked_targets(model)
         self._model = model
@@ -105,8 +114,7 @@ class SignTracker:
         Raises:
             ValueError: if the moment is already marked.
         """
-        if not isinstance(moment, str):
-            raise TypeError(f"moment={moment!r} is a {type(moment).__name__}, expected a string")
+        check_type("moment", moment, str, "a str: 'warm-up', for instance")
         if moment in self._marks:
             raise ValueError(f"moment={moment!r} is already marked: choose another name")
         self._marks[moment] = self._signs()
@@ -195,7 +203,8 @@ class SignTracker:
         if not self._keep_steps:
             if masks is not None:
                 raise ValueError(
-                    "masks given, but keep_steps=False: past steps were counted by their own masks"
+                    f"masks={type(masks).__name__} with keep_steps=False, expected None: past "
+                    "steps were counted by their own masks"
                 )
             return FlipSeries(tuple(self._counted))
         looked_through, latest, reports = self._masks(masks), self._marks[START], []
@@ -222,20 +231,44 @@ class SignTracker:
         """Replace the record by one of :meth:`state_dict`.
 
         Raises:
-            ValueError: if its weights have other names or shapes; nothing is changed.
+            ValueError: if an entry is missing or unknown, or its weights have other names or
+                shapes; nothing is changed.
+            TypeError: if ``state`` is not a mapping, or an entry is of another type.
         """
-        shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-        check_names("state", shapes, self._shapes, what="tracked")
-        for name, shape in shapes.items():
+        check_mapping("state", state, "what SignTracker.state_dict returns")
+        check_names("state", state, self.state_dict(), what="an entry of a tracker's state")
+        check_flag("state['keep_steps']", state["keep_steps"])
+        for entry in ("shapes", "marks", "latest"):
+            check_mapping(f"state[{entry!r}]", state[entry], "a mapping of names")
+        for entry in ("kept", "counted"):
+            check_type(f"state[{entry!r}]", state[entry], (list, tuple), "a list")
+        check_names("state['shapes']", state["shapes"], self._shapes, what="tracked")
+        for name, shape in state["shapes"].items():
+            check_type(f"state['shapes'][{name!r}]", shape, (list, tuple), "a shape")
             check_shape("state", name, shape, self._shapes[name], "tracked weight")
+        for moment, signs in state["marks"].items():
+            self._check_packed(f"state['marks'][{moment!r}]", signs)
+        check_names("state['marks']", state["marks"], state["marks"], needed=(START,))
+        self._check_packed("state['latest']", state["latest"])
+        for step, signs in enumerate(state["kept"]):
+            self._check_packed(f"state['kept'][{step}]", signs)
+        counted = [_report(step, rows) for step, rows in enumerate(state["counted"])]
         self._keep_steps = bool(state["keep_steps"])
         self._marks = dict(state["marks"])
         self._latest = dict(state["latest"])
         self._kept = list(state["kept"])
-        self._counted = [
-            FlipReport(tuple(LayerFlips(*numbers) for numbers in report))
-            for report in state["counted"]
-        ]
+        self._counted = counted
+
+    def _check_packed(self, entry: str, signs: object) -> None:
+        """Raise unless an entry of a state holds packed signs of every tracked weight."""
+        check_mapping(entry, signs, "packed signs by name")
+        check_names(entry, signs, self._shapes, what="tracked")  # type: ignore[arg-type]
+        for name, packed in signs.items():  # type: ignore[attr-defined]
+            check_type(f"{entry}[{name!r}]", packed, Tensor, "a uint8 tensor of packed signs")
+            try:
+                unpack_signs(packed, self._shapes[name])
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{entry}[{name!r}]: {error}") from None
 
     def _signs(self) -> Signs:
         # Below a soft threshold the effective weight is zero, but not what is stored.
@@ -251,14 +284,17 @@ class SignTracker:
     def _masks(self, masks: Mapping[str, Tensor] | None = None) -> Signs:
         if masks is None:
             return {name: live_entries(target).cpu() for name, target in self._targets().items()}
+        check_mapping("masks", masks, "{name: mask}")
         check_names("masks", masks, self._shapes, needed=(), what="tracked")
         for name, mask in masks.items():
+            check_type(f"masks[{name!r}]", mask, Tensor, "a tensor")
             check_shape("masks", name, mask.shape, self._shapes[name], "tracked weight")
-        return {name: as_mask(masks[name]).cpu() for name in self._shapes if name in masks}
+        return {name: _as_mask(name, masks[name]) for name in self._shapes if name in masks}
 
     def _marked(self, role: str, moment: str) -> Signs:
+        check_type(role, moment, str, "a marked moment: 'init', for instance")
         if moment not in self._marks:
-            raise ValueError(f"{role}={moment!r} was not marked; there are {list(self._marks)}")
+            raise ValueError(f"{role}={moment!r} was not marked, expected one of {self.marks}")
         return self._marks[moment]
 
     def _unpacked(self, signs: Signs, name: str) -> Tensor:
@@ -280,6 +316,27 @@ class SignTracker:
             now = self._unpacked(signs, name)
             carried[name] = _packed(torch.where(now != 0, now, self._unpacked(latest, name)))
         return report, carried
+
+
+def _report(step: int, rows: Any) -> FlipReport:
+    """Return the report of a counted step from its rows in a state."""
+    entry = f"state['counted'][{step}]"
+    check_type(entry, rows, (list, tuple), "rows of [name, flipped, counted, survivors]")
+    for row in rows:
+        check_type(f"a row of {entry}", row, (list, tuple), "[name, flipped, counted, survivors]")
+        if len(row) != 4:
+            raise ValueError(f"{entry} holds {row!r}, expected [name, flipped, counted, survivors]")
+        for number in row[1:]:
+            check_integer(entry, number, at_least=0)
+    return FlipReport(tuple(LayerFlips(*row) for row in rows))
+
+
+def _as_mask(name: str, mask: Tensor) -> Tensor:
+    """Return a mask as bools on the CPU, with its name in the error if it is none."""
+    try:
+        return as_mask(mask).cpu()
+    except ValueError as error:
+        raise ValueError(f"masks[{name!r}]: {error}") from None
 
 
 def _packed(signs: Tensor) -> Tensor:

@@ -6,9 +6,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from polarity._checks import check_generator
+from polarity._checks import check_callable, check_integer, check_module, check_type
 from polarity.analysis.batch_norm import Forward
-from polarity.analysis.connectivity import BatchNormRule, ErrorBarrier, error_barrier
+from polarity.analysis.connectivity import (
+    BatchNormRule,
+    ErrorBarrier,
+    check_given,
+    check_settings,
+    error_barrier,
+)
 from polarity.attach.plain_copy import full_copy
 
 __all__ = ["init_noise_stability", "sgd_noise_stability"]
@@ -55,6 +61,7 @@ def sgd_noise_stability(
 
     Raises:
         ValueError: if the seeds are equal, and as :func:`error_barrier`.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -68,6 +75,7 @@ def sgd_noise_stability(
     Source: *Find a Winning Sign*, section 3.1; Frankle et al. (2020), *Linear Mode Connectivity and
     the Lottery Ticket Hypothesis*.
     """
+    check_module(model)
     return init_noise_stability(
         lambda seed: full_copy(model),
         train,
@@ -117,6 +125,7 @@ def init_noise_stability(
     Raises:
         ValueError: if the seeds are equal, or ``build`` returns the same network twice, and as
             :func:`error_barrier`.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -132,12 +141,21 @@ def init_noise_stability(
 
     Source: the official code of *Find a Winning Sign*.
     """
-    check_generator(generator)
+    check_callable("build", build, "a function (seed) -> network", classes=True)
+    check_callable("train", train, "a function (network, seed)")
+    check_settings(evaluate, points, bn, batches, forward, generator)
+    check_type("seeds", seeds, (tuple, list), "two different seeds: (0, 1), for instance")
+    if len(seeds) != 2:
+        raise ValueError(f"seeds={seeds!r}, expected two different seeds")
     first_seed, second_seed = seeds
+    check_integer("seeds[0]", first_seed, at_least=0)
+    check_integer("seeds[1]", second_seed, at_least=0)
     if first_seed == second_seed:
         raise ValueError(f"seeds={seeds!r}, expected two different seeds")
-    first = _trained(build(first_seed), train, first_seed)
-    second = _trained(build(second_seed), train, second_seed)
+    network = _built(build, first_seed)
+    check_given(batches, bn, network)  # now, not after hours of training
+    first = _trained(network, train, first_seed)
+    second = _trained(_built(build, second_seed), train, second_seed)
     if first is second:
         raise ValueError("build or train returned the same network for both seeds")
     return error_barrier(
@@ -153,6 +171,15 @@ def init_noise_stability(
     )
 
 
+def _built(build: Callable[[int], nn.Module], seed: int) -> nn.Module:
+    network = build(seed)
+    check_type("the result of build", network, nn.Module, "a torch.nn.Module")
+    return network
+
+
 def _trained(network: nn.Module, train: Train, seed: int) -> nn.Module:
     trained = train(network, seed)
+    if trained is not None:
+        expected = "a torch.nn.Module, or None for the network itself"
+        check_type("the result of train", trained, nn.Module, expected)
     return network if trained is None else trained

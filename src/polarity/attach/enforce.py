@@ -78,8 +78,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     if not targets:
         raise ValueError(
             f"optimizer={described(optimizers)} trains none of the {len(found)} masked "
-            f"weights (the first is {next(iter(found))!r}): is it frozen, or was the optimizer "
-            "built for another model?"
+            f"weights (the first is {next(iter(found))!r}), expected those that train "
+            "them: is it frozen, or was the optimizer built for another model?"
         )
     for target in targets:
         if target.masking is not None and target.masking.in_step is not None:

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_names, check_shape
+from polarity._checks import check_flag, check_mapping, check_module, check_names, check_shape
 from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
@@ -80,6 +80,7 @@ def mask_weights(
         >>> model[0].parametrizations.weight[0]
         MaskedWeight((3, 4), density=1)
     """
+    check_flag("verbose", verbose)
     if masks is not None:
         masks = _checked_masks(model, masks)
         targets = tuple(masks) if targets is None else targets
@@ -241,8 +242,8 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         >>> pol.density(model)
         0.5
     """
-    if not masks:
-        raise ValueError("masks is empty, expected at least one {name: mask}")
+    check_module(model)
+    check_mapping("masks", masks, "{name: mask}")
     return mask_weights(model, masks=masks)
 
 
@@ -256,6 +257,7 @@ def density(model: nn.Module) -> float:
 
     Raises:
         ValueError: if the model has no prunable weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -280,6 +282,7 @@ def sparsity(model: nn.Module) -> float:
 
     Raises:
         ValueError: if the model has no prunable weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -294,6 +297,10 @@ def sparsity(model: nn.Module) -> float:
 
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
+    check_module(model)
+    check_mapping("masks", masks, "{name: mask}")
+    if not masks:
+        raise ValueError("masks is empty, expected at least one {name: mask}")
     by_name = {use.name: target for target in all_targets(model) for use in target.uses}
     by_name = {f"{name}{TORCH_MASK}": target for name, target in by_name.items()} | by_name
     check_names("masks", masks, by_name, needed=())
@@ -303,7 +310,7 @@ def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, T
         try:
             bools = as_mask(mask)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{given!r}: {error}") from None
+            raise type(error)(f"masks[{given!r}]: {error}") from None
         check_shape("masks", given, bools.shape, target.shape)
         if not torch.equal(checked.setdefault(target.name, bools), bools):
             raise ValueError(f"masks holds {given!r} and another mask of the same tensor")

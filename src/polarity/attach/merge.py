@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity._checks import check_shape
+from polarity._checks import check_flag, check_shape
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -78,6 +78,7 @@ def merge(
         >>> list(model.state_dict())
         ['weight', 'bias']
     """
+    check_flag("verbose", verbose)
     optimizers = as_optimizers(optimizer)
     found = attached(model)
     if not found and not attached_norms(model):

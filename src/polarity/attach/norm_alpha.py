@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Self
 
-from polarity._checks import check_fraction, check_module, check_names
+from polarity._checks import (
+    check_fraction,
+    check_mapping,
+    check_module,
+    check_names,
+    check_type,
+)
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 from polarity.targets.wrappers import unwrapped
@@ -32,6 +38,7 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no interpolated norms.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -55,6 +62,7 @@ def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no interpolated norms.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -90,6 +98,7 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         ValueError: if the model has no interpolated norms; if a layer is missing or unknown; if a
             state has another shape or dtype, holds values that no stream reaches, or differs
             between layers that share their values. The model is left as it was.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> from torch import nn
@@ -101,6 +110,7 @@ def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.M
         True
     """
     alphas = _alphas_by_layer(model)
+    check_mapping("state", state, "what norm_alpha_state returns")
     check_names("state", state, alphas, what="interpolated")
     chosen: dict[SharedAlpha, Tensor] = {}
     for name, alpha in alphas.items():
@@ -183,6 +193,7 @@ def _alphas_by_layer(model: nn.Module) -> dict[str, SharedAlpha]:
 
 def check_stream(what: str, stream: Tensor) -> None:
     """Raise unless a tensor is the state of a stream."""
+    check_type(what, stream, Tensor, "a tensor, as norm_alpha_state returns")
     if stream.dtype != torch.int64 or stream.shape != (2,):
         raise ValueError(
             f"{what} has shape {tuple(stream.shape)} and dtype {stream.dtype}, "

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_entries, check_generator, check_tensors
+from polarity._checks import check_entries, check_flag, check_generator, check_tensors
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
@@ -93,6 +93,8 @@ def interpolate_norms(
 
     Source: *Find a Winning Sign*, section 3.3, equation 2 and Algorithm 1.
     """
+    check_flag("per_layer", per_layer)
+    check_flag("verbose", verbose)
     check_generator(generator)
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}

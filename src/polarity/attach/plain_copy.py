@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from polarity._checks import check_mapping
 from polarity._running import tensors_in
 from polarity.attach.forms import make_plain
 from polarity.attach.merge import merge
@@ -73,10 +74,7 @@ def plain_state(
         except ValueError as error:
             raise ValueError(f"{role}: {error}") from None
         return twin.state_dict()
-    if not isinstance(state, Mapping):
-        raise TypeError(
-            f"{role} must be a state_dict, a model or a RewindPoint, got {type(state).__name__}"
-        )
+    check_mapping(role, state, "a state_dict, a model or a RewindPoint")
     return plain_checkpoint(state, network.state_dict())
 
 

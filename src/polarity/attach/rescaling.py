@@ -6,7 +6,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_choice, check_entries, check_integer, check_names, check_type
+from polarity._checks import (
+    check_choice,
+    check_entries,
+    check_integer,
+    check_mapping,
+    check_names,
+)
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.pruned_state import zero_pruned_state
@@ -136,9 +142,7 @@ class RescaleSchedule:
         optimizer: Optimizers | None = None,
         momentum: Momentum = "keep",
     ) -> None:
-        check_integer("every", every, at_least=1)
-        if until is not None:
-            check_integer("until", until, at_least=1)
+        _check_period(every, until)
         _check_momentum(momentum, as_optimizers(optimizer), _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
         self.every, self.until, self.epoch = every, until, 0
@@ -160,20 +164,22 @@ class RescaleSchedule:
         """Continue from a state of :meth:`state_dict`, with its settings.
 
         Raises:
-            ValueError: if a setting is missing, unknown or out of range, or if its momentum needs
-                an optimizer that this schedule has not; nothing is changed.
-            TypeError: if ``state`` is not a mapping, or a setting of another type.
+            ValueError: if an entry is missing, unknown or out of range, or ``momentum`` needs an
+                optimizer that this schedule does not have. The schedule is left as it was.
+            TypeError: if ``state`` is not a mapping, or an entry is of another type.
         """
-        check_type("state", state, Mapping, "what state_dict returns")
-        settings = ("epoch", "every", "until", "momentum")
-        check_names("state", state, settings, what="in what state_dict returns")
+        check_mapping("state", state, "what state_dict returns")
+        check_names("state", state, self.state_dict(), what="an entry of a schedule's state")
         check_integer("state['epoch']", state["epoch"], at_least=0)
-        check_integer("state['every']", state["every"], at_least=1)
-        if state["until"] is not None:
-            check_integer("state['until']", state["until"], at_least=1)
-        _check_momentum(state["momentum"], as_optimizers(self.optimizer), _factors(self.model))
-        for key in settings:
-            setattr(self, key, state[key])
+        _check_period(state["every"], state["until"], "state[{!r}]")
+        _check_momentum(
+            state["momentum"],
+            as_optimizers(self.optimizer),
+            _factors(self.model),
+            "state['momentum']",
+        )
+        for key, value in state.items():
+            setattr(self, key, value)
 
 
 def frobenius_decay(model: nn.Module) -> Tensor:
@@ -189,6 +195,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
 
     Raises:
         ValueError: if the model has no Sign-In weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -226,6 +233,7 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         ValueError: if the model has no Sign-In weights.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -253,14 +261,24 @@ def _factors(model: nn.Module) -> dict[str, Target]:
     return found
 
 
+def _check_period(every: int, until: int | None, name: str = "{}") -> None:
+    """Raise unless a period and the epoch at which it stops are positive integers."""
+    check_integer(name.format("every"), every, at_least=1)
+    if until is not None:
+        check_integer(name.format("until"), until, at_least=1)
+
+
 def _check_momentum(
-    momentum: str, optimizers: Sequence[torch.optim.Optimizer], found: Mapping[str, Target]
+    momentum: str,
+    optimizers: Sequence[torch.optim.Optimizer],
+    found: Mapping[str, Target],
+    parameter: str = "momentum",
 ) -> None:
     """Raise unless the optimizers can follow as ``momentum`` says."""
-    check_choice("momentum", momentum, ("keep", "zero", "transform"))
+    check_choice(parameter, momentum, ("keep", "zero", "transform"))
     if not optimizers:
         if momentum != "keep":
-            raise ValueError(f"momentum={momentum!r} needs optimizer=, expected an optimizer")
+            raise ValueError(f"{parameter}={momentum!r} needs optimizer=, expected an optimizer")
         return
     check_together(optimizers, {name: target.stored for name, target in found.items()})
     if momentum != "transform":

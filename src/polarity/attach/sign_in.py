@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_entries, check_names
+from polarity._checks import check_entries, check_flag, check_names
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.masks import before_masking
 from polarity.optimizers.factor_state import foreign_state, split_state
@@ -15,7 +15,12 @@ from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.replaced import Replacement, check_replaceable, replace_parameter
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
-from polarity.parametrizations.sign_in import SignInMW, balanced_factors, checked_beta
+from polarity.parametrizations.sign_in import (
+    SignInMW,
+    balanced_factors,
+    check_factors,
+    checked_beta,
+)
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
@@ -96,6 +101,7 @@ def sign_in(
 
     Source: *Sign-In to the Lottery*, section 4, Algorithm 1 and appendix I.
     """
+    check_flag("verbose", verbose)
     masked = attached(model) if targets is None else {}
     chosen = tuple(masked) if targets is None and masked else targets
     found = find_targets(model, chosen, exclude)
@@ -164,7 +170,7 @@ def _betas(beta: float | Mapping[str, float], found: Targets) -> dict[str, Tenso
     if not isinstance(beta, Mapping):
         return dict.fromkeys(found, checked_beta(beta))
     check_names("beta", beta, found, what="selected")
-    return {name: checked_beta(value) for name, value in beta.items()}
+    return {name: checked_beta(value, f"beta[{name!r}]") for name, value in beta.items()}
 
 
 def _check(
@@ -174,7 +180,7 @@ def _check(
     for name, target in found.items():
         weight = target.weight
         check_entries(f"weight {name!r}", weight)
-        _check_range(name, weight, float(betas[name]))
+        check_factors(name, betas[name], weight)
         _ = target.survivors  # raises if the mask holds other values than 0 and 1
         for use in target.owners:
             for each in parametrizations_of(use.module, use.tensor_name):
@@ -199,20 +205,4 @@ def _check(
             f"{type(optimizer).__name__} remembers {', '.join(sorted(foreign))}, which has no form "
             "for a product: its state of the converted weights starts afresh",
             stacklevel=3,
-        )
-
-
-def _check_range(name: str, weight: Tensor, beta: float) -> None:
-    """Raise if the factors of a weight's largest entry, or of zero, overflow or vanish.
-
-    The first factor grows with the weight's magnitude and with beta.
-    """
-    if not weight.numel() or weight.is_meta:
-        return
-    largest = torch.stack([weight.abs().amax(), weight.new_zeros(())])
-    m, v = balanced_factors(largest, beta)
-    if not (m.isfinite().all() and v.isfinite().all()):
-        raise ValueError(
-            f"beta={beta!r} gives {name!r} factors that {weight.dtype} cannot hold, expected one "
-            "nearer to 1"
         )

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from polarity._checks import check_callable, check_fraction, check_generator, check_number
+from polarity._checks import (
+    check_callable,
+    check_flag,
+    check_fraction,
+    check_generator,
+    check_number,
+)
+from polarity._inputs import check_inputs
 from polarity._running import call, evaluation, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording
@@ -95,7 +102,9 @@ def compress(
     """
     model = unwrapped(model)
     _check(model, break_even, margin, tolerance)
-    check_callable("measure", measure)
+    check_callable("measure", measure, "a function (dense, sparse) -> (seconds, seconds)")
+    check_inputs("example_inputs", example_inputs)
+    check_flag("verbose", verbose)
     check_generator(generator)
     layers = {
         f"{path}.weight".removeprefix("."): module
@@ -110,7 +119,7 @@ def compress(
         )
     with torch.inference_mode(False):  # the model must remain usable outside that mode
         report = _compress(
-            model, example_inputs, layers, break_even, margin, tolerance, measure, generator
+            model, example_inputs, layers, float(break_even), margin, tolerance, measure, generator
         )
     if verbose:
         print(report)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._checks import check_mapping, check_module
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
 from polarity.targets.wrappers import unwrapped
@@ -34,6 +35,7 @@ def decompress(model: nn.Module) -> nn.Module:
         >>> decompress(model)
         Linear(in_features=4, out_features=4, bias=True)
     """
+    check_module(model)
     with torch.inference_mode(False):
         for module in list(model.modules()):
             if isinstance(module, SparseLinear):
@@ -60,6 +62,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
             indices are out of order or range; the model is unchanged.
         RuntimeError: if other entries do not fit, as ``load_state_dict`` reports; the layers are
             unchanged.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -74,6 +77,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
         SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
     """
     inner = unwrapped(model)
+    check_mapping("state_dict", state_dict, "the state_dict of a compressed model")
     found = _sparse_weights(inner, state_dict)
     weights = {layer: layer.weight for layer in found}
     try:
@@ -108,16 +112,19 @@ def _sparse_weights(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[nn.
             continue
         if not isinstance(module, nn.Linear):
             raise ValueError(
-                f"{key!r} is part of a sparse weight, but {path!r} is no nn.Linear of the model"
+                f"state_dict holds {key!r}, part of a sparse weight, but {path!r} is no nn.Linear "
+                "of the model, expected the model as it was before compression"
             )
         missing = [
             name for name in BUFFERS if not isinstance(state_dict.get(prefix + name), Tensor)
         ]
         if missing:
-            raise ValueError(f"state_dict holds {key!r}, but {prefix}{missing[0]} is missing")
+            raise ValueError(
+                f"state_dict holds {key!r}, but {prefix}{missing[0]} is missing, expected both"
+            )
         matrix = CSR(*(state_dict[prefix + name] for name in BUFFERS))
         wrong = why_invalid(matrix, (module.out_features, module.in_features))
         if wrong is not None:
-            raise ValueError(f"the sparse weight of {path!r} does not fit: {wrong}")
+            raise ValueError(f"state_dict: the sparse weight of {path!r} does not fit: {wrong}")
         found[module] = matrix
     return found

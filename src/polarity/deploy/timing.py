@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import torch
 
+from polarity._checks import check_callable
+
 __all__ = ["Measure", "time_in_turns"]
 
 Measure: TypeAlias = Callable[[Callable[[], object], Callable[[], object]], tuple[float, float]]
@@ -28,6 +30,8 @@ def time_in_turns(dense: Callable[[], object], sparse: Callable[[], object]) -> 
         >>> slow > fast
         True
     """
+    check_callable("dense", dense, "a function without arguments")
+    check_callable("sparse", sparse, "a function without arguments")
     repeats = {call: _repeats(call) for call in (dense, sparse)}
     rounds: list[tuple[float, float]] = []
     start = time.perf_counter()

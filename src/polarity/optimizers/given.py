@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import torch
 
 from polarity._checks import check_optimizer
+from polarity._inputs import check_scheduler
 
 __all__ = ["Optimizers", "Schedulers", "as_optimizers", "as_schedulers", "described"]
 
@@ -45,7 +46,7 @@ def as_schedulers(scheduler: Schedulers | None, parameter: str = "scheduler") ->
         >>> as_schedulers([steps]) == (steps,)
         True
     """
-    return _as_tuple(scheduler, parameter, "scheduler", _check_scheduler)
+    return _as_tuple(scheduler, parameter, "scheduler", check_scheduler)
 
 
 def described(optimizers: Sequence[object]) -> str:
@@ -73,14 +74,3 @@ def _as_tuple(given: Any, parameter: str, kind: str, check: Any) -> tuple[Any, .
     if len({id(each) for each in given}) < len(given):
         raise ValueError(f"{parameter} holds one {kind} twice, expected each of them once")
     return tuple(given)
-
-
-def _check_scheduler(scheduler: object, parameter: str) -> None:
-    """Raise unless an instance has a scheduler's methods."""
-    methods = ("step", "state_dict", "load_state_dict")
-    is_one = not isinstance(scheduler, (type, torch.optim.Optimizer, torch.nn.Module))
-    if not is_one or not all(callable(getattr(scheduler, each, None)) for each in methods):
-        raise TypeError(
-            f"{parameter} is a {type(scheduler).__name__}, expected a learning-rate scheduler: "
-            "torch.optim.lr_scheduler.StepLR(optimizer, 30), for instance"
-        )

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from polarity._bits.arrays import INTEGER_OF, Array, chunks_of, read_only
+from polarity._checks import check_type
 
 __all__ = ["as_mask", "check_mask", "count_ones", "zero_outside_"]
 
@@ -22,8 +23,7 @@ def as_mask(mask: Tensor) -> Tensor:
 
 def check_mask(mask: Tensor) -> None:
     """Raise unless ``mask`` is a tensor of zeros and ones; on the meta device nothing is known."""
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"mask must be a tensor, got {type(mask).__name__}")
+    check_type("mask", mask, Tensor, "a tensor: bool, or zeros and ones of the weight's shape")
     if not mask.is_meta:
         count_ones(mask)
 
@@ -40,7 +40,7 @@ def count_ones(mask: Tensor) -> int:
         ones += _count(flat[chunk] == 1)
         others += _count(flat[chunk] != 0)
     if ones != others:
-        raise ValueError("mask must hold zeros and ones only, got other values")
+        raise ValueError("mask holds other values, expected zeros and ones only")
     return ones
 
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_shape
+from polarity._checks import check_flag, check_floating, check_shape
 from polarity.parametrizations.arithmetic import check_mask, zero_outside_
 
 __all__ = ["MaskedWeight"]
@@ -72,6 +72,7 @@ class MaskedWeight(nn.Module):
     def __init__(self, mask: Tensor, *, enforce: bool = True) -> None:
         super().__init__()
         check_mask(mask)
+        check_flag("enforce", enforce)
         dtype = mask.dtype if mask.is_floating_point() else torch.float32
         self.register_buffer("mask", mask.detach().to(dtype, copy=True))
         self.enforce = bool(enforce)
@@ -103,6 +104,7 @@ class MaskedWeight(nn.Module):
 
     def to_store(self, weight: Tensor, mask: Tensor | None) -> Tensor:
         """Return what to store for a weight under a mask that is enforced, None for none."""
+        check_floating("weight", weight)
         check_shape("mask", None, self.mask.shape, weight.shape, "weight")
         stored = weight.clone()
         return stored if mask is None else zero_outside_(stored, mask)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_shape
+from polarity._checks import check_floating, check_shape
 from polarity.parametrizations.shared_alpha import SharedAlpha
 
 __all__ = ["NormInterp"]
@@ -38,6 +38,7 @@ class NormInterp(nn.Module):
     Raises:
         ValueError: if ``alpha`` is not a 0-dim floating-point tensor, or, when the parametrization
             is registered, if the shape of ``initial`` is not the parameter's.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -58,6 +59,7 @@ class NormInterp(nn.Module):
 
     def __init__(self, initial: Tensor, alpha: SharedAlpha | Tensor | float = 1.0) -> None:
         super().__init__()
+        check_floating("initial", initial)
         self.register_buffer("initial", initial.detach().clone())
         self.shared = alpha if isinstance(alpha, SharedAlpha) else SharedAlpha(alpha)
 
@@ -80,6 +82,7 @@ class NormInterp(nn.Module):
         Raises:
             ValueError: if its shape is not that of ``initial``.
         """
+        check_floating("value", value)
         check_shape("initial", None, self.initial.shape, value.shape, "parameter")
         return value.clone()
 

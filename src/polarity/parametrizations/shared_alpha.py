@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import integers_from
+from polarity._checks import check_fraction
 
 __all__ = ["MODULI", "SharedAlpha", "draw_seeds"]
 
@@ -63,6 +64,7 @@ class SharedAlpha(nn.Module):
         if isinstance(alpha, Tensor):
             value = alpha
         else:
+            check_fraction("alpha", alpha)
             value = torch.tensor(float(alpha), dtype=torch.float32, device="cpu")
         if value.dim() != 0 or not value.is_floating_point():
             raise ValueError(

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polarity._checks import check_number
+from polarity._checks import check_dtype, check_floating, check_number
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
 
-__all__ = ["SignInMW", "balanced_factors"]
+__all__ = ["SignInMW", "balanced_factors", "check_factors", "checked_beta"]
 
 
 class SignInMW(MaskedWeight):
@@ -143,6 +143,10 @@ def balanced_factors(
 
     Source: *Sign-In to the Lottery*, appendix B, first form.
     """
+    check_floating("weight", weight)
+    check_dtype("dtype", dtype)
+    if not isinstance(beta, Tensor):
+        checked_beta(beta)
     dtype = weight.dtype if dtype is None else dtype
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     alpha = torch.as_tensor(beta, dtype=torch.float64) / 2
@@ -152,7 +156,24 @@ def balanced_factors(
     return m, wide.div(m.to(wide.dtype)).to(dtype)
 
 
-def checked_beta(beta: float) -> Tensor:
+def checked_beta(beta: float, parameter: str = "beta") -> Tensor:
     """Return ``beta``, a positive finite number, as a 0-dim float64 tensor."""
-    check_number("beta", beta, above=0, below=math.inf)
+    check_number(parameter, beta, above=0, below=math.inf)
     return torch.tensor(float(beta), dtype=torch.float64)
+
+
+@torch.no_grad()
+def check_factors(name: str, beta: Tensor, weight: Tensor) -> None:
+    """Raise if the factors of a weight's largest entry, or of zero, overflow or vanish.
+
+    The first factor grows with the weight's magnitude and with beta.
+    """
+    if weight.is_meta or not weight.numel():
+        return
+    largest = weight.abs().amax()
+    m, v = balanced_factors(torch.stack([largest, largest.new_zeros(())]), beta)
+    if not (m.isfinite().all() and v.isfinite().all()):
+        raise ValueError(
+            f"beta={float(beta)!r} gives {name!r} factors that {weight.dtype} cannot hold, "
+            "expected one nearer to 1"
+        )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from polarity._checks import check_type
+from polarity._checks import check_module, check_type
 from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import (
     Optimizers,
@@ -22,6 +22,7 @@ from polarity.pruning.reached import reached
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
+from polarity.scores.score import check_score
 from polarity.selection.ties import Ties
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
@@ -111,6 +112,7 @@ def imp_prune(
 
     Source: Frankle & Carbin (2019), strategy 1; *Fragility of Polarity*, section 2.
     """
+    _check(model, score, scheduler, generator)
     wanted = _how_many(amount, density, scope, ties)
     if rewind is None:
         if scheduler is not None:
@@ -189,6 +191,7 @@ def lrr_step(
 
     Source: Renda et al. (2020), section 3; *Find a Winning Sign*, section 2.
     """
+    _check(model, score, scheduler, generator)
     _check_rewind(rewind)
     restore = _staged_schedule(model, rewind, optimizer, scheduler)
     wanted = _how_many(amount, density, scope, ties)
@@ -196,6 +199,16 @@ def lrr_step(
     restore()
     notes = _after_restoring(model, rewind, optimizer, scheduler)
     return replace(report, notes=(*report.notes, *notes))
+
+
+def _check(
+    model: object, score: object, scheduler: Schedulers | None, generator: torch.Generator | None
+) -> None:
+    """Raise unless the model, the score and the scheduler are what they are called."""
+    check_module(model)
+    if score is not None:
+        check_score("score", score, "a function (name, weight) -> tensor", generator)
+    as_schedulers(scheduler)
 
 
 def _check_rewind(rewind: object) -> None:

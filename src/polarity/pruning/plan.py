@@ -89,9 +89,9 @@ class HowMany:
     def _keep(self, live: int, total: int, density: float | None, what: str) -> int:
         """Return how many entries of ``what`` are live afterwards."""
         if self.amount is not None:
-            return live - round(self.amount * live)
+            return live - round(float(self.amount) * live)
         assert density is not None
-        keep = round(density * total)
+        keep = round(float(density) * total)
         if keep > live:
             raise ValueError(
                 f"density={density!r} would keep {keep} of {total} entries of {what}, expected at "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
-from polarity._checks import check_names, check_type
+from polarity._checks import check_module, check_names
 from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
@@ -16,7 +16,7 @@ from polarity.pruning.install import install
 from polarity.pruning.plan import HowMany, Scope
 from polarity.pruning.reached import reached
 from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
-from polarity.scores.score import Score, score_weights
+from polarity.scores.score import Score, check_named_scores, check_score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
 from polarity.selection.ties import Ties, draw_for
@@ -35,8 +35,8 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 def prune(
     model: nn.Module,
     scores: Mapping[str, Tensor] | Score,
-    *,
     amount: float | None = None,
+    *,
     density: float | None = None,
     densities: Mapping[str, float] | None = None,
     scope: Scope = "global",
@@ -63,7 +63,7 @@ def prune(
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every weight that
             the call prunes; or a function ``(name, weight) -> tensor`` of the effective weights,
             such as those of :mod:`polarity.scores`.
-        amount: fraction of the survivors to prune, in [0, 1].
+        amount: fraction of the survivors to prune, in [0, 1]; by position, or by name.
         density: fraction of all entries that are live afterwards, in [0, 1].
         densities: the same for each weight, ``{plain name: density}``, instead of the two above.
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
@@ -131,9 +131,13 @@ def prune(
         total       900     900     90   0.1000
         in reach: 900 of 900 matrix entries
     """
-    if not callable(scores):
-        expected = "{name: tensor} or a function (name, weight) -> tensor"
-        check_type("scores", scores, Mapping, expected)
+    check_module(model)
+    if isinstance(scores, Mapping):
+        check_named_scores("scores", scores)
+    else:
+        check_score(
+            "scores", scores, "{name: tensor} or a function (name, weight) -> tensor", generator
+        )
     wanted = HowMany(amount, density, densities, scope, ties)
     targets, exclude = settled(targets), settled(exclude)
     by_name = targets is None and not attached(model)

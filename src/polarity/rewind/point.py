@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_choice
+from polarity._checks import check_choice, check_mapping, check_type
 from polarity.optimizers.fitting import check_optimizer_fits, check_scheduler_fits
 from polarity.optimizers.given import (
     Optimizers,
@@ -71,6 +71,16 @@ class RewindPoint:
     weights: dict[str, Tensor]
     optimizer: States | None = None
     scheduler: States | None = None
+
+    def __post_init__(self) -> None:
+        check_mapping("weights", self.weights)
+        for name, value in self.weights.items():
+            check_type(f"weights[{name!r}]", value, Tensor, "a tensor")
+        for role, held in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
+            if held is not None and not isinstance(held, list):
+                check_mapping(role, held, "a state_dict, or a list of them")
+            for place, state in enumerate(held if isinstance(held, list) else []):
+                check_mapping(f"{role}[{place}]", state, "a state_dict")
 
     @classmethod
     def capture(
@@ -278,10 +288,6 @@ def weights_of(
     Raises:
         TypeError: if it is neither; ``parameter`` is its name in the error.
     """
-    if isinstance(given, RewindPoint):
-        return given.weights
-    if isinstance(given, Mapping):
-        return given
-    raise TypeError(
-        f"{parameter} must be a RewindPoint or {{name: tensor}}, got {type(given).__name__}"
-    )
+    expected = "a RewindPoint or {name: tensor}: RewindPoint.capture(model), for instance"
+    check_type(parameter, given, (RewindPoint, Mapping), expected)
+    return given.weights if isinstance(given, RewindPoint) else given

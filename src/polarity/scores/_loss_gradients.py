@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_choice, check_entries
+from polarity._checks import check_callable, check_choice, check_entries, check_module
+from polarity._inputs import check_batches
 from polarity._running import call, map_tensors, twice_differentiable
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
@@ -15,6 +16,13 @@ from polarity.targets.search import all_targets
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Mode: TypeAlias = Literal["train", "eval"]
+
+
+def check_loss(model: object, loss_fn: object, batches: object) -> None:
+    """Raise unless there are a model, a loss function and batches."""
+    check_module(model)
+    check_callable("loss_fn", loss_fn, "a function (output, target) -> scalar tensor")
+    check_batches("batches", batches)
 
 
 def scored_copy(

@@ -17,6 +17,7 @@ from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
     Mode,
+    check_loss,
     check_mode,
     gradients,
     losses,
@@ -95,6 +96,7 @@ def grasp(
     Source: Wang et al. (2020), *Picking winning tickets before training by preserving gradient
     flow*, equations 6 to 8 and algorithm 2.
     """
+    check_loss(model, loss_fn, batches)
     check_finite("temperature", temperature)
     check_number("temperature", temperature, above=0)
     check_mode(mode)
@@ -109,7 +111,7 @@ def grasp(
                 f"the model returns a {type(output).__name__}, expected a tensor to divide by "
                 "temperature"
             )
-        return loss_fn(output / temperature, target)
+        return loss_fn(output / float(temperature), target)
 
     with twice_differentiable(model), recording_gradients():
         with same_random_state(model, seed):

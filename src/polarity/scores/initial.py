@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from polarity._checks import check_names, check_shape
+from polarity._checks import check_floating, check_names, check_shape
 from polarity.rewind import RewindPoint, weights_of
 from polarity.scores.score import Score
 
@@ -33,6 +33,7 @@ def large_final_same_sign(init: Initial) -> Score:
 
     Source: Zhou et al. (2019), section 2, criterion *large final, same sign*.
     """
+    weights_of(init)
 
     def score(name: str, weight: Tensor) -> Tensor:
         return (weight * initial_like(init, name, weight).sign()).clamp_min(0)
@@ -59,6 +60,7 @@ def large_final_diff_sign(init: Initial) -> Score:
 
     Source: Zhou et al. (2019), section 2, criterion *large final, different sign*.
     """
+    weights_of(init)
 
     def score(name: str, weight: Tensor) -> Tensor:
         return (-weight * initial_like(init, name, weight).sign()).clamp_min(0)
@@ -83,6 +85,7 @@ def magnitude_increase(init: Initial) -> Score:
 
     Source: Zhou et al. (2019), section 2, criterion *magnitude increase*.
     """
+    weights_of(init)
 
     def score(name: str, weight: Tensor) -> Tensor:
         return weight.abs() - initial_like(init, name, weight).abs()
@@ -98,5 +101,6 @@ def initial_like(init: Initial, name: str, weight: Tensor) -> Tensor:
     """
     known = weights_of(init)
     check_names("init", known, {*known, name}, needed=[name])
+    check_floating(f"init[{name!r}]", known[name])
     check_shape("init", name, known[name].shape, weight.shape)
     return known[name].to(weight.device, weight.dtype)

@@ -8,6 +8,7 @@ from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
     Mode,
+    check_loss,
     check_mode,
     differentiable,
     gradients,
@@ -72,6 +73,7 @@ def snip(
         ValueError: if ``mode`` is unknown, nothing can be scored, ``batches`` is empty or holds
             anything but pairs, the loss is not a scalar or depends on no weight, or a gradient is
             NaN, infinite, or zero everywhere.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -85,6 +87,7 @@ def snip(
     Source: Lee et al. (2019), *SNIP: Single-shot network pruning based on connection sensitivity*,
     equations 4 and 5.
     """
+    check_loss(model, loss_fn, batches)
     check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
     with (

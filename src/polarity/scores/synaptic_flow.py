@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
-from polarity._checks import all_finite, check_fraction, check_integer, check_ties
+from polarity._checks import all_finite, check_dtype, check_fraction, check_integer, check_ties
+from polarity._inputs import check_inputs
 from polarity._running import (
     call,
     map_tensors,
@@ -92,6 +93,7 @@ def synflow(
         ValueError: if nothing can be scored, ``density``, ``steps`` or ``dtype`` is out of range,
             ``ties`` is another word, the density exceeds the present one, or saliencies are NaN or
             infinite (too small a dtype) or all zero.
+        TypeError: if an argument is of another type.
 
     Warns:
         UserWarning: if no live entry of a weight has any saliency at the first step, naming the
@@ -109,16 +111,20 @@ def synflow(
     Source: Tanaka et al. (2020), *Pruning neural networks without any data by iteratively
     conserving synaptic flow*, algorithm 1.
     """
-    _check(density, steps, dtype)
+    check_fraction("density", density, zero=False)
+    check_integer("steps", steps, at_least=1)
+    check_dtype("dtype", dtype)
+    density = float(density)
     check_ties(ties)
     found = masked_or_prunable(model, targets, exclude)
+    check_inputs("example_inputs", example_inputs)
     total = sum(target.shape.numel() for target in found.values())
     live = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in live.values())
     if round(density * total) > left:
         raise ValueError(
             f"density={density!r} would keep {round(density * total)} of {total} entries, "
-            f"but only {left} live (density {left / total:.6g})"
+            f"expected at most the {left} live ones (density {left / total:.6g})"
         )
     removed = total - left
     with undrawn_on_error(generator):
@@ -286,10 +292,3 @@ def _ones(example_inputs: Any, like: Tensor) -> Any:
         return torch.ones(value.shape, dtype=like.dtype, device=like.device)
 
     return map_tensors(as_ones, example_inputs)
-
-
-def _check(density: float, steps: int, dtype: torch.dtype | None) -> None:
-    check_fraction("density", density, zero=False)
-    check_integer("steps", steps, at_least=1)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype={dtype!r}, expected a floating-point torch.dtype or None")

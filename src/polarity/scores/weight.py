@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from polarity._bits.random import seed_from, words_in
+from polarity._checks import check_type
 
 __all__ = ["magnitude", "random"]
 
@@ -19,6 +20,7 @@ def magnitude(name: str, weight: Tensor) -> Tensor:
 
     Source: Frankle & Carbin (2019); *large final* in Zhou et al. (2019), section 2.
     """
+    check_type("weight", weight, Tensor, "a tensor")
     return weight.abs()
 
 
@@ -45,6 +47,8 @@ def random(name: str, weight: Tensor, *, generator: torch.Generator | None = Non
     Returns:
         A float64 tensor of the weight's shape, on its device.
     """
+    check_type("name", name, str, "the plain name of a weight: '0.weight', for instance")
+    check_type("weight", weight, Tensor, "a tensor")
     words = words_in(seed_from(generator), name, 0, weight.numel())
     scores = torch.from_numpy(words.astype(np.float64) / 2**32)
     return scores.view(weight.shape).to(weight.device)

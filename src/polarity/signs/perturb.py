@@ -15,10 +15,14 @@ from torch import Tensor
 from polarity._bits.random import Words, coins, seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import (
     check_finite,
+    check_floating,
     check_fraction,
     check_generator,
+    check_integer,
+    check_mapping,
     check_shape,
     check_ties,
+    check_type,
 )
 from polarity.selection.ties import Ties, keys_of
 from polarity.selection.top_k import largest_of
@@ -98,12 +102,14 @@ class Epsilon:
         Raises:
             ValueError: if the number of survivors in the masks is not the number of signs.
         """
+        _check_signs(signs, masks)
         flipped = _highest(_draw_words(signs, masks, generator), self.count(signs.numel()))
         return torch.where(flipped.to(signs.device), -signs, signs)
 
     def count(self, n: int) -> int:
         """Return how many of ``n`` signs flip."""
-        return round(self.fraction * n)
+        check_integer("n", n, at_least=0)
+        return round(float(self.fraction) * n)
 
 
 @dataclass(frozen=True)
@@ -164,8 +170,10 @@ class Delta:
             ValueError: if there are no signs, if ``magnitudes`` has another shape, or the number of
                 survivors in the masks is another.
         """
-        count = self.count(signs.numel())
+        _check_signs(signs, masks)
+        check_floating("magnitudes", magnitudes)
         check_shape("magnitudes", None, magnitudes.shape, signs.shape, "tensor signs")
+        count = self.count(signs.numel())
         with undrawn_on_error(generator):
             tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
             # The words of the coins would decide which coins are chosen: these are others.
@@ -179,11 +187,12 @@ class Delta:
         Raises:
             ValueError: if ``n`` is 0.
         """
+        check_integer("n", n, at_least=0)
         if n == 0:
             raise ValueError(
                 f"delta={self.fraction!r} of a layer with 0 survivors, expected at least 1"
             )
-        return round(self.fraction * n)
+        return round(float(self.fraction) * n)
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,21 @@ class Phi:
 
     def polarity(self, reference: Tensor) -> Tensor:
         """Return +1 where ``reference`` is at or above the centre and -1 below, as int8."""
+        check_type("reference", reference, Tensor, "a tensor")
         return (reference >= self.center).to(torch.int8) * 2 - 1
+
+
+def _check_signs(signs: object, masks: object) -> None:
+    """Raise unless signs are a tensor of one dimension, and masks bool tensors by name."""
+    check_type("signs", signs, Tensor, "a tensor of one dimension: int8, -1 and +1")
+    check_shape("signs", None, signs.shape, (signs.numel(),), "survivors'")  # type: ignore[attr-defined]
+    if masks is None:
+        return
+    check_mapping("masks", masks, "{name: bool mask}")
+    for name, mask in masks.items():  # type: ignore[attr-defined]
+        check_type(f"masks[{name!r}]", mask, Tensor, "a bool tensor")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"masks[{name!r}] has dtype {mask.dtype}, expected torch.bool")
 
 
 def _highest(words: Words, count: int) -> Tensor:

@@ -13,6 +13,7 @@ from polarity._checks import (
     check_entries,
     check_fraction,
     check_generator,
+    check_mapping,
     check_scope,
     check_tensors,
 )
@@ -20,6 +21,7 @@ from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
+from polarity.signs.given import Perturb, sorted_out
 from polarity.signs.layer import (
     Reference,
     Survivors,
@@ -39,7 +41,6 @@ __all__ = ["Revived", "Strategy", "reinit_signs", "signed_constants"]
 
 Revived: TypeAlias = Literal["trained", "sigma"]
 Strategy: TypeAlias = Literal["mask1", "mask0", "gradual", "standard", "initial", "trained"]
-Perturb: TypeAlias = Perturbation | Phi | Sequence[Perturbation | Phi] | None
 
 _PAPER_NAMES = {"initial": "mask1", "trained": "mask0"}
 _REFERENCES: dict[str, Reference] = {
@@ -48,7 +49,6 @@ _REFERENCES: dict[str, Reference] = {
     "gradual": "init",  # the others are drawn when everything has been checked
     "standard": "trained",
 }
-_ZERO = Phi(0.0)
 
 
 def reinit_signs(
@@ -159,6 +159,7 @@ def reinit_signs(
     magnitude from Zhou et al. (2019), section 3.
     """
     targets = masked_weights(model)
+    check_generator(generator)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
     if strategy == "standard" and trained is None:
         raise ValueError(
@@ -241,11 +242,15 @@ def signed_constants(
         >>> new["w"]
         tensor([ 1.0965, -1.0965,  0.0000])
     """
-    masks = {name: as_mask(mask) for name, mask in masks.items()}
+    check_mapping("masks", masks, "{name: mask}")
+    if not masks:
+        raise ValueError("masks is empty, expected at least one {name: mask}")
+    masks = {name: _as_mask(name, mask) for name, mask in masks.items()}
+    check_generator(generator)
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
     shapes = {name: mask.shape for name, mask in masks.items()}
-    check_tensors("trained", trained, shapes, what="masked")
-    check_tensors("init", init, shapes, what="masked")
+    check_tensors("trained", trained, shapes, "masked", "mask")
+    check_tensors("init", init, shapes, "masked", "mask")
     with torch.no_grad():
         for name in masks:
             check_entries(f"trained weight {name!r}", trained[name])
@@ -257,6 +262,14 @@ def signed_constants(
                 pruned = at_sigma(pruned, phi, each.sigma)
             rows.append(each.write(new[each.name], pruned))
     return new, SignReport(tuple(rows), strategy)
+
+
+def _as_mask(name: str, mask: Tensor) -> Tensor:
+    """Return a mask as bools, with its name in the error if it is none."""
+    try:
+        return as_mask(mask)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"masks[{name!r}]: {error}") from None
 
 
 def _of_model(
@@ -329,15 +342,6 @@ def _checked(
             f"revived='sigma' with strategy={strategy!r}, expected strategy 'standard', the only "
             "one in which pruned entries come back: leave revived= out"
         )
-    given = list(perturb) if isinstance(perturb, Sequence) else [perturb]
-    centers = [each for each in given if isinstance(each, Phi)]
-    if len(centers) > 1:
-        raise ValueError(f"perturb holds {len(centers)} Phi ({centers}), expected at most one")
-    others = [each for each in given if each is not None and not isinstance(each, Phi)]
-    for each in others:
-        if isinstance(each, type) or not callable(each):
-            raise TypeError(
-                f"perturb holds {each!r}, expected an Epsilon, Delta or Phi, or a function"
-            )
+    phi, others = sorted_out(perturb)
     plain = _PAPER_NAMES.get(strategy, strategy)
-    return plain, centers[0] if centers else _ZERO, others  # type: ignore[return-value]
+    return plain, phi, others  # type: ignore[return-value]

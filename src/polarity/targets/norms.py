@@ -41,7 +41,8 @@ def _select(uses: list[Use], selector: Selector, role: str) -> set[str]:
         below = {use.name for use in norms if any(isinstance(m, selector) for m in use.path)}
         return below or {use.name for use in uses if isinstance(use.module, selector)}
     if isinstance(selector, (str, type, nn.Module)) or not isinstance(selector, Iterable):
-        return select(norms, selector, role)
+        # None stands for the default weights only where it is alone.
+        return select(norms, (None,) if selector is None else selector, role)
     return set().union(*(_select(uses, each, role) for each in selector))
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from polarity._checks import text_of
 from polarity.targets.defaults import Use, default_names, is_weight
 
 __all__ = ["Selector", "select", "settled"]
@@ -28,8 +29,8 @@ def select(uses: Sequence[Use], selector: Selector | None, role: str) -> set[str
     Args:
         uses: every use of every parameter of the model.
         selector: as :func:`polarity.find_targets` takes it.
-        role: the caller's parameter, ``"targets"`` or ``"exclude"``. ``"targets"`` prefers default
-            weights to other parameters; ``"exclude"`` takes everything that matches.
+        role: the caller's parameter. ``"targets"`` and ``"parameters"`` prefer default weights to
+            other parameters; ``"exclude"`` and ``"include"`` take everything that matches.
 
     Raises:
         ValueError: if a name or glob matches nothing.
@@ -49,17 +50,24 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
         return _select_by_type(uses, selector, role)
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
         return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
-    raise TypeError(f"{role} takes module types, names, globs and predicates, got {selector!r}")
+    raise TypeError(
+        f"{role} holds {text_of(selector)}, expected module types, names, globs or predicates "
+        "(name, parameter) -> bool"
+    )
 
 
 def _select_by_name(uses: Sequence[Use], pattern: str, role: str) -> set[str]:
     exact = {use.name for use in uses if use.name == pattern}
     below = [use for use in uses if _at_or_below(use.name, pattern)]
-    weights = _preferred(uses, below) if role == "targets" else set()
+    prefers = role in ("targets", "parameters")
+    weights = _preferred(uses, below) if prefers else set()
     chosen = exact or weights or {use.name for use in below}
     if not chosen:
         known = ", ".join(use.name for use in uses[:8]) + (", …" if len(uses) > 8 else "")
-        raise ValueError(f"{role}={pattern!r} matches nothing; parameters are {known}")
+        raise ValueError(
+            f"{role}={pattern!r} matches nothing, expected a name or glob of these parameters: "
+            f"{known}"
+        )
     return chosen
 
 

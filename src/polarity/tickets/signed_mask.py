@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
-from polarity._checks import check_entries, check_names, check_shape
+from polarity._checks import (
+    check_entries,
+    check_flag,
+    check_mapping,
+    check_names,
+    check_shape,
+    check_type,
+)
 from polarity.attach.masks import before_masking, set_masks
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.target import Target
@@ -71,6 +78,15 @@ class SignedMask:
     recipe: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_mapping("signs", self.signs, "{name: int8 tensor}")
+        check_mapping("masks", self.masks, "{name: bool tensor}")
+        check_mapping("network", self.network, "{name: shape}")
+        _check_recipe(self.recipe)
+        for role, tensors in (("signs", self.signs), ("masks", self.masks)):
+            for name, each in tensors.items():
+                check_type(f"{role}[{name!r}]", each, Tensor, "a tensor")
+        for name, shape in self.network.items():
+            check_type(f"network[{name!r}]", shape, (tuple, list), "a shape: (3, 5), for instance")
         self._check_names()
         for name, signs in self.signs.items():
             mask = self.masks.get(name)
@@ -131,6 +147,8 @@ class SignedMask:
             UserWarning: if survivors are exactly 0 in ``model``, which leaves them without
                 their sign: a zero-initialised layer, or one that was pruned before.
         """
+        check_flag("strict", strict)
+        check_flag("verbose", verbose)
         targets = self._targets(model, strict)
         starts = {name: self._start(name, target.weight) for name, target in targets.items()}
         found = self._maskable(model)
@@ -160,7 +178,9 @@ class SignedMask:
 
         Raises:
             ImportError: if safetensors is not installed.
-            TypeError: if the recipe holds anything but strings.
+            TypeError: if the recipe holds anything but strings, or ``path`` is no path.
+            ValueError: if ``path`` is a folder.
+            FileNotFoundError: if ``path`` is in a folder that does not exist.
 
         Example:
             >>> import tempfile
@@ -173,11 +193,9 @@ class SignedMask:
             >>> copy == ticket, copy.recipe
             (True, {'method': 'LRR'})
         """
-        words = dict(self.recipe if recipe is None else recipe)
-        for key, value in words.items():
-            if not isinstance(key, str) or not isinstance(value, str):
-                raise TypeError(f"recipe holds {key!r}: {value!r}, expected strings")
-        write_ticket(path, Contents(self.signs, self.masks, self.network, words))
+        words = self.recipe if recipe is None else recipe
+        _check_recipe(words)
+        write_ticket(path, Contents(self.signs, self.masks, self.network, dict(words)))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -262,6 +280,14 @@ def targets_by_name(model: nn.Module) -> dict[str, Target]:
         if is_lazy(target.stored[0]):
             raise ValueError(f"{name} is lazy: run one batch through the model first")
     return targets
+
+
+def _check_recipe(recipe: object) -> None:
+    """Raise unless a recipe is made of strings by name."""
+    check_mapping("recipe", recipe, "{name: text}")
+    for key, value in recipe.items():  # type: ignore[attr-defined]
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"recipe holds {key!r}: {value!r}, expected strings")
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

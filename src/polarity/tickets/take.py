@@ -92,6 +92,6 @@ def _included(everything: Collection[Target], include: Selector | None) -> set[s
                     f"include={each.__name__} matches nothing, expected the type of a module"
                 )
         else:
-            found = select(uses, cast(Selector, each), "include")
+            found = select(uses, cast(Selector, (each,)), "include")
         chosen |= found
     return {target.name for target in everything if chosen & {use.name for use in target.uses}}
