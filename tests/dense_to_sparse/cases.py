@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn, optim
 from torch.nn.functional import cross_entropy
 
 import polarity as pol
+from polarity.dense_to_sparse import RigL
 from tests.models import random_masks, seeded
 
 FIRST, LAST = "0.weight", "2.weight"  # 10 x 12 and 4 x 10 entries
@@ -18,6 +20,9 @@ OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
     "adam": lambda parameters: optim.Adam(parameters, 0.01),
     "adamw": lambda parameters: optim.AdamW(parameters, 0.01, weight_decay=0.1),
 }
+PRODUCT = pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
+EVERY_FORM = pytest.mark.parametrize("form", FORMS)
+EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -39,6 +44,13 @@ def in_form(form: str, density: float = 0.4) -> tuple[nn.Sequential, dict[str, A
             "generator": torch.Generator().manual_seed(1),
         }
     return masked(density, product=form == "sign_in"), {}
+
+
+def rigl(model: nn.Module, optimizer: str = "sgd", **options: Any) -> tuple[Any, RigL]:
+    """Return an optimizer of a model and a schedule that updates its masks at steps 4, 8, …, 40."""
+    built = OPTIMIZERS[optimizer](model.parameters())
+    settings = {"every": 4, "end": 40, "fraction": 0.5} | options
+    return built, RigL(model, built, **settings)
 
 
 def batches(seed: int = 5) -> Iterator[tuple[Tensor, Tensor]]:

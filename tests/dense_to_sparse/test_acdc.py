@@ -12,10 +12,12 @@ from torch.nn.functional import cross_entropy
 import polarity as pol
 from polarity.dense_to_sparse import ACDC, acdc_switches
 from tests.dense_to_sparse.cases import (
+    EVERY_FORM,
+    EVERY_OPTIMIZER,
     FIRST,
-    FORMS,
     LAST,
     OPTIMIZERS,
+    PRODUCT,
     batches,
     effective,
     in_form,
@@ -25,10 +27,6 @@ from tests.dense_to_sparse.cases import (
     network,
     train,
 )
-
-EVERY_FORM = pytest.mark.parametrize("form", FORMS)
-EVERY_OPTIMIZER = pytest.mark.parametrize("optimizer", OPTIMIZERS)
-PRODUCT = pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
 
 SWITCHES = (3, 6, 9, 12)  # dense 1-3, sparse 4-6, dense 7-9, sparse 10-12, dense from 13
 

@@ -9,9 +9,7 @@ from torch.nn.functional import cross_entropy
 
 import polarity as pol
 from polarity.dense_to_sparse import ACDC, RigL
-from tests.dense_to_sparse.cases import OPTIMIZERS, batches, effective, masked, train
-
-PRODUCT = pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
+from tests.dense_to_sparse.cases import OPTIMIZERS, PRODUCT, batches, effective, masked, train
 
 
 def build(kind: str, product: bool) -> tuple[nn.Module, Any, Any]:

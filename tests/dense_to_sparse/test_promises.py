@@ -10,11 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import polarity as pol
 from polarity.dense_to_sparse import ACDC, SET, GradualMagnitude, RigL
-from tests.dense_to_sparse.cases import OPTIMIZERS, batches, effective, masked, snapshot, train
+from tests.dense_to_sparse.cases import (
+    OPTIMIZERS,
+    PRODUCT,
+    batches,
+    effective,
+    masked,
+    snapshot,
+    train,
+)
 from tests.dense_to_sparse.test_ddp import differences
 from tests.dense_to_sparse.test_schedule import SCHEDULES
-
-PRODUCT = pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
 
 
 @PRODUCT

@@ -1,7 +1,6 @@
 """RigL and SET train as the published code does: the same masks and weights over 200 steps."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from polarity.dense_to_sparse import set_and_rigl
+from polarity.dense_to_sparse import rewiring, set_and_rigl
 from polarity.selection.top_k import keep_top
 from tests.dense_to_sparse.cases import FIRST, LAST, OPTIMIZERS, batches, effective, masked
 from tests.dense_to_sparse.reference import Reference
 
 STEPS = 200
-module: Any = import_module("polarity.dense_to_sparse.drop_and_grow")  # not the function
 
 
 def reference(model: nn.Module, **settings: Any) -> Reference:
@@ -124,21 +122,21 @@ def one_more(survivors: int, fraction: float) -> int:
     return min(survivors, round(survivors * fraction + 0.5))
 
 
-RULE, INSTALL = module._exchanged, module.install_masks
+RULE, INSTALL = rewiring.exchanged, rewiring.install_masks
 
 MUTATIONS: dict[str, tuple[str, Any]] = {
-    "the largest are dropped": ("_exchanged", drops_the_largest),
-    "a dropped entry cannot come back": ("_exchanged", grows_only_what_was_outside_before),
-    "growth comes before the drop": ("_exchanged", grows_before_it_drops),
+    "the largest are dropped": ("exchanged", drops_the_largest),
+    "a dropped entry cannot come back": ("exchanged", grows_only_what_was_outside_before),
+    "growth comes before the drop": ("exchanged", grows_before_it_drops),
     "state is not zeroed": ("install_masks", keeps_state),
-    "counts are rounded up": ("_exchanged_of", one_more),
+    "counts are rounded up": ("exchanged_of", one_more),
 }
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutation_of_the_rule_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, mutant = MUTATIONS[name]
-    monkeypatch.setattr(module, where, mutant)
+    monkeypatch.setattr(rewiring, where, mutant)
     with pytest.raises(AssertionError):
         rigl()
 
@@ -151,8 +149,8 @@ def test_a_cosine_counted_from_the_first_update_is_noticed(monkeypatch: pytest.M
 
 
 def test_an_end_that_is_not_inclusive_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    due = module.Every.due
-    monkeypatch.setattr(module.Every, "due", lambda self, t: due(self, t) and t != self.end)
+    due = rewiring.Every.due
+    monkeypatch.setattr(rewiring.Every, "due", lambda self, t: due(self, t) and t != self.end)
     with pytest.raises(AssertionError):
         rigl(end=152, begin=2)
 

@@ -15,6 +15,7 @@ from tests.dense_to_sparse.cases import (
     FIRST,
     LAST,
     OPTIMIZERS,
+    PRODUCT,
     batches,
     effective,
     leaves,
@@ -33,7 +34,6 @@ SCHEDULES: dict[str, Callable[[nn.Module, Any], Any]] = {
     "gradual": lambda model, o: GradualMagnitude(model, o, density=0.1, begin=0, end=9, every=2),
 }
 EVERY = pytest.mark.parametrize("kind", SCHEDULES)
-PRODUCT = pytest.mark.parametrize("product", [False, True], ids=["masked", "sign_in"])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from polarity._checks import check_fraction, check_integer, check_type
-from polarity.dense_to_sparse.drop_and_grow import DropAndGrow
 from polarity.dense_to_sparse.exchange import SecondMoment
+from polarity.dense_to_sparse.rewiring import DropAndGrow
 from polarity.dense_to_sparse.schedule import Every
 from polarity.optimizers.given import Optimizers
 from polarity.selection.ties import Ties
