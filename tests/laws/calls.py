@@ -97,7 +97,7 @@ def cases(table: Mapping[str, Call]) -> Iterator[Case]:
 
 # What calls return: users read them, and build none.
 RETURNED = {"CompressReport", "ErrorBarrier", "FlipReport", "LayerDecision", "PruneReport",
-            "SignReport", "StepEnforcement"}  # fmt: skip
+            "SignReport", "StartReport", "StepEnforcement"}  # fmt: skip
 # Called by PyTorch, with what it computed, or made by other calls alone.
 NOT_CALLED = {"forward", "clear", "applies", "to_store", "staged", "staged_schedule", "draw_",
               "extra_repr", "get_extra_state", "set_extra_state"}  # fmt: skip

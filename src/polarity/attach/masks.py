@@ -22,6 +22,7 @@ from polarity.targets.writing import check_writable, write_all
 __all__ = [
     "attach_masks",
     "before_masking",
+    "checked_masks",
     "density",
     "load_masks",
     "mask_weights",
@@ -82,7 +83,7 @@ def mask_weights(
     """
     check_flag("verbose", verbose)
     if masks is not None:
-        masks = _checked_masks(model, masks)
+        masks = checked_masks(model, masks)
         targets = tuple(masks) if targets is None else targets
     found = find_targets(model, targets, exclude)
     if masks is not None and (stray := [name for name in masks if name not in found]):
@@ -295,7 +296,7 @@ def sparsity(model: nn.Module) -> float:
     return 1.0 - density(model)
 
 
-def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
     check_module(model)
     check_mapping("masks", masks, "{name: mask}")

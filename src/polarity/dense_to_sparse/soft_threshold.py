@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_finite, check_number
+from polarity._checks import check_finite, check_flag, check_number
 from polarity._warnings import warn_caller
 from polarity.attach.masks import attach_masks, before_masking, masked_leaves, masked_weights
 from polarity.dense_to_sparse.threshold_report import LayerThreshold, ThresholdReport
@@ -119,6 +119,8 @@ def threshold_weights(
     """
     check_number("decay", decay, at_least=0, below=math.inf)
     check_finite("s0", s0)
+    check_flag("first_layer", first_layer)
+    check_flag("last_layer", last_layer)
     if lr is not None:
         check_number("lr", lr, at_least=0, below=math.inf)
     if steps is not None:
@@ -133,7 +135,7 @@ def threshold_weights(
     for name, target in found.items():
         leaf = target.stored[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
-        forms[name] = SoftThreshold(s0, dtype=dtype, device=leaf.device)
+        forms[name] = SoftThreshold(s0, dtype=dtype).to(leaf.device)
     if sgd is not None:
         group = _group_of(sgd, [form.s for form in forms.values()], decay, lr)
         _warn_if_unreachable(group, sgd, s0, steps)

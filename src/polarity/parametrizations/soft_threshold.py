@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._checks import check_finite
+from polarity._checks import check_dtype, check_finite, check_floating
 
 __all__ = ["SoftThreshold", "soft_threshold"]
 
@@ -36,10 +36,9 @@ class SoftThreshold(nn.Module):
         s: the initial value. At −8 the threshold is 0.00034; below −100 it is 0 in float32, and so
             is the gradient of :math:`s`.
         dtype: of ``s``; float32 by default.
-        device: of ``s``; the CPU by default.
 
     Raises:
-        TypeError: if ``s`` is not a number.
+        TypeError: if ``s`` is not a number, or ``dtype`` not a floating-point one.
         ValueError: if it is not finite.
 
     Example:
@@ -61,16 +60,11 @@ class SoftThreshold(nn.Module):
 
     s: nn.Parameter
 
-    def __init__(
-        self,
-        s: float = -8.0,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, s: float = -8.0, *, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         check_finite("s", s)
-        self.s = nn.Parameter(torch.full((1,), float(s), dtype=dtype or torch.float32).to(device))
+        check_dtype("dtype", dtype)
+        self.s = nn.Parameter(torch.full((1,), float(s), dtype=dtype or torch.float32))
 
     @property
     def threshold(self) -> float:
@@ -84,6 +78,7 @@ class SoftThreshold(nn.Module):
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the weight of which :meth:`forward` makes this one, up to rounding; 0 for 0."""
+        check_floating("weight", weight)
         return weight.sign() * (weight.abs() + self.s.sigmoid().to(weight.dtype))
 
     def extra_repr(self) -> str:

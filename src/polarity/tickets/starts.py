@@ -15,12 +15,10 @@ from polarity._checks import (
     check_generator,
     check_names,
     check_shape,
-    check_tensors,
     check_type,
 )
-from polarity.attach.masks import before_masking, set_masks
-from polarity.parametrizations.arithmetic import as_mask
-from polarity.rewind import RewindPoint
+from polarity.attach.masks import before_masking, checked_masks, set_masks
+from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.search import find_targets
 from polarity.targets.target import Target
 from polarity.tickets.signed_mask import SignedMask
@@ -75,7 +73,7 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
 
     Source: *Sign-In to the Lottery*, Table 1, "Epoch 10 sign + learned mask".
     """
-    held = signs.signs if isinstance(signs, SignedMask) else _weights(signs, "signs")
+    held = signs.signs if isinstance(signs, SignedMask) else weights_of(signs, "signs")
     found, kept = _checked(model, "signs", held, masks)
 
     def started(name: str, init: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,15 +134,9 @@ def start_from_magnitudes(
             "magnitudes is a SignedMask, expected a RewindPoint or {name: tensor}: a signed mask "
             "has no magnitudes"
         )
-    held = _weights(magnitudes, "magnitudes")
+    held = weights_of(magnitudes, "magnitudes")
     check_generator(generator)
     found, kept = _checked(model, "magnitudes", held, masks)
-    for name in found:
-        if not held[name].is_floating_point():
-            raise ValueError(
-                f"magnitudes holds {name!r} in dtype {held[name].dtype}, expected a "
-                "floating-point tensor: signs alone are for start_from_signs"
-            )
     with undrawn_on_error(generator):
         seed = seed_from(generator)
 
@@ -228,32 +220,22 @@ def _checked(
     model: nn.Module, what: str, held: Mapping[str, Tensor] | None, masks: Masks
 ) -> tuple[dict[str, Target], dict[str, Tensor]]:
     """Return the weights that are masked and their masks, after all checks."""
-    given = masks.masks if isinstance(masks, SignedMask) else masks
-    check_type("masks", given, Mapping, "a SignedMask or {name: mask}")
-    if not given:
-        raise ValueError("masks is empty, expected at least one {name: mask}")
-    found = find_targets(model, tuple(given))
-    check_names("masks", given, found, what="among the prunable weights")
-    kept = {}
+    kept = checked_masks(model, masks.masks if isinstance(masks, SignedMask) else masks)
+    found = find_targets(model, tuple(kept))
+    if stray := [name for name in kept if name not in found]:
+        why = found.skipped.get(stray[0], "not among the prunable weights")
+        raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
     for name, target in found.items():
-        try:
-            kept[name] = as_mask(given[name])
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"masks[{name!r}]: {error}") from None
-        check_shape("masks", name, kept[name].shape, target.shape)
         check_entries(f"weight {name!r}", target.weight)
     if held is not None:
-        check_tensors(what, held, {name: t.shape for name, t in found.items()}, what="masked")
+        check_names(what, held, held, needed=found, what="masked")
         for name, target in found.items():
-            check_entries(f"{what}[{name!r}]", held[name].to(target.stored[0].dtype))
+            each = held[name]
+            check_type(f"{what}[{name!r}]", each, Tensor, "a tensor")
+            if not (each.is_floating_point() or (each.dtype == torch.int8 and what == "signs")):
+                expected = "floating-point weights" + (" or int8 signs" * (what == "signs"))
+                raise ValueError(f"{what}[{name!r}] has dtype {each.dtype}, expected {expected}")
+            check_shape(what, name, each.shape, target.shape)
+            check_entries(f"{what}[{name!r}]", each.to(target.stored[0].dtype))
     before_masking(model, found, f"start_from_{what}")
     return dict(found), kept
-
-
-def _weights(given: object, parameter: str) -> Mapping[str, Tensor]:
-    """Return the tensors of a rewind point or of a mapping."""
-    if isinstance(given, RewindPoint):
-        return given.weights
-    check_type(parameter, given, Mapping, "a RewindPoint or {name: tensor}")
-    assert isinstance(given, Mapping)
-    return given
