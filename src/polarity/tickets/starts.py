@@ -143,7 +143,7 @@ def start_from_magnitudes(
         def started(name: str, init: Tensor) -> tuple[Tensor, Tensor]:
             given = held[name].to(init)
             positive = torch.from_numpy(coins(words_in(seed, name, 0, init.numel())))
-            signs = torch.where(positive.view(init.shape), 1.0, -1.0).to(init)
+            signs = positive.view(init.shape).to(init).mul_(2).sub_(1)
             return given.abs() * signs, given == 0
 
         return _start("magnitudes", found, kept, started)
