@@ -378,6 +378,43 @@ def test_pruning_keeps_the_largest_shrunk_entries_and_pruned_ones_stay_zero():
     assert not model[0].weight[~pol.masks(model)[FIRST]].any()
 
 
+@each_form
+def test_signs_tickets_and_starts_write_what_forward_then_shows(form):
+    init = pol.RewindPoint.capture(network(3))
+    for write in (
+        lambda m: pol.reinit_signs(m, "mask1", init=init),
+        lambda m: pol.signed_mask(masked(0.3)).apply(m),
+        lambda m: pol.start_from_signs(m, init, pol.masks(masked(0.3))),
+        lambda m: pol.start_from_magnitudes(m, init, pol.masks(masked(0.3))),
+    ):
+        model = in_form(form)
+        expected = copy.deepcopy(model)
+        threshold_weights(model, None, decay=0.1)
+        with torch.no_grad():  # from the same effective weights
+            for name in (FIRST, LAST):
+                layer = model[int(name[0])]
+                layer.weight = expected[int(name[0])].weight.detach().clone()
+        pol.mask_weights(expected)
+        for each in (model, expected):
+            torch.manual_seed(0)
+            write(each)
+        for one, other in ((model[0], expected[0]), (model[2], expected[2])):
+            torch.testing.assert_close(one.weight, other.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_rescaling_on_a_schedule_goes_on_under_thresholds():
+    model = in_form("sign_in")
+    sgd = sgd_of(model)
+    threshold_weights(model, sgd, decay=0.01, s0=-3.0)
+    schedule = pol.RescaleSchedule(model, every=1, optimizer=sgd)
+    for _ in range(3):
+        fit(model, [sgd], 2)
+        seen = model[0].weight.detach().clone()
+        schedule.step()
+        torch.testing.assert_close(model[0].weight.detach(), seen, rtol=1e-5, atol=1e-7)
+    assert soft_density(model) < pol.density(model)
+
+
 def test_rewinding_gives_back_the_shrunk_weights_of_the_moment():
     model, sgd = trained("plain")
     point = pol.RewindPoint.capture(model)

@@ -254,7 +254,8 @@ def density(model: nn.Module) -> float:
     Survivors are counted by the masks, enforced or only remembered. In a model without masks they
     are the non-zero entries of its prunable weights, so that ``merge`` does not change the number
     (except by survivors that are exactly zero). What forward computes with in a dense phase of
-    ``dense_to_sparse.ACDC`` is told by the ``density()`` of the schedule.
+    ``dense_to_sparse.ACDC`` is told by the ``density()`` of the schedule, and what is above soft
+    thresholds by ``dense_to_sparse.soft_density``.
 
     Raises:
         ValueError: if the model has no prunable weights.
