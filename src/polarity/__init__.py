@@ -27,6 +27,7 @@ from polarity.attach.norm_alpha import (
     set_norm_alpha,
 )
 from polarity.attach.norms import interpolate_norms
+from polarity.attach.reinitialize import reinitialize
 from polarity.attach.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
 from polarity.attach.sign_in import sign_in
 from polarity.parametrizations import MaskedWeight, NormInterp, SignInMW, SoftThreshold
@@ -90,6 +91,7 @@ __all__ = [
     "prune",
     "recalibrate_batch_norm",
     "reinit_signs",
+    "reinitialize",
     "rescale",
     "save",
     "scores",

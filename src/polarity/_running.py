@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
+from typing_extensions import ParamSpec
 
 from polarity._bits.random import among_ranks, seed_from
 from polarity._checks import check_generator
@@ -20,12 +22,17 @@ __all__ = [
     "drawn_seed",
     "evaluation",
     "map_tensors",
+    "outside_inference_mode",
+    "recordable",
     "recording_gradients",
     "same_modes",
     "same_random_state",
     "tensors_in",
     "twice_differentiable",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -39,6 +46,11 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """Call a model on a tensor, a tuple or list of arguments, or a dict of keywords."""
     args, kwargs = arguments(inputs)
     return model(*args, **kwargs)
+
+
+def recordable(value: Any) -> Any:
+    """Copy the tensors of a batch that were made in inference mode: no graph can hold those."""
+    return map_tensors(lambda each: each.clone() if each.is_inference() else each, value)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -62,6 +74,22 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (Mapping, tuple, list)):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from tensors_in(each)
+
+
+def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function make tensors that can be trained, also if called in inference mode.
+
+    Validation hooks are called there, and what is made there can never be part of a graph.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False):
+            return function(*args, **kwargs)
+
+    return called
 
 
 @contextmanager

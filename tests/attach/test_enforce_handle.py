@@ -44,11 +44,12 @@ def hooks_of(model: nn.Module, optimizer: optim.Optimizer) -> list[Any]:
     found += [p._post_accumulate_grad_hooks for p in model.parameters()]
     for module in model.modules():
         found += [value for name, value in vars(module).items() if name.endswith("_hooks")]
-    ours = "_polarity_plain_checkpoints"  # from mask_weights, with or without enforcement
-    known = sum(hasattr(module, ours) for module in model.modules())
     every = [hook for each in found for hook in (each or {}).values()]
-    assert sum(type(getattr(h, "hook", h)).__name__ == "_PlainCheckpoints" for h in every) == known
-    return [h for h in every if type(getattr(h, "hook", h)).__name__ != "_PlainCheckpoints"]
+    # Two from mask_weights, with or without enforcement: before and after load_state_dict.
+    known = sum(hasattr(module, "_polarity_plain_checkpoints") for module in model.modules())
+    others = [h for h in every if getattr(h, "hook", h).__module__ != "polarity.targets.state_keys"]
+    assert len(every) - len(others) == 2 * known
+    return others
 
 
 # Removing

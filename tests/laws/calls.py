@@ -99,8 +99,9 @@ def cases(table: Mapping[str, Call]) -> Iterator[Case]:
 RETURNED = {"CompressReport", "ErrorBarrier", "FlipReport", "LayerDecision", "PruneReport",
             "SignReport", "StartReport", "StepEnforcement"}  # fmt: skip
 # Called by PyTorch, with what it computed, or made by other calls alone.
-NOT_CALLED = {"forward", "clear", "applies", "to_store", "staged", "staged_schedule", "draw_",
-              "extra_repr", "get_extra_state", "set_extra_state"}  # fmt: skip
+NOT_CALLED = {"forward", "train", "clear", "clear_gradients", "notice", "take_as_written",
+              "applies", "to_store", "staged", "staged_schedule", "draw_", "extra_repr",
+              "get_extra_state", "set_extra_state"}  # fmt: skip
 NO_CONSTRUCTOR = {"SparseLinear", "SharedAlpha"}
 SPACES = (pol, pol.densities, pol.deploy, pol.scores, parametrizations)
 

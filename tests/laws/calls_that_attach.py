@@ -13,6 +13,11 @@ from tests.laws.wrong_values import value
 from tests.models import generator
 
 
+def drawn(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        nn.init.normal_(parameter)
+
+
 def model(path: str) -> Arg:
     return Arg(kinds.MODEL, the(path))
 
@@ -116,6 +121,12 @@ ATTACH: dict[str, Call] = {
         **NORMS,
         generator=DRAW,
         verbose=FLAG,
+    ),
+    "reinitialize": bare(
+        pol.reinitialize,
+        model=MODEL,
+        init=Arg(kinds.CALLABLE, just(drawn)),
+        generator=DRAW,
     ),
     "norm_alpha": bare(pol.norm_alpha, model=NORMED),
     "norm_alpha_state": bare(pol.norm_alpha_state, model=NORMED),

@@ -188,8 +188,8 @@ def test_merging_gives_the_plain_model_back(kind: Kind, form: Form) -> None:
     assert list(model.state_dict()) == keys
     assert list(dict(model.named_parameters())) == list(parameters)
     assert [type(module) for module in model.modules()] == classes
-    hooks = [m._forward_hooks | m._load_state_dict_pre_hooks for m in model.modules()]
-    assert not any(hooks)
+    for kind_of_hook in ("forward", "load_state_dict_pre", "load_state_dict_post"):
+        assert not any(getattr(m, f"_{kind_of_hook}_hooks") for m in model.modules())
     if form.same_parameters:
         assert all(p is parameters[name] for name, p in model.named_parameters())
     train(model, inputs)

@@ -132,6 +132,9 @@ CASES: dict[str, Case] = {
         synflow(FLAT, WEIGHTS[:6], density=0.5, steps=2, ties="random", generator=draw).values()
     ),
     "starts": started,
+    "reinitialize": lambda draw: [
+        p.detach() for p in pol.reinitialize(copy.deepcopy(HALF), generator=draw).parameters()
+    ],
     "norms": norms,
     "norms per layer": lambda draw: norms(draw, per_layer=True),
     "seeds": lambda draw: [draw_seeds(draw)],

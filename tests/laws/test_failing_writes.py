@@ -63,6 +63,9 @@ WRITES: dict[str, Callable[[nn.Module, Any, Any, Start], object]] = {
     "start_from_mask": lambda m, o, s, p: pol.start_from_mask(
         m, {n: ~k for n, k in pol.masks(m).items()}
     ),
+    "reinitialize": lambda m, o, s, p: pol.reinitialize(m),
+    "reset_parameters": lambda m, o, s, p: m[0].reset_parameters(),
+    "assignment": lambda m, o, s, p: setattr(m[0], "weight", torch.ones_like(m[0].weight)),
 }
 FACTOR_WRITES: dict[str, Callable[[nn.Module, Any, Any, Start], object]] = {
     "rescale": lambda m, o, s, p: pol.rescale(m, optimizer=o),

@@ -53,6 +53,7 @@ CALLS: dict[Callable[..., Any], Callable[[nn.Module, Any], Any]] = {
         m, pol.RewindPoint.capture(m), ones(m), **given
     ),
     pol.interpolate_norms: lambda m, given: pol.interpolate_norms(nn.LayerNorm(3), **given),
+    pol.reinitialize: lambda m, given: pol.reinitialize(m, **given),
     pol.error_barrier: barrier,
     pol.sgd_noise_stability: lambda m, given: pol.sgd_noise_stability(m, fail, fail, **given),
     pol.init_noise_stability: lambda m, given: pol.init_noise_stability(fail, fail, fail, **given),

@@ -203,6 +203,7 @@ CALLS: dict[str, tuple[Callable[[], nn.Module], Call]] = {
     "merge": (masked, lambda m: returned(m, pol.merge(m))),
     "merge norms": (interpolated, lambda m: returned(m, pol.merge(m))),
     "sign_in again": (signed_in, lambda m: returned(m, pol.sign_in(m, beta=2.0))),
+    "reinitialize": (masked, lambda m: returned(m, pol.reinitialize(m, generator=draw()))),
     "rescale": (signed_in, lambda m: returned(m, pol.rescale(m))),
     "RescaleSchedule": (signed_in, scheduled),
     "frobenius_decay": (signed_in, lambda m: pol.frobenius_decay(m).detach()),

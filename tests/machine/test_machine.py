@@ -67,7 +67,7 @@ def test_there_are_at_least_fourteen_models_and_twenty_optimizers():
 def test_every_operation_is_performed():
     counts: Counter[str] = Counter()
     for kind in ("normed", "stack"):
-        assert play(KINDS[kind], OPTIMIZERS["adam"], 0, drawn(4, 250), counts) is None
+        assert play(KINDS[kind], OPTIMIZERS["adam"], 0, drawn(7, 300), counts) is None
     assert sorted(OPERATIONS.keys() - counts.keys()) == []
 
 

@@ -207,6 +207,7 @@ def living_tensors() -> tuple[int, int]:
     """Return how many tensors Python can reach, and how many bytes they hold."""
     gc.collect()
     found = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
+    found = [each for each in found if each.layout is torch.strided]
     return len(found), sum(each.untyped_storage().nbytes() for each in found)
 
 

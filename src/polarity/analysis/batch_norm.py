@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_callable
 from polarity._inputs import check_batches
-from polarity._running import call, map_tensors, same_modes
+from polarity._running import call, map_tensors, outside_inference_mode, same_modes
 from polarity.targets.wrappers import unwrapped
 
 __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
@@ -19,6 +19,7 @@ __all__ = ["Forward", "feed", "recalibrate_batch_norm", "tracked_norms"]
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
 
+@outside_inference_mode
 def recalibrate_batch_norm(
     model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None
 ) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from polarity._checks import (
 )
 from polarity._inputs import check_batches
 from polarity._reports import plain_data
-from polarity._running import drawn_seed, same_random_state
+from polarity._running import drawn_seed, outside_inference_mode, same_random_state
 from polarity._tables import format_table
 from polarity.analysis.batch_norm import (
     Forward,
@@ -96,6 +96,7 @@ class ErrorBarrier:
         return f"barrier {self.barrier:.6g}\n{format_table(('alpha', 'error', 'excess'), rows)}"
 
 
+@outside_inference_mode
 def error_barrier(
     model: nn.Module,
     state_a: State,

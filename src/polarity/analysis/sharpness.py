@@ -25,6 +25,8 @@ from polarity._inputs import check_batches
 from polarity._running import (
     arguments,
     map_tensors,
+    outside_inference_mode,
+    recordable,
     recording_gradients,
     same_random_state,
     tensors_in,
@@ -40,6 +42,7 @@ __all__ = ["sharpness"]
 Loss = Callable[[Any, Any], Tensor]
 
 
+@outside_inference_mode
 def sharpness(
     model: nn.Module,
     loss_fn: Loss,
@@ -309,6 +312,7 @@ def _as_pair(batch: Any, network: _AtSurvivors) -> tuple[Any, Any]:
     def moved(each: Tensor) -> Tensor:
         return each.to(device, network.dtype if each.is_floating_point() else None)
 
+    batch = recordable(batch)
     return map_tensors(moved, batch[0]), map_tensors(moved, batch[1])
 
 

@@ -14,6 +14,7 @@ from polarity._checks import (
     check_shape,
     check_type,
 )
+from polarity._running import outside_inference_mode
 from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
 from polarity.analysis.flips import (
     count_flips,
@@ -78,6 +79,7 @@ class SignTracker:
     Source: *Sign-In to the Lottery*, Figures 1, 5(a) and 8.
     """
 
+    @outside_inference_mode
     def __init__(
         self,
         model: nn.Module,
@@ -108,6 +110,7 @@ class SignTracker:
         """The marked moments, ``"init"`` first."""
         return tuple(self._marks)
 
+    @outside_inference_mode
     def mark(self, moment: str) -> None:
         """Record the present signs under a name.
 
@@ -119,6 +122,7 @@ class SignTracker:
             raise ValueError(f"moment={moment!r} is already marked: choose another name")
         self._marks[moment] = self._signs()
 
+    @outside_inference_mode
     def signs(self, moment: str = START) -> dict[str, Tensor]:
         """Return the signs of a marked moment, of all entries and not of the survivors alone.
 
@@ -142,6 +146,7 @@ class SignTracker:
         marked = self._marked("moment", moment)
         return {name: self._unpacked(marked, name) for name in self._shapes}
 
+    @outside_inference_mode
     def step(self) -> None:
         """Record the present signs as the next step of the series; call it once per epoch."""
         signs = self._signs()
@@ -227,6 +232,7 @@ class SignTracker:
             ],
         }
 
+    @outside_inference_mode
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace the record by one of :meth:`state_dict`.
 

@@ -6,7 +6,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from polarity._checks import check_callable, check_integer, check_module, check_type
+from polarity._checks import (
+    check_callable,
+    check_integer,
+    check_module,
+    check_type,
+)
+from polarity._running import outside_inference_mode
 from polarity.analysis.batch_norm import Forward
 from polarity.analysis.connectivity import (
     BatchNormRule,
@@ -22,6 +28,7 @@ __all__ = ["init_noise_stability", "sgd_noise_stability"]
 Train: TypeAlias = Callable[[nn.Module, int], nn.Module | None]
 
 
+@outside_inference_mode
 def sgd_noise_stability(
     model: nn.Module,
     train: Train,
@@ -89,6 +96,7 @@ def sgd_noise_stability(
     )
 
 
+@outside_inference_mode
 def init_noise_stability(
     build: Callable[[int], nn.Module],
     train: Train,

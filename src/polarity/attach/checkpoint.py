@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polarity._files import check_path, parse_json, read_tensors, safetensors_for, write_tensors
+from polarity._running import outside_inference_mode
 from polarity.attach.checkpoint_forms import forms_to_attach
 from polarity.attach.loading import plan_loading
 from polarity.targets.search import all_targets, plain_buffers
@@ -62,6 +63,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     write_tensors(path, tensors, {"aliases": json.dumps(aliases)}, "polarity.save")
 
 
+@outside_inference_mode
 def load(model: nn.Module, path: str | Path) -> nn.Module:
     """Read a file of :func:`save` into a model, in place, with the same forms attached.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from polarity._bits.arrays import INTEGER_OF
 from polarity._checks import check_optimizer
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.states import parameters_of
@@ -19,6 +20,7 @@ from polarity.targets.target import Target
 __all__ = ["StepEnforcement", "enforce_in_step"]
 
 
+@outside_inference_mode
 def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement":
     r"""Take the masks of a model out of its forward passes, and keep pruned entries zero instead.
 
@@ -117,6 +119,7 @@ class StepEnforcement:
             self._hooks.append(each.register_step_post_hook(partial(_put_zeros_back, mine)))
         self.project()
 
+    @outside_inference_mode
     def project(self) -> None:
         """Zero what is stored outside the masks, NaN and infinity included."""
         for each in self._weights:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrize import ParametrizationList
 
+from polarity.attach.own_methods import give_own_methods
+from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.registering import own_class, register_light
 from polarity.targets.recurrent import release_flat_weights
 from polarity.targets.state_keys import accept_plain_checkpoints
@@ -69,7 +71,10 @@ def attach_form(
             leaves = stored or cast(Stored, (use.module._parameters[use.tensor_name],))
             chain = register_light(use.module, use.tensor_name, _AsStored(leaves))
             _store(chain, leaves)
+        if isinstance(form, MaskedWeight):
+            form.name, form.placed = target.name, True
         chain[0] = form.train(use.module.training)
+        give_own_methods(use.module)
         chains.append(chain)
     return chains
 

@@ -56,6 +56,9 @@ class Loading:
         alphas = [form.shared for _, form, _ in self.fresh if isinstance(form, NormInterp)]
         if alphas:
             draw_when_called(model, list(dict.fromkeys(alphas)))
+        for target in all_targets(model):
+            if target.masking is not None:
+                target.masking.take_as_written(target.stored)
         for masking, _ in self.enforce:
             if masking.in_step is not None:
                 masking.in_step.project()

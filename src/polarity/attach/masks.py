@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_flag, check_mapping, check_module, check_names, check_shape
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
@@ -14,7 +15,7 @@ from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.torch_prune import warn_of_torch_masks
 from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import check_writable, write_all
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+@outside_inference_mode
 def mask_weights(
     model: nn.Module,
     *,
@@ -91,6 +93,7 @@ def mask_weights(
         raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
     before_masking(model, found, "mask_weights")
     masks = masks or {}
+    check_has_values(found[name] for name in masks)
     set_masks({name: found[name] for name in masks}, masks)
     attach_masks(found)
     if verbose:
@@ -131,11 +134,16 @@ def attach_masks(found: Mapping[str, Target], buffers: Mapping[str, Tensor] | No
 
 def _new_masking(target: Target, buffer: Tensor | None) -> MaskedWeight:
     """Return the parametrization of a weight that has none, with this tensor for its mask."""
-    masking, theirs = MaskedWeight(torch.empty(0)), target.torch_mask
+    masking, theirs = MaskedWeight(torch.empty(0, device="cpu")), target.torch_mask
+    masking.written = None  # who brings a buffer notes its ones
     if buffer is None:
         # In the weight's memory layout, so that one pass can read both.
         like = target.stored[0].detach()
-        buffer = torch.ones_like(like) if theirs is None else theirs.to(like, copy=True)
+        if theirs is None:
+            buffer, masking.written = torch.ones_like(like), like.numel()
+        else:
+            buffer = theirs.to(like, copy=True)
+            masking.written = int(buffer.count_nonzero())
     masking.mask = buffer
     return masking
 
@@ -157,6 +165,7 @@ def set_masks(
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     buffers: dict[str, Tensor] = {}
+    ones = {name: int(masks[name].count_nonzero()) for name in found}
     for name, target in found.items():
         masking, first = target.masking, target.stored[0].detach()
         mask = masks[name].to(first.device)
@@ -176,10 +185,10 @@ def set_masks(
                 pairs.append((leaf, leaf.detach().masked_fill(born, start)))
     write_all([*pairs, *values])
     attach_masks(found, buffers)
-    for target in found.values():
+    for name, target in found.items():
         masking = cast(MaskedWeight, target.masking)
         masking.enforce = True
-        masking.clear(target.stored)
+        masking.clear(target.stored, ones[name])
 
 
 def masked_weights(model: nn.Module) -> dict[str, Target]:
@@ -197,6 +206,7 @@ def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     return [(leaf, cast(Tensor, t.numeric_mask)) for t in found for leaf in t.stored]
 
 
+@outside_inference_mode
 def masks(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True for survivors.
 
@@ -217,11 +227,20 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
     return {name: target.mask for name, target in masked_weights(model).items()}
 
 
+@outside_inference_mode
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Install masks in place, and zero the stored values outside them.
 
     Weights that ``masks`` does not name keep theirs. Named weights that are plain are masked first.
-    An entry that is pruned now and becomes live starts at zero.
+    An entry that is pruned now and becomes live starts at zero. Gradients that were accumulated
+    outside the masks are zeroed too.
+
+    This is also the remedy for a mask that was changed from outside. Averages that include buffers
+    (``AveragedModel(model, use_buffers=True)``, timm's ``ModelEmaV2`` and ``ModelEmaV3``) make
+    fractions of masks; one line gives them the masks of their model:
+    ``pol.load_masks(average.module, pol.masks(model))``. Lightning's ``EMAWeightAveraging`` copies
+    its average into the model: pass it ``use_buffers=False``, or keep ``masks = pol.masks(model)``
+    and call ``pol.load_masks(model, masks)`` afterwards.
 
     Args:
         model: any module.
@@ -241,6 +260,16 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         >>> import polarity as pol
         >>> model = load_masks(nn.Linear(2, 2), {"weight": torch.eye(2)})
         >>> pol.density(model)
+        0.5
+
+        An average of models gets the masks of its model:
+
+        >>> from torch.optim.swa_utils import AveragedModel
+        >>> average = AveragedModel(pol.mask_weights(nn.Linear(2, 2)), use_buffers=True)
+        >>> for _ in range(3):
+        ...     average.update_parameters(model)
+        >>> _ = pol.load_masks(average.module, pol.masks(model))
+        >>> pol.density(average.module)
         0.5
     """
     check_module(model)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from polarity._checks import check_flag, check_shape
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import make_plain
 from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
@@ -31,6 +32,7 @@ from polarity.targets.writing import check_writable, write_all
 __all__ = ["dense_state_dict", "merge"]
 
 
+@outside_inference_mode
 def merge(
     model: nn.Module, *, optimizer: Optimizers | None = None, verbose: bool = False
 ) -> nn.Module:
@@ -162,6 +164,7 @@ def _multiply_out(target: Target) -> Replacement:
     )
 
 
+@outside_inference_mode
 def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
 

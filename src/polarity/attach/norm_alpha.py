@@ -15,6 +15,7 @@ from polarity._checks import (
     check_names,
     check_type,
 )
+from polarity._running import outside_inference_mode
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import MODULI, SharedAlpha
 from polarity.targets.wrappers import unwrapped
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@outside_inference_mode
 def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
     """Return the value that every interpolated layer last trained at, by layer name.
 
@@ -50,6 +52,7 @@ def norm_alpha(model: nn.Module) -> dict[str, Tensor]:
     return {name: each.alpha.clone() for name, each in _alphas_by_layer(model).items()}
 
 
+@outside_inference_mode
 def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state of the stream that each interpolated layer's values are drawn from.
 
@@ -80,6 +83,7 @@ def norm_alpha_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: each.stream.clone() for name, each in _alphas_by_layer(model).items()}
 
 
+@outside_inference_mode
 def load_norm_alpha_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Continue the streams of a model's interpolated norms where :func:`norm_alpha_state` was.
 

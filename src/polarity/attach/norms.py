@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_entries, check_flag, check_generator, check_tensors
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norm_alpha import norm_interps
 from polarity.parametrizations.norm_interp import NormInterp
@@ -16,11 +17,13 @@ from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.target import check_has_values
 from polarity.targets.wrappers import refuse_ddp, unwrapped
 
 __all__ = ["attached_norms", "detach_norms", "draw_when_called", "interpolate_norms"]
 
 
+@outside_inference_mode
 def interpolate_norms(
     model: nn.Module,
     *,
@@ -101,6 +104,7 @@ def interpolate_norms(
     if fresh:
         refuse_ddp(model, "interpolate_norms")
     inner = unwrapped(model)
+    check_has_values(fresh.values())
     start = {name: target.stored[0].detach() for name, target in fresh.items()}
     if initial is not None:
         values = weights_of(initial, "initial")

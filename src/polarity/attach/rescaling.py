@@ -13,6 +13,7 @@ from polarity._checks import (
     check_mapping,
     check_names,
 )
+from polarity._running import outside_inference_mode
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.pruned_state import zero_pruned_state
@@ -29,6 +30,7 @@ __all__ = ["Momentum", "RescaleSchedule", "frobenius_decay", "inner_scaling", "r
 Momentum: TypeAlias = Literal["keep", "zero", "transform"]
 
 
+@outside_inference_mode
 @torch.no_grad()
 def rescale(
     model: nn.Module,
@@ -218,6 +220,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
     return total
 
 
+@outside_inference_mode
 @torch.no_grad()
 def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
     r"""Return the inner scaling of every surviving Sign-In entry, by plain name.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_entries, check_flag, check_names
+from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.masks import before_masking
 from polarity.optimizers.factor_state import foreign_state, split_state
@@ -24,13 +25,14 @@ from polarity.parametrizations.sign_in import (
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
-from polarity.targets.target import Target, parametrizations_of
+from polarity.targets.target import Target, check_has_values, parametrizations_of
 from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import write_all
 
 __all__ = ["sign_in"]
 
 
+@outside_inference_mode
 def sign_in(
     model: nn.Module,
     *,
@@ -177,6 +179,7 @@ def _check(
     found: Targets, betas: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> None:
     """Raise for everything that can be wrong, before anything is changed."""
+    check_has_values(found.values())
     for name, target in found.items():
         weight = target.weight
         check_entries(f"weight {name!r}", weight)
@@ -204,5 +207,5 @@ def _check(
         warnings.warn(
             f"{type(optimizer).__name__} remembers {', '.join(sorted(foreign))}, which has no form "
             "for a product: its state of the converted weights starts afresh",
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_finite, check_flag, check_number
+from polarity._running import outside_inference_mode
 from polarity._warnings import warn_caller
 from polarity.attach.masks import attach_masks, before_masking, masked_leaves, masked_weights
 from polarity.dense_to_sparse.threshold_report import LayerThreshold, ThresholdReport
@@ -34,6 +35,7 @@ __all__ = [
 _REACHABLE = -15.0
 
 
+@outside_inference_mode
 def threshold_weights(
     model: nn.Module,
     optimizer: Optimizers | None,
@@ -218,6 +220,7 @@ def threshold_report(model: nn.Module) -> ThresholdReport:
     return _report(found, {name: target.support for name, target in found.items()})
 
 
+@outside_inference_mode
 def weights_before_threshold(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the masked weights as they are before the soft threshold shrinks them.
 
@@ -244,6 +247,7 @@ def weights_before_threshold(model: nn.Module) -> dict[str, Tensor]:
     return {n: target.before_threshold.clone() for n, target in masked_weights(model).items()}
 
 
+@outside_inference_mode
 @torch.no_grad()
 def extract_soft_mask(model: nn.Module, optimizer: Optimizers | None = None) -> ThresholdReport:
     """Make what is above the soft thresholds an ordinary mask, and the shrunk values the weights.
@@ -303,13 +307,13 @@ def extract_soft_mask(model: nn.Module, optimizer: Optimizers | None = None) -> 
         pairs += [(masking.mask, supports[name]), *zip(target.stored, values, strict=True)]
     write_all(pairs)
     gone: set[int] = set()
-    for target in found.values():
+    for name, target in found.items():
         gone.add(id(cast(SoftThreshold, target.threshold).s))
         for chain in _chains(target):
             del chain[1]
         assert target.masking is not None
         target.masking.enforce = True
-        target.masking.clear(target.stored)
+        target.masking.clear(target.stored, report[name].survivors)
     _take_out(optimizers, gone)
     zero_pruned_state(optimizers, masked_leaves(found.values()))
     return report

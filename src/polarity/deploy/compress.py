@@ -16,7 +16,7 @@ from polarity._checks import (
     check_number,
 )
 from polarity._inputs import check_inputs
-from polarity._running import call, evaluation, tensors_in
+from polarity._running import call, evaluation, outside_inference_mode, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording
 from polarity.deploy.decision import choose, dense_reasons, find_candidates
@@ -30,6 +30,7 @@ from polarity.targets.wrappers import unwrapped
 __all__ = ["compress"]
 
 
+@outside_inference_mode
 def compress(
     model: nn.Module,
     example_inputs: Any,

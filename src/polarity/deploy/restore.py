@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_mapping, check_module
+from polarity._running import outside_inference_mode
 from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
 from polarity.targets.wrappers import unwrapped
@@ -14,6 +15,7 @@ from polarity.targets.wrappers import unwrapped
 __all__ = ["decompress", "restore"]
 
 
+@outside_inference_mode
 def decompress(model: nn.Module) -> nn.Module:
     """Turn every swapped layer back into the dense linear layer that it was, in place.
 
@@ -43,6 +45,7 @@ def decompress(model: nn.Module) -> nn.Module:
     return model
 
 
+@outside_inference_mode
 def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
     """Load the ``state_dict`` of a compressed model into a plain one, in place, without measuring.
 

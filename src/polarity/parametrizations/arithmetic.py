@@ -3,11 +3,19 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polarity._bits.arrays import INTEGER_OF, Array, chunks_of, read_only
 from polarity._checks import check_type
 
-__all__ = ["as_mask", "check_mask", "count_ones", "zero_outside_"]
+__all__ = [
+    "as_mask",
+    "can_be_read",
+    "check_mask",
+    "count_ones",
+    "zero_gradient_outside_",
+    "zero_outside_",
+]
 
 
 def as_mask(mask: Tensor) -> Tensor:
@@ -21,11 +29,10 @@ def as_mask(mask: Tensor) -> Tensor:
     return mask != 0
 
 
-def check_mask(mask: Tensor) -> None:
-    """Raise unless ``mask`` is a tensor of zeros and ones; on the meta device nothing is known."""
+def check_mask(mask: Tensor) -> int | None:
+    """Raise unless ``mask`` is a tensor of zeros and ones, and count the ones; None on meta."""
     check_type("mask", mask, Tensor, "a tensor: bool, or zeros and ones of the weight's shape")
-    if not mask.is_meta:
-        count_ones(mask)
+    return None if mask.is_meta else count_ones(mask)
 
 
 def count_ones(mask: Tensor) -> int:
@@ -69,8 +76,34 @@ def zero_outside_(values: Tensor, mask: Tensor) -> Tensor:
     bits = bits.view(-1)
     flat = _fast(mask)
     for chunk in chunks_of(mask.numel(), mask.device):
-        bits[chunk].mul_(torch.as_tensor(flat[chunk] != 0).view(torch.uint8))
+        survives = flat[chunk] != 0
+        ones = torch.from_numpy(survives) if isinstance(survives, np.ndarray) else survives
+        bits[chunk].mul_(ones.view(torch.uint8))
     return values
+
+
+def zero_gradient_outside_(leaf: Tensor, mask: Tensor) -> None:
+    """Set the gradient that a leaf has accumulated, dense or sparse, to zero where ``mask`` is."""
+    gradient = leaf.grad
+    if gradient is None:
+        return
+    mask = mask.to(gradient.device)
+    if gradient.layout is torch.sparse_coo:
+        zero_outside_(gradient._values(), mask[tuple(gradient._indices())])
+    else:
+        zero_outside_(gradient, mask)
+
+
+def can_be_read(mask: Tensor) -> bool:
+    """Return whether a mask has values that Python may look at here and now."""
+    return (
+        type(mask) is Tensor
+        and mask.dtype in INTEGER_OF
+        and not mask.is_meta
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(mask)
+        and not is_in_torch_dispatch_mode()
+    )
 
 
 def _fast(mask: Tensor) -> Array:

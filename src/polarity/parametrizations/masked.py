@@ -1,12 +1,22 @@
 """A weight that is multiplied by its mask."""
 
+import math
+import warnings
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from polarity._checks import check_flag, check_floating, check_shape
-from polarity.parametrizations.arithmetic import check_mask, zero_outside_
+from polarity.parametrizations.arithmetic import (
+    can_be_read,
+    check_mask,
+    count_ones,
+    zero_gradient_outside_,
+    zero_outside_,
+)
 
 __all__ = ["MaskedWeight"]
 
@@ -39,7 +49,9 @@ class MaskedWeight(nn.Module):
 
     The mask is a buffer of the shape and dtype of the weight, so it is saved, moved, converted and
     copied with the model, and it can be changed in place at any time. A stored NaN or infinity
-    outside the mask shows as NaN; pruning stores zeros there.
+    outside the mask shows as NaN; pruning stores zeros there. A mask that others gave back pruned
+    entries, or values between 0 and 1 (averages of models do both), is reported once: by the next
+    polarity call, by ``train()`` or ``eval()`` when the mode changes, or by ``state_dict()``.
 
     Attributes:
         mask: zeros and ones in the weight's dtype, 1 for a survivor. :func:`polarity.masks` gives
@@ -71,11 +83,15 @@ class MaskedWeight(nn.Module):
 
     def __init__(self, mask: Tensor, *, enforce: bool = True) -> None:
         super().__init__()
-        check_mask(mask)
+        # How many ones polarity last wrote; None where that is unknown, or once reported.
+        self.written = check_mask(mask)
         check_flag("enforce", enforce)
         dtype = mask.dtype if mask.is_floating_point() else torch.float32
         self.register_buffer("mask", mask.detach().to(dtype, copy=True))
         self.enforce = bool(enforce)
+        # The plain name of the weight, and whether the mask has taken the weight's dtype.
+        self.name = ""
+        self.placed = False
         # Set by polarity.enforce_in_step, which takes the mask out of eager forward passes.
         self.in_step: InStep | None = None
 
@@ -93,14 +109,20 @@ class MaskedWeight(nn.Module):
         """Return what to store so that :meth:`forward` gives ``weight`` inside the mask.
 
         Always a new tensor: ``module.weight = x`` must not tie the module to the storage of ``x``.
-        The mask takes the dtype of ``weight``.
+        When the parametrization is registered, the mask takes the dtype of the weight.
 
         Raises:
             ValueError: if the shape of ``weight`` is not the mask's.
         """
         stored = self.to_store(weight, self.mask if self.enforce else None)
-        self.mask = self.mask.to(weight.dtype)
+        self._take_dtype(weight)
         return stored
+
+    def _take_dtype(self, weight: Tensor) -> None:
+        """Give the mask the dtype of the weight that it is registered on; assignments do not."""
+        if not self.placed:
+            self.mask = self.mask.to(weight.dtype)
+            self.placed = True
 
     def to_store(self, weight: Tensor, mask: Tensor | None) -> Tensor:
         """Return what to store for a weight under a mask that is enforced, None for none."""
@@ -110,22 +132,99 @@ class MaskedWeight(nn.Module):
         return stored if mask is None else zero_outside_(stored, mask)
 
     @torch.no_grad()
-    def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
-        """Zero what is stored outside the mask; entries just ``born`` start at zero too."""
+    def clear(self, leaves: tuple[Tensor, ...], ones: int | None = None) -> None:
+        """Zero what is stored outside a mask just written, and its gradients.
+
+        Args:
+            leaves: what the weight is stored as.
+            ones: how many ones the mask has now; by default as many as are noted. Not counted
+                here, because what comes after a write must not fail.
+        """
+        if ones is not None:
+            self.written = ones
         for leaf in leaves:
             zero_outside_(leaf, self.mask)
+        self.clear_gradients(leaves)
         if self.in_step is not None:
             self.in_step.project()
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Load the mask; the stored weight, loaded before, is zeroed outside it."""
-        super()._load_from_state_dict(*args, **kwargs)
+    @torch.no_grad()
+    def clear_gradients(self, leaves: tuple[Tensor, ...]) -> None:
+        """Zero the gradients that the leaves have accumulated outside an enforced mask."""
+        for leaf in leaves if self.enforce else ():
+            zero_gradient_outside_(leaf, self.mask)
+
+    def take_as_written(self, leaves: tuple[Tensor, ...]) -> None:
+        """Take a mask that a file brought for polarity's own, and zero gradients outside it."""
+        self.written = self._ones()
+        self.clear_gradients(leaves)
+
+    def notice(self, ones: int | None, name: str) -> None:
+        """Report once that the mask is not as polarity wrote it.
+
+        Args:
+            ones: how many ones it has now, None if it holds other values than zeros and ones.
+            name: of the weight, for the report.
+        """
+        if self.written is None or (ones is not None and ones <= self.written):
+            return
+        what = (
+            "holds values other than 0 and 1"
+            if ones is None
+            else f"has {ones} ones, {ones - self.written} more than polarity last wrote"
+        )
+        self.written = None
+        warnings.warn(
+            f"the mask of {name!r} was changed from outside: it {what}, as after averaging models "
+            "or copying buffers. Restore it with pol.load_masks(average, pol.masks(model))",
+            stacklevel=3,
+        )
+
+    def _ones(self) -> int | None:
+        """Count the ones of the mask; None if it holds other values, or its values are unknown."""
+        try:
+            return count_ones(self.mask) if can_be_read(self.mask) else None
+        except ValueError:
+            return None
+
+    def _look(self) -> None:
+        """Report a mask that was changed from outside, where that can be seen."""
+        if self.written is not None and can_be_read(self.mask):
+            self.notice(self._ones(), self.name)
+
+    def train(self, mode: bool = True) -> Self:
+        """Change the mode; a change is an occasion to look at the mask, forward passes are not."""
+        if mode != self.training:
+            self._look()
+        return super().train(mode)
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Look at the mask before it goes into a checkpoint."""
+        self._look()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load the mask; with enforcement in the step, what is stored is zeroed outside it."""
+        given, before = state_dict.get(f"{prefix}mask"), self.mask
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if given is not None and given is not before:  # a dense checkpoint brings none
+            self.written = self._ones()
         if self.in_step is not None:
             self.in_step.project()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move the mask; one without values (meta) that was all ones is so again in real memory."""
+        unknown = self.mask.is_meta
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if unknown and not self.mask.is_meta:
+            self.mask.fill_(1 if self.written == self.mask.numel() else math.nan)
+        return self
 
     def get_extra_state(self) -> Tensor:
         """Return ``enforce`` as a 0-dim bool tensor, the form every checkpoint format can hold."""
-        return torch.tensor(self.enforce)
+        return torch.tensor(self.enforce, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take ``enforce`` from a checkpoint."""

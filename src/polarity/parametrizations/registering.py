@@ -2,9 +2,13 @@
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
+
+from polarity._checks import check_shape, check_type
+from polarity._running import outside_inference_mode
 
 __all__ = ["own_class", "register_light"]
 
@@ -16,6 +20,9 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
     training step of a small network that is 2 % (row *limit: an identity by parametrize* of the
     throughput page). With a further parametrization, or inside ``parametrize.cached()``, torch's
     own property is used.
+
+    Errors inside the parametrization surface as themselves, and a tensor of another shape or dtype
+    is refused before anything is written.
 
     Args:
         module: any module.
@@ -29,7 +36,7 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
     own_class(module)
     torchs: Any = vars(type(module))[tensor_name]
 
-    def read(module: nn.Module) -> Tensor:
+    def computed(module: nn.Module) -> Tensor:
         chain: Any = cast(Any, module._modules["parametrizations"])._modules[tensor_name]
         if len(chain) > 1 or parametrize._cache_enabled:
             return cast(Tensor, torchs.fget(module))
@@ -38,7 +45,36 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
             return cast(Tensor, form.forward(chain.original))
         return cast(Tensor, form.forward(chain.original0, chain.original1))
 
-    setattr(type(module), tensor_name, property(read, torchs.fset))
+    def read(module: nn.Module) -> Tensor:
+        try:
+            return computed(module)
+        except AttributeError as error:
+            # Module.__getattr__ would take its place: "no attribute 'weight'".
+            raise RuntimeError(
+                f"computing {tensor_name!r} raised AttributeError: {error}"
+            ) from error
+
+    @outside_inference_mode
+    def write(module: nn.Module, value: Tensor) -> None:
+        chain: Any = cast(Any, module.parametrizations)[tensor_name]
+        check_type(tensor_name, value, Tensor, "a tensor: its values are copied")
+        if len(chain) > 1:
+            return cast(None, torchs.fset(module, value))
+        stored = [chain.original] if chain.is_tensor else [chain.original0, chain.original1]
+        check_shape(tensor_name, None, value.shape, stored[0].shape, "layer")
+        if value.dtype != stored[0].dtype:
+            raise ValueError(
+                f"{tensor_name} has dtype {value.dtype}, expected the layer's {stored[0].dtype}: "
+                f"convert it with .to({stored[0].dtype})"
+            )
+        if value.device != stored[0].device:  # a weight on the meta device gets values
+            return cast(None, torchs.fset(module, value))
+        with torch.no_grad():
+            new = chain[0].right_inverse(value)
+            torch._foreach_copy_(stored, [new] if chain.is_tensor else list(new))
+        return None
+
+    setattr(type(module), tensor_name, property(read, write))
     return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[tensor_name])
 
 

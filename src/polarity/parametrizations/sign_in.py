@@ -83,7 +83,7 @@ class SignInMW(MaskedWeight):
             ValueError: if the shape of ``weight`` is not the mask's.
         """
         factors = self.to_store(weight, self.mask if self.enforce else None)
-        self.mask = self.mask.to(weight.dtype)
+        self._take_dtype(weight)
         return factors
 
     def to_store(  # type: ignore[override]
@@ -93,19 +93,11 @@ class SignInMW(MaskedWeight):
         m, v = balanced_factors(super().to_store(weight, mask), self.beta)
         return (m if mask is None else zero_outside_(m, mask)), v
 
-    @torch.no_grad()
-    def clear(self, leaves: tuple[Tensor, ...], born: Tensor | None = None) -> None:
-        """Zero the factors outside the mask; newborn entries are zeros that can grow."""
-        super().clear(leaves, born)
-        if born is not None:
-            m, _ = leaves
-            m.copy_(torch.where(born, self.beta.sqrt().to(m.dtype), m))
-
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move ``beta`` with the model, but never to another dtype: it is a setting."""
         beta = self.beta
         del self.beta
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         moved = fn(beta if beta.is_meta else beta.float())
         exact = moved.device.type == "mps"  # which has no float64
         self.register_buffer("beta", moved if beta.is_meta or exact else beta.to(moved.device))
@@ -113,7 +105,8 @@ class SignInMW(MaskedWeight):
 
     def extra_repr(self) -> str:
         """Return the description of a masked weight, and the inner scaling."""
-        return f"{super().extra_repr()}, beta={float(self.beta):.4g}"
+        described = super().extra_repr()
+        return described if self.beta.is_meta else f"{described}, beta={float(self.beta):.4g}"
 
 
 def balanced_factors(
@@ -149,8 +142,8 @@ def balanced_factors(
         checked_beta(beta)
     dtype = weight.dtype if dtype is None else dtype
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    alpha = torch.as_tensor(beta, dtype=torch.float64) / 2
-    alpha = alpha.to(wide.device, wide.dtype)
+    alpha = torch.as_tensor(beta, dtype=torch.float64, device=wide.device) / 2
+    alpha = alpha.to(wide.dtype)
     m = wide.abs().hypot(alpha).add_(alpha).sqrt_().to(dtype)
     # Dividing by m as it was rounded leaves one rounding error in the product, not two.
     return m, wide.div(m.to(wide.dtype)).to(dtype)
@@ -159,7 +152,7 @@ def balanced_factors(
 def checked_beta(beta: float, parameter: str = "beta") -> Tensor:
     """Return ``beta``, a positive finite number, as a 0-dim float64 tensor."""
     check_number(parameter, beta, above=0, below=math.inf)
-    return torch.tensor(float(beta), dtype=torch.float64)
+    return torch.tensor(float(beta), dtype=torch.float64, device="cpu")
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from polarity._checks import check_module, check_type
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import (
     Optimizers,
@@ -30,6 +31,7 @@ from polarity.targets.selectors import Selector, settled
 __all__ = ["imp_prune", "lrr_step"]
 
 
+@outside_inference_mode
 def imp_prune(
     model: nn.Module,
     amount: float | None = None,
@@ -134,6 +136,7 @@ def imp_prune(
     return replace(report, notes=(*report.notes, rewound, *notes))
 
 
+@outside_inference_mode
 def lrr_step(
     model: nn.Module,
     amount: float | None = None,

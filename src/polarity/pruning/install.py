@@ -45,7 +45,7 @@ def install(
     for name, mask in in_place.items():
         chosen.write(name, mask)
     attach_masks(found, buffers)
-    for target in found.values():
+    for name, target in found.items():
         assert target.masking is not None
         target.masking.enforce = True
-        target.masking.clear(target.stored)
+        target.masking.clear(target.stored, chosen.kept[name])

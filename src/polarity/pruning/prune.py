@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_module, check_names
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, masked_leaves
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
@@ -24,7 +25,7 @@ from polarity.selection.top_k import choose_top
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.writing import check_writable
 
 __all__ = ["Scope", "prune", "prune_targets"]
@@ -32,6 +33,7 @@ __all__ = ["Scope", "prune", "prune_targets"]
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
+@outside_inference_mode
 def prune(
     model: nn.Module,
     scores: Mapping[str, Tensor] | Score,
@@ -175,6 +177,7 @@ def prune_targets(
         values: returns (tensor, new values) to write, of the survivors and of other tensors. By
             default everything keeps its values.
     """
+    check_has_values(found.values())
     optimizers = as_optimizers(optimizer)
     before = {name: target.survivors for name, target in found.items()}
     with undrawn_on_error(generator):

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from typing_extensions import Self
 
 from polarity._checks import check_choice, check_mapping, check_type
+from polarity._running import outside_inference_mode
 from polarity.optimizers.fitting import check_optimizer_fits, check_scheduler_fits
 from polarity.optimizers.given import (
     Optimizers,
@@ -22,6 +23,7 @@ from polarity.optimizers.given import (
 from polarity.rewind.file import read_point, write_point
 from polarity.rewind.weights import Only, check_weights, staged_weights
 from polarity.targets.search import all_targets, plain_buffers
+from polarity.targets.target import check_has_values
 from polarity.targets.writing import write_all
 
 __all__ = ["RewindPoint", "weights_of"]
@@ -83,6 +85,7 @@ class RewindPoint:
                 check_mapping(f"{role}[{place}]", state, "a state_dict")
 
     @classmethod
+    @outside_inference_mode
     def capture(
         cls,
         model: nn.Module,
@@ -98,7 +101,7 @@ class RewindPoint:
             scheduler: any learning-rate scheduler, or a list of them.
 
         Raises:
-            ValueError: if a parameter is lazy, so that it has no value yet.
+            ValueError: if a parameter has no value yet (lazy, or on the meta device).
             TypeError: if an argument is of another type.
         """
         optimizers, schedulers = as_optimizers(optimizer), as_schedulers(scheduler)
@@ -106,11 +109,13 @@ class RewindPoint:
         for target in all_targets(model):
             if is_lazy(target.stored[0]):
                 raise ValueError(f"{target.name} is lazy: run one batch through the model first")
+            check_has_values([target])
             value = target.weight.clone()
             weights |= {use.name: value for use in target.uses}
         weights |= {name: value.clone() for name, value in plain_buffers(model).items()}
         return cls(weights, _states(optimizer, optimizers), _states(scheduler, schedulers))
 
+    @outside_inference_mode
     def restore_weights(self, model: nn.Module, *, only: Only = "all") -> nn.Module:
         """Set the model's parameters and buffers to the captured ones, in place.
 
@@ -135,6 +140,7 @@ class RewindPoint:
         write_all(self.staged(model, only))
         return model
 
+    @outside_inference_mode
     def restore_schedule(
         self, optimizer: Optimizers | None = None, scheduler: Schedulers | None = None
     ) -> None:
@@ -186,6 +192,7 @@ class RewindPoint:
         write_point(path, self.weights, self.optimizer, self.scheduler)
 
     @classmethod
+    @outside_inference_mode
     def load(cls, path: str | Path) -> Self:
         """Read a file of :meth:`save`, without executing anything in it.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polarity._checks import check_callable, check_choice, check_entries, check_module
 from polarity._inputs import check_batches
-from polarity._running import call, map_tensors, twice_differentiable
+from polarity._running import call, map_tensors, recordable, twice_differentiable
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
 
@@ -67,7 +67,9 @@ def losses(model: nn.Module, loss_fn: LossFunction, batches: Batches) -> Iterato
                 f"batches yields {_describe(batch)}, expected pairs (input, target); several "
                 "inputs go into a tuple of their own"
             )
-        inputs, target = (map_tensors(lambda each: each.to(device), part) for part in batch)
+        inputs, target = (
+            map_tensors(lambda each: each.to(device), part) for part in recordable(batch)
+        )
         loss = loss_fn(call(model, inputs), target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise ValueError(f"loss_fn returned {_describe(loss)}, expected a tensor of one number")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from polarity._checks import check_finite, check_number
 from polarity._running import (
     drawn_seed,
+    outside_inference_mode,
     recording_gradients,
     same_random_state,
     twice_differentiable,
@@ -26,10 +27,12 @@ from polarity.scores._loss_gradients import (
 )
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["grasp"]
 
 
+@outside_inference_mode
 def grasp(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -101,6 +104,7 @@ def grasp(
     check_number("temperature", temperature, above=0)
     check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
+    check_has_values(found.values())
     seed = drawn_seed(generator)
     with recording_gradients(), same_random_state(model, seed):
         batches = list(batches)

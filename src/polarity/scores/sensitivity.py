@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from polarity._running import drawn_seed, recording_gradients, same_random_state
+from polarity._running import (
+    drawn_seed,
+    outside_inference_mode,
+    recording_gradients,
+    same_random_state,
+)
 from polarity.scores._loss_gradients import (
     Batches,
     LossFunction,
@@ -18,10 +23,12 @@ from polarity.scores._loss_gradients import (
 )
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["snip"]
 
 
+@outside_inference_mode
 def snip(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -90,6 +97,7 @@ def snip(
     check_loss(model, loss_fn, batches)
     check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
+    check_has_values(found.values())
     with (
         same_random_state(model, drawn_seed(generator)),
         recording_gradients(),

@@ -13,6 +13,7 @@ from polarity._inputs import check_inputs
 from polarity._running import (
     call,
     map_tensors,
+    outside_inference_mode,
     recording_gradients,
     same_random_state,
     tensors_in,
@@ -23,12 +24,14 @@ from polarity.selection.ties import Draw, Ties, draw_for, in_drawn_order
 from polarity.selection.top_k import choose_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.target import check_has_values
 
 __all__ = ["synflow"]
 
 _SHOWN = 30  # names that a warning lists
 
 
+@outside_inference_mode
 def synflow(
     model: nn.Module,
     example_inputs: Any,
@@ -118,6 +121,7 @@ def synflow(
     check_ties(ties)
     found = masked_or_prunable(model, targets, exclude)
     check_inputs("example_inputs", example_inputs)
+    check_has_values(found.values())
     total = sum(target.shape.numel() for target in found.values())
     live = {name: target.live for name, target in found.items()}
     left = sum(int(mask.count_nonzero()) for mask in live.values())
@@ -202,7 +206,7 @@ def _warn_of_closed_branches(
         warnings.warn(
             f"synflow scores all of {_listed(opened)} as zero, so they are pruned first and "
             f"whole{_because(gains)}",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -273,7 +277,7 @@ def _place(
     device = next(iter(places.values())).device
     values = [saliency[name][where].to(device) for name, where in ending.items()]
     flat = torch.cat(values)
-    first = torch.arange(len(flat)) if draw is None else in_drawn_order(draw(ending))
+    first = torch.arange(len(flat), device="cpu") if draw is None else in_drawn_order(draw(ending))
     first = first.to(device)
     best_first = first[flat[first].argsort(descending=True, stable=True)]
     last = taken + best_first.numel()

@@ -242,7 +242,7 @@ class Chosen:
             if isinstance(array, np.ndarray):
                 np.copyto(array[chunk], kept)
             else:
-                flat[chunk].copy_(torch.as_tensor(kept))
+                flat[chunk].copy_(torch.as_tensor(kept, device=flat.device))
 
         for_each_chunk([cut.keys], cut.key_format, write)
         if target is not ordered:

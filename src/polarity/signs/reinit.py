@@ -17,6 +17,7 @@ from polarity._checks import (
     check_scope,
     check_tensors,
 )
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
@@ -34,7 +35,7 @@ from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
 from polarity.targets.left_out import reach_of, why_without_mask
 from polarity.targets.search import all_targets
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.writing import check_writable, write_all
 
 __all__ = ["Revived", "Strategy", "reinit_signs", "signed_constants"]
@@ -51,6 +52,7 @@ _REFERENCES: dict[str, Reference] = {
 }
 
 
+@outside_inference_mode
 def reinit_signs(
     model: nn.Module,
     strategy: Strategy = "mask1",
@@ -160,6 +162,7 @@ def reinit_signs(
     """
     targets = masked_weights(model)
     check_generator(generator)
+    check_has_values(targets.values())
     strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
     if strategy == "standard" and trained is None:
         raise ValueError(
@@ -202,6 +205,7 @@ def reinit_signs(
     return SignReport(tuple(rows[name] for name in targets), strategy, reach)
 
 
+@outside_inference_mode
 def signed_constants(
     trained: Mapping[str, Tensor],
     init: Mapping[str, Tensor],
@@ -313,7 +317,7 @@ def _signed(
             warnings.warn(
                 f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
                 "start at zero",
-                stacklevel=3,
+                stacklevel=4,
             )
     with undrawn_on_error(generator):
         if strategy == "gradual":

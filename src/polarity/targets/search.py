@@ -333,6 +333,8 @@ def why_not(target: Target, *, frozen_too: bool = False) -> str | None:
         return "lazy: run one batch through the model first"
     if not stored.is_floating_point():
         return f"of dtype {stored.dtype}, not floating point"
+    if stored.is_inference():
+        return "made under torch.inference_mode(), so it can never be trained"
     if hasattr(stored, "placements"):
         raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 takes whole tensors")
     if target.chain:

@@ -185,12 +185,15 @@ def plain_checkpoint(state: Mapping[str, Any], names: Iterable[str]) -> dict[str
 
 
 class _PlainCheckpoints:
-    """A ``load_state_dict`` pre-hook of one module, and its parameters' order before attaching."""
+    """The ``load_state_dict`` hooks of one module, and its parameters' order before attaching."""
 
     def __init__(self, module: nn.Module) -> None:
         self.order = tuple(module._parameters)
         self.handle: RemovableHandle = module.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             self
+        )
+        self.after: RemovableHandle = module.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            _clear_gradients
         )
 
     def __call__(
@@ -213,6 +216,14 @@ class _PlainCheckpoints:
                         state_dict[f"{attached}{key}"] = value
 
 
+def _clear_gradients(module: nn.Module, _: object) -> None:
+    """Zero the gradients outside the masks that were loaded (a ``load_state_dict`` post-hook)."""
+    if parametrize.is_parametrized(module):
+        for chain in cast(Any, module.parametrizations).values():
+            if isinstance(chain[0], MaskedWeight):
+                chain[0].clear_gradients(tuple(chain.parameters(recurse=False)))
+
+
 def _complete_mask(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
     """Give a mask of a checkpoint the weight's dtype, for ``assign``, and a word on enforcing it.
 
@@ -221,7 +232,7 @@ def _complete_mask(chain: Any, state_dict: dict[str, Any], attached: str) -> Non
     key = f"{attached}0.mask"
     if key in state_dict and isinstance(chain[0], MaskedWeight):
         state_dict[key] = state_dict[key].to(chain[0].mask.dtype)
-        state_dict.setdefault(f"{attached}0._extra_state", torch.tensor(True))
+        state_dict.setdefault(f"{attached}0._extra_state", torch.tensor(True, device="cpu"))
 
 
 def _taken(
@@ -264,9 +275,15 @@ def _converted(
     enforced = first.enforce if mask is None else enforced
     if len(chain) > 1 and isinstance(chain[1], SoftThreshold):
         weight = chain[1].right_inverse(weight)
-    mask = (first.mask if mask is None else (mask != 0).to(first.mask.dtype)).to(weight.device)
+    if mask is not None:
+        mask = (mask != 0).to(first.mask.dtype)
+    elif first.mask.is_meta and not weight.is_meta:
+        mask = torch.ones_like(first.mask, device=weight.device)
+    else:
+        mask = first.mask
+    mask = mask.to(weight.device)
     yield "0.mask", mask
-    yield "0._extra_state", torch.tensor(enforced)
+    yield "0._extra_state", torch.tensor(enforced, device="cpu")
     fits = weight.shape == mask.shape  # or else load_state_dict says so
     if fits and enforced:
         weight = weight.masked_fill(mask == 0, 0)
@@ -298,6 +315,7 @@ def forget_plain_checkpoints(module: nn.Module) -> None:
         return
     hook: _PlainCheckpoints = getattr(module, _ATTRIBUTE)
     hook.handle.remove()
+    hook.after.remove()
     delattr(module, _ATTRIBUTE)
     # Parametrizing moves a parameter behind its siblings, and optimizer checkpoints go by order.
     for name in hook.order:

@@ -1,14 +1,14 @@
 """One prunable weight: where it is used, what it is made of, how to read and write it."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from polarity.parametrizations.arithmetic import as_mask, count_ones
+from polarity.parametrizations.arithmetic import count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.soft_threshold import SoftThreshold
@@ -17,9 +17,7 @@ from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.writing import write_all
 
-__all__ = ["Target", "parametrizations_of", "stored_leaves"]
-
-T = TypeVar("T")
+__all__ = ["Target", "check_has_values", "parametrizations_of", "stored_leaves"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,8 @@ class Target:
         mask = self.numeric_mask
         if mask is None:
             return torch.ones_like(self.stored[0], dtype=torch.bool)
-        return self._checked(as_mask, mask)
+        self._count(mask)
+        return mask != 0
 
     @property
     def numeric_mask(self) -> Tensor | None:
@@ -151,7 +150,7 @@ class Target:
     def survivors(self) -> int:
         """The number of ones in the mask, enforced or only remembered."""
         mask = self.numeric_mask
-        return self.shape.numel() if mask is None else self._checked(count_ones, mask)
+        return self.shape.numel() if mask is None else self._count(mask)
 
     @property
     def live(self) -> Tensor:
@@ -173,15 +172,21 @@ class Target:
             return self.masking.mask.shape
         return self.weight.shape if self.chain else self.stored[0].shape
 
-    def _checked(self, read: Callable[[Tensor], T], mask: Tensor) -> T:
-        """Read the mask, and name the weight if it holds other values."""
+    def _count(self, mask: Tensor) -> int:
+        """Count the ones of the mask; report one that others changed, and refuse fractions."""
+        if mask.is_meta:  # without values: what polarity last wrote
+            written = None if self.masking is None else self.masking.written
+            return mask.numel() if written is None else written
         try:
-            return read(mask)
+            ones = count_ones(mask)
         except ValueError:
             raise ValueError(
                 f"mask of {self.name!r} holds values other than 0 and 1 (an average of models "
-                "averages their masks): restore it with load_masks(model, masks(original))"
+                "averages their masks): restore it with pol.load_masks(average, pol.masks(model))"
             ) from None
+        if self.masking is not None:
+            self.masking.notice(ones, self.name)
+        return ones
 
     def write(self, values: Tensor) -> None:
         """Set the effective weight in place: the leaves stay the same objects."""
@@ -224,6 +229,16 @@ class Target:
             "no right_inverse; give it one, or remove it with "
             "torch.nn.utils.parametrize.remove_parametrizations"
         )
+
+
+def check_has_values(targets: Iterable[Target]) -> None:
+    """Raise if the model is on the meta device, where a weight has no values."""
+    for target in targets:
+        if target.stored[0].is_meta:
+            raise ValueError(
+                f"model has {target.name!r} on the meta device, expected values: call "
+                "model.to_empty(device='cpu'), or on another device, and load the weights first"
+            )
 
 
 def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:

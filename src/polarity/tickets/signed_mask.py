@@ -18,6 +18,7 @@ from polarity._checks import (
     check_shape,
     check_type,
 )
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, set_masks
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.target import Target
@@ -115,6 +116,7 @@ class SignedMask:
         survivors = sum(int(mask.count_nonzero()) for mask in self.masks.values())
         return survivors / total if total else 1.0
 
+    @outside_inference_mode
     @torch.no_grad()
     def apply(self, model: nn.Module, *, strict: bool = True, verbose: bool = False) -> nn.Module:
         r"""Give a network the ticket's masks and signs, with its own magnitudes, in place.
@@ -162,7 +164,7 @@ class SignedMask:
             warnings.warn(
                 f"{sum(zeros.values())} entries are 0 in this initialisation and start without the "
                 f"ticket's sign, the first of them in {without[0]!r}",
-                stacklevel=3,  # past no_grad
+                stacklevel=4,  # past two decorators
             )
         set_masks(found, self.masks, pairs)  # after the warning, which users may make an error
         if verbose:
@@ -198,6 +200,7 @@ class SignedMask:
         write_ticket(path, Contents(self.signs, self.masks, self.network, dict(words)))
 
     @classmethod
+    @outside_inference_mode
     def load(cls, path: str | Path) -> Self:
         """Read a file of :meth:`save`, without executing anything in it.
 

@@ -17,6 +17,7 @@ from polarity._checks import (
     check_shape,
     check_type,
 )
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, checked_masks, set_masks
 from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.search import find_targets
@@ -31,6 +32,7 @@ Signs: TypeAlias = SignedMask | RewindPoint | Mapping[str, Tensor]
 Magnitudes: TypeAlias = RewindPoint | Mapping[str, Tensor]
 
 
+@outside_inference_mode
 def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartReport:
     r"""Give a freshly initialised network a learned mask and the signs of a moment, in place.
 
@@ -43,7 +45,8 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
     not name, biases and norms are left as they are.
 
     Args:
-        model: a freshly initialised network, plain, masked or Sign-In. Its effective weights give
+        model: a freshly initialised network, plain, masked or Sign-In: a new one, or
+            :func:`polarity.reinitialize` of one without pruned entries. Its effective weights give
             the magnitudes.
         signs: ``SignTracker.signs(moment)``, a :class:`SignedMask`, a :class:`RewindPoint`, or
             ``{plain name: tensor}`` of weights or signs, which may hold other names too. Of an STR
@@ -84,6 +87,7 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
     return _start("signs", found, kept, started)
 
 
+@outside_inference_mode
 def start_from_magnitudes(
     model: nn.Module,
     magnitudes: Magnitudes,
@@ -149,6 +153,7 @@ def start_from_magnitudes(
         return _start("magnitudes", found, kept, started)
 
 
+@outside_inference_mode
 def start_from_mask(model: nn.Module, masks: Masks) -> StartReport:
     r"""Give a freshly initialised network a learned mask and nothing else, in place.
 

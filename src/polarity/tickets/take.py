@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from polarity._checks import check_entries
+from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.targets.selectors import Selector, select
-from polarity.targets.target import Target
+from polarity.targets.target import Target, check_has_values
 from polarity.tickets.signed_mask import SignedMask, targets_by_name
 
 __all__ = ["signed_mask"]
 
 
+@outside_inference_mode
 @torch.no_grad()
 def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedMask:
     r"""Take the mask and the signs of a pruned network, and nothing else.
@@ -55,6 +57,7 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
     Source: *Find A Winning Sign*, section 3.1; its official code for ``include``.
     """
     masked = masked_weights(model)
+    check_has_values(masked.values())
     everything = targets_by_name(model)
     taken = _included(everything.values(), include) | set(masked)
     signs, masks = {}, {}
