@@ -67,6 +67,11 @@ def test_a_shorter_run_has_the_same_fractions_of_each_phase() -> None:
     assert {b - a for a, b in pairwise(switches[:-2])} == {60}
 
 
+def test_fractions_of_a_step_are_rounded_to_the_nearest() -> None:
+    """Of 1,170 steps 15 % are 175.5 and 25 % are 292.5."""
+    assert acdc_switches("imagenet", 1170)[:4] == (117, 176, 234, 293)
+
+
 def test_a_calendar_without_a_step_for_each_phase_is_refused() -> None:
     with pytest.raises(ValueError, match="steps=12"):
         acdc_switches("imagenet", 12)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrize import register_parametrization
 
 import polarity as pol
-from polarity.dense_to_sparse import RigL
+from polarity.dense_to_sparse import SET, RigL
 from tests.dense_to_sparse.cases import (
     FIRST,
     LAST,
@@ -272,3 +272,86 @@ def test_a_weight_with_a_further_parametrization_is_refused() -> None:
     register_parametrization(model[2], "weight", Halved())
     with pytest.raises(ValueError, match=r"2\.weight is also parametrized by Halved"):
         rigl(model)
+
+
+class WritesEverywhere(torch.optim.SGD):
+    """Writes to every entry of every matrix, as Muon does."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.dim() == 2:
+                        parameter.add_(0.01)
+        return loss
+
+
+@pytest.mark.parametrize("kind", [RigL, SET])
+@PRODUCT
+def test_what_an_optimizer_writes_outside_the_masks_neither_shows_nor_grows(
+    kind: Any, product: bool
+) -> None:
+    model = masked(product=product)
+    built = WritesEverywhere(model.parameters(), 0.1)
+    options = {"replace_step": False} if kind is RigL else {}
+    schedule = kind(model, built, every=3, end=30, fraction=0.5, **options)
+    before = pol.masks(model)
+    born = 0
+    for _, (x, y) in zip(range(12), batches(), strict=False):
+        built.zero_grad()
+        cross_entropy(model(x), y).backward()
+        built.step()
+        report = schedule.step()
+        now = pol.masks(model)
+        for name, weight in effective(model).items():
+            assert not weight[~now[name]].any()
+            if report is not None:
+                fresh = now[name] & ~before[name]
+                born += int(fresh.sum())
+                assert not weight[fresh].any()
+        before = now
+    assert born > 10
+
+
+@PRODUCT
+def test_scores_of_a_skipped_step_are_forgotten(product: bool) -> None:
+    """A batch that overflows in a bias alone: what was collected from it does not decide."""
+    masks = []
+    for overflows in (False, True):
+        model = masked(product=product)
+        sgd, schedule = rigl(model, every=2)
+        scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+        others = batches(seed=77)
+        for step, (x, y) in zip(range(1, 13), batches(), strict=False):
+            attempts = [(x, y)] if not overflows or step % 2 else [next(others), (x, y)]
+            for place, (inputs, labels) in enumerate(attempts, start=1):
+                sgd.zero_grad()
+                loss = cross_entropy(model(inputs), labels)
+                if place < len(attempts):
+                    loss = loss + model[0].bias.sum() * torch.inf
+                scaler.scale(loss).backward()
+                scaler.unscale_(sgd)
+                schedule.collect()
+                scaler.step(sgd)
+                scaler.update(64.0)
+                schedule.step()
+        masks.append(pol.masks(model))
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+@PRODUCT
+def test_the_optimizer_of_an_update_step_finds_zeros_outside_the_masks(product: bool) -> None:
+    """Not the root of beta in one factor: LAMB, for one, takes the norm of what is stored."""
+    model = masked(product=product)
+    sgd, schedule = rigl(model, every=2, replace_step=False)
+    clean = []
+
+    def look(*_: Any) -> None:
+        outside = ~pol.masks(model)[FIRST]
+        clean.append(not any(leaf[outside].any() for leaf in leaves(model)))
+        clean.append(not any(leaf.grad[outside].any() for leaf in leaves(model)))
+
+    sgd.register_step_pre_hook(look)  # after the schedule's own
+    train(model, sgd, schedule, 6)
+    assert clean == [True] * 12

@@ -278,3 +278,36 @@ def test_a_count_can_be_removed_twice() -> None:
     sgd.step()
     assert not steps.due
     assert steps.count() == 0
+
+
+@pytest.mark.parametrize("kind", [RigL, SET, ACDC, GradualMagnitude])
+def test_a_resumed_run_draws_from_the_seed_of_its_state(kind: Any) -> None:
+    """The schedule that loads was made with another seed, as in a new process without one."""
+    options: dict[Any, dict[str, Any]] = {
+        RigL: {"every": 2, "end": 40, "fraction": 0.5},
+        SET: {"every": 2, "fraction": 0.3},
+        ACDC: {"density": 0.25, "switches": (2, 4, 6, 8)},
+        GradualMagnitude: {"density": 0.1, "begin": 0, "end": 9, "every": 2},
+    }
+    runs = []
+    for resumed in (False, True):
+        model = masked()
+        with torch.no_grad():
+            model[0].weight = torch.ones(10, 12)  # ties everywhere
+        still = torch.optim.SGD(model.parameters(), lr=0.0)
+
+        def build(seed: int, model: nn.Module = model, still: Any = still) -> Any:
+            draw = torch.Generator().manual_seed(seed)
+            return kind(model, still, ties="random", generator=draw, **options[kind])
+
+        schedule = build(0)
+        train(model, still, schedule, 3)
+        if resumed:
+            state = schedule.state_dict()
+            schedule.remove()
+            schedule = build(1)
+            assert schedule.state_dict()["seed"] != state["seed"]
+            schedule.load_state_dict(state)
+        train(model, still, schedule, 6)
+        runs.append(pol.masks(model))
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])

@@ -27,7 +27,7 @@ def holder(also: dict[str, kinds.Wrong]) -> Kind:
 
 
 THRESHOLD: dict[str, Call] = {
-    "threshold_weights": bare(
+    "dense_to_sparse.threshold_weights": bare(
         d2s.threshold_weights,
         model=model("plain"),
         optimizer=Arg(
@@ -42,16 +42,16 @@ THRESHOLD: dict[str, Call] = {
         first_layer=NO,
         last_layer=NO,
     ),
-    "soft_mask": bare(d2s.soft_mask, model=MODEL),
-    "soft_density": bare(d2s.soft_density, model=MODEL),
-    "threshold_report": bare(d2s.threshold_report, model=MODEL),
-    "weights_before_threshold": bare(d2s.weights_before_threshold, model=MODEL),
-    "extract_soft_mask": bare(
+    "dense_to_sparse.soft_mask": bare(d2s.soft_mask, model=MODEL),
+    "dense_to_sparse.soft_density": bare(d2s.soft_density, model=MODEL),
+    "dense_to_sparse.threshold_report": bare(d2s.threshold_report, model=MODEL),
+    "dense_to_sparse.weights_before_threshold": bare(d2s.weights_before_threshold, model=MODEL),
+    "dense_to_sparse.extract_soft_mask": bare(
         d2s.extract_soft_mask,
         model=SOFT,
         optimizer=Arg(holder({}), lambda w: optim.SGD(thresholded(w).parameters(), 0.1)),
     ),
-    "find_decay": bare(
+    "dense_to_sparse.find_decay": bare(
         d2s.find_decay,
         train=Arg(kinds.CALLABLE | NONE, just(lambda decay: 0.5)),
         density=Arg(kinds.FRACTION | NONE, just(0.5)),

@@ -94,6 +94,20 @@ class World:
         return pol.RescaleSchedule(self.signed, every=2, until=9)
 
     @cached_property
+    def rigl(self) -> pol.dense_to_sparse.RigL:
+        return pol.dense_to_sparse.RigL(self.model, self.optimizer, every=3, end=9)
+
+    @cached_property
+    def acdc(self) -> pol.dense_to_sparse.ACDC:
+        options = {"density": 0.3, "switches": (2, 4)}
+        return pol.dense_to_sparse.ACDC(self.model, self.optimizer, **options)
+
+    @cached_property
+    def gradual(self) -> pol.dense_to_sparse.GradualMagnitude:
+        options = {"density": 0.3, "begin": 0, "end": 8, "every": 2}
+        return pol.dense_to_sparse.GradualMagnitude(self.model, self.optimizer, **options)
+
+    @cached_property
     def normed(self) -> nn.Sequential:
         return pol.interpolate_norms(plain_net(), generator=generator(5))
 

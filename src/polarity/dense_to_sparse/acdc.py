@@ -11,6 +11,7 @@ from torch import nn
 from polarity._bits.random import seed_from, undrawn_on_error
 from polarity._checks import (
     check_choice,
+    check_flag,
     check_fraction,
     check_integer,
     check_scope,
@@ -237,10 +238,10 @@ class ACDC:
             TypeError: if it is not such a state.
         """
         taken = check_state(state, type(self).__name__, ("sparse", "seed"))
-        check_type("state['sparse']", state["sparse"], bool, "True or False")
+        check_flag("state['sparse']", state["sparse"])
         check_seed(state["seed"], self._seed)
         self._steps.restart(taken)
-        self._sparse, self._seed, self._fresh = state["sparse"], state["seed"], None
+        self._sparse, self._seed, self._fresh = bool(state["sparse"]), state["seed"], None
         for target in self._found.values():
             masking_of(target).enforce = self._sparse
         self.pending = self._is_sparse_after(taken) != self._sparse

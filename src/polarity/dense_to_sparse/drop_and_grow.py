@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from polarity._bits.random import undrawn_on_error
-from polarity._checks import check_integer, check_shape, check_ties, check_type
+from polarity._checks import check_floating, check_integer, check_shape, check_ties, check_type
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.selection.ties import Draw, Ties, draw_for
 from polarity.selection.top_k import choose_top
@@ -57,8 +57,10 @@ def drop_and_grow(
     Source: Mocanu et al. (2018), *Scalable training of artificial neural networks with adaptive
     sparse connectivity*; Evci et al. (2020), *Rigging the lottery*, Algorithm 1.
     """
-    for parameter, value in (("weight", weight), ("mask", mask), ("growth", growth)):
-        check_type(parameter, value, Tensor, "a tensor")
+    check_floating("weight", weight)
+    check_type("mask", mask, Tensor, "a tensor")
+    check_floating("growth", growth)
+    for parameter, value in (("mask", mask), ("growth", growth)):
         check_shape(parameter, None, value.shape, weight.shape, "weight")
     check_integer("n", n, at_least=0)
     live = as_mask(mask)

@@ -1,5 +1,6 @@
 """Gradual magnitude pruning: a network that starts dense ends at a density, by a cubic curve."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,7 +112,7 @@ class GradualMagnitude:
     ) -> None:
         check_fraction("density", density)
         check_fraction("initial", initial)
-        check_number("power", power, above=0)
+        check_number("power", power, above=0, below=math.inf)
         check_scope(scope)
         check_ties(ties)
         check_integer("end", end, at_least=1)
@@ -127,12 +128,19 @@ class GradualMagnitude:
         attach_masks(found)
         self.report: UpdateReport | None = None
         self._optimizers, self._found, self._when, self._end = optimizers, found, when, end
-        self._initial, self._final, self._power = initial, density, power
+        self._initial, self._final, self._power = float(initial), float(density), float(power)
         self._scope, self._ties = scope, ties
         self._steps = StepCount(optimizers[0])
 
     def density_at(self, step: int) -> float:
         """Return the density that the curve has at a step.
+
+        Args:
+            step: a number of optimizer steps, 0 or more.
+
+        Raises:
+            ValueError: if ``step`` is negative.
+            TypeError: if it is not an int.
 
         Example:
             >>> import torch
@@ -143,6 +151,7 @@ class GradualMagnitude:
             >>> [round(schedule.density_at(step), 4) for step in range(6)]
             [1.0, 0.5375, 0.3, 0.2125, 0.2, 0.2]
         """
+        check_integer("step", step, at_least=0)
         begin = self._when.begin
         left = 1 - (min(max(step, begin), self._end) - begin) / (self._end - begin)
         return float(self._final + (self._initial - self._final) * left**self._power)

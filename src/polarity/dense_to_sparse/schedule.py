@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from polarity._checks import check_integer, check_names, check_tensors, check_type
+from polarity._checks import check_integer, check_mapping, check_names, check_shape, check_type
 from polarity.optimizers.states import check_holds, parameters_of
 from polarity.targets.search import attached, find_targets
 from polarity.targets.target import Target
@@ -186,14 +186,16 @@ def check_state(state: Mapping[str, Any], kind: str, keys: Sequence[str]) -> int
 
 def check_bools(parameter: str, given: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     """Raise unless a mapping holds a bool tensor of the right shape under each name, no others."""
-    check_type(parameter, given, Mapping, "{name: bool tensor}")
+    check_mapping(parameter, given, "{name: bool tensor}")
     check_names(parameter, given, shapes)
-    check_tensors(parameter, given, shapes)
-    for name in shapes:
-        if given[name].dtype != torch.bool:
+    for name, shape in shapes.items():
+        mask = given[name]
+        check_type(f"{parameter}[{name!r}]", mask, Tensor, "a tensor")
+        if mask.dtype != torch.bool:
             raise ValueError(
-                f"{parameter} holds {name!r} in dtype {given[name].dtype}, expected torch.bool"
+                f"{parameter} holds {name!r} in dtype {mask.dtype}, expected torch.bool"
             )
+        check_shape(parameter, name, mask.shape, shape)
 
 
 def check_seed(seed: Any, present: int | None) -> None:

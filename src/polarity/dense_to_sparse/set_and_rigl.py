@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from polarity._checks import check_fraction, check_integer, check_type
+from polarity._checks import check_flag, check_fraction, check_integer
 from polarity.dense_to_sparse.exchange import SecondMoment
 from polarity.dense_to_sparse.rewiring import DropAndGrow
 from polarity.dense_to_sparse.schedule import Every
@@ -94,7 +94,7 @@ class SET(DropAndGrow):
             model,
             optimizer,
             Every(every, begin, end),
-            lambda step: fraction,
+            lambda step: float(fraction),
             by_gradient=False,
             replace_step=False,
             densities=densities,
@@ -202,7 +202,7 @@ class RigL(DropAndGrow):
     ) -> None:
         check_fraction("fraction", fraction)
         check_integer("end", end, at_least=1)
-        check_type("replace_step", replace_step, bool, "True or False")
+        check_flag("replace_step", replace_step)
         when = Every(every, begin, end)
         if end == begin:
             raise ValueError(f"end={end}, expected a step after begin={begin}")
@@ -210,7 +210,7 @@ class RigL(DropAndGrow):
             model,
             optimizer,
             when,
-            partial(cosine, fraction, end - begin),
+            partial(cosine, float(fraction), end - begin),
             by_gradient=True,
             replace_step=replace_step,
             densities=densities,
