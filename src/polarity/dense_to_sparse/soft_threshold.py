@@ -1,4 +1,4 @@
-"""STR: attach soft thresholds to a model, read its density, and make its support a mask."""
+"""STR: attach soft thresholds to a model, and give them to its optimizer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,16 @@ from torch import Tensor, nn
 from polarity._checks import check_finite, check_flag, check_number
 from polarity._running import outside_inference_mode
 from polarity._warnings import warn_caller
-from polarity.attach.masks import attach_masks, before_masking, masked_leaves, masked_weights
-from polarity.dense_to_sparse.threshold_report import LayerThreshold, ThresholdReport
+from polarity.attach.masks import attach_masks, before_masking
 from polarity.optimizers.given import Optimizers, as_optimizers, described
-from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.states import check_holds
 from polarity.parametrizations.soft_threshold import SoftThreshold
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
 from polarity.targets.target import Target
 from polarity.targets.wrappers import refuse_ddp
-from polarity.targets.writing import check_writable, write_all
 
-__all__ = [
-    "extract_soft_mask",
-    "soft_density",
-    "soft_mask",
-    "threshold_report",
-    "threshold_weights",
-    "weights_before_threshold",
-]
+__all__ = ["chains_of", "check_last", "threshold_weights"]
 
 # Below this value of s float32 has neither a threshold nor a gradient that could move s.
 _REACHABLE = -15.0
@@ -144,179 +134,9 @@ def threshold_weights(
         sgd.add_param_group(group)
     attach_masks(found)
     for name, target in found.items():
-        for chain in _chains(target):
+        for chain in chains_of(target):
             chain.append(forms[name].train(target.module.training))
     return {name: form.s for name, form in forms.items()}
-
-
-def soft_mask(model: nn.Module) -> dict[str, Tensor]:
-    """Return which entries of each masked weight are live and above its soft threshold.
-
-    :func:`polarity.masks` gives the masks before the threshold. Without a threshold both are the
-    same.
-
-    Returns:
-        ``{plain name: bool tensor}``.
-
-    Raises:
-        ValueError: if the model carries no mask.
-        TypeError: if ``model`` is not a module.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[0.6, -0.4]]))
-        >>> _ = threshold_weights(model, None, decay=0.0, s0=0.0)
-        >>> soft_mask(model)
-        {'weight': tensor([[ True, False]])}
-    """
-    return {name: target.support for name, target in masked_weights(model).items()}
-
-
-def soft_density(model: nn.Module) -> float:
-    """Return the fraction of entries above the soft threshold, over all masked weights together.
-
-    Weights without a threshold count by their masks. :func:`polarity.density` is that of the masks
-    before the threshold, 1 unless something was pruned.
-
-    Raises:
-        ValueError: if the model carries no mask.
-        TypeError: if ``model`` is not a module.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> import polarity as pol
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[0.6, -0.4]]))
-        >>> _ = threshold_weights(model, None, decay=0.0, s0=0.0)
-        >>> soft_density(model), pol.density(model)
-        (0.5, 1.0)
-    """
-    return threshold_report(model).density
-
-
-def threshold_report(model: nn.Module) -> ThresholdReport:
-    """Return the threshold and the density of every masked weight; ``print`` shows a table.
-
-    Raises:
-        ValueError: if the model carries no mask.
-        TypeError: if ``model`` is not a module.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[0.6, -0.4]]))
-        >>> _ = threshold_weights(model, None, decay=0.0, s0=0.0)
-        >>> print(threshold_report(model))
-        weight  shape  s  threshold  live  density
-        ------------------------------------------
-        weight    1x2  0        0.5     1   0.5000
-        total       2                   1   0.5000
-    """
-    found = masked_weights(model)
-    return _report(found, {name: target.support for name, target in found.items()})
-
-
-@outside_inference_mode
-def weights_before_threshold(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the masked weights as they are before the soft threshold shrinks them.
-
-    These have a sign and a magnitude below the threshold too, where the effective weight is 0:
-    capture them during an STR run for :func:`polarity.start_from_signs` and
-    :func:`polarity.start_from_magnitudes`. :class:`polarity.SignTracker` reads signs from them.
-
-    Returns:
-        ``{plain name: tensor}``, with zeros outside the mask.
-
-    Raises:
-        ValueError: if the model carries no mask.
-        TypeError: if ``model`` is not a module.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[0.75, -0.25]]))
-        >>> _ = threshold_weights(model, None, decay=0.0, s0=0.0)
-        >>> model.weight.detach(), weights_before_threshold(model)["weight"]
-        (tensor([[0.2500, -0.0000]]), tensor([[ 0.7500, -0.2500]]))
-    """
-    return {n: target.before_threshold.clone() for n, target in masked_weights(model).items()}
-
-
-@outside_inference_mode
-@torch.no_grad()
-def extract_soft_mask(model: nn.Module, optimizer: Optimizers | None = None) -> ThresholdReport:
-    """Make what is above the soft thresholds an ordinary mask, and the shrunk values the weights.
-
-    The model computes what it did, up to the rounding of Sign-In factors, and is masked like any
-    other afterwards: it can be trained, pruned, saved, merged, or become a ticket.
-
-    Args:
-        model: a model with soft thresholds.
-        optimizer: its optimizer, or a sequence of them: :math:`s` is taken out, with its state, and
-            the state of pruned entries is zeroed. The group of :math:`s` stays, empty, so that a
-            scheduler keeps its numbering.
-
-    Returns:
-        The :class:`ThresholdReport` of the moment before.
-
-    Raises:
-        ValueError: if no weight has a soft threshold; if a mask holds values other than 0 and 1;
-            if a weight has a further parametrization; or if ``optimizer`` holds none of the
-            weights. Model and optimizer are left as they were.
-        TypeError: if ``model`` or ``optimizer`` is of another type, or the model is wrapped in
-            ``DistributedDataParallel``.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> import polarity as pol
-        >>> model = nn.Linear(2, 1, bias=False)
-        >>> _ = model.weight.data.copy_(torch.tensor([[0.75, -0.25]]))
-        >>> _ = threshold_weights(model, None, decay=0.0, s0=0.0)
-        >>> _ = extract_soft_mask(model)
-        >>> model.weight.detach(), pol.density(model)
-        (tensor([[0.2500, 0.0000]]), 0.5)
-    """
-    optimizers = as_optimizers(optimizer)
-    masked = masked_weights(model)
-    found = {name: target for name, target in masked.items() if target.threshold is not None}
-    if not found:
-        raise ValueError(
-            f"model has {len(masked)} masked weights (the first is {next(iter(masked))!r}), "
-            "expected one with a soft threshold: call threshold_weights before training"
-        )
-    refuse_ddp(model, "extract_soft_mask")
-    for name, target in found.items():
-        _check_last(name, target.chain, 2)
-    check_holds(optimizers, {name: target.stored for name, target in found.items()})
-    supports = {name: target.support for name, target in masked.items()}
-    report = _report(masked, supports)
-    pairs: list[tuple[Tensor, Tensor]] = []
-    for name, target in found.items():
-        masking = target.masking
-        assert masking is not None
-        for leaf in target.stored:
-            check_writable(leaf, f"what {name!r} is stored as")
-        new = masking.to_store(target.weight, supports[name])
-        values = new if isinstance(new, tuple) else (new,)
-        pairs += [(masking.mask, supports[name]), *zip(target.stored, values, strict=True)]
-    write_all(pairs)
-    gone: set[int] = set()
-    for name, target in found.items():
-        gone.add(id(cast(SoftThreshold, target.threshold).s))
-        for chain in _chains(target):
-            del chain[1]
-        assert target.masking is not None
-        target.masking.enforce = True
-        target.masking.clear(target.stored, report[name].survivors)
-    _take_out(optimizers, gone)
-    zero_pruned_state(optimizers, masked_leaves(found.values()))
-    return report
 
 
 def _sgd_of(optimizers: Sequence[torch.optim.Optimizer]) -> torch.optim.SGD | None:
@@ -361,12 +181,12 @@ def _to_threshold(
                 f"{name} has a soft threshold already: exclude={name!r} leaves it out, and "
                 "extract_soft_mask ends it"
             )
-        _check_last(name, found[name].chain, 1)
+        check_last(name, found[name].chain, 1)
         _ = found[name].survivors  # raises if the mask holds other values than 0 and 1
     return {name: found[name] for name in names}
 
 
-def _check_last(name: str, chain: Sequence[nn.Module], length: int) -> None:
+def check_last(name: str, chain: Sequence[nn.Module], length: int) -> None:
     """Raise if a weight has more parametrizations than we put on it."""
     if len(chain) > length:
         raise ValueError(
@@ -408,28 +228,6 @@ def _warn_if_unreachable(
         )
 
 
-def _chains(target: Target) -> list[Any]:
+def chains_of(target: Target) -> list[Any]:
     """Return the list of parametrizations of every module that holds a weight."""
     return [cast(Any, use.module).parametrizations[use.tensor_name] for use in target.owners]
-
-
-def _take_out(optimizers: Sequence[torch.optim.Optimizer], gone: set[int]) -> None:
-    """Take parameters and their state out of optimizers; groups keep their places."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            leaving = [each for each in group["params"] if id(each) in gone]
-            if "param_names" in group:
-                named = zip(group["params"], group["param_names"], strict=True)
-                group["param_names"] = [name for each, name in named if id(each) not in gone]
-            group["params"] = [each for each in group["params"] if id(each) not in gone]
-            for each in leaving:
-                optimizer.state.pop(each, None)
-
-
-def _report(found: Mapping[str, Target], supports: Mapping[str, Tensor]) -> ThresholdReport:
-    rows = []
-    for name, target in found.items():
-        s = None if target.threshold is None else float(target.threshold.s.detach())
-        live = int(supports[name].count_nonzero())
-        rows.append(LayerThreshold(name, tuple(target.shape), s, live))
-    return ThresholdReport(tuple(rows))
