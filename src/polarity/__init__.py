@@ -30,7 +30,7 @@ from polarity.attach.norms import interpolate_norms
 from polarity.attach.reinitialize import reinitialize
 from polarity.attach.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
 from polarity.attach.sign_in import sign_in
-from polarity.parametrizations import MaskedWeight, NormInterp, SignInMW
+from polarity.parametrizations import MaskedWeight, NormInterp, SignInMW, SoftThreshold
 from polarity.pruning.imp import imp_prune, lrr_step
 from polarity.pruning.prune import prune
 from polarity.pruning.report import PruneReport
@@ -40,6 +40,8 @@ from polarity.signs.reinit import reinit_signs, signed_constants
 from polarity.signs.report import SignReport
 from polarity.targets.search import find_targets
 from polarity.tickets.signed_mask import SignedMask
+from polarity.tickets.start_report import StartReport
+from polarity.tickets.starts import start_from_magnitudes, start_from_mask, start_from_signs
 from polarity.tickets.take import signed_mask
 
 __version__ = "0.1.0"
@@ -61,6 +63,8 @@ __all__ = [
     "SignReport",
     "SignTracker",
     "SignedMask",
+    "SoftThreshold",
+    "StartReport",
     "StepEnforcement",
     "dense_state_dict",
     "dense_to_sparse",
@@ -99,4 +103,7 @@ __all__ = [
     "signed_constants",
     "signed_mask",
     "sparsity",
+    "start_from_magnitudes",
+    "start_from_mask",
+    "start_from_signs",
 ]

@@ -96,8 +96,9 @@ def cases(table: Mapping[str, Call]) -> Iterator[Case]:
 
 
 # What calls return: users read them, and build none.
-RETURNED = {"CompressReport", "ErrorBarrier", "FlipReport", "LayerDecision", "LayerUpdate",
-            "PruneReport", "SignReport", "StepEnforcement", "UpdateReport"}  # fmt: skip
+RETURNED = {"CompressReport", "DecaySearch", "ErrorBarrier", "FlipReport", "LayerDecision",
+            "LayerThreshold", "LayerUpdate", "PruneReport", "SignReport", "StartReport",
+            "StepEnforcement", "ThresholdReport", "UpdateReport"}  # fmt: skip
 # Called by PyTorch, with what it computed, or made by other calls alone.
 NOT_CALLED = {"forward", "train", "clear", "clear_gradients", "notice", "take_as_written",
               "applies", "to_store", "staged", "staged_schedule", "draw_", "extra_repr",

@@ -1,5 +1,6 @@
 """The table of public calls, first half: those that attach, read and write what is attached."""
 
+import torch
 from torch import nn
 
 import polarity as pol
@@ -149,6 +150,14 @@ ATTACH: dict[str, Call] = {
     ),
     "SignInMW.right_inverse": method(
         "signed_form.right_inverse", weight=Arg(kinds.WEIGHT, lambda w: w.init[W0])
+    ),
+    "SoftThreshold": bare(
+        pol.SoftThreshold,
+        s=Arg(kinds.NUMBER | kinds.NONE, just(-4.0)),
+        dtype=Arg(kinds.DTYPE, just(torch.float64)),
+    ),
+    "SoftThreshold.right_inverse": method(
+        "soft_form.right_inverse", weight=Arg(kinds.FLOATING, lambda w: w.init[W0])
     ),
     "NormInterp": bare(
         pol.NormInterp,

@@ -19,6 +19,10 @@ SOME = Arg(
     maps.zeros_and_ones(the("masks"), whole=False, empty=False) | maps.unknown_name(the("masks")),
     the("masks"),
 )
+LEARNED = Arg(
+    maps.zeros_and_ones(the("masks"), whole=False) | maps.unknown_name(the("masks")) | NONE,
+    the("masks"),
+)
 MOMENT = Arg(kinds.NAME | NONE | values("unknown"), just("init"))
 ALONG = {
     "points": Arg(kinds.COUNT | NONE | values(1), just(3)),
@@ -45,6 +49,20 @@ LOOK: dict[str, Call] = {
         recipe=RECIPE,
     ),
     "SignedMask.apply": method("ticket.apply", model=MODEL, strict=NO, verbose=FLAG),
+    "start_from_signs": bare(
+        pol.start_from_signs,
+        model=MODEL,
+        signs=Arg(maps.mapping(the("weights")) | NONE | maps.OTHER_WEIGHTS, the("weights")),
+        masks=LEARNED,
+    ),
+    "start_from_magnitudes": bare(
+        pol.start_from_magnitudes,
+        model=MODEL,
+        magnitudes=Arg(maps.floating(the("weights")) | NONE | maps.OTHER_WEIGHTS, the("now")),
+        masks=LEARNED,
+        generator=DRAW,
+    ),
+    "start_from_mask": bare(pol.start_from_mask, model=MODEL, masks=LEARNED),
     "SignedMask.save": method("ticket.save", path=NEW_FILE, recipe=RECIPE),
     "SignedMask.load": bare(pol.SignedMask.load, path=old_file("ticket_file")),
     "sign_flips": bare(
@@ -57,6 +75,7 @@ LOOK: dict[str, Call] = {
     "SignTracker.mark": method(
         "tracker.mark", moment=Arg(kinds.NAME | NONE | values("init"), just("late"))
     ),
+    "SignTracker.signs": method("tracker.signs", moment=MOMENT),
     "SignTracker.step": method("tracker.step"),
     "SignTracker.flips": method(
         "tracker.flips",

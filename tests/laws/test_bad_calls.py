@@ -17,9 +17,10 @@ from tests.laws.calls_that_attach import ATTACH, BY_NAME
 from tests.laws.calls_that_look import DEPLOY, LOOK
 from tests.laws.calls_that_prune import PRUNE
 from tests.laws.calls_that_schedule import SCHEDULE
+from tests.laws.calls_that_threshold import THRESHOLD
 from tests.laws.world import World
 
-TABLE = ATTACH | PRUNE | LOOK | DEPLOY | SCHEDULE
+TABLE = ATTACH | PRUNE | LOOK | DEPLOY | SCHEDULE | THRESHOLD
 CASES = [*cases(TABLE), *cases({f"{name}, by name": call for name, call in BY_NAME.items()})]
 # One test for each parameter: its cases share what refused calls leave as it was.
 BY_PARAMETER = {

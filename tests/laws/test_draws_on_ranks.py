@@ -86,6 +86,14 @@ def pruned(how: str) -> Case:
     return case
 
 
+def started(draw: Draw) -> list[Tensor]:
+    model = copy.deepcopy(PLAIN)
+    masks = {name: target.mask for name, target in pol.find_targets(model).items()}
+    pol.start_from_magnitudes(model, START, masks, generator=draw)
+    return [model.get_parameter(name.replace("weight", "parametrizations.weight.original"))
+            for name in masks]  # fmt: skip
+
+
 def zeros(name: str, weight: Tensor) -> Tensor:
     return torch.zeros_like(weight)
 
@@ -123,6 +131,7 @@ CASES: dict[str, Case] = {
     "ties of synflow": lambda draw: list(
         synflow(FLAT, WEIGHTS[:6], density=0.5, steps=2, ties="random", generator=draw).values()
     ),
+    "starts": started,
     "reinitialize": lambda draw: [
         p.detach() for p in pol.reinitialize(copy.deepcopy(HALF), generator=draw).parameters()
     ],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import polarity as pol
 from tests.helpers import everything_of, train_step
 from tests.laws.test_all_or_nothing import FORMS, INPUTS, adam, net, state_of
-from tests.models import half_masked
+from tests.models import generator, half_masked
 
 
 class Injected(Exception):
@@ -56,6 +56,13 @@ WRITES: dict[str, Callable[[nn.Module, Any, Any, Start], object]] = {
     "load_masks": lambda m, o, s, p: pol.load_masks(m, {n: ~k for n, k in pol.masks(m).items()}),
     "reinit_signs": lambda m, o, s, p: pol.reinit_signs(m, "mask1", init=p),
     "apply": lambda m, o, s, p: pol.signed_mask(m).apply(m),
+    "start_from_signs": lambda m, o, s, p: pol.start_from_signs(m, p, pol.masks(m)),
+    "start_from_magnitudes": lambda m, o, s, p: pol.start_from_magnitudes(
+        m, p, pol.masks(m), generator=generator()
+    ),
+    "start_from_mask": lambda m, o, s, p: pol.start_from_mask(
+        m, {n: ~k for n, k in pol.masks(m).items()}
+    ),
     "reinitialize": lambda m, o, s, p: pol.reinitialize(m),
     "reset_parameters": lambda m, o, s, p: m[0].reset_parameters(),
     "assignment": lambda m, o, s, p: setattr(m[0], "weight", torch.ones_like(m[0].weight)),

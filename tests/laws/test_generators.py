@@ -30,6 +30,10 @@ def constants(weight: torch.Tensor, given: Any) -> Any:
     return pol.signed_constants({"w": weight}, {"w": weight}, {"w": mask}, **given)
 
 
+def ones(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: torch.ones(target.shape) for name, target in pol.find_targets(model).items()}
+
+
 def fail(*args: Any) -> Any:
     raise AssertionError("called before the generator was checked")
 
@@ -45,6 +49,9 @@ CALLS: dict[Callable[..., Any], Callable[[nn.Module, Any], Any]] = {
     pol.prune: lambda m, given: pol.prune(m, random, density=0.5, **given),
     pol.imp_prune: lambda m, given: pol.imp_prune(m, 0.5, **given),
     pol.lrr_step: lambda m, given: pol.lrr_step(m, rewind=pol.RewindPoint.capture(m), **given),
+    pol.start_from_magnitudes: lambda m, given: pol.start_from_magnitudes(
+        m, pol.RewindPoint.capture(m), ones(m), **given
+    ),
     pol.interpolate_norms: lambda m, given: pol.interpolate_norms(nn.LayerNorm(3), **given),
     pol.reinitialize: lambda m, given: pol.reinitialize(m, **given),
     pol.error_barrier: barrier,

@@ -13,7 +13,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
-from polarity import analysis, densities, deploy, scores
+from polarity import analysis, dense_to_sparse, densities, deploy, scores
 from polarity.targets.wrappers import unwrapped
 from tests.helpers import sparse_wins
 from tests.laws.refusals import fingerprint
@@ -53,6 +53,12 @@ def plain() -> nn.Sequential:
 def masked() -> nn.Module:
     model = plain()
     return pol.load_masks(model, random_masks(model))
+
+
+def thresholded() -> nn.Module:
+    model = masked()
+    dense_to_sparse.threshold_weights(model, None, decay=0.1, s0=-3.0)
+    return model
 
 
 def signed_in() -> nn.Module:
@@ -159,6 +165,38 @@ CALLS: dict[str, tuple[Callable[[], nn.Module], Call]] = {
     "SignTracker": (masked, tracked),
     "signed_mask": (masked, lambda m: pol.signed_mask(m, include="*.bias").signs),
     "SignedMask": (masked, lambda m: returned(m, pol.signed_mask(masked()).apply(m))),
+    "start_from_signs": (
+        masked,
+        lambda m: (
+            str(pol.start_from_signs(m, point(seeded(plain(), 4)), random_masks(plain(), seed=8))),
+            point(m),
+        ),
+    ),
+    "start_from_magnitudes": (
+        masked,
+        lambda m: (
+            str(
+                pol.start_from_magnitudes(
+                    m, point(plain()), random_masks(plain(), seed=8), generator=draw()
+                )
+            ),
+            point(m),
+        ),
+    ),
+    "start_from_mask": (
+        masked,
+        lambda m: (str(pol.start_from_mask(m, random_masks(plain(), seed=8))), point(m)),
+    ),
+    "dense_to_sparse.soft_mask": (thresholded, dense_to_sparse.soft_mask),
+    "dense_to_sparse.soft_density": (thresholded, dense_to_sparse.soft_density),
+    "dense_to_sparse.threshold_report": (
+        thresholded,
+        lambda m: str(dense_to_sparse.threshold_report(m)),
+    ),
+    "dense_to_sparse.weights_before_threshold": (
+        thresholded,
+        dense_to_sparse.weights_before_threshold,
+    ),
     "save and load": (masked, saved),
     "save and load Sign-In": (signed_in, saved),
     "dense_state_dict": (signed_in, pol.dense_state_dict),
@@ -228,6 +266,8 @@ ATTACH = {
     "sign_in": pol.sign_in,
     "interpolate_norms": pol.interpolate_norms,
     "SignedMask.apply": lambda m: pol.signed_mask(masked()).apply(m),
+    "start_from_mask": lambda m: pol.start_from_mask(m, random_masks(plain())),
+    "threshold_weights": lambda m: dense_to_sparse.threshold_weights(m, None, decay=0.1),
 }
 
 
@@ -253,6 +293,13 @@ def test_loading_a_masked_file_into_plain_ddp_is_refused(tmp_path: Path):
     pol.save(masked(), tmp_path / "it.safetensors")
     with pytest.raises(TypeError, match="attach before wrapping"):
         pol.load(DistributedDataParallel(plain()), tmp_path / "it.safetensors")
+
+
+def test_extracting_inside_ddp_is_refused():
+    model = thresholded()
+    with pytest.raises(TypeError, match="attach before wrapping"):
+        dense_to_sparse.extract_soft_mask(DistributedDataParallel(model))
+    assert dense_to_sparse.soft_density(model) < pol.density(model)
 
 
 def test_merging_products_inside_ddp_is_refused():

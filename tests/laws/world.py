@@ -128,6 +128,10 @@ class World:
         return pol.SignInMW(torch.ones(5, 6))
 
     @cached_property
+    def soft_form(self) -> pol.SoftThreshold:
+        return pol.SoftThreshold()
+
+    @cached_property
     def norm_form(self) -> pol.NormInterp:
         return pol.NormInterp(torch.ones(5, 6))
 

@@ -40,9 +40,9 @@ def sign_flips(
         after: the later ones, in the same forms.
         masks: ``{plain name: mask}``, bool, or zeros and ones, of the weights to compare. By
             default the masks of the model given as ``after`` (else as ``before``), enforced or only
-            remembered; if it has none, its prunable weights are compared, and if neither is a
-            model, every floating-point or int8 tensor of ``after``. A weight without a mask counts
-            as pruned where ``after`` is zero.
+            remembered, less what is below its soft thresholds; if it has none, its prunable weights
+            are compared, and if neither is a model, every floating-point or int8 tensor of
+            ``after``. A weight without a mask counts as pruned where ``after`` is zero.
 
     Returns:
         The :class:`FlipReport`.
@@ -109,8 +109,8 @@ def tracked_targets(model: nn.Module) -> Mapping[str, Target]:
 
 
 def live_entries(target: Target) -> Tensor:
-    """Return which entries are live: by the mask, or those that are not zero without one."""
-    return target.mask if target.masking is not None else target.weight != 0
+    """Return which entries are live: by mask and threshold, or those not zero without a mask."""
+    return target.support if target.masking is not None else target.weight != 0
 
 
 def _tensors(weights: Weights, role: str) -> Mapping[str, Tensor]:
@@ -131,7 +131,7 @@ def _masks_of(after: Weights, before: Weights, later: Mapping[str, Tensor]) -> d
     if model is None:
         return {name: value != 0 for name, value in later.items() if _has_signs(value)}
     return {
-        name: target.mask if target.masking is not None else _entry(later, name, "after") != 0
+        name: target.support if target.masking is not None else _entry(later, name, "after") != 0
         for name, target in tracked_targets(model).items()
     }
 

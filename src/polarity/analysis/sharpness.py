@@ -65,10 +65,11 @@ def sharpness(
     the data is split into batches.
 
     The Hessian is taken with respect to the **effective weights that survive**: of a masked weight
-    the entries under its (enforced) mask, of a Sign-In weight the product :math:`m \odot v` and not
-    its factors, of an interpolated norm its trained value. Networks with the same function and the
-    same mask therefore have the same sharpness, which a comparison of Sign-In with plain training
-    requires; the paper does not say which variables it took. What others attached, such as
+    the entries under its (enforced) mask and above its soft threshold, of a Sign-In weight the
+    product :math:`m \odot v` and not its factors, of an interpolated norm its trained value.
+    Networks with the same function and the same mask therefore have the same sharpness, which a
+    comparison of Sign-In with plain training requires; the paper does not say which variables it
+    took. What others attached, such as
     ``weight_norm``, is part of the network: its own parameters are the variables.
 
     The largest eigenvalue is the largest signed value, not the largest magnitude. Lanczos iteration
@@ -208,7 +209,7 @@ class _AtSurvivors(nn.Module):
     ) -> None:
         super().__init__()
         pruned = [each for each in all_targets(model) if each.enforced_mask is not None]
-        masks = {target.name: target.live for target in pruned}
+        masks = {t.name: t.live if t.threshold is None else t.support for t in pruned}
         plain = plain_copy(model).eval()
         chosen = _chosen_names(model, plain, parameters)
         stored = [each.stored for each in all_targets(plain) if each.name in chosen]

@@ -44,7 +44,8 @@ class SignTracker:
 
     Flips are counted as by :func:`sign_flips`, through the mask that the model has at the time of
     the request: at the end of a run, through the final mask. An entry that was zero at a moment in
-    between (pruned and grown again) is compared with the last sign it had.
+    between (pruned and grown again) is compared with the last sign it had. Of a weight with a soft
+    threshold the signs are those before the threshold, which entries below it have too.
 
     Args:
         model: the model, before or after anything was attached.
@@ -120,6 +121,30 @@ class SignTracker:
         if moment in self._marks:
             raise ValueError(f"moment={moment!r} is already marked: choose another name")
         self._marks[moment] = self._signs()
+
+    @outside_inference_mode
+    def signs(self, moment: str = START) -> dict[str, Tensor]:
+        """Return the signs of a marked moment, of all entries and not of the survivors alone.
+
+        This is what :func:`polarity.start_from_signs` takes.
+
+        Returns:
+            ``{plain name: int8 tensor}`` of −1, 0 and +1, on the CPU; 0 where the weight was zero,
+            as it was outside the mask of that moment.
+
+        Raises:
+            ValueError: if the moment was not marked.
+
+        Example:
+            >>> from torch import nn
+            >>> import polarity as pol
+            >>> layer = nn.Linear(2, 1, bias=False)
+            >>> _ = layer.weight.data.copy_(torch.tensor([[-0.5, 2.0]]))
+            >>> SignTracker(layer).signs("init")
+            {'weight': tensor([[-1,  1]], dtype=torch.int8)}
+        """
+        marked = self._marked("moment", moment)
+        return {name: self._unpacked(marked, name) for name in self._shapes}
 
     @outside_inference_mode
     def step(self) -> None:
@@ -252,7 +277,8 @@ class SignTracker:
                 raise type(error)(f"{entry}[{name!r}]: {error}") from None
 
     def _signs(self) -> Signs:
-        return {name: _packed(signs_of(target.weight)) for name, target in self._targets().items()}
+        # Below a soft threshold the effective weight is zero, but not what is stored.
+        return {n: _packed(signs_of(t.before_threshold)) for n, t in self._targets().items()}
 
     def _targets(self) -> dict[str, Target]:
         by_name = {use.name: each for each in all_targets(self._model) for use in each.uses}

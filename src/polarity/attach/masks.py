@@ -23,6 +23,7 @@ from polarity.targets.writing import check_writable, write_all
 __all__ = [
     "attach_masks",
     "before_masking",
+    "checked_masks",
     "density",
     "load_masks",
     "mask_weights",
@@ -84,7 +85,7 @@ def mask_weights(
     """
     check_flag("verbose", verbose)
     if masks is not None:
-        masks = _checked_masks(model, masks)
+        masks = checked_masks(model, masks)
         targets = tuple(masks) if targets is None else targets
     found = find_targets(model, targets, exclude)
     if masks is not None and (stray := [name for name in masks if name not in found]):
@@ -282,7 +283,8 @@ def density(model: nn.Module) -> float:
     Survivors are counted by the masks, enforced or only remembered. In a model without masks they
     are the non-zero entries of its prunable weights, so that ``merge`` does not change the number
     (except by survivors that are exactly zero). What forward computes with in a dense phase of
-    ``dense_to_sparse.ACDC`` is told by the ``density()`` of the schedule.
+    ``dense_to_sparse.ACDC`` is told by the ``density()`` of the schedule, and what is above soft
+    thresholds by ``dense_to_sparse.soft_density``.
 
     Raises:
         ValueError: if the model has no prunable weights.
@@ -324,7 +326,7 @@ def sparsity(model: nn.Module) -> float:
     return 1.0 - density(model)
 
 
-def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks under the targets' own names, as bool tensors of the right shape."""
     check_module(model)
     check_mapping("masks", masks, "{name: mask}")

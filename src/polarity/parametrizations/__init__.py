@@ -9,5 +9,13 @@ from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import SharedAlpha
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
+from polarity.parametrizations.soft_threshold import SoftThreshold
 
-__all__ = ["MaskedWeight", "NormInterp", "SharedAlpha", "SignInMW", "balanced_factors"]
+__all__ = [
+    "MaskedWeight",
+    "NormInterp",
+    "SharedAlpha",
+    "SignInMW",
+    "SoftThreshold",
+    "balanced_factors",
+]

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
+from polarity.parametrizations.soft_threshold import SoftThreshold, soft_threshold
 
 __all__ = [
     "ALPHA",
@@ -44,6 +45,7 @@ __all__ = [
 # The parts that a parametrized weight is stored as, each one key.
 STORED, FACTORS = "original", ("original0", "original1")
 MASK, ENFORCED, BETA = "0.mask", "0._extra_state", "0.beta"
+THRESHOLD = "1.s"
 INITIAL, ALPHA, STREAM = "0.initial", "0.shared.alpha", "0.shared.stream"
 # What wrappers put into the names of what they wrap: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -203,9 +205,11 @@ class _PlainCheckpoints:
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
             plain = f"{prefix}{tensor_name}"
             attached = inside(plain)
-            ours = {f"{attached}{key}" for key in chain.state_dict() if "." not in key}
+            held = chain.state_dict()
+            ours = {f"{attached}{key}" for key in held if "." not in key}
+            both_or_neither = (THRESHOLD in held) == (f"{attached}{THRESHOLD}" in state_dict)
             _complete_mask(chain, state_dict, attached)
-            if not ours <= state_dict.keys():
+            if not (ours <= state_dict.keys() and both_or_neither):
                 given = _taken(state_dict, attached, plain)
                 if given is not None:
                     for key, value in _converted(chain, *given):
@@ -246,6 +250,9 @@ def _taken(
         weight = found[0]
     masks = [state_dict.pop(key, None) for key in (f"{attached}0.mask", f"{plain}{TORCH_MASK}")]
     mask = masks[0] if masks[0] is not None else masks[1]
+    s = state_dict.pop(f"{attached}{THRESHOLD}", None)
+    if s is not None:
+        weight = soft_threshold(weight, s.to(weight.device))
     enforced = bool(state_dict.pop(f"{attached}0._extra_state", True))
     for key in [key for key in state_dict if key.startswith(attached)]:
         del state_dict[key]
@@ -266,6 +273,8 @@ def _converted(
         return
     # A mask that comes with the checkpoint is enforced as it was there; ours stays as it is.
     enforced = first.enforce if mask is None else enforced
+    if len(chain) > 1 and isinstance(chain[1], SoftThreshold):
+        weight = chain[1].right_inverse(weight)
     if mask is not None:
         mask = (mask != 0).to(first.mask.dtype)
     elif first.mask.is_meta and not weight.is_meta:

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from polarity.parametrizations.arithmetic import count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
+from polarity.parametrizations.soft_threshold import SoftThreshold
 from polarity.targets.defaults import Use
 from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
@@ -68,6 +69,12 @@ class Target:
         return next((each for each in self.chain if isinstance(each, MaskedWeight)), None)
 
     @property
+    def threshold(self) -> SoftThreshold | None:
+        """The soft threshold right after its mask, or None while there is none."""
+        second = self.chain[1] if len(self.chain) > 1 else None
+        return second if self.masking and isinstance(second, SoftThreshold) else None
+
+    @property
     def interpolation(self) -> NormInterp | None:
         """The parametrization that interpolates it with its initial value, or None."""
         first = self.chain[0] if self.chain else None
@@ -103,6 +110,19 @@ class Target:
         with torch.no_grad():
             effective: Tensor = getattr(self.module, self.tensor_name)
         return effective.detach()
+
+    @property
+    def before_threshold(self) -> Tensor:
+        """The effective weight, detached, that it would have without a soft threshold."""
+        if self.threshold is None or self.masking is None:
+            return self.weight
+        with torch.no_grad():
+            return cast(Tensor, self.masking(*self.stored)).detach()
+
+    @property
+    def support(self) -> Tensor:
+        """Which entries are not zero behind a soft threshold; without one, the mask. New, bool."""
+        return self.mask if self.threshold is None else self.weight != 0
 
     def aliases_storage(self, weight: Tensor) -> bool:
         """Whether ``weight`` is the memory of a stored leaf: a plain or unenforced weight is."""
