@@ -35,17 +35,22 @@ class Loading:
         pairs: existing tensors and their new values.
         enforce: masks that the model has, and whether each is enforced from now on.
         fresh: weights that change their form: the form, and what is stored instead of the weight.
+        resized: buffers of another size from now on, as of a sparse layer with other survivors:
+            the module, the buffer's name there, and its values.
         extra: modules of others with a state of their own, and that state.
     """
 
     pairs: list[tuple[Tensor, Tensor]]
     enforce: list[tuple[MaskedWeight, bool]]
     fresh: list[tuple[Target, nn.Module, Stored | None]]
+    resized: list[tuple[nn.Module, str, Tensor]]
     extra: list[tuple[nn.Module, Any]]
 
     def perform(self, model: nn.Module) -> None:
         """Write the values by one call, then give every weight its form."""
         write_all(self.pairs)
+        for module, name, value in self.resized:
+            module._buffers[name] = value
         for masking, enforced in self.enforce:
             masking.enforce = enforced
         for target, form, stored in self.fresh:
@@ -95,10 +100,17 @@ def plan_loading(
     targets = {target.name: target for target in all_targets(model)}
     loaded = {use.name: target for target in all_targets(trial) for use in target.uses}
     changing = {use.name for name in forms for use in targets[name].uses}
+    # Of these, loading has refused all but those that their modules resize by themselves.
+    resized = {
+        key: after[key].to(buffer, copy=True)
+        for key, buffer in model.named_buffers(remove_duplicate=False)
+        if key in after and after[key].shape != buffer.shape
+    }
     moved = [
         (split_key(key)[0], tensor, after[key])
         for key, tensor in _tensors(model).items()
         if key in after
+        and key not in resized
         and split_key(key)[0] not in changing
         and not (after[key] is before[key] and torch.equal(after[key], tensor))
     ]
@@ -113,6 +125,7 @@ def plan_loading(
         list(_pairs(moved)),
         [(old, new.enforce) for old, new in _maskings(model, trial)],
         [(targets[name], form, stored.get(name)) for name, form in forms.items()],
+        [(*_place(model, key), value) for key, value in resized.items()],
         [
             (module, state[key])
             for path, module in model.named_modules()
@@ -120,6 +133,12 @@ def plan_loading(
             if key in state and not isinstance(module, MaskedWeight)
         ],
     )
+
+
+def _place(model: nn.Module, key: str) -> tuple[nn.Module, str]:
+    """Return the module that holds a tensor, and the tensor's name there."""
+    path, _, name = key.rpartition(".")
+    return model.get_submodule(path), name
 
 
 def _check_ties(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
