@@ -51,8 +51,8 @@ class MaskedWeight(nn.Module):
     copied with the model, and it can be changed in place at any time. A stored NaN or infinity
     outside the mask shows as NaN; pruning stores zeros there. A mask that others gave back pruned
     entries, or values between 0 and 1 (averages of models do both), is reported once: by the next
-    polarity call, by ``train()`` or ``eval()`` when the mode changes, by ``state_dict()``, or by the
-    ``load_state_dict`` that brings fractions.
+    polarity call, by ``train()`` or ``eval()`` when the mode changes, by ``state_dict()``, or by
+    the ``load_state_dict`` that brings fractions.
 
     Attributes:
         mask: zeros and ones in the weight's dtype, 1 for a survivor. :func:`polarity.masks` gives
