@@ -188,6 +188,23 @@ def test_an_older_average_that_is_written_back_is_reported() -> None:
     assert "has 30 ones, 24 more than polarity last wrote" in said
 
 
+@EVERY_AVERAGE
+@EVERY_FORM
+@SIZES
+@pytest.mark.parametrize("assign", [False, True])
+def test_an_averaged_checkpoint_is_reported_by_the_model_that_loads_it(
+    make: Any, form: Form, kind: Kind, assign: bool
+) -> None:
+    model, average = averaged(kind, form, make)
+    state = copy.deepcopy(average.module.state_dict())
+    masks = pol.masks(model)
+    (said,) = changes(lambda: model.load_state_dict(state, assign=assign))
+    assert said.startswith("the mask of 'weight' was changed from outside: it holds values other")
+    assert changes(lambda: [model.train(), model.eval(), model.state_dict()]) == []
+    assert changes(lambda: pol.load_masks(model, masks)) == []
+    assert torch.equal(pol.masks(model)["weight"], masks["weight"])
+
+
 def test_the_name_is_the_plain_one_within_the_model() -> None:
     model = half_masked(nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3))))
     regrow(model)

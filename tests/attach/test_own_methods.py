@@ -32,6 +32,14 @@ def register(layer: nn.Module) -> None:
     layer.register_parameter("weight", None)
 
 
+def register_buffer(layer: nn.Module) -> None:
+    layer.register_buffer("weight", torch.ones_like(layer.weight).detach())
+
+
+def assign_buffer(layer: nn.Module) -> None:
+    layer.weight = nn.Buffer(torch.ones_like(layer.weight).detach())
+
+
 @EVERY_FORM
 @pytest.mark.parametrize("replace", [assign, tie, register])
 @pytest.mark.parametrize("kind", [KINDS[0], WIDE], ids=lambda kind: kind.name)
@@ -51,6 +59,29 @@ def test_a_parameter_in_place_of_a_masked_weight_is_refused_with_the_way_out(
     torch.testing.assert_close(model.weight.detach(), expected)
     pol.merge(model)
     replace(model)
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("replace", [register_buffer, assign_buffer])
+@pytest.mark.parametrize("kind", [KINDS[0], WIDE], ids=lambda kind: kind.name)
+def test_a_buffer_in_place_of_a_masked_weight_is_refused_with_the_way_out(
+    kind: Any, replace: Callable[[nn.Module], None], form: Form
+) -> None:
+    model = form.attach(build(kind))
+    before, modules = fingerprint(model.state_dict()), list(model.named_modules())
+    with pytest.raises(
+        TypeError, match=r"weight of this Linear .* no Buffer can .*merge\(model\) first"
+    ):
+        replace(model)
+    assert (fingerprint(model.state_dict()), list(model.named_modules())) == (before, modules)
+
+
+@EVERY_FORM
+def test_other_buffers_may_be_registered(form: Form) -> None:
+    model = form.attach(build(KINDS[0]))
+    model.register_buffer("seen", torch.ones(1), persistent=False)
+    assert "seen" in dict(copy.deepcopy(model).named_buffers())
+    assert "seen" not in model.state_dict()
 
 
 @EVERY_FORM

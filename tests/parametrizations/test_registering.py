@@ -107,6 +107,11 @@ MISFITS = {
         "torch.int64, expected",
     ),
     "shape": (lambda n: torch.ones(n, 2), ValueError, "has shape .* expected the layer's"),
+    "device": (
+        lambda n: torch.ones(n, n, device="meta"),
+        ValueError,
+        r"is on meta, expected the layer's cpu: move it with \.to\('cpu'\)",
+    ),
     "nothing": (lambda n: None, TypeError, "weight is a NoneType, expected a tensor"),
     "a number": (lambda n: 2.0, TypeError, "weight is a float, expected a tensor"),
 }

@@ -41,6 +41,18 @@ def test_a_takeover_names_what_torch_still_masks_and_the_two_ways_out(call):
     assert not hasattr(net[0], "weight_orig")
 
 
+def test_loading_a_masked_file_names_what_torch_still_masks(tmp_path):
+    pytest.importorskip("safetensors")
+    file = tmp_path / "model.safetensors"
+    pol.save(pol.mask_weights(seeded(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))), file)
+    net = pruned_by_torch()
+    with pytest.warns(UserWarning, match=r"mask on '0\.bias', which load leaves") as seen:
+        pol.load(net, file)
+    assert (len(seen), seen[0].filename) == (1, __file__)
+    assert hasattr(net[0], "bias_orig")
+    assert not hasattr(net[0], "weight_orig")
+
+
 def test_merging_names_what_torch_still_masks():
     net = pruned_by_torch()
     with pytest.warns(UserWarning, match=r"mask on '0\.bias'"):

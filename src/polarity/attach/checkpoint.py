@@ -21,6 +21,7 @@ from polarity.targets.state_keys import (
     without_wrappers,
 )
 from polarity.targets.target import Target
+from polarity.targets.torch_prune import warn_of_torch_masks
 from polarity.targets.wrappers import refuse_ddp, unwrapped
 
 __all__ = ["load", "save"]
@@ -94,6 +95,10 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             begins with the path. The model is left as it was.
         TypeError: if ``model`` is not a module, or ``path`` not the name of a file.
 
+    Warns:
+        UserWarning: if ``torch.nn.utils.prune`` also holds a mask on a tensor that the file does
+            not mask, such as a bias: it stays there, with its hook.
+
     Example:
         >>> import tempfile
         >>> from torch import nn
@@ -116,6 +121,8 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         raise type(error)(f"{path} {error}") from error
     if plan.fresh:
         refuse_ddp(model, "load")
+        taken = {use.name for target, _, _ in plan.fresh for use in target.uses}
+        warn_of_torch_masks((use for t in all_targets(inner) for use in t.uses), taken, "load")
     plan.perform(inner)
     return model
 

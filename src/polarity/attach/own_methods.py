@@ -21,7 +21,8 @@ def give_own_methods(module: nn.Module) -> None:
     for name in RESETS:
         if callable(getattr(plain_class, name, None)):
             setattr(own_class, name, _resetting(plain_class, name))
-    own_class.register_parameter = _registering(plain_class)
+    own_class.register_parameter = _registering(plain_class, "register_parameter")
+    own_class.register_buffer = _registering(plain_class, "register_buffer")
     own_class.__getstate__ = _refuse_pickling
 
 
@@ -35,20 +36,22 @@ def _resetting(plain_class: Any, method: str) -> Any:
     return reset
 
 
-def _registering(plain_class: Any) -> Any:
-    """Return ``register_parameter`` without Parameters in place of computed weights."""
+def _registering(plain_class: Any, method: str) -> Any:
+    """Return a method that registers a tensor, without those in place of computed weights."""
 
-    @wraps(plain_class.register_parameter)
-    def register_parameter(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+    @wraps(getattr(plain_class, method))
+    def register(self: nn.Module, name: str, *args: Any, **kwargs: Any) -> None:
         if parametrize.is_parametrized(self, name):
+            what = "Buffer" if method == "register_buffer" else "Parameter"
             raise TypeError(
                 f"{name} of this {plain_class.__name__} is computed from what polarity stores, and "
-                "no Parameter can replace it: call pol.merge(model) first, or assign a tensor "
-                f"(layer.{name} = parameter.detach()), which is copied and seen through the mask"
+                f"no {what} can replace it: call pol.merge(model) first, or assign a tensor "
+                f"(layer.{name} = {what.lower()}.detach()), which is copied and seen through the "
+                "mask"
             )
-        plain_class.register_parameter(self, name, param)
+        getattr(plain_class, method)(self, name, *args, **kwargs)
 
-    return register_parameter
+    return register
 
 
 def _refuse_pickling(self: nn.Module) -> NoReturn:

@@ -52,8 +52,8 @@ def reinitialize(
 
     Raises:
         ValueError: if no module draws anything, a new value has another shape than the old one, or
-            a parameter has no values yet (lazy, or on the meta device). The model is left as it
-            was, also where ``init`` raises.
+            a parameter has no values yet (lazy, or on the meta device), or a module is compiled by
+            ``torch.jit``. The model is left as it was, also where ``init`` raises.
         TypeError: if an argument is of another type.
 
     Warns:

@@ -80,7 +80,7 @@ def as_plain(model: nn.Module, device: str | None = None) -> Iterator[Fresh]:
 
     Raises:
         ValueError: if a parameter has no value yet: it is lazy, or on the meta device and to be
-            copied to another one.
+            copied to another one; or if a module is compiled by ``torch.jit``.
     """
     targets, buffers = all_targets(model), plain_buffers(model)
     copies: dict[int, _Copy] = {}
@@ -96,6 +96,11 @@ def as_plain(model: nn.Module, device: str | None = None) -> Iterator[Fresh]:
         copies[id(buffer)] = _copy(buffer.detach().to(device or buffer.device, copy=True))
 
     modules = [m for name, m in model.named_modules() if not leads_inside(name)]
+    if scripted := [m for m in modules if isinstance(m, torch.jit.ScriptModule)]:
+        raise ValueError(
+            f"{scripted[0].original_name} is compiled by torch.jit, whose parameters cannot be "
+            "replaced: draw new values before torch.jit.script"
+        )
     kept = [(module, type(module), dict(vars(module))) for module in modules]
     fresh = Fresh()
     try:

@@ -51,7 +51,8 @@ class MaskedWeight(nn.Module):
     copied with the model, and it can be changed in place at any time. A stored NaN or infinity
     outside the mask shows as NaN; pruning stores zeros there. A mask that others gave back pruned
     entries, or values between 0 and 1 (averages of models do both), is reported once: by the next
-    polarity call, by ``train()`` or ``eval()`` when the mode changes, or by ``state_dict()``.
+    polarity call, by ``train()`` or ``eval()`` when the mode changes, by ``state_dict()``, or by
+    the ``load_state_dict`` that brings fractions.
 
     Attributes:
         mask: zeros and ones in the weight's dtype, 1 for a survivor. :func:`polarity.masks` gives
@@ -211,6 +212,9 @@ class MaskedWeight(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if given is not None and given is not before:  # a dense checkpoint brings none
             self.written = self._ones()
+            if self.written is None and can_be_read(self.mask):
+                self.written = 0
+                self.notice(None, self.name)
         if self.in_step is not None:
             self.in_step.project()
 

@@ -21,8 +21,8 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
     throughput page). With a further parametrization, or inside ``parametrize.cached()``, torch's
     own property is used.
 
-    Errors inside the parametrization surface as themselves, and a tensor of another shape or dtype
-    is refused before anything is written.
+    Errors inside the parametrization surface as themselves, and a tensor of another shape, dtype
+    or device is refused before anything is written.
 
     Args:
         module: any module.
@@ -67,8 +67,11 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
                 f"{tensor_name} has dtype {value.dtype}, expected the layer's {stored[0].dtype}: "
                 f"convert it with .to({stored[0].dtype})"
             )
-        if value.device != stored[0].device:  # a weight on the meta device gets values
-            return cast(None, torchs.fset(module, value))
+        if value.device != stored[0].device:
+            raise ValueError(
+                f"{tensor_name} is on {value.device}, expected the layer's {stored[0].device}: "
+                f"move it with .to({str(stored[0].device)!r})"
+            )
         with torch.no_grad():
             new = chain[0].right_inverse(value)
             torch._foreach_copy_(stored, [new] if chain.is_tensor else list(new))

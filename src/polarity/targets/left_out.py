@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 
+import torch
 from torch.nn.parameter import is_lazy
 
 from polarity.targets.defaults import too_narrow, why_kind
@@ -9,6 +10,7 @@ from polarity.targets.reach import LeftOut, Reach
 from polarity.targets.target import Target
 
 __all__ = [
+    "JIT",
     "NO_MASK",
     "frozen",
     "matrix_size",
@@ -18,6 +20,7 @@ __all__ = [
     "why_without_mask",
 ]
 
+JIT = "compiled by torch.jit: attach before torch.jit.script"
 NO_MASK = "without a mask"
 
 
@@ -31,6 +34,8 @@ def why_no_default(target: Target) -> str | None:
         return "lazy: run one batch through the model first"
     if too_narrow(leaf):
         return narrow(target)
+    if isinstance(target.module, torch.jit.ScriptModule):
+        return JIT
     if hasattr(leaf, "placements"):
         return "sharded (DTensor)"
     if target.chain:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from polarity._tables import format_shape, format_table
 from polarity.targets.defaults import Use, too_narrow
-from polarity.targets.left_out import frozen, matrix_size, narrow, reach_of, why_no_default
+from polarity.targets.left_out import JIT, frozen, matrix_size, narrow, reach_of, why_no_default
 from polarity.targets.reach import Reach
 from polarity.targets.selectors import Selector, select
 from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside, original_order
@@ -298,7 +299,7 @@ def _hooked(model: nn.Module) -> list[Target]:
     """Return the weights that a forward hook computes, found by the parameters that it reads."""
     targets = []
     for path, module, ancestors in _modules(model):
-        held = module._parameters
+        held = dict(module._parameters.items())  # what a ScriptModule has cannot be iterated
         normed = [name[:-2] for name in held if name.endswith("_g") and f"{name[:-2]}_v" in held]
         scaled = [name[:-5] for name in _held_names(module) if name.endswith(TORCH_STORED)]
         for name in normed + scaled:
@@ -333,6 +334,8 @@ def why_not(target: Target, *, frozen_too: bool = False) -> str | None:
         return "lazy: run one batch through the model first"
     if not stored.is_floating_point():
         return f"of dtype {stored.dtype}, not floating point"
+    if isinstance(target.module, torch.jit.ScriptModule):
+        return JIT
     if stored.is_inference():
         return "made under torch.inference_mode(), so it can never be trained"
     if hasattr(stored, "placements"):
