@@ -205,7 +205,9 @@ class _PlainCheckpoints:
             attached = inside(plain)
             ours = {f"{attached}{key}" for key in chain.state_dict() if "." not in key}
             _complete_mask(chain, state_dict, attached)
-            if not ours <= state_dict.keys():
+            # Without its mask it is another's form, torch.ao's for instance: torch refuses it.
+            foreign = f"{attached}original" in state_dict and f"{attached}0.mask" not in state_dict
+            if not ours <= state_dict.keys() and not foreign:
                 given = _taken(state_dict, attached, plain)
                 if given is not None:
                     for key, value in _converted(chain, *given):
