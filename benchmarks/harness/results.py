@@ -114,6 +114,9 @@ def stored_result(path: Path) -> Result | None:
     if not {"schema", "experiment", "run_id", "config"} <= result.keys():
         set_aside(path, "is not the result of a run")
         return None
+    if result["run_id"] != path.stem:
+        set_aside(path, f"is the result of another run, {result['run_id']}")
+        return None
     return result
 
 

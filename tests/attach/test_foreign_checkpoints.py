@@ -105,6 +105,15 @@ def test_a_file_of_torch_ao_at_work_names_the_way_out_and_that_way_works(
     close(model, saved, INPUTS, into)
 
 
+@pytest.mark.parametrize("into", ["masked", "signed in"])
+def test_load_state_dict_refuses_a_file_of_torch_ao_at_work(into: str) -> None:
+    saved = small()
+    sparsified(saved)
+    model = FORMS[into](small(5))
+    with pytest.raises(RuntimeError, match=r"Missing key.*0\.parametrizations\.weight\.0\.mask"):
+        model.load_state_dict(saved.state_dict())
+
+
 @every_model
 @into_each
 def test_a_float_mask_without_a_word_on_enforcing_it_is_enforced(

@@ -113,7 +113,7 @@ SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
 DTYPES = (torch.int64, torch.uint8, torch.float32, torch.bool, torch.complex64)
 VALUES: dict[str, list[float]] = {
     "0.mask": [0.5, NAN, 7.0, -1.0, INF, 1e-30],
-    "0.beta": [-1.0, 0.0, NAN, INF, -INF],
+    "0.beta": [-1.0, 0.0, NAN, INF, -INF, 1e300, 1e-300],
     "0.initial": [NAN, INF],
     "0.shared.alpha": [-0.1, 1.5, NAN, INF],
     "0.shared.stream": [0, -1, 2**31, 2**62],
@@ -269,6 +269,32 @@ def test_a_checkpoint_that_cannot_be_is_refused_by_name_and_changes_nothing(
     change, part = CASES[case]
     said = refused(INTO[into](), written(tmp_path, change))
     assert part in said, said
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("into", [plain, lambda: pol.sign_in(plain(), targets="0.weight")])
+def test_a_pruned_entry_that_is_not_finite_is_refused_in_every_form(
+    value: float, into: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    def change(state: State, _: object) -> None:
+        pruned = state[f"{FIRST}0.mask"] == 0
+        state[f"{FIRST}original"] = state[f"{FIRST}original"].masked_fill(pruned, value)
+        assert pruned.any()
+
+    assert "'0.weight'" in refused(into(), written(tmp_path, change))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_a_bias_of_another_kind_of_dtype_is_refused_in_our_words(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    said = refused(plain(), written(tmp_path, to("0.bias", lambda bias: bias.to(dtype))))
+    assert said == f"holds '0.bias' of dtype {dtype}, expected one like the model's torch.float32"
+
+
+def test_the_file_of_a_rewind_point_names_what_reads_it(tmp_path: Path) -> None:
+    pol.RewindPoint.capture(plain()).save(tmp_path / "point")
+    assert "RewindPoint.load reads it" in refused(plain(), tmp_path / "point")
 
 
 @pytest.mark.parametrize("text", ALIASES, ids=lambda text: text[:30])

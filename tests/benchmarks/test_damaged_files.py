@@ -171,10 +171,20 @@ def test_whatever_is_no_result_is_set_aside_and_replaces_nothing(tmp_path, capsy
     endings = ["", *(f".{number}" for number in range(1, len(contents)))]
     for ending, content in zip(endings, contents, strict=True):
         assert path.with_name(f"{path.name}.damaged{ending}").read_bytes() == content
-    sound = {"schema": 1, "experiment": "fragility", "run_id": "a", "config": {}}
+    sound = {"schema": 1, "experiment": "fragility", "run_id": "fragility-a", "config": {}}
     write_result(path, sound)
     assert stored_result(path) == sound
     assert stored_result(tmp_path / "nothing.json") is None
+
+
+def test_a_result_under_the_name_of_another_run_is_set_aside(tmp_path, capsys):
+    path = tmp_path / "fragility-a.json"
+    other = {"schema": 1, "experiment": "fragility", "run_id": "fragility-b", "config": {}}
+    write_result(path, other)
+    assert stored_result(path) is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"{path} is the result of another run, fragility-b: set aside as")
+    assert json.loads((tmp_path / "fragility-a.json.damaged").read_text()) == other
 
 
 @pytest.mark.parametrize("option", ["results", "out"])

@@ -158,6 +158,13 @@ def test_a_selector_of_another_kind_is_refused_by_the_name_of_its_parameter(net,
 
 
 @pytest.mark.parametrize("role", ["targets", "exclude"])
+@pytest.mark.parametrize("wrong", [lambda name: True, lambda: True, lambda a, b, c: True])
+def test_a_predicate_of_other_arguments_is_refused_by_the_name_of_its_parameter(net, role, wrong):
+    with pytest.raises(TypeError, match=rf"{role}=<lambda> takes .*of \(name, parameter\)"):
+        pol.find_targets(net, **{role: wrong})
+
+
+@pytest.mark.parametrize("role", ["targets", "exclude"])
 def test_a_module_object_is_refused_because_its_name_is_meant(net, role):
     with pytest.raises(TypeError, match=role):
         pol.find_targets(net, **{role: net.head})

@@ -175,6 +175,10 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     tensors, metadata = read_tensors(path, "polarity.load")
     if "polarity_signed_mask" in metadata:
         raise ValueError(f"{path} holds a signed mask, expected a model: SignedMask.load reads it")
+    if "polarity_rewind_point" in metadata:
+        raise ValueError(
+            f"{path} holds a rewind point, expected a model: RewindPoint.load reads it"
+        )
     try:
         aliases = parse_json(metadata.get("aliases", "{}"))
     except ValueError as error:

@@ -12,7 +12,7 @@ from polarity.parametrizations.arithmetic import check_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import SharedAlpha
-from polarity.parametrizations.sign_in import SignInMW
+from polarity.parametrizations.sign_in import SignInMW, check_factors
 from polarity.targets.search import why_not
 from polarity.targets.state_keys import (
     ALPHA,
@@ -194,6 +194,8 @@ def _check_masked(name: str, state: State, target: Target) -> None:
     for part in (STORED, *FACTORS):
         if f"{key}{part}" in state:
             _check_tensor(name, part, state[f"{key}{part}"], target.shape)
+    if f"{key}{STORED}" in state:  # pruned entries too, which a product would drop
+        check_entries(f"holds {name!r}, which", state[f"{key}{STORED}"])
     _check_mask(name, state[f"{key}{MASK}"], target)
     enforced, beta = state.get(f"{key}{ENFORCED}"), state.get(f"{key}{BETA}")
     if enforced is not None and (enforced.dtype != torch.bool or enforced.dim() != 0):
@@ -209,6 +211,13 @@ def _check_masked(name: str, state: State, target: Target) -> None:
             )
         m, v = (state[f"{key}{factor}"].to(target.stored[0].dtype) for factor in FACTORS)
         check_entries(f"holds factors of {name!r}, whose product", m * v)
+        try:
+            check_factors(name, beta, m * v)
+        except ValueError:
+            raise ValueError(
+                f"holds {BETA!r} of {name!r} as {float(beta)}, which gives factors that {m.dtype} "
+                "cannot hold, expected one nearer to 1"
+            ) from None
 
 
 def _check_mask(name: str, mask: Tensor, target: Target) -> None:

@@ -164,6 +164,7 @@ def _load_into(
         for key, tensor in tensors.items():
             if key in state:
                 _check_shape(_in_words(key), state[key], tensor)
+                _check_kind(_in_words(key), state[key], tensor)
         raise ValueError(f"does not fit the model: {type(error).__name__}: {error}") from error
     if missing:
         raise ValueError(f"is missing {_in_words(missing[0])}, which is in the model")
@@ -220,10 +221,7 @@ def _check_same(first: str, earlier: Tensor, name: str, value: Tensor) -> None:
 def _check_value(name: str, value: Tensor, tensor: Tensor) -> None:
     """Raise unless a tensor of the model can take a value, without NaN in a parameter."""
     _check_shape(repr(name), value, tensor)
-    if _kind(value) != _kind(tensor):
-        raise ValueError(
-            f"holds {name!r} of dtype {value.dtype}, expected one like the model's {tensor.dtype}"
-        )
+    _check_kind(repr(name), value, tensor)
     if isinstance(tensor, nn.Parameter):
         _check_finite(f"holds {name!r}, which", value.to(tensor.dtype))
 
@@ -233,6 +231,13 @@ def _check_shape(name: str, value: Tensor, tensor: Tensor) -> None:
         raise ValueError(
             f"holds {name} in shape {tuple(value.shape)}, expected the model's "
             f"{tuple(tensor.shape)}"
+        )
+
+
+def _check_kind(name: str, value: Tensor, tensor: Tensor) -> None:
+    if _kind(value) != _kind(tensor):
+        raise ValueError(
+            f"holds {name} of dtype {value.dtype}, expected one like the model's {tensor.dtype}"
         )
 
 

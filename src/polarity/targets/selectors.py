@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polarity._checks import text_of
+from polarity._inputs import check_arguments
 from polarity.targets.defaults import Use, default_names, is_weight
 
 __all__ = ["Selector", "select", "settled"]
@@ -49,6 +50,8 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
     if isinstance(selector, type) and issubclass(selector, nn.Module):
         return _select_by_type(uses, selector, role)
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
+        given, remedy = ("name", "parameter"), "lambda name, parameter: parameter.ndim > 1, say"
+        check_arguments(role, selector, given, remedy=remedy)
         return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
     raise TypeError(
         f"{role} holds {text_of(selector)}, expected module types, names, globs or predicates "

@@ -209,7 +209,9 @@ class _PlainCheckpoints:
             ours = {f"{attached}{key}" for key in held if "." not in key}
             both_or_neither = (THRESHOLD in held) == (f"{attached}{THRESHOLD}" in state_dict)
             _complete_mask(chain, state_dict, attached)
-            if not (ours <= state_dict.keys() and both_or_neither):
+            # Without its mask it is another's form, torch.ao's for instance: torch refuses it.
+            foreign = f"{attached}original" in state_dict and f"{attached}0.mask" not in state_dict
+            if not (ours <= state_dict.keys() and both_or_neither) and not foreign:
                 given = _taken(state_dict, attached, plain)
                 if given is not None:
                     for key, value in _converted(chain, *given):
