@@ -223,3 +223,16 @@ def test_an_embedding_with_sparse_gradients_trains_as_under_an_explicit_mask(
             optimizer.step()
         assert torch.equal(model.weight, weight)
     assert not model.weight[~masks["weight"]].any()
+
+
+def test_a_gradient_made_by_expand_is_cleared_and_its_memory_left_alone() -> None:
+    model = seeded(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)))
+    pol.mask_weights(model)
+    one = torch.ones(())
+    leaves = [layer.parametrizations.weight.original for layer in model]
+    for leaf in leaves:
+        leaf.grad = one.expand(leaf.shape)
+    pol.imp_prune(model, 0.5)
+    for leaf, mask in zip(leaves, pol.masks(model).values(), strict=True):
+        assert torch.equal(leaf.grad, mask.to(leaf.dtype))
+    assert one == 1

@@ -121,3 +121,26 @@ def test_factored_moments_pass_every_call(call: str) -> None:
     else:
         CALLS[call](model, optimizer)
     train_step(model, optimizer, INPUTS)
+
+
+@pytest.mark.parametrize("call", ["imp_prune", "prune", "sign_in", "merge"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda p: torch.ones(()).expand(p.shape),
+        lambda p: torch.ones(p.shape).to_sparse(),
+        lambda p: torch.ones(p.shape).to(torch.float8_e4m3fn),
+    ],
+    ids=["expanded", "sparse", "float8"],
+)
+def test_state_that_cannot_be_zeroed_is_refused_by_name_and_changes_nothing(kept, call) -> None:
+    model = half_masked(net())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    leaf = model[2].parametrizations.weight.original
+    optimizer.state[leaf]["momentum_buffer"] = kept(leaf)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"keeps 'momentum_buffer' of '2\.weight' as .*optimizer="):
+        CALLS[call](model, optimizer)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -91,13 +91,14 @@ def check_holds(
 def check_state_shapes(
     optimizers: Iterable[torch.optim.Optimizer], leaves: Mapping[str, tuple[Tensor, ...]]
 ) -> None:
-    """Raise if state that an optimizer keeps for each entry has not its parameter's shape.
+    """Raise if state that an optimizer keeps for each entry is not as its parameter is.
 
     An optimizer's checkpoint goes by the position of its parameters: one that was saved before
     something was attached, and loaded afterwards, gives the moments of one to another.
 
     Raises:
-        ValueError: naming the parameter, the state, and both shapes.
+        ValueError: naming the parameter, the state, and both shapes; or if entries of the state
+            cannot be set to zero (sparse, of 8-bit floats, or made by expand).
     """
     for optimizer in optimizers:
         remembered = state_of(optimizer)
@@ -112,6 +113,28 @@ def check_state_shapes(
                         "before building the optimizer, in the run that saves and the one that "
                         "resumes"
                     )
+                if key := _unwritable(remembered.get(leaf, {}), leaf.shape):
+                    value = remembered[leaf][key]
+                    raise ValueError(
+                        f"optimizer={type(optimizer).__name__} keeps {key!r} of {name!r} as a "
+                        f"tensor of layout {value.layout}, dtype {value.dtype} and stride "
+                        f"{value.stride() if value.layout is torch.strided else None}, expected "
+                        "one whose entries can be set to zero: leave optimizer= out"
+                    )
+
+
+def _unwritable(state: Mapping[str, Any], shape: torch.Size) -> str | None:
+    """Return a key whose value belongs to single entries that cannot be zeroed, or None."""
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.shape == shape:
+            eight_bits = value.dtype.is_floating_point and value.dtype.itemsize == 1
+            if value.layout is not torch.strided or eight_bits:
+                return key
+            if any(
+                size > 1 and step == 0 for size, step in zip(shape, value.stride(), strict=True)
+            ):
+                return key  # made by expand
+    return None
 
 
 def misshapen(state: Mapping[str, Any], shape: torch.Size) -> str | None:

@@ -90,6 +90,8 @@ def zero_gradient_outside_(leaf: Tensor, mask: Tensor) -> None:
     mask = mask.to(gradient.device)
     if gradient.layout is torch.sparse_coo:
         zero_outside_(gradient._values(), mask[tuple(gradient._indices())])
+    elif 0 in gradient.stride():  # made by expand: several entries may be one place in memory
+        leaf.grad = zero_outside_(gradient.clone(memory_format=torch.contiguous_format), mask)
     else:
         zero_outside_(gradient, mask)
 
