@@ -138,6 +138,12 @@ def assign(s: Setting) -> Any:
     return s.model, s.signed
 
 
+def thresholded(s: Setting) -> nn.Module:
+    s.optimizer = sgd(s.model)  # one without a scheduler
+    pol.dense_to_sparse.threshold_weights(s.model, s.optimizer, decay=0.1, s0=-3.0)
+    return s.model
+
+
 # Each name begins with the public name that it is about.
 CALLS: dict[str, Callable[[Setting], Any]] = {
     "find_targets": lambda s: str(pol.find_targets(s.model)),
@@ -203,6 +209,28 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
     "dense_to_sparse.drop_and_grow": lambda s: pol.dense_to_sparse.drop_and_grow(
         s.plain[0].weight, s.masks["0.weight"], s.plain[0].weight.abs(), 5
     ),
+    "dense_to_sparse.threshold_weights": thresholded,
+    "dense_to_sparse.soft_mask": lambda s: pol.dense_to_sparse.soft_mask(thresholded(s)),
+    "dense_to_sparse.soft_density": lambda s: pol.dense_to_sparse.soft_density(thresholded(s)),
+    "dense_to_sparse.weights_before_threshold": lambda s: (
+        pol.dense_to_sparse.weights_before_threshold(thresholded(s))
+    ),
+    "dense_to_sparse.threshold_report": lambda s: str(
+        pol.dense_to_sparse.threshold_report(thresholded(s))
+    ),
+    "dense_to_sparse.extract_soft_mask": lambda s: (
+        str(pol.dense_to_sparse.extract_soft_mask(thresholded(s), s.optimizer)),
+        s.model,
+    ),
+    "start_from_signs": lambda s: (
+        str(pol.start_from_signs(s.plain, s.ticket, s.masks)),
+        s.plain,
+    ),
+    "start_from_magnitudes": lambda s: (
+        str(pol.start_from_magnitudes(s.plain, s.start, s.masks, generator=s.draw)),
+        s.plain,
+    ),
+    "start_from_mask": lambda s: (str(pol.start_from_mask(s.plain, s.masks)), s.plain),
     "inner_scaling": lambda s: pol.inner_scaling(s.signed),
     "frobenius_decay": lambda s: float(pol.frobenius_decay(s.signed).detach()),
     "interpolate_norms": lambda s: pol.interpolate_norms(s.plain, generator=s.draw),

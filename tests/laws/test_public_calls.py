@@ -20,7 +20,10 @@ NOT_CALLS = {
     *("Delta", "Epsilon", "Phi", "ErrorBarrier", "FlipReport", "MaskedWeight", "NormInterp"),
     *("PruneReport", "SignInMW", "SignReport", "StepEnforcement", "scores.Score"),
     *("deploy.CompressReport", "deploy.LayerDecision", "deploy.SparseLinear"),
-    *("dense_to_sparse.LayerUpdate", "dense_to_sparse.UpdateReport"),
+    *("dense_to_sparse.LayerUpdate", "dense_to_sparse.UpdateReport", "SoftThreshold"),
+    *("dense_to_sparse.LayerThreshold", "dense_to_sparse.ThresholdReport", "StartReport"),
+    # Bisects by the results of a function of the caller's, and makes no tensor.
+    *("dense_to_sparse.find_decay", "dense_to_sparse.DecaySearch"),
     *("deploy.decompress", "deploy.restore", "deploy.time_in_turns"),
 }
 

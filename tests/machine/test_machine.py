@@ -22,6 +22,13 @@ LEFT_OUT: dict[str, str] = {
     "MaskedWeight": "the class that mask_weights attaches",
     "NormInterp": "the class that interpolate_norms attaches",
     "SignInMW": "the class that sign_in attaches",
+    "dense_to_sparse": "tests/dense_to_sparse compares whole runs with transcribed references",
+    "SoftThreshold": "the class that threshold_weights attaches",
+    "StartReport": "what the starts return",
+    **dict.fromkeys(
+        ("start_from_signs", "start_from_magnitudes", "start_from_mask"),
+        "begins a run; tests/tickets/test_starts.py compares it with a twin of plain tensors",
+    ),
 }
 
 

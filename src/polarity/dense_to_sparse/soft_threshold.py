@@ -127,7 +127,8 @@ def threshold_weights(
     for name, target in found.items():
         leaf = target.stored[0]
         dtype = torch.promote_types(leaf.dtype, torch.float32)
-        forms[name] = SoftThreshold(s0, dtype=dtype).to(leaf.device)
+        with leaf.device:  # not the default one
+            forms[name] = SoftThreshold(s0, dtype=dtype)
     if sgd is not None:
         group = _group_of(sgd, [form.s for form in forms.values()], decay, lr)
         _warn_if_unreachable(group, sgd, s0, steps)

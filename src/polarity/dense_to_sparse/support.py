@@ -12,6 +12,7 @@ from polarity.targets.target import Target
 __all__ = ["report_of", "soft_density", "soft_mask", "threshold_report", "weights_before_threshold"]
 
 
+@outside_inference_mode
 def soft_mask(model: nn.Module) -> dict[str, Tensor]:
     """Return which entries of each masked weight are live and above its soft threshold.
 
