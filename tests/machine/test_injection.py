@@ -206,8 +206,6 @@ IN_PLACE = "signs are written piece by piece where the weight is stored, without
 PENDING: dict[tuple[str, str], str] = {
     **{("reinit_signs", form): IN_PLACE for form in ("masked", "norms", "remembered", "in_step")},
     ("set_norm_alpha hold", "norms"): "draws in place",
-    ("interpolate_norms", "norms"): "draws before it attaches",
-    ("rescale, momentum zero", "sign_in"): "makes a mask of zeros after its write",
 }
 # Of these, what a failed write alone leaves half done.
 WRITES_PENDING = {case for case in PENDING if case[0] in ("reinit_signs", "set_norm_alpha hold")}

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_entries, check_flag, check_generator, check_tensors
 from polarity._running import outside_inference_mode
 from polarity.attach.forms import attach_form, make_plain
@@ -118,16 +119,17 @@ def interpolate_norms(
         alphas[inner] = attached[0].shared
     drawn: list[SharedAlpha] = []
     forms: dict[str, NormInterp] = {}
-    for name, target in fresh.items():
-        layer = target.module if per_layer else inner
-        if layer not in alphas:
-            alphas[layer] = SharedAlpha(seeds=draw_seeds(generator)).to(start[name].device)
-            drawn.append(alphas[layer])
-        forms[name] = NormInterp(start[name], alphas[layer])
-    for name, form in forms.items():
-        attach_form(fresh[name], form)
-    if fresh or _hooks(inner) not in ([], [inner]):
-        draw_when_called(inner, drawn)
+    with undrawn_on_error(generator):
+        for name, target in fresh.items():
+            layer = target.module if per_layer else inner
+            if layer not in alphas:
+                alphas[layer] = SharedAlpha(seeds=draw_seeds(generator)).to(start[name].device)
+                drawn.append(alphas[layer])
+            forms[name] = NormInterp(start[name], alphas[layer])
+        for name, form in forms.items():
+            attach_form(fresh[name], form)
+        if fresh or _hooks(inner) not in ([], [inner]):
+            draw_when_called(inner, drawn)
     if verbose:
         print(found)
     return model

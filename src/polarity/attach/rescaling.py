@@ -96,11 +96,11 @@ def rescale(
         pairs += [(m, new_m), (v, new_v)]
         if momentum == "transform":
             pairs += _transformed(optimizers, (m, v), (new_m, new_v))
+    zeroed = found.values() if momentum == "zero" else ()
+    factors = [factor for target in zeroed for factor in target.stored]
+    nowhere = [(factor, torch.zeros_like(factor, dtype=torch.bool)) for factor in factors]
     write_all(pairs)
-    if momentum == "zero":
-        factors = [factor for target in found.values() for factor in target.stored]
-        nowhere = ((factor, torch.zeros_like(factor, dtype=torch.bool)) for factor in factors)
-        zero_pruned_state(optimizers, nowhere)
+    zero_pruned_state(optimizers, nowhere)
     return model
 
 
