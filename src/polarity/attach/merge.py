@@ -160,10 +160,20 @@ def _product(target: Target) -> Replacement:
     return Replacement(
         (m, v),
         {target.name: weight},
-        lambda of_m, of_v: (join_state(of_m, of_v, m, v),),
+        lambda of_m, of_v: (_joined(of_m, of_v, target),),
         f"merge made {target.name!r} one parameter again; call merge(model, optimizer=optimizer), "
         "or build the optimizer after merge",
     )
+
+
+def _joined(of_m: Mapping[str, Any], of_v: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """Return the state of a product, with zeros outside the mask."""
+    joined = join_state(of_m, of_v, *target.stored)
+    mask = target.mask
+    for value in joined.values():
+        if isinstance(value, Tensor) and value.shape == mask.shape:
+            zero_outside_(value, mask.to(value.device))
+    return joined
 
 
 @outside_inference_mode
