@@ -65,7 +65,10 @@ def pruning(run: Run, draw: random.Random) -> Step | None:
             ValueError, "NaN",
             lambda: pol.prune(model, {n: value / 0 for n, value in good.items()}, density=0.0),
         ),
-        "missing name": (ValueError, first if without else "empty", lambda: pol.prune(model, without, density=0.0)),
+        "missing name": (
+            ValueError, first if without else "empty",
+            lambda: pol.prune(model, without, density=0.0),
+        ),
         "unknown name": (
             ValueError, "nothing", lambda: pol.prune(model, {**good, "nothing": good[first]},
                                                      density=0.0),

@@ -73,11 +73,15 @@ def dense_phase(run: Run, draw: random.Random) -> Step | None:
                 module.enforce = on
         if run.handle is not None:
             run.handle.project()
+        for each in run.optimizers:  # dense gradients belong to the phase that ends
+            each.zero_grad()
 
     def expect(_: Any) -> None:
         for weight in masked.values():
             weight.enforce = on
         put_zeros_back(run)
+        for each in run.reference.optimizers:
+            each.zero_grad()
 
     return Step(f"enforce = {on}", act, expect)
 
