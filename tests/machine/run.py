@@ -169,8 +169,6 @@ class Run:
             other = theirs[entry]
             # LBFGS adds up the gradients of all its parameters.
             if entry == "H_diag" and isinstance(value, Tensor):
-                value, Tensor
-            ):  # LBFGS adds up the gradients of all its parameters
                 close(value, other, f"{entry} of {key}")
             elif isinstance(value, Tensor):
                 self._agree(weight, value, other, f"{entry} of {key}")
