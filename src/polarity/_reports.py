@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import torch
+
 from polarity._tables import format_table
 
-__all__ = ["Report", "plain_data", "table"]
+__all__ = ["CountedReport", "CountedRow", "Report", "ShapedRow", "plain_data", "table"]
 
 
 class Named(Protocol):
@@ -58,6 +60,47 @@ class Report(Generic[Row]):
         return sum(getattr(layer, attribute) for layer in self.layers)
 
 
+class ShapedRow:
+    """A row about a weight of some shape."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of entries."""
+        return torch.Size(self.shape).numel()
+
+
+class CountedRow(ShapedRow):
+    """A row about a weight, with ``survivors`` of its entries live."""
+
+    survivors: int
+
+    @property
+    def density(self) -> float:
+        """Fraction of the entries that are live; 1 for an empty weight."""
+        return self.survivors / self.total if self.total else 1.0
+
+
+class CountedReport(Report[Row]):
+    """A report whose rows have a ``total``, and that counts the survivors of all of them."""
+
+    @property
+    def survivors(self) -> int:
+        """Entries that are live, over all layers."""
+        return self._sum("survivors")
+
+    @property
+    def total(self) -> int:
+        """Number of entries, over all layers."""
+        return self._sum("total")
+
+    @property
+    def density(self) -> float:
+        """Fraction of all entries that are live; 1 for a model without entries."""
+        return self.survivors / self.total if self.total else 1.0
+
+
 def plain_data(report: Any) -> dict[str, Any]:
     """Return a dataclass as a dict of its fields and properties, with tuples as lists."""
 
@@ -67,8 +110,9 @@ def plain_data(report: Any) -> dict[str, Any]:
         return plain_data(value) if is_dataclass(value) else value
 
     names = [each.name for each in fields(report)]
-    names += [name for name, it in vars(type(report)).items() if isinstance(it, property)]
-    return {name: plain(getattr(report, name)) for name in names}
+    for kind in type(report).__mro__:
+        names += [name for name, it in vars(kind).items() if isinstance(it, property)]
+    return {name: plain(getattr(report, name)) for name in dict.fromkeys(names)}
 
 
 def table(header: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], Sequence[str]]) -> str:

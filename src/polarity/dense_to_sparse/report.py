@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from polarity._reports import Report, table
+from polarity._reports import CountedReport, CountedRow, table
 from polarity._tables import format_shape
 
 __all__ = ["LayerUpdate", "UpdateReport"]
 
 
 @dataclass(frozen=True)
-class LayerUpdate:
+class LayerUpdate(CountedRow):
     """What an update did to one weight.
 
     Attributes:
@@ -28,19 +26,9 @@ class LayerUpdate:
     dropped: int
     grown: int
 
-    @property
-    def total(self) -> int:
-        """Number of entries."""
-        return torch.Size(self.shape).numel()
-
-    @property
-    def density(self) -> float:
-        """Fraction of the entries that are live now; 1 for an empty weight."""
-        return self.survivors / self.total if self.total else 1.0
-
 
 @dataclass(frozen=True)
-class UpdateReport(Report[LayerUpdate]):
+class UpdateReport(CountedReport[LayerUpdate]):
     """What one update of a schedule did, layer by layer; ``print`` shows it as a table.
 
     Attributes:
@@ -65,11 +53,6 @@ class UpdateReport(Report[LayerUpdate]):
     notes: tuple[str, ...] = ()
 
     @property
-    def survivors(self) -> int:
-        """Entries that are live now, over all layers."""
-        return self._sum("survivors")
-
-    @property
     def dropped(self) -> int:
         """Entries that were live before and are not now, over all layers."""
         return self._sum("dropped")
@@ -78,16 +61,6 @@ class UpdateReport(Report[LayerUpdate]):
     def grown(self) -> int:
         """Entries that are live now and were not before, over all layers."""
         return self._sum("grown")
-
-    @property
-    def total(self) -> int:
-        """Number of entries, over all layers."""
-        return self._sum("total")
-
-    @property
-    def density(self) -> float:
-        """Fraction of all entries that are live now."""
-        return self.survivors / self.total if self.total else 1.0
 
     def __str__(self) -> str:
         total = LayerUpdate("total", (self.total,), self.survivors, self.dropped, self.grown)

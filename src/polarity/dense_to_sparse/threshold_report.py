@@ -3,16 +3,14 @@
 import math
 from dataclasses import dataclass
 
-import torch
-
-from polarity._reports import Report, table
+from polarity._reports import CountedReport, CountedRow, table
 from polarity._tables import format_shape
 
 __all__ = ["LayerThreshold", "ThresholdReport"]
 
 
 @dataclass(frozen=True)
-class LayerThreshold:
+class LayerThreshold(CountedRow):
     """The soft threshold of one weight.
 
     Attributes:
@@ -34,19 +32,9 @@ class LayerThreshold:
             return None
         return 1 / (1 + math.exp(-self.s)) if self.s > -700 else 0.0
 
-    @property
-    def total(self) -> int:
-        """Number of entries."""
-        return torch.Size(self.shape).numel()
-
-    @property
-    def density(self) -> float:
-        """Fraction of the entries that survive; 1 for an empty weight."""
-        return self.survivors / self.total if self.total else 1.0
-
 
 @dataclass(frozen=True)
-class ThresholdReport(Report[LayerThreshold]):
+class ThresholdReport(CountedReport[LayerThreshold]):
     """The soft threshold and the density of every masked weight; ``print`` shows a table.
 
     Attributes:
@@ -61,21 +49,6 @@ class ThresholdReport(Report[LayerThreshold]):
     """
 
     layers: tuple[LayerThreshold, ...]
-
-    @property
-    def survivors(self) -> int:
-        """Entries that survive, over all layers."""
-        return self._sum("survivors")
-
-    @property
-    def total(self) -> int:
-        """Number of entries, over all layers."""
-        return self._sum("total")
-
-    @property
-    def density(self) -> float:
-        """Fraction of all entries that survive."""
-        return self.survivors / self.total if self.total else 1.0
 
     def __str__(self) -> str:
         def cells(row: LayerThreshold) -> tuple[str, ...]:

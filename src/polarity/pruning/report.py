@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import torch
-
-from polarity._reports import Report, table
+from polarity._reports import CountedReport, ShapedRow, table
 from polarity._tables import format_shape
 from polarity.selection.ties import Ties
 from polarity.targets.reach import Reach
@@ -16,7 +14,7 @@ _WORTH_A_NOTE = 0.01
 
 
 @dataclass(frozen=True)
-class LayerReport:
+class LayerReport(ShapedRow):
     """What pruning did to one weight.
 
     Attributes:
@@ -32,18 +30,13 @@ class LayerReport:
     after: int
 
     @property
-    def total(self) -> int:
-        """Number of entries."""
-        return torch.Size(self.shape).numel()
-
-    @property
     def density(self) -> float:
         """Fraction of the entries that are live now; 1 for an empty weight."""
         return self.after / self.total if self.total else 1.0
 
 
 @dataclass(frozen=True)
-class PruneReport(Report[LayerReport]):
+class PruneReport(CountedReport[LayerReport]):
     """What one call pruned, layer by layer; ``print`` shows it as a table.
 
     Attributes:
@@ -76,16 +69,6 @@ class PruneReport(Report[LayerReport]):
     def survivors(self) -> int:
         """Entries that are live now, over all layers."""
         return self._sum("after")
-
-    @property
-    def total(self) -> int:
-        """Number of entries, over all layers."""
-        return self._sum("total")
-
-    @property
-    def density(self) -> float:
-        """Fraction of all entries that are live now."""
-        return self.survivors / self.total if self.total else 1.0
 
     def __str__(self) -> str:
         total = LayerReport("total", (self.total,), self.before, self.survivors)

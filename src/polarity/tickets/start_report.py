@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from polarity._reports import Report, table
+from polarity._reports import CountedReport, ShapedRow, table
 from polarity._tables import format_shape
 
 __all__ = ["LayerStart", "StartReport"]
 
 
 @dataclass(frozen=True)
-class LayerStart:
+class LayerStart(ShapedRow):
     """From what the survivors of one weight start.
 
     Attributes:
@@ -29,14 +27,9 @@ class LayerStart:
     missing: int
     zeros: int
 
-    @property
-    def total(self) -> int:
-        """Number of entries."""
-        return torch.Size(self.shape).numel()
-
 
 @dataclass(frozen=True)
-class StartReport(Report[LayerStart]):
+class StartReport(CountedReport[LayerStart]):
     """From what the survivors of every weight start; ``print`` shows a table.
 
     Attributes:
@@ -57,11 +50,6 @@ class StartReport(Report[LayerStart]):
     layers: tuple[LayerStart, ...]
 
     @property
-    def survivors(self) -> int:
-        """Entries that the masks keep, over all layers."""
-        return self._sum("survivors")
-
-    @property
     def missing(self) -> int:
         """Survivors for which nothing was given, over all layers."""
         return self._sum("missing")
@@ -70,16 +58,6 @@ class StartReport(Report[LayerStart]):
     def zeros(self) -> int:
         """Survivors that start at exactly 0, over all layers."""
         return self._sum("zeros")
-
-    @property
-    def total(self) -> int:
-        """Number of entries, over all layers."""
-        return self._sum("total")
-
-    @property
-    def density(self) -> float:
-        """Fraction of all entries that survive."""
-        return self.survivors / self.total if self.total else 1.0
 
     def __str__(self) -> str:
         def cells(row: LayerStart) -> tuple[str, ...]:
