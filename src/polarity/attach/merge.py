@@ -14,7 +14,7 @@ from polarity.attach.masks import masked_leaves
 from polarity.attach.norms import attached_norms, detach_norms
 from polarity.optimizers.factor_state import join_state
 from polarity.optimizers.given import Optimizers, as_optimizers
-from polarity.optimizers.pruned_state import zero_pruned_state
+from polarity.optimizers.pruned_state import zero_entries, zero_pruned_state
 from polarity.optimizers.replaced import (
     Replacement,
     carried_states,
@@ -88,22 +88,20 @@ def merge(
     found = attached(model)
     if not found and not attached_norms(model):
         raise ValueError(f"{type(model).__name__} has no masked weights and no interpolated norms")
-    if any(isinstance(target.masking, SignInMW) for target in found.values()):
-        refuse_ddp(model, "merge")
-    values = _checked(model, found, optimizers)
-    warn_of_torch_masks((u for t in all_targets(model) for u in t.uses), (), "merge")
     products = {n: t for n, t in found.items() if isinstance(t.masking, SignInMW)}
+    if products:
+        refuse_ddp(model, "merge")
+    values = _checked(model, found, products, optimizers)
+    warn_of_torch_masks((u for t in all_targets(model) for u in t.uses), (), "merge")
     changes = {name: _product(target) for name, target in products.items()}
     states = {name: carried_states(optimizers, each) for name, each in changes.items()}
-    leaves = masked_leaves(found.values())
+    leaves = masked_leaves(target for name, target in found.items() if name not in products)
     write_all(values)
     for target in found.values():
         if target.is_stored and target.masking is not None and target.masking.enforce:
             zero_outside_(target.stored[0], target.masking.mask)
     zero_pruned_state(optimizers, leaves)
     for name, target in found.items():
-        if target.masking is not None and target.masking.in_step is not None:
-            target.masking.in_step.remove()
         if name in changes:
             (weight,) = changes[name].new.values()
             make_plain(target, weight)
@@ -124,6 +122,7 @@ def merge(
 def _checked(
     model: nn.Module,
     found: Mapping[str, Target],
+    products: Mapping[str, Target],
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> list[tuple[Tensor, Tensor]]:
     """Raise for everything that can be wrong; return what further parametrizations make of weights.
@@ -133,9 +132,8 @@ def _checked(
     leaves = {name: target.stored for name, target in found.items()}
     norms = [target for target in all_targets(model) if target.interpolation is not None]
     check_holds(optimizers, leaves | {target.name: target.stored for target in norms})
-    products = {n: t.stored for n, t in found.items() if isinstance(t.masking, SignInMW)}
     if products:
-        check_replaceable(optimizers, products)
+        check_replaceable(optimizers, {name: target.stored for name, target in products.items()})
     pairs = []
     for name, target in found.items():
         _ = target.survivors  # raises if the mask holds other values than 0 and 1
@@ -169,10 +167,8 @@ def _product(target: Target) -> Replacement:
 def _joined(of_m: Mapping[str, Any], of_v: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """Return the state of a product, with zeros outside the mask."""
     joined = join_state(of_m, of_v, *target.stored)
-    mask = target.mask
-    for value in joined.values():
-        if isinstance(value, Tensor) and value.shape == mask.shape:
-            zero_outside_(value, mask.to(value.device))
+    if target.numeric_mask is not None:
+        zero_entries(joined, target.numeric_mask)
     return joined
 
 

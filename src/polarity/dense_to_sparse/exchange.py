@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polarity.dense_to_sparse.dense_gradients import masking_of
 from polarity.dense_to_sparse.report import LayerUpdate
-from polarity.optimizers.states import state_of
+from polarity.optimizers.states import entries_of, state_of
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.pruning.plan import HowMany
@@ -114,7 +114,7 @@ def forget_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> None:
         for group in each.param_groups:
             for parameter in group["params"]:
                 state = state_of(each).get(parameter, {})
-                for _, value in _entries_of([each], parameter):
+                for _, value in entries_of(state, parameter.shape):
                     value.zero_()
                 if isinstance(step := state.get("step"), Tensor):
                     step.zero_()
@@ -149,6 +149,4 @@ def _entries_of(
 ) -> Iterable[tuple[Any, Tensor]]:
     """Yield key and value of everything that optimizers keep of the entries of a parameter."""
     for each in optimizers:
-        for key, value in state_of(each).get(leaf, {}).items():
-            if isinstance(value, Tensor) and value.shape == leaf.shape and value.dim() > 0:
-                yield key, value
+        yield from entries_of(state_of(each).get(leaf, {}), leaf.shape)

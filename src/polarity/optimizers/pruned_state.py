@@ -1,14 +1,15 @@
 """Zero the state that an optimizer keeps of pruned entries."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from polarity.optimizers.states import state_of
+from polarity.optimizers.states import entries_of, state_of
 from polarity.parametrizations.arithmetic import zero_outside_
 
-__all__ = ["zero_pruned_state"]
+__all__ = ["zero_entries", "zero_pruned_state"]
 
 
 @torch.no_grad()
@@ -39,6 +40,10 @@ def zero_pruned_state(
     remembered = [state_of(each) for each in optimizers]
     for parameter, mask in leaves:
         for state in remembered:
-            for value in state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0:
-                    zero_outside_(value, mask.to(value.device))
+            zero_entries(state.get(parameter, {}), mask)
+
+
+def zero_entries(state: Mapping[str, Any], mask: Tensor) -> None:
+    """Zero the state of one parameter outside a mask of its shape, in place."""
+    for _, value in entries_of(state, mask.shape):
+        zero_outside_(value, mask.to(value.device))

@@ -1,6 +1,6 @@
 """What optimizers remember of parameters: where it is, and whether it has their shapes."""
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ __all__ = [
     "PER_ENTRY",
     "check_holds",
     "check_state_shapes",
+    "entries_of",
     "is_divided",
     "misshapen",
     "note_of_divided",
@@ -52,6 +53,16 @@ def state_of(optimizer: torch.optim.Optimizer) -> MutableMapping[Any, Any]:
     if is_divided(optimizer):
         return optimizer.optim.state  # type: ignore[attr-defined, no-any-return]
     return optimizer.state
+
+
+def entries_of(state: Mapping[str, Any], shape: torch.Size) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a parameter's state keeps for each of its entries: tensors of its shape.
+
+    State of another shape (step counts, factored moments) belongs to no single entry.
+    """
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.shape == shape and value.dim() > 0:
+            yield key, value
 
 
 def note_of_divided(optimizers: Iterable[torch.optim.Optimizer]) -> tuple[str, ...]:
