@@ -25,6 +25,7 @@ __all__ = [
     "before_masking",
     "checked_masks",
     "density",
+    "density_of",
     "load_masks",
     "mask_weights",
     "masked_leaves",
@@ -298,13 +299,19 @@ def density(model: nn.Module) -> float:
         >>> pol.density(model)
         0.8
     """
-    masked = attached(model)
-    targets = masked or find_targets(model)
-    total = sum(target.shape.numel() for target in targets.values())
-    if masked:
-        live = sum(target.survivors for target in masked.values())
-    else:
-        live = sum(int(target.weight.count_nonzero()) for target in targets.values())
+    if masked := attached(model):
+        return density_of(masked.values())
+    plain = find_targets(model).values()
+    total = sum(target.shape.numel() for target in plain)
+    live = sum(int(target.weight.count_nonzero()) for target in plain)
+    return live / total if total else 1.0
+
+
+def density_of(masked: Iterable[Target]) -> float:
+    """Return the fraction of entries that survive by the masks of some weights; 1 for none."""
+    live = total = 0
+    for target in masked:
+        live, total = live + target.survivors, total + target.shape.numel()
     return live / total if total else 1.0
 
 

@@ -19,7 +19,7 @@ from polarity._checks import (
     check_type,
 )
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import attach_masks
+from polarity.attach.masks import attach_masks, density_of
 from polarity.dense_to_sparse.dense_gradients import masking_of, open_up
 from polarity.dense_to_sparse.exchange import forget_gradients, prune_smallest
 from polarity.dense_to_sparse.report import LayerUpdate, UpdateReport
@@ -27,7 +27,6 @@ from polarity.dense_to_sparse.schedule import (
     StepCount,
     check_seed,
     check_state,
-    share,
     trained_weights,
 )
 from polarity.optimizers.given import Optimizers, as_optimizers
@@ -219,7 +218,7 @@ class ACDC:
         """Return the fraction of entries that forward computes with: 1 in a dense phase."""
         if not self._sparse:
             return 1.0
-        return share((each.survivors, each.shape.numel()) for each in self._found.values())
+        return density_of(self._found.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the steps taken, the phase and the seed; the model holds masks and weights."""

@@ -16,7 +16,7 @@ from polarity._checks import (
     check_ties,
 )
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import attach_masks
+from polarity.attach.masks import attach_masks, density_of
 from polarity.dense_to_sparse.exchange import prune_smallest
 from polarity.dense_to_sparse.report import UpdateReport
 from polarity.dense_to_sparse.schedule import (
@@ -24,7 +24,6 @@ from polarity.dense_to_sparse.schedule import (
     StepCount,
     check_seed,
     check_state,
-    share,
     trained_weights,
 )
 from polarity.optimizers.given import Optimizers, as_optimizers
@@ -180,7 +179,7 @@ class GradualMagnitude:
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with."""
-        return share((each.survivors, each.shape.numel()) for each in self._found.values())
+        return density_of(self._found.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the steps taken and the seed; the model and the optimizer save themselves."""
@@ -205,8 +204,7 @@ class GradualMagnitude:
     def _wanted(self, step: int) -> HowMany:
         """Return how many entries stay at a step, where fewer are live no more than these."""
         density = self.density_at(step)
-        present = {n: share([(t.survivors, t.shape.numel())]) for n, t in self._found.items()}
         if self._scope == "global":
             return HowMany(density=min(density, self.density()), ties=self._ties)
-        densities = {name: min(density, each) for name, each in present.items()}
+        densities = {n: min(density, density_of([each])) for n, each in self._found.items()}
         return HowMany(densities=densities, ties=self._ties)

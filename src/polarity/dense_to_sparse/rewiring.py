@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from polarity._bits.random import seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_choice, check_entries, check_generator, check_ties
 from polarity._running import outside_inference_mode
+from polarity.attach.masks import density_of
 from polarity.dense_to_sparse.dense_gradients import close, dense_gradient, masking_of, open_up
 from polarity.dense_to_sparse.drop_and_grow import exchanged
 from polarity.dense_to_sparse.exchange import SecondMoment, install_masks
@@ -127,8 +128,7 @@ class DropAndGrow:
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with."""
-        counts = [(target.survivors, target.shape.numel()) for target in self._found.values()]
-        return share(counts)
+        return density_of(self._found.values())
 
     def explored(self) -> float:
         """Return the fraction of entries that were live at any time since this was made."""
