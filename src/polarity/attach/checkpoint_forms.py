@@ -139,8 +139,7 @@ def _check_attachable(target: Target) -> None:
     if target.masking is not None:
         raise ValueError(f"holds {target.name!r} interpolated, which the model masks: merge it")
     refuse_uneven_masks(target.owners)
-    why = why_not(target)
-    if why is not None and not why.startswith("frozen"):
+    if (why := why_not(target, frozen_too=True)) is not None:
         raise ValueError(f"holds a form of {target.name!r}, which is {why}")
 
 

@@ -92,7 +92,12 @@ def _store(chain: ParametrizationList, leaves: Stored) -> None:
 
 
 def make_plain(target: Target, weight: nn.Parameter | None = None) -> None:
-    """Make a weight the parameter it is stored as, in every owner; or the given one instead."""
+    """Make a weight the parameter it is stored as, in every owner; or the given one instead.
+
+    A mask that was enforced in an optimizer's step is no longer.
+    """
+    if target.masking is not None and target.masking.in_step is not None:
+        target.masking.in_step.remove()
     for use in target.owners:
         if parametrize.is_parametrized(use.module, use.tensor_name):
             own_class(use.module)

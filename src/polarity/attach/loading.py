@@ -264,8 +264,6 @@ def _factors(name: str, old: Tensor, values: list[tuple[Tensor, ...]]) -> Stored
 
 def _change_form(target: Target, form: nn.Module, stored: Stored | None) -> None:
     """Put a form on a weight in place of what is on it; no value is written."""
-    if target.masking is not None and target.masking.in_step is not None:
-        target.masking.in_step.remove()
     for use in target.owners:
         theirs = torch_mask(use.module, use.tensor_name)
         if theirs is not None:  # torch applies its mask to the values when it comes off

@@ -85,8 +85,7 @@ def sign_in(
             parametrization in addition to its mask; if ``optimizer`` holds none of the weights, if
             its state has another shape than its parameter, or if it has divided its parameters
             among ranks (``ZeroRedundancyOptimizer``) or keeps one state of them all (``LBFGS``):
-            build it afterwards. The model and the
-            optimizer are left as they were.
+            build it afterwards. The model and the optimizer are left as they were.
         TypeError: if an argument is of another type, or the model is wrapped in
             ``DistributedDataParallel`` already.
 
@@ -127,8 +126,6 @@ def sign_in(
     ]
     _write_products(products, betas)
     for target, form, change, states in plans:
-        if target.masking is not None and target.masking.in_step is not None:
-            target.masking.in_step.remove()
         make_plain(target)
         attach_form(target, form, stored=tuple(change.new.values()))
         replace_parameter(optimizers, change, states)

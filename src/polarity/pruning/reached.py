@@ -67,7 +67,6 @@ def reached(
 
 def _listed(names: Collection[str]) -> str:
     """Return some names as text, and how many more there are."""
-    *first, last = names if len(names) <= _NAMED else [*list(names)[:_NAMED], "more"]
-    if last == "more":
-        last = f"{len(names) - _NAMED} more"
+    more = len(names) - _NAMED
+    *first, last = [*list(names)[:_NAMED], *([f"{more} more"] if more > 0 else [])]
     return f"{', '.join(first)} and {last}" if first else last
