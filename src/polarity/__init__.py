@@ -35,8 +35,9 @@ from polarity.pruning.imp import imp_prune, lrr_step
 from polarity.pruning.prune import prune
 from polarity.pruning.report import PruneReport
 from polarity.rewind import RewindPoint
+from polarity.signs.constants import signed_constants
 from polarity.signs.perturb import Delta, Epsilon, Phi
-from polarity.signs.reinit import reinit_signs, signed_constants
+from polarity.signs.reinit import reinit_signs
 from polarity.signs.report import SignReport
 from polarity.targets.search import find_targets
 from polarity.tickets.signed_mask import SignedMask

@@ -1,55 +1,34 @@
-"""Reinitialise the survivors of pruning to signed constants, of a model or of tensors."""
+"""Reinitialise the survivors of a pruned model to signed constants."""
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.random import seed_from, undrawn_on_error
+from polarity._bits.random import undrawn_on_error
 from polarity._checks import (
-    check_choice,
     check_entries,
-    check_fraction,
     check_generator,
-    check_mapping,
-    check_scope,
     check_tensors,
 )
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
-from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
-from polarity.signs.given import Perturb, sorted_out
+from polarity.signs.constants import Revived, Strategy, checked_request, signed_survivors
+from polarity.signs.given import Perturb
 from polarity.signs.layer import (
-    Reference,
     Survivors,
     at_sigma,
-    mix_references,
-    perturb_signs,
-    read_survivors,
 )
-from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import LayerSigns, SignReport
 from polarity.targets.left_out import reach_of, why_without_mask
 from polarity.targets.search import all_targets
 from polarity.targets.target import Target, check_has_values
 from polarity.targets.writing import check_writable, write_all
 
-__all__ = ["Revived", "Strategy", "reinit_signs", "signed_constants"]
-
-Revived: TypeAlias = Literal["trained", "sigma"]
-Strategy: TypeAlias = Literal["mask1", "mask0", "gradual", "standard", "initial", "trained"]
-
-_PAPER_NAMES = {"initial": "mask1", "trained": "mask0"}
-_REFERENCES: dict[str, Reference] = {
-    "mask1": "init",
-    "mask0": "trained",
-    "gradual": "init",  # the others are drawn when everything has been checked
-    "standard": "trained",
-}
+__all__ = ["reinit_signs"]
 
 
 @outside_inference_mode
@@ -163,7 +142,7 @@ def reinit_signs(
     targets = masked_weights(model)
     check_generator(generator)
     check_has_values(targets.values())
-    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
+    strategy, phi, perturbations = checked_request(strategy, perturb, scope, mix, revived)
     if strategy == "standard" and trained is None:
         raise ValueError(
             "trained=None, but strategy 'standard' gives pruned entries their trained value back, "
@@ -177,7 +156,7 @@ def reinit_signs(
         check_tensors("trained", captured, shapes, what="masked")
     with torch.no_grad(), undrawn_on_error(generator):
         read = _of_model(targets, first, captured)
-        signed = _signed(read, strategy, phi, perturbations, scope, mix, generator)
+        signed = signed_survivors(read, strategy, phi, perturbations, scope, mix, generator)
         remembered = captured if strategy == "standard" else None
         rows: dict[str, LayerSigns] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
@@ -205,77 +184,6 @@ def reinit_signs(
     return SignReport(tuple(rows[name] for name in targets), strategy, reach)
 
 
-@outside_inference_mode
-def signed_constants(
-    trained: Mapping[str, Tensor],
-    init: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-    strategy: Strategy = "mask1",
-    perturb: Perturb = None,
-    *,
-    scope: Literal["layer", "global"] = "layer",
-    mix: float = 0.7,
-    revived: Revived = "trained",
-    generator: torch.Generator | None = None,
-) -> tuple[dict[str, Tensor], SignReport]:
-    """Return signed constants for tensors: :func:`reinit_signs` as a pure function.
-
-    Args:
-        trained: ``{name: trained weight}``; ``standard`` brings its pruned entries back.
-        init: ``{name: initial weight}``, same shapes.
-        masks: ``{name: bool tensor}``, same shapes, True for survivors.
-        strategy: as for :func:`reinit_signs`.
-        perturb: as for :func:`reinit_signs`.
-        scope: as for :func:`reinit_signs`.
-        mix: as for :func:`reinit_signs`.
-        revived: as for :func:`reinit_signs`.
-        generator: as for :func:`reinit_signs`.
-
-    Returns:
-        New tensors (dtype and device of ``trained``) and the :class:`SignReport`. The arguments are
-        not changed.
-
-    Raises:
-        ValueError: as :func:`reinit_signs`.
-        TypeError: as :func:`reinit_signs`.
-
-    Example:
-        >>> import torch
-        >>> w, mask = torch.tensor([0.5, -2.0, 0.1]), torch.tensor([True, True, False])
-        >>> new, report = signed_constants({"w": w}, {"w": -w}, {"w": mask}, "mask0")
-        >>> new["w"]
-        tensor([ 1.0965, -1.0965,  0.0000])
-    """
-    check_mapping("masks", masks, "{name: mask}")
-    if not masks:
-        raise ValueError("masks is empty, expected at least one {name: mask}")
-    masks = {name: _as_mask(name, mask) for name, mask in masks.items()}
-    check_generator(generator)
-    strategy, phi, perturbations = _checked(strategy, perturb, scope, mix, revived)
-    shapes = {name: mask.shape for name, mask in masks.items()}
-    check_tensors("trained", trained, shapes, "masked", "mask")
-    check_tensors("init", init, shapes, "masked", "mask")
-    with torch.no_grad():
-        for name in masks:
-            check_entries(f"trained weight {name!r}", trained[name])
-        read = ((n, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items())
-        new, rows = {name: torch.empty_like(trained[name]) for name in masks}, []
-        for each in _signed(read, strategy, phi, perturbations, scope, mix, generator):
-            pruned = trained[each.name] if strategy == "standard" else None
-            if pruned is not None and revived == "sigma":
-                pruned = at_sigma(pruned, phi, each.sigma)
-            rows.append(each.write(new[each.name], pruned))
-    return new, SignReport(tuple(rows), strategy)
-
-
-def _as_mask(name: str, mask: Tensor) -> Tensor:
-    """Return a mask as bools, with its name in the error if it is none."""
-    try:
-        return as_mask(mask)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"masks[{name!r}]: {error}") from None
-
-
 def _of_model(
     targets: Mapping[str, Target],
     init: Mapping[str, Tensor],
@@ -297,55 +205,8 @@ def _of_model(
         yield name, trained, init[name], mask
 
 
-def _signed(
-    weights: Iterable[tuple[str, Tensor, Tensor, Tensor]],
-    strategy: Strategy,
-    phi: Phi,
-    perturbations: Sequence[Perturbation],
-    scope: str,
-    mix: float,
-    generator: torch.Generator | None,
-) -> list[Survivors]:
-    """Return all survivors with their new signs; what is left to do cannot fail.
-
-    All weights are read, and so checked, before anything is drawn.
-    """
-    check_generator(generator)
-    read = [read_survivors(*each, _REFERENCES[strategy], phi) for each in weights]
-    for each in read:
-        if each.sigma == 0.0 and each.mask.numel():
-            warnings.warn(
-                f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
-                "start at zero",
-                stacklevel=4,
-            )
-    with undrawn_on_error(generator):
-        if strategy == "gradual":
-            mix_references(read, phi, mix, seed_from(generator))
-        perturb_signs(read, perturbations, scope, generator)
-    return read
-
-
 def _checked_mask(target: Target) -> Tensor:
     """Return the mask itself, after counting its ones, which raises if there are other values."""
     survivors, masking = target.survivors, target.masking
     assert masking is not None, survivors
     return masking.mask
-
-
-def _checked(
-    strategy: str, perturb: Perturb, scope: str, mix: float, revived: str
-) -> tuple[Strategy, Phi, list[Perturbation]]:
-    """Return the papers' name of the strategy, the centre of polarity, and the perturbations."""
-    check_choice("strategy", strategy, (*_REFERENCES, *_PAPER_NAMES))
-    check_scope(scope)
-    check_fraction("mix", mix)
-    check_choice("revived", revived, ("trained", "sigma"))
-    if revived == "sigma" and strategy != "standard":
-        raise ValueError(
-            f"revived='sigma' with strategy={strategy!r}, expected strategy 'standard', the only "
-            "one in which pruned entries come back: leave revived= out"
-        )
-    phi, others = sorted_out(perturb)
-    plain = _PAPER_NAMES.get(strategy, strategy)
-    return plain, phi, others  # type: ignore[return-value]
