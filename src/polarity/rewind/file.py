@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polarity._files import read_tensors, write_tensors
+from polarity._files import parse_json, read_tensors, write_tensors
 
 __all__ = ["read_point", "write_point"]
 
@@ -73,9 +73,9 @@ def read_point(path: str | Path) -> tuple[dict[str, Tensor], Any, Any]:
     if _ENTRY not in metadata:
         raise ValueError(f"{path} holds no rewind point, expected a file of RewindPoint.save")
     try:
-        about = json.loads(metadata[_ENTRY])
+        about = parse_json(metadata[_ENTRY])
         version = about["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged: its {_ENTRY} is not a JSON object") from None
     if version != VERSION or isinstance(version, bool):
         raise ValueError(
