@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing import spawn
 
 import polarity as pol
 from polarity import deploy
@@ -102,6 +105,14 @@ def everything_of(model: nn.Module) -> list[Any]:
         fingerprint(model.state_dict()),
         fingerprint(torch.get_rng_state()),
     ]
+
+
+def from_ranks(one_rank: Callable[[int, str], None], folder: Path, world: int) -> list[Any]:
+    """Run a function in each of several processes, and return what each left as ``rank{i}.pt``."""
+    if not distributed.is_available():
+        pytest.skip("this PyTorch has no torch.distributed")
+    spawn(one_rank, args=(str(folder),), nprocs=world)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
 
 
 def sparse_wins(dense, sparse):

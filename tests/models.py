@@ -335,6 +335,14 @@ def moved(model: nn.Module, seed: int = 9) -> nn.Module:
     return model
 
 
+def redraw(model: nn.Module, seed: int) -> None:
+    """Stand in for training: every parameter moves, and some change sign."""
+    draw = generator(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw))
+
+
 def pair(kind: str, **options: object) -> tuple[nn.Module, nn.Module, nn.Module]:
     """A trained interpolated model, the same plain, and the plain one with initial norms."""
     model = pol.interpolate_norms(seeded(NETS[kind]()), generator=generator(), **options)

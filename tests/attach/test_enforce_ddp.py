@@ -1,16 +1,14 @@
 """Two processes under DistributedDataParallel: masks in the step train as masks in forward do."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn, optim
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
-from tests.helpers import leaf_and_mask, same_state
+from tests.helpers import from_ranks, leaf_and_mask, same_state
 from tests.models import random_masks, seeded
 
 WORLD = 2
@@ -55,11 +53,7 @@ def one_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return from_ranks(one_rank, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 @pytest.mark.parametrize("run", range(len(RUNS)), ids=[f"view {v}, Sign-In {p}" for v, p in RUNS])

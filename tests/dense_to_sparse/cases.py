@@ -110,3 +110,10 @@ def snapshot(*things: Any) -> list[Any]:
         return [copied(each) for each in value] if isinstance(value, (list, tuple)) else value
 
     return [copied(each.state_dict()) for each in things]
+
+
+def assert_alike(one: nn.Module, other: nn.Module) -> None:
+    """Two models have the same masks and the same effective weights, bit for bit."""
+    for name, mask in pol.masks(one).items():
+        assert torch.equal(mask, pol.masks(other)[name])
+        assert torch.equal(effective(one)[name], effective(other)[name])

@@ -18,6 +18,7 @@ from tests.dense_to_sparse.cases import (
     LAST,
     OPTIMIZERS,
     PRODUCT,
+    assert_alike,
     batches,
     effective,
     in_form,
@@ -237,9 +238,7 @@ def test_masks_in_the_step_train_as_masks_in_forward(product: bool) -> None:
         schedule = ACDC(model, sgd, density=0.25, switches=SWITCHES)
         train(model, sgd, schedule, 15)
         models.append(model)
-    for name, mask in pol.masks(models[0]).items():
-        assert torch.equal(mask, pol.masks(models[1])[name])
-        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert_alike(*models)
 
 
 @PRODUCT

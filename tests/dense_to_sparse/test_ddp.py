@@ -1,19 +1,18 @@
 """Two ranks that do not share buffers: masks, weights and optimizer state stay the same on both."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from polarity.dense_to_sparse import ACDC, SET, GradualMagnitude, RigL
 from tests.dense_to_sparse.cases import OPTIMIZERS, masked, network, snapshot
+from tests.helpers import from_ranks
 
 WORLD, STEPS = 2, 10
 KINDS = ("rigl", "rigl, steps kept", "rigl, random ties", "set", "acdc", "gradual")
@@ -103,11 +102,7 @@ def one_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return from_ranks(one_rank, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:

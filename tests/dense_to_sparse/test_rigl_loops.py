@@ -15,6 +15,7 @@ from tests.dense_to_sparse.cases import (
     LAST,
     OPTIMIZERS,
     PRODUCT,
+    assert_alike,
     batches,
     effective,
     leaves,
@@ -110,9 +111,7 @@ def test_masks_in_the_step_train_as_masks_in_forward(product: bool) -> None:
         reports = train(model, sgd, schedule, 25)
         assert sum(each.grown for each in reports if each) > 10
         models.append(model)
-    for name, mask in pol.masks(models[0]).items():
-        assert torch.equal(mask, pol.masks(models[1])[name])
-        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert_alike(*models)
 
 
 @PRODUCT
@@ -133,9 +132,7 @@ def test_several_optimizers_share_an_update(product: bool) -> None:
                 each.step()
             schedule.step()
         models.append(model)
-    for name, mask in pol.masks(models[0]).items():
-        assert torch.equal(mask, pol.masks(models[1])[name])
-        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert_alike(*models)
 
 
 @pytest.mark.parametrize("replace_step", [True, False])
@@ -183,9 +180,7 @@ def test_a_closure_trains_as_backward_before_the_step_does(
                 assert sgd.step(closure) > 0
             schedule.step()
         models.append(model)
-    for name, mask in pol.masks(models[0]).items():
-        assert torch.equal(mask, pol.masks(models[1])[name])
-        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert_alike(*models)
     assert not torch.equal(pol.masks(models[0])[FIRST], pol.masks(masked())[FIRST])
 
 
@@ -203,9 +198,7 @@ def test_calls_between_micro_batches_change_nothing() -> None:
             if often or step % 3 == 2:
                 schedule.step()
         models.append(model)
-    for name, mask in pol.masks(models[0]).items():
-        assert torch.equal(mask, pol.masks(models[1])[name])
-        assert torch.equal(effective(models[0])[name], effective(models[1])[name])
+    assert_alike(*models)
 
 
 def test_a_mask_changed_before_an_update_is_an_error_with_a_remedy() -> None:

@@ -1,16 +1,14 @@
 """Two processes under DistributedDataParallel prune and re-sign alike without talking about it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import distributed, nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
-from tests.helpers import same_state, train_step
+from tests.helpers import from_ranks, same_state, train_step
 from tests.models import random_masks, seeded
 
 WORLD = 2
@@ -97,11 +95,7 @@ def one_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return from_ranks(one_rank, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 def parameters_and_masks(state: dict[str, Any]) -> dict[str, Any]:

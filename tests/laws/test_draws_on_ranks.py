@@ -4,14 +4,12 @@ import copy
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing import spawn
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader
 
@@ -20,7 +18,7 @@ from polarity import Delta, Epsilon
 from polarity._bits.random import seed_from
 from polarity.parametrizations.shared_alpha import draw_seeds
 from polarity.scores import grasp, random, snip, synflow
-from tests.helpers import everything_of
+from tests.helpers import everything_of, from_ranks
 from tests.models import CROSS_ENTROPY, NETS, X, alphas, conv_net, generator, mlp, moved, noisy
 
 WORLD = 2
@@ -257,11 +255,7 @@ def one_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return from_ranks(one_rank, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -1,16 +1,15 @@
 """Two processes under DistributedDataParallel train their norms at the same values."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import distributed, nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from polarity.attach.norms import attached_norms
+from tests.helpers import from_ranks
 from tests.models import NETS, X, alphas, seeded
 
 WORLD = 2
@@ -65,11 +64,7 @@ def one_rank(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    folder: Path = tmp_path_factory.mktemp("ranks")
-    spawn(one_rank, args=(str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return from_ranks(one_rank, tmp_path_factory.mktemp("ranks"), WORLD)
 
 
 @pytest.mark.parametrize("case", ["batch-True", "batch-False", "layer-True", "layer-False"])

@@ -9,35 +9,11 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity import Delta, Epsilon, Phi
+from tests.models import generator as seeded
+from tests.models import redraw
 
 STRATEGIES = ["mask1", "mask0", "gradual", "standard"]
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def redraw(model: nn.Module, seed: int) -> None:
-    """Stand in for training: every parameter moves, and some change sign."""
-    draw = seeded(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=draw))
-
-
-@pytest.fixture
-def net() -> nn.Sequential:
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5)
-    )
-    redraw(net, 1)
-    return net
-
-
-@pytest.fixture
-def start(net) -> pol.RewindPoint:
-    return pol.RewindPoint.capture(net)
 
 
 @pytest.fixture

@@ -5,27 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import polarity as pol
 from polarity import Delta, Epsilon, Phi
 from tests.models import generator as seeded
-from tests.signs.test_reinit import each_strategy, redraw, unchanged, weights
+from tests.models import redraw
+from tests.signs.test_reinit import each_strategy, unchanged, weights
 from tests.signs.test_signed_constants import each_dtype, fields
-
-
-@pytest.fixture
-def net() -> nn.Sequential:
-    net = nn.Sequential(
-        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5)
-    )
-    redraw(net, 1)
-    return net
-
-
-@pytest.fixture
-def start(net) -> pol.RewindPoint:
-    return pol.RewindPoint.capture(net)
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""The small network that the tests of signs train by hand, and its start."""
+
+import pytest
+from torch import nn
+
+import polarity as pol
+from tests.models import redraw
+
+
+@pytest.fixture
+def net() -> nn.Sequential:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5)
+    )
+    redraw(net, 1)
+    return net
+
+
+@pytest.fixture
+def start(net) -> pol.RewindPoint:
+    return pol.RewindPoint.capture(net)
