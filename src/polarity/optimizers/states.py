@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from polarity.optimizers.given import described
+from polarity.parametrizations.arithmetic import is_expanded
 
 __all__ = [
     "PER_ENTRY",
@@ -139,12 +140,8 @@ def _unwritable(state: Mapping[str, Any], shape: torch.Size) -> str | None:
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == shape:
             eight_bits = value.dtype.is_floating_point and value.dtype.itemsize == 1
-            if value.layout is not torch.strided or eight_bits:
+            if value.layout is not torch.strided or eight_bits or is_expanded(value):
                 return key
-            if any(
-                size > 1 and step == 0 for size, step in zip(shape, value.stride(), strict=True)
-            ):
-                return key  # made by expand
     return None
 
 

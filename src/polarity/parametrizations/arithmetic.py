@@ -13,6 +13,7 @@ __all__ = [
     "can_be_read",
     "check_mask",
     "count_ones",
+    "is_expanded",
     "zero_gradient_outside_",
     "zero_outside_",
 ]
@@ -90,10 +91,16 @@ def zero_gradient_outside_(leaf: Tensor, mask: Tensor) -> None:
     mask = mask.to(gradient.device)
     if gradient.layout is torch.sparse_coo:
         zero_outside_(gradient._values(), mask[tuple(gradient._indices())])
-    elif 0 in gradient.stride():  # made by expand: several entries may be one place in memory
+    elif is_expanded(gradient):
         leaf.grad = zero_outside_(gradient.clone(memory_format=torch.contiguous_format), mask)
     else:
         zero_outside_(gradient, mask)
+
+
+def is_expanded(tensor: Tensor) -> bool:
+    """Return whether several entries of a strided tensor are one place in memory, by expand."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and step == 0 for size, step in sizes)
 
 
 def can_be_read(mask: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import check_shape
+from polarity.parametrizations.arithmetic import is_expanded
 
 __all__ = ["check_writable", "write_all"]
 
@@ -51,7 +52,7 @@ def check_writable(tensor: Tensor, name: str = "a tensor") -> None:
             f"{name} of shape {shape} was made under torch.inference_mode, expected one that can "
             "be written outside of it: build or load the model without that mode"
         )
-    if any(size > 1 and step == 0 for size, step in zip(shape, tensor.stride(), strict=True)):
+    if is_expanded(tensor):
         raise ValueError(
             f"{name} of shape {shape} was made by expand, so that several entries are one place "
             "in memory, expected one with an own place for each: clone it"
