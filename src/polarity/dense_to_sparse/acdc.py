@@ -95,12 +95,13 @@ class ACDC:
     Call :meth:`step` after each ``optimizer.step()``. A switch is made at the start of the next
     training step, by the first forward pass in training mode that records gradients, so that an
     evaluation between two phases sees the network that was trained. With
-    ``torch.compile(fullgraph=True)``, which takes no such change, call :meth:`switch` before the
-    forward pass.
+    ``torch.compile(fullgraph=True)``, which takes no such change, and in a loop that calls parts of
+    the model or trains in evaluation mode, call :meth:`switch` before the forward pass.
 
     Args:
         model: any module; without masks, the weights that ``optimizer`` trains are masked first.
-            From here on, its masks are remembered and not applied.
+            From here on, its masks are remembered and not applied. Weights whose masks are only
+            remembered already, as in a checkpoint of a dense phase, keep all values.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         density: of the sparse phases, in [0, 1].

@@ -51,7 +51,7 @@ class GradualMagnitude:
 
     Args:
         model: any module; without masks, the weights that ``optimizer`` trains are masked first,
-            with ones.
+            with ones. Masks that are only remembered are replaced by the first pruning.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         density: :math:`d_f`, in [0, 1].

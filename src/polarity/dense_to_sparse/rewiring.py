@@ -272,7 +272,7 @@ class DropAndGrow:
             growth = self._growth.get(name) if self._by_gradient else self._drawn(name, step, mask)
             n = exchanged_of(int(mask.count_nonzero()), fraction)
             if growth is None:
-                notes.append(f"unchanged: {name} (it had no gradient)")
+                notes.append(f"unchanged: {name} (no step found a gradient of it)")
                 n = 0
             if n > 0 and growth is not None:
                 mask = exchanged(
