@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -338,44 +335,6 @@ def test_mistakes_are_told_in_one_line(words, message, tmp_path, capsys):
     assert message in told
     assert told.count("\n") == 1
     assert not out.exists()
-
-
-@pytest.mark.slow
-def test_imagenet_recipes_run_under_torchrun(tmp_path):
-    saved = tmp_path / "merged.pt"
-    options = ["--synthetic", "24", "--image-size", "32", "--classes", "5", "--epochs", "2"]
-    options += ["--batch-size", "8", "--workers", "0", "--density", "0.3", "--save", str(saved)]
-    options += ["--sign-in", "--rescale-period", "1"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "benchmarks.papers.sign_in.imagenet", "imagenet-resnet50", *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("'epoch'") == 2
-    weights = torch.load(saved, weights_only=True)
-    plain = build_network("resnet50", (3, 32, 32), 5)
-    plain.load_state_dict(weights)
-    alive = sum(int(t.weight.count_nonzero()) for t in pol.find_targets(plain).values())
-    total = sum(t.shape.numel() for t in pol.find_targets(plain).values())
-    assert alive / total == pytest.approx(0.3, abs=1e-4)
-
-
-@pytest.mark.parametrize("recipe", ["imagenet-resnet50", "imagenet-deit-small"])
-def test_imagenet_recipes_run_in_one_process(recipe, capsys):
-    from benchmarks.papers.sign_in.imagenet import main as imagenet
-
-    words = [recipe, "--synthetic", "8", "--image-size", "32", "--classes", "3", "--epochs", "1"]
-    words += ["--batch-size", "4", "--workers", "0"]
-    (record,) = imagenet([*words, "--sign-in", "--rescale-period", "1"])
-    assert record["density"] == pytest.approx(0.1, abs=1e-3)
-    assert math.isfinite(record["train_loss"])
-    assert "'epoch': 1" in capsys.readouterr().out
 
 
 def test_the_theory_section_is_a_part_of_its_paper(capsys):
