@@ -15,7 +15,6 @@ from torch import nn
 import polarity as pol
 from benchmarks.throughput.forms import DENSITY, Form, polarity_mask
 from benchmarks.throughput.workloads import OPTIMIZERS, WORKLOADS, step_of
-from polarity.dense_to_sparse import ACDC, SET, GradualMagnitude, RigL
 
 NEVER = 10**6
 PERIOD = 100  # steps from one update to the next, as published for RigL
@@ -25,13 +24,15 @@ Schedule = Callable[[nn.Module, Optimizer, int], Any]
 
 # The first update of each is after `every` steps; those of AC/DC are its switches.
 SCHEDULES: dict[str, Schedule] = {
-    "RigL": lambda model, optimizer, every: RigL(model, optimizer, every=every, end=NEVER),
-    "SET": lambda model, optimizer, every: SET(model, optimizer, every=every),
-    "ACDC": lambda model, optimizer, every: ACDC(
+    "RigL": lambda model, optimizer, every: pol.dense_to_sparse.RigL(
+        model, optimizer, every=every, end=NEVER
+    ),
+    "SET": lambda model, optimizer, every: pol.dense_to_sparse.SET(model, optimizer, every=every),
+    "ACDC": lambda model, optimizer, every: pol.dense_to_sparse.ACDC(
         model, optimizer, density=DENSITY, switches=(0, *range(every, 10_001, every))
     ),
     # A density that falls slowly, so that the first update and the last have the same to do.
-    "GradualMagnitude": lambda model, optimizer, every: GradualMagnitude(
+    "GradualMagnitude": lambda model, optimizer, every: pol.dense_to_sparse.GradualMagnitude(
         model,
         optimizer,
         every=every,

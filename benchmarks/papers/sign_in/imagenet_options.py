@@ -67,6 +67,10 @@ def check(options: ImageNetOptions, ranks: int) -> None:
         )
     if options.rescale_period is not None and not options.sign_in:
         raise SystemExit("error: --rescale-period is for --sign-in")
+    if options.update_every is not None and options.method != "rigl":
+        raise SystemExit("error: --update-every is for --method rigl")
+    if (options.str_decay, options.str_s0) != (None, STR.s0) and options.method != "str":
+        raise SystemExit("error: --str-decay and --str-s0 are for --method str")
     if options.batch_size is not None and options.batch_size % ranks:
         raise SystemExit(
             f"error: --batch-size {options.batch_size} over {ranks} processes, expected a multiple"

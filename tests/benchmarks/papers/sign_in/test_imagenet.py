@@ -137,6 +137,8 @@ def test_imagenet_recipes_run_in_one_process(recipe, capsys):
     [
         (["--data", "x"], "exactly one of --data and --synthetic"),
         (["--rescale-period", "1"], "--rescale-period is for --sign-in"),
+        (["--update-every", "10"], "--update-every is for --method rigl"),
+        (["--method", "acdc", "--str-s0", "-8"], "--str-s0 are for --method str"),
         (["--method", "acdc", "--epochs", "4"], "a phase of the calendar 'imagenet' would have no"),
         (["--method", "rigl"], "no update within 300 of 400 steps"),
         (["--method", "str", "--density", "0.2"], "no decay is published but for density 0.1"),
