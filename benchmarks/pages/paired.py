@@ -5,10 +5,16 @@ by seed. With n differences of mean d̄ and standard deviation s, the 95 % inter
 
     d̄ ± t · s / √n,    t the 97.5 % point of Student's distribution with ν degrees of freedom.
 
-A single comparison has ν = n − 1. Where a table has more rows, all of them tell how far two runs of
-one seed differ by chance: what is left of every run after the means of its row and of its seed are
-taken away has (k − 1)(n − 1) degrees of freedom for k rows, and two runs differ by √2 of it. With
-two rows this is the single comparison again.
+A single comparison has ν = n − 1. A table with more rows tells more of how far two runs of one seed
+differ by chance, in one of two ways:
+
+- Rows that share the same things of a seed: what is left of every run after the means of its row
+  and of its seed are taken away has (k − 1)(n − 1) degrees of freedom for k rows, and two runs
+  differ by √2 of it. With two rows this is the single comparison again.
+- Rows that are compared with one reference that shares less with them than they do with each other:
+  the mean of the variances of their differences to it. All of these contain the reference, so they
+  are not independent: ν is (n − 1) (tr S)² / tr S² with their covariance matrix S (Satterthwaite),
+  n − 1 if they all move together.
 
 The detectable effect is the true difference that the two-sided test at 5 % would find with 80 %
 probability, from the noncentral t distribution.
@@ -39,7 +45,7 @@ class Spread:
     """
 
     std: float
-    freedom: int
+    freedom: float
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,39 @@ def pooled_spread(tables: Iterable[Iterable[Seeds]]) -> Spread | None:
     return Spread(math.sqrt(2 * squares / freedom), freedom) if freedom else None
 
 
+def spread_to_reference(rows: Iterable[Seeds], reference: Seeds) -> Spread | None:
+    """Pool over the rows of a table what their differences to one reference vary by chance.
+
+    Args:
+        rows: values by seed; those seeds count that every row and the reference have. Rows without
+            any value are left out.
+        reference: what the rows are compared with.
+
+    Returns:
+        The spread of a difference; None where there is no row that shares two seeds with it.
+    """
+    present = [row for row in rows if row]
+    seeds = sorted(set(reference).intersection(*present)) if present else []
+    if len(seeds) < 2:
+        return None
+    residuals = []
+    for row in present:
+        differences = [row[seed] - reference[seed] for seed in seeds]
+        mean = fmean(differences)
+        residuals.append([each - mean for each in differences])
+    freedom = len(seeds) - 1
+    covariance = [
+        [sum(x * y for x, y in zip(a, b, strict=True)) / freedom for b in residuals]
+        for a in residuals
+    ]
+    trace = sum(covariance[i][i] for i in range(len(covariance)))
+    squares = sum(each**2 for line in covariance for each in line)
+    independent = trace**2 / squares if squares else 1.0
+    return Spread(math.sqrt(trace / len(present)), freedom * independent)
+
+
 @cache
-def critical(freedom: int) -> float:
+def critical(freedom: float) -> float:
     """Return the 97.5 % point of Student's distribution."""
     # scipy is slow to import and only needed here.
     from scipy.stats import t  # type: ignore[import-untyped]
@@ -141,7 +178,7 @@ def critical(freedom: int) -> float:
 
 
 @cache
-def detectable_errors(freedom: int) -> float:
+def detectable_errors(freedom: float) -> float:
     """Return how many standard errors an effect must have to be found with 80 % probability."""
     from scipy.optimize import brentq  # type: ignore[import-untyped]
     from scipy.stats import nct

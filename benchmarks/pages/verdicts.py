@@ -35,7 +35,9 @@ def positive(found: Compared | None, paper: float | None) -> str:
     return FAILS if found.high < (0 if paper is None else paper) else UNTESTABLE
 
 
-def reaches(gain: Compared | None, rest: Compared | None, paper: float) -> str:
+def reaches(
+    gain: Compared | None, rest: Compared | None, paper: float, *, allowance: float = 0
+) -> str:
     """Judge the claim that one thing is better than a second and no worse than a third.
 
     It holds partly if it is better than the second and worse than the third.
@@ -44,6 +46,7 @@ def reaches(gain: Compared | None, rest: Compared | None, paper: float) -> str:
         gain: the difference to the second: positive.
         rest: the difference to the third: not negative.
         paper: the paper's gain.
+        allowance: how far below the third the paper says that it may be.
     """
     if gain is None or rest is None:
         return MISSING
@@ -51,9 +54,10 @@ def reaches(gain: Compared | None, rest: Compared | None, paper: float) -> str:
         return UNTESTABLE
     if gain.low is None or rest.high is None:
         return UNTESTABLE
+    worse = rest.high < -allowance
     if gain.low > 0:
-        return PARTLY if rest.high < 0 else HOLDS
-    return FAILS if rest.high < 0 else UNTESTABLE
+        return PARTLY if worse else HOLDS
+    return FAILS if worse else UNTESTABLE
 
 
 def together(verdicts: Iterable[str]) -> str:
