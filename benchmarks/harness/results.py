@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ from typing import Any, ClassVar, Protocol
 from benchmarks.harness.json_lines import named, read_lines, refuse_dirty
 
 SCHEMA = 1
+# Worker processes inherit variables, and have command lines of their own.
+_COMMAND = "POLARITY_BENCHMARKS_COMMAND"
 Result = dict[str, Any]
 
 
@@ -79,8 +82,18 @@ def new_result(
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """State what a result was computed with: versions, machine and commit."""
-    return {"versions": versions(), "machine": machine(device), "git_commit": git_commit()}
+    """State what a result was computed with: command, versions, machine and commit."""
+    return {
+        "command": os.environ.get(_COMMAND),
+        "versions": versions(),
+        "machine": machine(device),
+        "git_commit": git_commit(),
+    }
+
+
+def remember_command(arguments: Iterable[str]) -> None:
+    """Keep the command line for the results of this process and of those that it starts."""
+    os.environ[_COMMAND] = shlex.join(["python", "-m", "benchmarks", *arguments])
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -177,10 +190,17 @@ def now() -> datetime:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that takes part in the arithmetic."""
+    """Return the versions of everything that takes part in the arithmetic.
+
+    `draws` numbers the rule by which polarity makes random signs, masks and scores of a seed.
+    """
     import polarity
 
-    found = {"polarity": str(polarity.__version__), "python": platform.python_version()}
+    found = {
+        "polarity": str(polarity.__version__),
+        "draws": str(polarity.__draws_version__),
+        "python": platform.python_version(),
+    }
     for package in ("torch", "torchvision", "numpy"):
         try:
             found[package] = version(package)
@@ -197,6 +217,8 @@ def machine(device: str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "cpu": _cpu_model(),
+        # Kernels are chosen by it: the same bits can be expected on the same capability only.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",

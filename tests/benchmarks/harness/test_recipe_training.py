@@ -103,7 +103,7 @@ def test_callbacks_come_before_and_after_every_epoch(digits, net):
         generator=torch.Generator(),
         before_epoch=lambda epoch: seen.append(("before", epoch)),
         on_epoch=lambda record: seen.append(("after", record["epoch"])),
-        evaluate_epochs=False,
+        test_every=0,
     )
     assert seen == [("before", 1), ("after", 1), ("before", 2), ("after", 2)]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.pages.estimates import estimate
 from benchmarks.pages.style import (
@@ -95,30 +95,24 @@ def _table1(figure: Figure, group: Comparison) -> None:
     for axes, method in zip(panels, METHODS, strict=True):
         spread = group.spread_to_baseline(method)
         axes.axvline(0, color="#999999", lw=0.8)
-        for place, start in enumerate(STARTS):
-            found = difference_to_baseline(group, method, start, spread)
-            if found is not None:
-                if found.half is not None:
-                    axes.errorbar(
-                        found.mean, place, xerr=found.half, color=BLUE, capsize=2.5, elinewidth=1
-                    )
-                axes.plot(found.mean, place, "o", color=BLUE, label=_once(axes, "ours, 95 %"))
-            paper = paper1(method, start) - paper1(method, "")
-            axes.plot(
-                paper,
-                place + 0.25,
-                "D",
-                color=ORANGE,
-                mfc="none",
-                label=_once(axes, "paper (ResNet-50, ImageNet)"),
-            )
+        papers = [paper1(method, start) - paper1(method, "") for start in STARTS]
+        ours = [difference_to_baseline(group, method, start, spread) for start in STARTS]
+        known = [(place, found) for place, found in enumerate(ours) if found is not None]
+        for place, found in known:
+            if found.half is not None:
+                axes.errorbar(
+                    found.mean, place, xerr=found.half, color=BLUE, capsize=2.5, elinewidth=1
+                )
+        xs, ys = [found.mean for _, found in known], [place for place, _ in known]
+        axes.plot(xs, ys, "o", color=BLUE, label="ours, with 95 % interval")
+        ys = [place + 0.25 for place in range(len(STARTS))]
+        axes.plot(papers, ys, "D", color=ORANGE, mfc="none", label="paper (ResNet-50, ImageNet)")
         axes.set_title(NAMES[method], loc="left")
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(STARTS)), [row_name(group, start) for start in STARTS])
-    panels[0].invert_yaxis()
-    figure.supxlabel("test accuracy − baseline (points)")
-    shown = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    legend_below(figure, shown, columns=2)
+    panels[0].set_ylim(len(STARTS) - 0.4, -0.6)
+    panels[1].set_xlabel("test accuracy − baseline (points)")
+    legend_below(figure, panels[0], columns=2)
 
 
 def _figure1(figure: Figure, group: Comparison) -> None:
@@ -164,13 +158,16 @@ def _figure5(figure: Figure, group: Comparison) -> None:
     left.set_ylabel("sign flips so far per survivor")
     right.set_ylabel("largest Hessian eigenvalue")
     right.set_yscale("log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_major_formatter("{x:g}")
     left.set_ylim(bottom=0)
     left.set_title("(a) flips; dotted: end of the warm-up", loc="left")
     right.set_title("(b) sharpness", loc="left")
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, left, columns=3)
+    legend_below(figure, right if right.lines else left, columns=3)
 
 
 def _band(axes: Axes, runs: Sequence[Any], key: str, look: dict[str, Any]) -> None:
@@ -182,6 +179,8 @@ def _band(axes: Axes, runs: Sequence[Any], key: str, look: dict[str, Any]) -> No
                 values.setdefault(record["epoch"], []).append(record[key])
     epochs = sorted(values)
     found = [each for epoch in epochs if (each := estimate(values[epoch]))]
+    if not found:
+        return
     axes.plot(epochs, [each.mean for each in found], **look)
     if any(each.std for each in found):
         low, high = ([each.mean + sign * (each.std or 0.0) for each in found] for sign in (-1, 1))
@@ -189,7 +188,7 @@ def _band(axes: Axes, runs: Sequence[Any], key: str, look: dict[str, Any]) -> No
 
 
 def _figure8(figure: Figure, group: Comparison) -> None:
-    panels = figure.subplots(1, len(_FIGURE8), sharey=True)
+    panels = figure.subplots(1, len(_FIGURE8), sharex=True, sharey=True)
     for axes, arm, letter in zip(panels, _FIGURE8, "abc", strict=True):
         axes.set_title(f"({letter}) {arm_name(arm)}", loc="left")
         results = group.of(arm)
@@ -200,7 +199,7 @@ def _figure8(figure: Figure, group: Comparison) -> None:
             _layers(axes, by_layer(results, stage), 100, color=colour, marker="o", label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylim(bottom=0)
-    figure.supxlabel("layer, input to output")
+    panels[1].set_xlabel("layer, input to output")
     panels[0].set_ylabel("survivors whose sign differs (%)")
     shown = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
     legend_below(figure, shown, columns=3)
@@ -228,11 +227,6 @@ def _layers(axes: Axes, runs: Sequence[Sequence[float]], factor: float, **look: 
             [factor * (each.mean + sign * (each.std or 0.0)) for each in found] for sign in (-1, 1)
         )
         axes.fill_between(xs, low, high, color=look["color"], alpha=0.15, lw=0)
-
-
-def _once(axes: Axes, label: str) -> str:
-    """Return a label the first time, and nothing after."""
-    return "" if label in axes.get_legend_handles_labels()[1] else label
 
 
 _FIGURES: dict[str, tuple[Painter, tuple[str, ...], tuple[float, float], str, str]] = {
@@ -270,7 +264,7 @@ _FIGURES: dict[str, tuple[Painter, tuple[str, ...], tuple[float, float], str, st
     "figure9": (
         _figure9,
         MASKS,
-        (6.4, 3.7),
+        (7.2, 3.8),
         "Layerwise densities, as Figure 9",
         "Layerwise densities (mean over seeds, bands of one std), as Figure 9.",
     ),

@@ -13,6 +13,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.config import (
 COMMIT = "c" * 40
 EPOCHS = 30
 LAYERS = {"conv1": 432, "block1.conv1": 2304, "block2.conv1": 4608, "fc": 640}
+SLOPES = {"acdc": 0.3, "rigl": 0.05, "str": 0.2, "snip": 0.35, "synflow": 0.25, "random": 0.1}
 ARMS = [
     *((method, 0.1) for method in METHODS),
     *(("acdc", density) for density in (0.2, 0.05)),
@@ -132,7 +133,8 @@ def record(arm, density=0.1, seed=0, *, accuracy=50.0, sharpness=40.0, flips=(0.
         {
             "name": name,
             "total": total,
-            "survivors": round(total * density * (1.5 - place / 3)),
+            # Masks slope differently, and all of them downwards.
+            "survivors": round(total * density * (1.5 - place * SLOPES[settings.method])),
             **{stage: value * (0.7 + 0.2 * place) for stage, value in stages.items()},
         }
         for place, (name, total) in enumerate(LAYERS.items())
