@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -171,19 +172,18 @@ def _figure5(figure: Figure, group: Comparison) -> None:
 
 
 def _band(axes: Axes, runs: Sequence[Any], key: str, look: dict[str, Any]) -> None:
-    """Draw the mean over seeds of a number by epoch, and a band of one standard deviation."""
+    """Draw the mean over seeds of a number by epoch, and a band from the least to the largest."""
     values: dict[int, list[float]] = {}
     for run in runs:
         for record in run:
             if record.get(key) is not None:
                 values.setdefault(record["epoch"], []).append(record[key])
-    epochs = sorted(values)
-    found = [each for epoch in epochs if (each := estimate(values[epoch]))]
-    if not found:
+    if not values:
         return
-    axes.plot(epochs, [each.mean for each in found], **look)
-    if any(each.std for each in found):
-        low, high = ([each.mean + sign * (each.std or 0.0) for each in found] for sign in (-1, 1))
+    epochs = sorted(values)
+    axes.plot(epochs, [fmean(values[epoch]) for epoch in epochs], **look)
+    if any(len(found) > 1 for found in values.values()):
+        low, high = ([end(values[epoch]) for epoch in epochs] for end in (min, max))
         axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, lw=0)
 
 
@@ -251,8 +251,8 @@ _FIGURES: dict[str, tuple[Painter, tuple[str, ...], tuple[float, float], str, st
         _FIGURE5,
         (8.0, 4.0),
         "Flips and sharpness during training, as Figure 5",
-        "Sign flips so far and sharpness by epoch (mean over seeds, bands of one std), as Figure "
-        "5. Sharpness has a logarithmic axis.",
+        "Sign flips so far and sharpness by epoch (mean over seeds, bands from the least to the "
+        "largest of them), as Figure 5. Sharpness has a logarithmic axis.",
     ),
     "figure8": (
         _figure8,

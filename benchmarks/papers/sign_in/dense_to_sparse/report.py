@@ -139,10 +139,8 @@ def _spread(group: Comparison, method: str) -> str:
 
 def _runs(group: Comparison) -> str:
     """Say what was run, and all of it that the paper gives otherwise."""
-    left_out = "".join(
-        f" {count} runs of `{arm}` with other settings are not shown."
-        for arm, count in sorted(group.left_out.items())
-    )
+    others = [f"{count} of `{arm}`" for arm, count in sorted(group.left_out.items())]
+    left_out = f" Not shown: {', '.join(others)} with other settings." if others else ""
     return (
         f"{runs_and_seeds(group.shown)}.{left_out} What differs from the paper's ImageNet runs: "
         f"{differences(group)}. ± is the standard deviation over seeds, n their number; "
@@ -162,9 +160,12 @@ def _search(group: Comparison) -> list[str]:
     search = group.search
     if search is None:
         return []
+    config = search["config"]
+    missed = "" if search["found"] else ", the nearest that was found: none was near enough"
     told = (
-        f"STR's density cannot be set; the weight decay of s decides it. It was searched for over "
-        f"full runs of seed {search['config']['seed']} and is {search['decay']:.4g} in all runs."
+        "STR's density cannot be set: the weight decay of s decides it. It was searched for over "
+        f"full runs of seed {config['seed']}, for a density of {config['density']:g} ± "
+        f"{config['search_tolerance']:g}, and is {search['decay']:.4g} for all seeds{missed}."
     )
     return ["### The search for STR's decay", told, tables.search_table(search)]
 

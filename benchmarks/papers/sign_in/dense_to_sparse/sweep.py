@@ -126,7 +126,7 @@ def _learned_for(
 def _searched(config: DenseToSparseConfig, data: Dataset, place: Place) -> tuple[Record, Outcome]:
     """Search for the decay of s and write the record of the search."""
     started = now()
-    trials = place.out / "learned" / f"{config.run_id}.trials.json"
+    trials = place.out / "learned" / f"trials-{config.run_id}.json"
     content = find_decay(config, data, trials, compile=place.compile)
     seconds = (now() - started).total_seconds()
     result = new_result(config, data.facts(), content, started=started, seconds=seconds)

@@ -163,6 +163,7 @@ def record(arm, density=0.1, seed=0, *, accuracy=50.0, sharpness=40.0, flips=(0.
 
 
 def search():
+    """The search for the decay of s, whose third run was near enough."""
     trials = [
         {"decay": decay, "density": density, "accuracy": accuracy}
         for decay, density, accuracy in (
@@ -171,7 +172,7 @@ def search():
             (2e-3, 0.102, 53.0),
         )
     ]
-    return frame(config(SEARCH, seed=0), trials=trials, decay=2e-3)
+    return frame(config(SEARCH, seed=0), trials=trials, found=True, **trials[-1])
 
 
 def sweep(seeds=(0, 1, 2), arms=ARMS, noise=0.5):
