@@ -175,44 +175,45 @@ def main(options: DenseToSparseOptions) -> int:
 def configurations(options: DenseToSparseOptions) -> list[DenseToSparseConfig]:
     """Return the runs that options ask for, seed by seed: a part of the sweep is a result too."""
     found: list[DenseToSparseConfig] = []
+    everything = arms_of(options.tables, options.density, options.table5_densities)
+    table1 = arms_of(("1",), options.density, ()) if "1" in options.tables else []
+    more = [each for each in table1 if each[0].split("/")[0] in ("acdc", "rigl")]
     for seed in dict.fromkeys((*options.seeds, *options.more_seeds)):
-        everything = seed in options.seeds
-        runs = [
-            configuration(options, arm, density, seed)
-            for arm, density in arms_of(options.tables, options.density, options.table5_densities)
-            if everything or (arm.split("/")[0] in ("acdc", "rigl") and _is_table1(arm))
-            if everything or density == options.density
-        ]
-        for run in runs:
-            search = run.search if run.is_source else None
-            found += [run] if search is None else [search, run]
-    if options.arms:
-        found = [run for run in found if run.arm in options.arms]
-    searches = [run for run in found if run.arm == SEARCH]
-    # The search takes longest, and the runs of another process do not wait for it.
-    return list(dict.fromkeys([*searches, *found]))
+        arms = everything if seed in options.seeds else more
+        found += [configuration(options, arm, density, seed) for arm, density in arms]
+    # First, because it takes longest and STR needs it.
+    searches = [search for run in found if (search := run.search) is not None]
+    runs = list(dict.fromkeys([*searches, *found]))
+    return [run for run in runs if not options.arms or run.arm in options.arms]
 
 
 def arms_of(
     tables: tuple[Table, ...], density: float, table5_densities: tuple[float, ...]
 ) -> list[tuple[str, float]]:
-    """Return the arms of tables and their densities, sources before what starts from them."""
-    first: list[tuple[str, float]] = []
-    then: list[tuple[str, float]] = []
+    """Return the arms of tables and their densities.
+
+    What a run needs comes well before it, so that with several jobs it is there in time.
+    """
+    found: list[tuple[str, float]] = []
+    starts: dict[str, list[tuple[str, float]]] = {method: [] for method in METHODS}
     if "1" in tables or "10" in tables:
-        first += [(method, density) for method in METHODS]
+        found += [("acdc", density), ("rigl", density)]
     if "5" in tables:
         for each in (density, *table5_densities):
-            first += [("acdc", each), ("acdc+sign_in", each)]
+            found += [("acdc", each), ("acdc+sign_in", each)]
     if "10" in tables:
         for mask in AT_INITIALISATION:
-            then += [(mask, density), (f"{mask}+sign_in", density)]
+            found += [(mask, density), (f"{mask}+sign_in", density)]
     for method in METHODS:
         if "1" in tables:
-            then += [(f"{method}/{start}", density) for start in STARTS]
+            starts[method] += [(f"{method}/{start}", density) for start in STARTS]
         if "10" in tables:
-            then += [(f"{method}/random", density), (f"{method}/random+sign_in", density)]
-    return list(dict.fromkeys([*first, *then]))
+            names = (f"{method}/random", f"{method}/random+sign_in")
+            starts[method] += [(name, density) for name in names]
+    found += starts["acdc"]
+    if starts["str"]:
+        found.append(("str", density))
+    return list(dict.fromkeys([*found, *starts["rigl"], *starts["str"]]))
 
 
 def configuration(
@@ -265,10 +266,6 @@ def configuration(
         "bf16": options.where.bf16,
     }
     return DenseToSparseConfig(**{**same_named(options, DenseToSparseConfig), **filled})
-
-
-def _is_table1(arm: str) -> bool:
-    return not arm.endswith("+sign_in")
 
 
 def _problems(options: DenseToSparseOptions) -> list[str]:
