@@ -106,8 +106,8 @@ def _table1(figure: Figure, group: Comparison) -> None:
                 )
         xs, ys = [found.mean for _, found in known], [place for place, _ in known]
         axes.plot(xs, ys, "o", color=BLUE, label="ours, with 95 % interval")
-        ys = [place + 0.25 for place in range(len(STARTS))]
-        axes.plot(papers, ys, "D", color=ORANGE, mfc="none", label="paper (ResNet-50, ImageNet)")
+        below = [place + 0.25 for place in range(len(STARTS))]
+        axes.plot(papers, below, "D", color=ORANGE, mfc="none", label="paper (ResNet-50, ImageNet)")
         axes.set_title(NAMES[method], loc="left")
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(STARTS)), [row_name(group, start) for start in STARTS])

@@ -151,8 +151,8 @@ def table10_cells(group: Comparison, mask: str) -> list[str]:
 
 def sign_table(group: Comparison) -> str:
     """Tabulate flips by stage, flips per survivor and sharpness of every arm at density 0.1."""
-    head = ("arm", "n", "init → k10", "k10 → end", "init → end", "without a sign at init or k10")
-    head += ("flips per survivor", "sharpness at the end")
+    head = ["arm", "n", "init → k10", "k10 → end", "init → end", "without a sign at init or k10"]
+    head += ["flips per survivor", "sharpness at the end"]
     rows = []
     for arm in sign_arms(group):
         stages = [
