@@ -84,7 +84,7 @@ def new_result(
 def provenance(device: str) -> dict[str, Any]:
     """State what a result was computed with: command, versions, machine and commit."""
     return {
-        "command": os.environ.get(_COMMAND),
+        "command": command_line(),
         "versions": versions(),
         "machine": machine(device),
         "git_commit": git_commit(),
@@ -94,6 +94,11 @@ def provenance(device: str) -> dict[str, Any]:
 def remember_command(arguments: Iterable[str]) -> None:
     """Keep the command line for the results of this process and of those that it starts."""
     os.environ[_COMMAND] = shlex.join(["python", "-m", "benchmarks", *arguments])
+
+
+def command_line() -> str | None:
+    """Return the command line that was remembered; None outside of `python -m benchmarks`."""
+    return os.environ.get(_COMMAND)
 
 
 def write_result(path: Path, result: Result) -> None:
