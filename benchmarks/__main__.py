@@ -25,6 +25,7 @@ COMMANDS = {
     "zoo": ("benchmarks.zoo", "ZooOptions"),
     "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),
+    "pack": ("benchmarks.pack", "PackOptions"),
 }
 
 

@@ -1,4 +1,7 @@
-"""Result files: one JSON per run, with everything needed to judge it and to run it again."""
+"""Result files: one JSON per run, with everything needed to judge it and to run it again.
+
+What is committed of an experiment is one file of JSON lines: `committed.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+from benchmarks.harness.json_lines import named, read_lines, refuse_dirty
 
 SCHEMA = 1
 # Worker processes inherit variables, and have command lines of their own.
@@ -149,11 +154,29 @@ def set_aside(path: Path, fault: str) -> None:
 
 
 def load_results(folder: Path, experiments: Iterable[str]) -> list[Result]:
-    """Read every result of some experiments in a folder and those below it, by order of names."""
+    """Read every result of some experiments in a folder and those below it, by order of names.
+
+    Results lie in files of their own, `EXPERIMENT-….json`, or in one file, `EXPERIMENT.jsonl`.
+
+    Raises:
+        ValueError: a file or a line is damaged; a JSON-lines file, which is what is committed,
+            holds a result of code that was not; or a run has a result in both forms.
+    """
     wanted = set(experiments)
-    named = tuple(f"{experiment}-" for experiment in wanted)
-    paths = (path for path in sorted(folder.rglob("*.json")) if path.name.startswith(named))
-    found = (read_result(path) for path in paths)
+    beginnings = tuple(f"{experiment}-" for experiment in wanted)
+    paths = (path for path in sorted(folder.rglob("*.json")) if path.name.startswith(beginnings))
+    found = [read_result(path) for path in paths]
+    for path in sorted(folder.rglob("*.jsonl")):
+        if path.stem in wanted:
+            lines = read_lines(path)
+            refuse_dirty(lines, path)
+            runs = {result.get("run_id") for result in found}
+            if twice := [line["run_id"] for line in lines if line["run_id"] in runs]:
+                raise ValueError(
+                    f"{path} holds runs that have a file of their own in {folder} too: "
+                    f"{named(twice)}; remove one of the two"
+                )
+            found += lines
     return [
         result
         for result in found

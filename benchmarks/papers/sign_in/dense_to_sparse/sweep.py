@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from benchmarks.harness.committed import found_result
 from benchmarks.harness.data import Dataset
 from benchmarks.harness.place import Place
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.recipe_training import Record
-from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
+from benchmarks.harness.results import new_result, now, result_path, write_result
 from benchmarks.harness.sweep import Outcome, perform_pending
 from benchmarks.models.networks import SMALL, build_network
 from benchmarks.papers.sign_in.dense_to_sparse.config import SEARCH, DenseToSparseConfig
@@ -47,7 +48,7 @@ def sweep(configs: Sequence[DenseToSparseConfig], place: Place) -> list[Outcome]
     return perform_pending(
         configs,
         place,
-        finished=lambda config: stored_result(result_path(place.out, config)) is not None,
+        finished=lambda config: found_result(place.out, config) is not None,
         check=lambda first: _check(first, configs, place),
         complete=_complete,
         threads=threads,
@@ -101,7 +102,7 @@ def _decay_for(config: DenseToSparseConfig, data: Dataset, place: Place) -> floa
     search = config.search
     if search is None:
         return config.str_decay
-    stored = stored_result(result_path(place.out, search))
+    stored = found_result(place.out, search)
     decay: float = (_searched(search, data, place)[0] if stored is None else stored)["decay"]
     return decay
 
@@ -125,7 +126,7 @@ def _learned_for(
 def _searched(config: DenseToSparseConfig, data: Dataset, place: Place) -> tuple[Record, Outcome]:
     """Search for the decay of s and write the record of the search."""
     started = now()
-    trials = place.out / "learned" / f"{config.run_id}.trials.json"
+    trials = place.out / "learned" / f"trials-{config.run_id}.json"
     content = find_decay(config, data, trials, compile=place.compile)
     seconds = (now() - started).total_seconds()
     result = new_result(config, data.facts(), content, started=started, seconds=seconds)

@@ -110,7 +110,7 @@ def test_finished_runs_are_skipped_and_lost_ones_come_out_the_same(finished, tmp
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
     assert main(["dense-to-sparse", *WORDS, "--out", str(out), "--threads", "1"]) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.json")} == stamps
-    assert "acdc/sign10" in capsys.readouterr().out
+    assert "| Epoch 1 sign (k10)" in capsys.readouterr().out
 
 
 def test_a_search_goes_on_after_its_last_trial(tmp_path, monkeypatch):
