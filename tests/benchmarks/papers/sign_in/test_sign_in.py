@@ -23,6 +23,7 @@ from benchmarks.papers.sign_in.report import (
 )
 from benchmarks.papers.sign_in.run import train_sparse
 from benchmarks.papers.sign_in.summary import comparisons, published
+from benchmarks.papers.sign_in.watch import product_penalty
 
 ROOT = Path(__file__).parents[4]
 CPU = RunOptions(device="cpu")
@@ -172,12 +173,10 @@ def test_the_frobenius_penalty_pulls_as_weight_decay_does(digits):
     decayed = train_sparse(one("random+mv", weight_decay=0.5, epochs=1, lr=0.0), digits)
     # With a rate of zero nothing moves, whatever the penalty.
     assert decayed.epochs[0]["train_loss"] == free.epochs[0]["train_loss"]
-    from benchmarks.papers.sign_in.run import _penalty
-
     model = masked(config := one("random+mv", weight_decay=0.5), digits)
     theta = pol.dense_state_dict(model)
     pol.sign_in(model)
-    _penalty(config)(model).backward()
+    product_penalty(config.frobenius_decay)(model).backward()
     conv = model.conv1.parametrizations.weight
     m, v, mask = conv.original0, conv.original1, pol.masks(model)["conv1.weight"]
     # d/dm of λ/2 (mv)² is λθ·v.
