@@ -90,6 +90,7 @@ def test_a_run_may_go_on_with_another_period(product: bool, order: str) -> None:
     for each in (0, 2) if order == "model first" else (2, 0):
         (model, sgd, schedule)[each].load_state_dict(states[each])
     sgd.load_state_dict(states[1])
+    assert masking(model).enforce == (order == "model first")  # else at the next optimizer step
     train(model, sgd, schedule, 9, data=later(3))
     alone = masked(product=product)
     built, never_saved = rigl(alone, every=5)

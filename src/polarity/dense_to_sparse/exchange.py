@@ -59,8 +59,7 @@ def install_masks(
         pairs.append((masking.mask, masks[name]))
         if isinstance(masking, SignInMW):
             m = target.stored[0].detach()
-            ended = m.masked_fill(~kept, 0.0)
-            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), ended)))
+            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), m)))
         if second_moment == "keep_mean":
             for leaf in target.stored:
                 for value in _second_moments(optimizers, leaf):
