@@ -49,7 +49,8 @@ def install_masks(
     Returns:
         What was done to each weight.
     """
-    survives = {name: target.mask & masks[name] for name, target in found.items()}
+    before = {name: target.mask for name, target in found.items()}
+    survives = {name: mask & masks[name] for name, mask in before.items()}
     pairs: Pairs = []
     filled: set[int] = set()
     for name, target in found.items():
@@ -65,7 +66,7 @@ def install_masks(
                     pairs.append((value, _with_mean(value, kept, born)))
                     filled.add(id(value))
     rows = tuple(
-        _layer_update(name, target, target.mask, masks[name]) for name, target in found.items()
+        _layer_update(name, target, before[name], masks[name]) for name, target in found.items()
     )
     write_all(pairs)
     for name, target in found.items():
