@@ -8,7 +8,7 @@ from scratch*: training begins under a random mask. RigL moves this mask: it dro
 grows others where the gradient is large. Sign-In moves the signs instead: it trains each weight as
 a product :math:`m \odot v`, which crosses zero more easily, under any of these masks.
 
-``python -m benchmarks sign_in`` compares them as *Sign-In to the Lottery* does.
+*Sign-In to the Lottery*, section 5. ``python -m benchmarks dense-to-sparse`` runs it in full.
 """
 
 import matplotlib.pyplot as plt

@@ -21,7 +21,7 @@ import polarity as pol
 from polarity.dense_to_sparse import ACDC, SET, GradualMagnitude, RigL
 from tests.dense_to_sparse.cases import OPTIMIZERS, batches, masked, network
 
-STEPS, KILLS = 24, 4
+STEPS, KILLS = 22, 3
 # A moment of a training step at which the process can be killed.
 MOMENTS = ("forward", "backward", "optimizer", "schedule", "rescaling", "writing", "written")
 SCHEDULES: dict[str, Callable[[nn.Module, Any], Any]] = {
