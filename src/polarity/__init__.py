@@ -39,6 +39,7 @@ from polarity.signs.constants import signed_constants
 from polarity.signs.perturb import Delta, Epsilon, Phi
 from polarity.signs.reinit import reinit_signs
 from polarity.signs.report import SignReport
+from polarity.survivors import compact, expand
 from polarity.targets.search import find_targets
 from polarity.tickets.signed_mask import SignedMask
 from polarity.tickets.start_report import StartReport
@@ -67,6 +68,7 @@ __all__ = [
     "SoftThreshold",
     "StartReport",
     "StepEnforcement",
+    "compact",
     "dense_state_dict",
     "dense_to_sparse",
     "densities",
@@ -74,6 +76,7 @@ __all__ = [
     "deploy",
     "enforce_in_step",
     "error_barrier",
+    "expand",
     "find_targets",
     "frobenius_decay",
     "imp_prune",

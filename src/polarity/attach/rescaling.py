@@ -21,6 +21,7 @@ from polarity.optimizers.replaced import check_together
 from polarity.optimizers.states import is_divided
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import attached
 from polarity.targets.target import Target
 from polarity.targets.writing import write_all
@@ -31,6 +32,7 @@ Momentum: TypeAlias = Literal["keep", "zero", "transform"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 @torch.no_grad()
 def rescale(
     model: nn.Module,
@@ -221,6 +223,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
 
 
 @outside_inference_mode
+@on_dense_leaves
 @torch.no_grad()
 def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
     r"""Return the inner scaling of every surviving Sign-In entry, by plain name.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
+from polarity._csr import CSR, encode, has_kernel
 from polarity.deploy.calls import Call
-from polarity.deploy.csr import CSR, encode, has_kernel
 from polarity.deploy.report import LayerDecision
 from polarity.deploy.sparse_linear import sparse_twin
 from polarity.deploy.timing import Measure

@@ -10,13 +10,20 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from polarity.optimizers.given import described
-from polarity.optimizers.states import check_holds, is_divided
+from polarity.optimizers.states import check_holds, is_divided, state_of
 
-__all__ = ["Replacement", "check_replaceable", "check_together", "replace_parameter"]
+__all__ = [
+    "Replacement",
+    "carried_states",
+    "check_replaceable",
+    "check_together",
+    "note_resized",
+    "replace_parameter",
+]
 
 States: TypeAlias = tuple[dict[str, Any], ...]
 
-_MARK = "_polarity_replaced_by"
+_MARK, _RESIZED = "_polarity_replaced_by", "_polarity_resized"
 _generation = 0
 _checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
 
@@ -114,15 +121,33 @@ def replace_parameter(
         change: the old and the new parameters.
         states: what :func:`carried_states` returned for them.
     """
-    global _generation
     for optimizer, state in zip(optimizers, states, strict=True):
         _replace(optimizer, change, state)
     for leaf in reversed(change.old):
-        theirs = {key: value for key, value in vars(leaf).items() if key != _MARK}
+        theirs = {k: value for k, value in vars(leaf).items() if k not in (_MARK, _RESIZED)}
         for parameter in change.new.values():
             vars(parameter).update(theirs)
     for leaf in change.old:
         setattr(leaf, _MARK, change.why)
+    _look_at_every_optimizer()
+
+
+def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
+    """Mark a parameter that no longer has this shape: an optimizer whose state has it raises.
+
+    Args:
+        parameter: one that optimizers may hold.
+        shape: the one that it had.
+        why: what happened and what to call, for the error of an optimizer that did not follow.
+    """
+    before: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    setattr(parameter, _RESIZED, {**before, shape: why})
+    _look_at_every_optimizer()
+
+
+def _look_at_every_optimizer() -> None:
+    """Let every optimizer be checked at its next step."""
+    global _generation
     if _generation == 0:
         register_optimizer_step_pre_hook(_refuse_replaced)
     _generation += 1
@@ -146,7 +171,7 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement, states: Stat
 
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Raise if the optimizer holds a replaced parameter; check once for each replacement."""
+    """Raise if the optimizer holds a replaced parameter, or state of a resized one; check once."""
     if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
         return
     for group in optimizer.param_groups:
@@ -156,4 +181,24 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                     f"{type(optimizer).__name__} holds a parameter that the model no longer has "
                     f"and would not train it: {getattr(parameter, _MARK)}"
                 )
+            if (why := _stale(optimizer, parameter)) is not None:
+                raise RuntimeError(
+                    f"{type(optimizer).__name__} remembers a parameter in a shape that it no "
+                    f"longer has and cannot train it: {why}"
+                )
     _checked[optimizer] = _generation
+
+
+def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
+    """Return why the state of a parameter is that of its former shape, or None if it is not."""
+    shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    if not shapes:
+        return None
+    state = state_of(optimizer)
+    if isinstance(optimizer, torch.optim.LBFGS) and state:
+        return next(iter(shapes.values()))  # it keeps one flat state of all its parameters
+    for value in state.get(parameter, {}).values():
+        per_entry = isinstance(value, Tensor) and value.dim() > 0
+        if per_entry and value.shape != parameter.shape and value.shape in shapes:
+            return shapes[value.shape]
+    return None

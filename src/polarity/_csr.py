@@ -1,13 +1,23 @@
-"""Sparse matrices and their product with a batch, as pure functions on tensors."""
+"""Sparse matrices and their products with a batch, as pure functions on tensors."""
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["CSR", "csr_linear", "decode", "encode", "has_kernel", "why_invalid"]
+__all__ = [
+    "CSR",
+    "csr_linear",
+    "decode",
+    "encode",
+    "has_gradients",
+    "has_kernel",
+    "sampled_product",
+    "why_invalid",
+]
 
 BLOCK = 32  # rows of a product on a processor; of 16 to 64 the fastest at densities from 0.05
 
@@ -97,6 +107,31 @@ def _times(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
     return torch.addmm(bias.unsqueeze(1), weight, rows.t()).t()
 
 
+def sampled_product(left: Tensor, right: Tensor, crow: Tensor, col: Tensor) -> Tensor:
+    r"""Return the entries of ``left @ right`` at the places of a sparse matrix, row by row.
+
+    Args:
+        left: (rows, k).
+        right: (k, columns).
+        crow: (rows + 1,), int64, the first entry of each row, and the number of entries at the end.
+        col: (entries,), int64, the column of each entry.
+
+    Returns:
+        (entries,).
+
+    Example:
+        >>> crow, col = torch.tensor([0, 1, 2]), torch.tensor([1, 0])
+        >>> sampled_product(torch.ones(2, 3), torch.arange(6.0).view(3, 2), crow, col)
+        tensor([9., 6.])
+    """
+    places = torch.sparse_csr_tensor(
+        crow, col, left.new_zeros(col.numel()), (left.shape[0], right.shape[1]),
+        check_invariants=False,
+    )  # fmt: skip
+    sampled: Tensor = torch.sparse.sampled_addmm(places, left, right, beta=0.0)
+    return sampled.values()
+
+
 def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
     """Return what is wrong with a CSR matrix from a file, or None; kernels do not check."""
     try:
@@ -110,29 +145,50 @@ def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
     return None
 
 
-_kernels: dict[tuple[str, torch.dtype], bool] = {}  # torch.compile cannot trace a cached function
+# torch.compile cannot trace a cached function.
+_kernels: dict[tuple[str, torch.dtype], bool] = {}
+_gradients: dict[tuple[str, torch.dtype], bool] = {}
 
 
 def has_kernel(device_type: str, dtype: torch.dtype) -> bool:
     """Whether PyTorch multiplies sparse with dense matrices of this dtype on such a device."""
     known = _kernels.get((device_type, dtype))
     if known is None:
-        known = _kernels[device_type, dtype] = _try_kernel(device_type, dtype)
+        known = _kernels[device_type, dtype] = _works(_try_products, device_type, dtype)
     return known
 
 
-def _try_kernel(device_type: str, dtype: torch.dtype) -> bool:
+def has_gradients(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether it also has the product of the weight's gradient, at the places of a mask."""
+    known = _gradients.get((device_type, dtype))
+    if known is None:
+        known = has_kernel(device_type, dtype) and _works(_try_sampled, device_type, dtype)
+        _gradients[device_type, dtype] = known
+    return known
+
+
+def _works(attempt: Callable[[str, torch.dtype], object], kind: str, dtype: torch.dtype) -> bool:
     try:
         with (
             warnings.catch_warnings(),  # PyTorch warns once that sparse tensors are in beta
             torch.no_grad(),
-            torch.autocast(device_type, enabled=False),
+            torch.autocast(kind, enabled=False),
         ):
             warnings.simplefilter("ignore")
-            eye = encode(torch.eye(2, device=device_type).to(dtype))
-            bias = torch.zeros(2, dtype=dtype, device=device_type)
-            for rows in (1, 3):
-                csr_linear(bias.expand(rows, 2), eye, bias, (2, 2))
+            attempt(kind, dtype)
     except (RuntimeError, AssertionError, NotImplementedError):
         return False
     return True
+
+
+def _try_products(device_type: str, dtype: torch.dtype) -> None:
+    eye = encode(torch.eye(2, device=device_type).to(dtype))
+    bias = torch.zeros(2, dtype=dtype, device=device_type)
+    for rows in (1, 3):
+        csr_linear(bias.expand(rows, 2), eye, bias, (2, 2))
+
+
+def _try_sampled(device_type: str, dtype: torch.dtype) -> None:
+    eye = torch.eye(2, device=device_type).to(dtype)
+    crow, col = torch.arange(3, device=device_type), torch.arange(2, device=device_type)
+    sampled_product(eye, eye, crow, col)
