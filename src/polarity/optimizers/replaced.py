@@ -17,6 +17,7 @@ __all__ = [
     "carried_states",
     "check_replaceable",
     "check_together",
+    "give_memory",
     "note_resized",
     "replace_parameter",
 ]
@@ -143,6 +144,19 @@ def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
     before: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
     setattr(parameter, _RESIZED, {**before, shape: why})
     _look_at_every_optimizer()
+
+
+def give_memory(parameter: Tensor, data: Tensor) -> None:
+    """Let a parameter hold other memory, of any shape, and drop its gradient; nothing is copied.
+
+    A graph that is still referred to, such as that of the last loss, keeps the parameter's node of
+    autograd, which knows the former shape. PyTorch makes a new one where the dtype changes alone.
+    """
+    parameter.grad = None
+    if parameter.shape != data.shape:
+        other = torch.float32 if data.dtype == torch.float64 else torch.float64
+        parameter.data = data.new_empty(0, dtype=other)
+    parameter.data = data
 
 
 def _look_at_every_optimizer() -> None:

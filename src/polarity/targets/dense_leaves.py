@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import ParamSpec
 
 from polarity.optimizers.given import as_optimizers
-from polarity.optimizers.replaced import note_resized
+from polarity.optimizers.replaced import give_memory, note_resized
 from polarity.optimizers.states import check_state_shapes, entries_of, state_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
@@ -70,8 +70,7 @@ class _Memory:
 
     def install(self) -> None:
         """Give the parameter this memory: pointers are set, and nothing is copied."""
-        self.leaf.grad = None
-        self.leaf.data = self.data
+        give_memory(self.leaf, self.data)
         self.leaf.grad = self.grad
         for optimizer, state in self.states:
             if state is not None:

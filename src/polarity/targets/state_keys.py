@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from polarity.optimizers.replaced import note_resized
+from polarity.optimizers.replaced import give_memory, note_resized
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
@@ -322,8 +322,8 @@ def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
         state_dict[f"{attached}{key}"] = places.to(dense.device).gather(dense)
         leaf = getattr(chain, key)
         if leaf.numel() != len(places):
-            shape, leaf.grad = leaf.shape, None
-            leaf.data = leaf.new_empty(len(places))
+            shape = leaf.shape
+            give_memory(leaf, leaf.new_empty(len(places)))
             note_resized(
                 leaf,
                 shape,
