@@ -170,7 +170,7 @@ def rewind(run: Run, draw: random.Random) -> Step | None:
     if run.captured is None:
         return None
     only = draw.choice(["all", "masked", "unmasked"])
-    schedule = draw.random() < 0.5
+    schedule = draw.random() < 0.5 and not run.compact_weights()
     if run.captured[1].layout != [key for key, _ in run.reference.leaves()]:
         schedule = False
     point, moment = run.captured
@@ -203,7 +203,7 @@ def enforce_in_step(run: Run, draw: random.Random) -> Step | None:
 
         return Step("handle.remove()", handle.remove, remove)
     trained = [w for w in reference.masked().values() if all(p.requires_grad for p in w.leaves)]
-    if not trained or run.setting.closure:  # LBFGS evaluates in the middle of its step
+    if not trained or run.compact_weights() or run.setting.closure:  # LBFGS evaluates in the middle of its step
         return None
 
     def expect(handle: pol.StepEnforcement) -> None:
