@@ -273,7 +273,7 @@ def compacted(
     model: nn.Module, optimizer: Any = None, *, multiplies: bool = True
 ) -> nn.Module:
     """Store survivors alone; every weight takes the sparse product, or none does."""
-    pol.compact(model, optimizer=optimizer)
+    pol.compact(model, optimizer=optimizer, targets=tuple(pol.masks(model)))
     for module in model.modules():
         if isinstance(module, pol.MaskedWeight) and module.places is not None:
             module.places = Places.of(module.mask, multiplies=multiplies)

@@ -24,7 +24,7 @@ from tests.laws.explicit import (
     plain_or_skip,
     values_of,
 )
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, random_masks
+from tests.models import FORMS, KINDS, WIDE, Form, Kind, compacted, random_masks
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)
@@ -140,8 +140,7 @@ def test_vmap_runs_a_layer_on_one_example_at_a_time(kind: Kind, form: Form) -> N
 def turn_round(model: nn.Module) -> None:
     """Move the survivors of every compact weight to other places, as many as before."""
     masks = {name: mask.flip(-1) for name, mask in pol.masks(model).items()}
-    pol.load_masks(pol.expand(model), masks)
-    pol.compact(model)
+    compacted(pol.load_masks(pol.expand(model), masks))
 
 
 @EVERY_FORM

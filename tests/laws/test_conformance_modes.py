@@ -21,7 +21,7 @@ from tests.helpers import (
     zeroed,
 )
 from tests.laws.explicit import close, converted, explicit, loss_of
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, random_masks
+from tests.models import FORMS, KINDS, WIDE, Form, Kind, compacted, random_masks
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)
@@ -69,7 +69,7 @@ def follow_every_change(kind: Kind, form: Form, backend: str) -> None:
         lambda: flip(model),
         give_back,
         lambda: pol.imp_prune(model, density=0.1),
-        *([lambda: pol.compact(model)] if form.compact else []),
+        *([lambda: compacted(model, multiplies=form.multiplies)] if form.compact else []),
     ]
     compilations = []
     for step in steps:

@@ -28,7 +28,7 @@ def sign_in(run: Run, draw: random.Random) -> Step | None:
 
     def expect(_: Any) -> None:
         new = any(reference.weights[name].form != "sign_in" for name in names)
-        conversions.sign_in(reference, names, beta, run.stored, follow=told)
+        conversions.sign_in(reference, names, beta, run.seen, follow=told)
         after_conversion(run, stale=new and not told)
 
     return Step(f"sign_in(beta={beta}, {shown(given)})", act, expect)
@@ -99,7 +99,7 @@ def rescale(run: Run, draw: random.Random) -> Step | None:
             pol.rescale(run.model, momentum=momentum, **given)
 
     def expect(_: Any) -> None:
-        conversions.rescale(run.reference, momentum, run.stored)
+        conversions.rescale(run.reference, momentum, run.seen)
 
     return Step(f"rescale(momentum={momentum!r}, schedule={by_schedule})", act, expect)
 

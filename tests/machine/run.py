@@ -74,6 +74,12 @@ class Run:
         held = dict(self.model.named_parameters(remove_duplicate=False))
         return [held[key] for key in weight.keys(weight.name)]
 
+    def seen(self, weight: Weight) -> list[Tensor]:
+        """Return what is stored with zeros outside the mask, if survivors alone are stored."""
+        live = weight.mask.bool() if weight.compact else None
+        return [leaf if live is None else torch.zeros_like(weight.mask).masked_scatter(live, leaf)
+                for leaf in self.stored(weight)]  # fmt: skip
+
     @property
     def optimizer(self) -> Any:
         """What is passed as ``optimizer=``: one, or a list of all."""

@@ -15,7 +15,7 @@ from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.states import parameters_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
-from polarity.targets.target import Target
+from polarity.targets.target import Target, refuse_compact
 
 __all__ = ["StepEnforcement", "enforce_in_step"]
 
@@ -56,7 +56,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
 
     Raises:
         ValueError: if the model carries no mask, if ``optimizer`` trains none of its masked
-            weights, or if one of them is enforced in a step already.
+            weights, or if one of them is enforced in a step already or is compact.
         TypeError: if ``optimizer`` is neither an optimizer nor a list of them.
 
     Example:
@@ -90,6 +90,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
                 f"the mask of {target.name!r} is enforced in a step already: call remove() on the "
                 "handle of that call first"
             )
+    refuse_compact({target.name: target for target in targets}, "enforce_in_step")
     return StepEnforcement(optimizers, targets)
 
 

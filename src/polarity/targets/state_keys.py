@@ -313,10 +313,21 @@ def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
             "mask that is not enforced: call expand(model) first"
         )
     mask = state_dict.get(f"{attached}{MASK}", masking.mask)
-    keys = [key for key in (STORED, *FACTORS) if f"{attached}{key}" in state_dict]
-    if any(state_dict[f"{attached}{key}"].shape != masking.mask.shape for key in (*keys, MASK)):
+    stored = [key for key in (STORED, *FACTORS) if hasattr(chain, key)]
+    keys = [key for key in stored if f"{attached}{key}" in state_dict]
+    dense_shape = masking.mask.shape
+    if any(state_dict[f"{attached}{key}"].shape != dense_shape for key in keys):
         return  # load_state_dict says so
+    if mask.shape != dense_shape:
+        return
     places = Places.of(mask.to(masking.mask.device), multiplies=masking.stored_places.multiplies)
+    if places.same_as(masking.stored_places):
+        places = masking.stored_places
+    elif keys != stored:
+        raise RuntimeError(
+            f"{split_key(attached + STORED)[0]!r} is compact, and the checkpoint holds a mask with "
+            "other survivors but not their values: call expand(model) first"
+        )
     for key in keys:
         dense = state_dict[f"{attached}{key}"]
         state_dict[f"{attached}{key}"] = places.to(dense.device).gather(dense)

@@ -243,8 +243,8 @@ def refuse_compact(targets: Mapping[str, "Target"], what: str) -> None:
     for name, target in targets.items():
         if target.masking is not None and target.masking.places is not None:
             raise ValueError(
-                f"{what} gives pruned entries values, and {name!r} stores none of them, expected a "
-                "dense weight: call expand(model, optimizer=optimizer) first"
+                f"{what} needs every entry of {name!r}, which is compact and stores its survivors "
+                "alone, expected a dense weight: call expand(model, optimizer=optimizer) first"
             )
 
 
