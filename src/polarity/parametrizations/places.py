@@ -101,10 +101,11 @@ class Places:
         return self.index.div(width, rounding_mode="floor"), self.index.remainder(width)
 
     def to(self, device: torch.device) -> "Places":
-        """Return the same on another device."""
+        """Return the same on another device; places that were forgotten (meta) are the first ones."""
         if device == self.index.device:
             return self
-        return Places(self.shape, self.index.to(device), multiplies=self.multiplies)
+        index = torch.arange(len(self), device=device) if self.index.is_meta else self.index
+        return Places(self.shape, index.to(device), multiplies=self.multiplies)
 
     def __deepcopy__(self, memo: Any) -> "Places":
         """Share what is never changed."""
