@@ -17,6 +17,7 @@ __all__ = [
     "carried_states",
     "check_replaceable",
     "check_together",
+    "former_shape",
     "note_resized",
     "replace_parameter",
 ]
@@ -25,7 +26,9 @@ States: TypeAlias = tuple[dict[str, Any], ...]
 
 _MARK, _RESIZED = "_polarity_replaced_by", "_polarity_resized"
 _generation = 0
-_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
+# After which generation an optimizer was checked, and the state that it had then, by its id.
+_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]
+_checked = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,12 @@ def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
     _look_at_every_optimizer()
 
 
+def former_shape(parameter: Tensor, shape: torch.Size) -> str | None:
+    """Return why a parameter no longer has a shape that it had once, or None."""
+    shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    return shapes.get(shape)
+
+
 def _look_at_every_optimizer() -> None:
     """Let every optimizer be checked at its next step."""
     global _generation
@@ -172,7 +181,10 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement, states: Stat
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Raise if the optimizer holds a replaced parameter, or state of a resized one; check once."""
-    if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
+    if torch.compiler.is_compiling():
+        return
+    now = _generation, id(optimizer.state)  # load_state_dict gives it another one
+    if _checked.get(optimizer) == now:
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -186,7 +198,7 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                     f"{type(optimizer).__name__} remembers a parameter in a shape that it no "
                     f"longer has and cannot train it: {why}"
                 )
-    _checked[optimizer] = _generation
+    _checked[optimizer] = now
 
 
 def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
@@ -197,8 +209,11 @@ def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
     state = state_of(optimizer)
     if isinstance(optimizer, torch.optim.LBFGS) and state:
         return next(iter(shapes.values()))  # it keeps one flat state of all its parameters
-    for value in state.get(parameter, {}).values():
-        per_entry = isinstance(value, Tensor) and value.dim() > 0
-        if per_entry and value.shape != parameter.shape and value.shape in shapes:
+    kept = [each for each in state.get(parameter, {}).values() if isinstance(each, Tensor)]
+    for value in kept:
+        if value.dim() > 0 and value.shape != parameter.shape and value.shape in shapes:
             return shapes[value.shape]
+    factored = [value for value in kept if value.dim() > 0]
+    if factored and all(value.shape != parameter.shape for value in factored):
+        return next(reversed(shapes.values()))  # moments of rows and columns that it no longer has
     return None

@@ -42,6 +42,9 @@ def compact(
         "compact stored its survivors alone; call compact(model, optimizer=optimizer), or build "
         "the optimizer after compact",
     ):
+        for target in found.values():
+            if target.masking is not None and target.masking.in_step is not None:
+                target.masking.in_step.remove()
         gather_leaves(found, dict.fromkeys(found, True), optimizers)
         for target in found.values():
             for leaf in target.stored:
@@ -55,3 +58,22 @@ def _check(found: Mapping[str, Target], masked: Mapping[str, Target]) -> None:
     for name in found:
         if name not in masked:
             raise ValueError(f"{name!r} carries no mask, expected a masked weight: prune it first")
+    for name, target in found.items():
+        _ = target.survivors  # raises if the mask holds other values than 0 and 1
+        if target.masking is None or not target.masking.enforce:
+            raise ValueError(
+                f"the mask of {name!r} is not enforced, so that its pruned entries have values, "
+                "expected one that is: in a dense phase of AC/DC, and after strategy 'standard', "
+                "wait for the next pruning"
+            )
+        if target.threshold is not None:
+            raise ValueError(
+                f"{name!r} has a soft threshold, which decides anew which entries are zero, "
+                "expected a mask alone: call pol.dense_to_sparse.extract_soft_mask first"
+            )
+        if target.chain[0] is not target.masking:
+            raise ValueError(
+                f"{name!r} is parametrized by {type(target.chain[0]).__name__} before its mask, "
+                "expected the mask to be the first: remove it with "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )

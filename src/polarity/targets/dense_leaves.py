@@ -25,6 +25,7 @@ from polarity.targets.search import all_targets
 from polarity.targets.state_keys import store_densely
 from polarity.targets.target import Target, chain_of
 from polarity.targets.wrappers import refuse_ddp
+from polarity.targets.writing import forget_former_shape
 
 __all__ = [
     "compact_targets",
@@ -147,6 +148,7 @@ def resizing(targets: Iterable[Target], why: str) -> Iterator[None]:
     yield
     for leaf, shape in shapes:
         if leaf.shape != shape:
+            forget_former_shape(leaf)
             note_resized(leaf, shape, why)
 
 
@@ -186,6 +188,8 @@ def dense_leaves(
             raise
         masked = {n: t for n, t in targets.items() if t.masking and t.masking.enforce}
         gather_leaves(masked, products, optimizers)
+        for masking in (m for m in maskings.values() if m.spread):
+            masking.places, masking.spread = None, False
 
 
 def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:
