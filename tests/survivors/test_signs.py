@@ -76,7 +76,7 @@ def test_strategy_standard_needs_the_dense_form(form: str) -> None:
     for run, point in zip((masked, compact), trained, strict=True):
         pol.reinit_signs(run.model, "standard", init=start, trained=point)
     equal_runs(masked, compact)
-    with pytest.raises(ValueError, match="is not enforced, so that its pruned entries have values"):
+    with pytest.raises(ValueError, match="is remembered, not enforced"):
         compacted(compact.model)
 
 
@@ -174,7 +174,7 @@ def saved_size(value: Tensor) -> int:
 def test_tickets_of_compact_models_are_those_of_masked_ones(form: str, tmp_path: Any) -> None:
     masked, compact = pair(FORMS[form])
     one, other = pol.signed_mask(masked.model), pol.signed_mask(compact.model)
-    assert same_tensors(one.masks, other.masks) and same_tensors(one.signs(), other.signs())
+    assert same_tensors(one.masks, other.masks) and same_tensors(one.signs, other.signs)
     one.save(tmp_path / "masked.safetensors"), other.save(tmp_path / "compact.safetensors")
     assert (tmp_path / "masked.safetensors").read_bytes() == (
         tmp_path / "compact.safetensors"
@@ -234,10 +234,10 @@ def test_sign_flips_and_trackers_see_the_same_signs(form: str) -> None:
     masked.model.load_state_dict(compact.model.state_dict())
     compacted(compact.model, compact.optimizer)
     for tracker in trackers:
-        tracker.record("later")
+        tracker.mark("later")
     pol.imp_prune(masked.model, 0.3), pol.imp_prune(compact.model, 0.3)
     for tracker in trackers:
-        tracker.record("pruned")
+        tracker.mark("pruned")
     assert str(trackers[0].state_dict()) == str(trackers[1].state_dict())
     reports = [
         str(pol.sign_flips(point, run.model, pol.masks(run.model)))

@@ -38,8 +38,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     The masks stay in forward while compiling, tracing, exporting and under ``torch.func``; in
     copies of the model; in weights that are frozen at the call or that ``optimizer`` does not hold;
     and wherever other tensors replace the stored ones (``functional_call``, loading with
-    ``assign=True``, ``torch.__future__.set_swap_module_params_on_conversion``). ``merge``,
-    ``sign_in`` and ``compact`` end the enforcement of the weights that they replace.
+    ``assign=True``, ``torch.__future__.set_swap_module_params_on_conversion``). ``merge`` and
+    ``sign_in`` end the enforcement of the weights that they replace.
 
     Pruning calls and ``load_state_dict`` update it. Other writes between steps cannot be seen (an
     average copied back, ``nn.init``, a mask changed by hand): call ``.project()`` on the handle
