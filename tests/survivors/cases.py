@@ -75,7 +75,7 @@ class Run:
             self.optimizer.zero_grad()
             first = next(m for m in self.model.modules() if isinstance(m, nn.Linear))
             x, y = batch(self.steps, inputs=first.in_features)
-            self.loss = (self.model(x) - y[:, : 3]).square().mean()
+            self.loss = (self.model(x) - y[:, :3]).square().mean()
             self.loss.backward()
             self.optimizer.step()
             self.steps += 1

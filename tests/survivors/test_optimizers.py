@@ -256,6 +256,26 @@ def test_an_optimizer_that_never_stepped_goes_on() -> None:
     run.train(2)
 
 
+def test_adafactor_starts_afresh_where_it_is_told_and_raises_where_it_is_not() -> None:
+    def run() -> Run:
+        model = net()
+        return Run(model, optim.Adafactor(model.parameters(), lr=0.01)).train(2)
+
+    told, untold = run(), run()
+    with pytest.warns(UserWarning, match="Adafactor remembers col_var, row_var"):
+        compacted(told.model, told.optimizer)
+    told.train(2)
+    pol.imp_prune(told.model, 0.3, optimizer=told.optimizer)  # a vector's moments follow
+    told.train(1)
+    assert all(int(state["step"]) > 2 for state in told.optimizer.state.values())
+    with pytest.warns(UserWarning, match="Adafactor remembers variance"):
+        pol.expand(told.model, optimizer=told.optimizer)
+    told.train(2)
+    compacted(untold.model)
+    with pytest.raises(RuntimeError, match=r"compact\(model, optimizer=optimizer\)"):
+        untold.train(1)
+
+
 def test_state_of_the_former_shape_that_is_loaded_later_is_refused_too() -> None:
     run = run_of("Adam", False)
     dense = copy.deepcopy(run.optimizer.state_dict())
@@ -280,7 +300,7 @@ def test_lbfgs_is_built_after_the_call() -> None:
     model = net()
     optimizer = optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
     optimizer.step(closure_of(model, optimizer))
-    with pytest.raises(ValueError, match="LBFGS keeps one flat state .* build it after this call"):
+    with pytest.raises(ValueError, match=r"LBFGS keeps one flat state .* build it after this call"):
         compacted(model, optimizer)
     compacted(model)
     with pytest.raises(RuntimeError, match="LBFGS remembers a parameter in a shape"):

@@ -58,9 +58,7 @@ SCORES: dict[str, Callable[[nn.Module], Any]] = {
 }
 PRUNING: dict[str, Callable[[Run], Any]] = {
     "imp_prune": lambda r: pol.imp_prune(r.model, 0.3, optimizer=r.optimizer),
-    "imp_prune to a density": lambda r: pol.imp_prune(
-        r.model, density=0.2, optimizer=r.optimizer
-    ),
+    "imp_prune to a density": lambda r: pol.imp_prune(r.model, density=0.2, optimizer=r.optimizer),
     "imp_prune by layer": lambda r: pol.imp_prune(
         r.model, 0.3, scope="layer", optimizer=r.optimizer
     ),
@@ -100,15 +98,15 @@ def tied(model: nn.Module) -> None:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):
-                module.weight = (module.weight.sign() * (module.weight.abs() * 2).ceil() / 2).clone()
+                module.weight = (
+                    module.weight.sign() * (module.weight.abs() * 2).ceil() / 2
+                ).clone()
 
 
 @pytest.mark.parametrize("call", PRUNING)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("optimizer", [sgd, adam], ids=["SGD", "Adam"])
-def test_pruning_gives_the_bits_of_a_masked_model(
-    optimizer: Any, form: str, call: str
-) -> None:
+def test_pruning_gives_the_bits_of_a_masked_model(optimizer: Any, form: str, call: str) -> None:
     masked, compact = pair(FORMS[form], optimizer)
     if "ties" in call:
         tied(masked.model), tied(compact.model)
@@ -116,7 +114,8 @@ def test_pruning_gives_the_bits_of_a_masked_model(
         masked, compact = pair(FORMS[form], optimizer, steps=0)
     one, other = (PRUNING[call](run) for run in (masked, compact))
     assert str(one) == str(other) or isinstance(one, nn.Module)
-    assert is_compact(compact.model) and not is_compact(masked.model)
+    assert is_compact(compact.model)
+    assert not is_compact(masked.model)
     if call in ("load_masks", "mask_weights", "empty masks"):
         assert same_tensors(masked.model.state_dict(), compact.model.state_dict())
     else:
@@ -133,9 +132,7 @@ def test_every_score_ranks_as_in_a_masked_model(form: str, scope: Any, score: st
     masked, compact = pair(FORMS[form])
     for run in (masked, compact):
         torch.manual_seed(3)
-        pol.prune(
-            run.model, SCORES[score](run.model), 0.3, scope=scope, optimizer=run.optimizer
-        )
+        pol.prune(run.model, SCORES[score](run.model), 0.3, scope=scope, optimizer=run.optimizer)
     assert is_compact(compact.model)
     equal_runs(masked, compact)
 
@@ -170,7 +167,8 @@ def test_masks_that_give_entries_back_need_the_dense_form(form: str) -> None:
     for call in (pol.load_masks, lambda m, masks: pol.mask_weights(m, masks=masks)):
         with pytest.raises(ValueError, match=r"expand\(model, optimizer=optimizer\) first"):
             call(compact.model, everything)
-    assert same_tensors(before, compact.model.state_dict()) and is_compact(compact.model)
+    assert same_tensors(before, compact.model.state_dict())
+    assert is_compact(compact.model)
     pol.expand(compact.model, optimizer=compact.optimizer)
     pol.load_masks(compact.model, everything), pol.load_masks(masked.model, everything)
     equal_runs(masked, compact)
@@ -258,7 +256,9 @@ def test_points_of_compact_runs_are_files_like_any_other(tmp_path: Any) -> None:
     masked, compact = pair()
     for run, name in ((masked, "masked"), (compact, "compact")):
         pol.RewindPoint.capture(run.model, run.optimizer).save(tmp_path / f"{name}.safetensors")
-    one, other = (pol.RewindPoint.load(tmp_path / f"{n}.safetensors") for n in ("masked", "compact"))
+    one, other = (
+        pol.RewindPoint.load(tmp_path / f"{n}.safetensors") for n in ("masked", "compact")
+    )
     assert same_tensors(one.weights, other.weights)
 
 

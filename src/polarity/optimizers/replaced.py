@@ -24,6 +24,9 @@ __all__ = [
 
 States: TypeAlias = tuple[dict[str, Any], ...]
 
+# What Adafactor, torch's and transformers', keeps of a matrix and not of a vector.
+_FACTORED = ("row_var", "col_var", "exp_avg_sq_row", "exp_avg_sq_col")
+
 _MARK, _RESIZED = "_polarity_replaced_by", "_polarity_resized"
 _generation = 0
 # After which generation an optimizer was checked, and the state that it had then, by its id.
@@ -209,11 +212,10 @@ def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
     state = state_of(optimizer)
     if isinstance(optimizer, torch.optim.LBFGS) and state:
         return next(iter(shapes.values()))  # it keeps one flat state of all its parameters
-    kept = [each for each in state.get(parameter, {}).values() if isinstance(each, Tensor)]
-    for value in kept:
-        if value.dim() > 0 and value.shape != parameter.shape and value.shape in shapes:
+    for key, value in state.get(parameter, {}).items():
+        if key in _FACTORED and parameter.dim() == 1:
+            return next(reversed(shapes.values()))
+        per_entry = isinstance(value, Tensor) and value.dim() > 0
+        if per_entry and value.shape != parameter.shape and value.shape in shapes:
             return shapes[value.shape]
-    factored = [value for value in kept if value.dim() > 0]
-    if factored and all(value.shape != parameter.shape for value in factored):
-        return next(reversed(shapes.values()))  # moments of rows and columns that it no longer has
     return None
