@@ -52,8 +52,18 @@ def late(run: Run) -> Any:
     return {n: m if n.startswith("0") else m[:1] for n, m in pol.masks(run.model).items()}
 
 
+def aside(build: Callable[[], Any]) -> Any:
+    """Build something without a draw from the random state that is compared."""
+    with torch.random.fork_rng():
+        return build()
+
+
 def elsewhere() -> torch.optim.Optimizer:
-    return sgd(nn.Linear(2, 2))
+    return aside(lambda: sgd(nn.Linear(2, 2)))
+
+
+def other() -> nn.Module:
+    return aside(lambda: mlp(6, 4, 3))
 
 
 CALLS: dict[str, Callable[[Run], Any]] = {
@@ -64,7 +74,7 @@ CALLS: dict[str, Callable[[Run], Any]] = {
     "imp_prune, another optimizer": lambda r: pol.imp_prune(r.model, 0.3, optimizer=elsewhere()),
     "imp_prune, no optimizer": lambda r: pol.imp_prune(r.model, 0.3, optimizer="adam"),
     "imp_prune, other point": lambda r: pol.imp_prune(
-        r.model, 0.3, rewind=pol.RewindPoint.capture(mlp(6, 4, 3)), optimizer=r.optimizer
+        r.model, 0.3, rewind=pol.RewindPoint.capture(other()), optimizer=r.optimizer
     ),
     "lrr_step, a point without state": lambda r: pol.lrr_step(
         r.model, 0.3, rewind=pol.RewindPoint.capture(r.model), optimizer=r.optimizer
@@ -73,15 +83,15 @@ CALLS: dict[str, Callable[[Run], Any]] = {
     "load_masks, growth": lambda r: pol.load_masks(
         r.model, {n: torch.ones_like(m) for n, m in pol.masks(r.model).items()}
     ),
-    "restore_weights": lambda r: pol.RewindPoint.capture(mlp(6, 4, 3)).restore_weights(r.model),
-    "reinit_signs": lambda r: pol.reinit_signs(r.model, "mask0", init=mlp(6, 4, 3).state_dict()),
+    "restore_weights": lambda r: pol.RewindPoint.capture(other()).restore_weights(r.model),
+    "reinit_signs": lambda r: pol.reinit_signs(r.model, "mask0", init=other().state_dict()),
     "sign_in": lambda r: pol.sign_in(r.model, beta=-1.0, optimizer=r.optimizer),
     "merge": lambda r: pol.merge(r.model, optimizer=elsewhere()),
     "expand": lambda r: pol.expand(r.model, optimizer=elsewhere()),
     "compact": lambda r: pol.compact(r.model, optimizer=elsewhere(), targets="0.weight"),
     "compact, no weight": lambda r: pol.compact(r.model, targets="0.bias"),
     "reinitialize": lambda r: pol.reinitialize(r.model, init=lambda w: 1 / 0),
-    "ticket": lambda r: pol.signed_mask(net(density=0.9)).apply(r.model),
+    "ticket": lambda r: pol.signed_mask(aside(lambda: net(density=0.9))).apply(r.model),
     "start_from_mask": lambda r: pol.start_from_mask(r.model, late(r)),
     "ACDC": lambda r: ACDC(r.model, r.optimizer, density=0.3, switches=(1,)),
     "capture": lambda r: pol.RewindPoint.capture(r.model, [r.optimizer, r.optimizer]),

@@ -256,6 +256,33 @@ def test_an_optimizer_that_never_stepped_goes_on() -> None:
     run.train(2)
 
 
+@pytest.mark.parametrize("way", ["load_state_dict", "load"])
+def test_as_many_other_survivors_are_told_from_the_same_ones(way: str, tmp_path: Any) -> None:
+    def load(model: nn.Module, given: nn.Module) -> None:
+        if way == "load":
+            pol.save(given, tmp_path / "m.safetensors")
+            pol.load(model, tmp_path / "m.safetensors")
+        else:
+            model.load_state_dict(given.state_dict())
+
+    run = pair()[1].train(1)
+    load(run.model, copy.deepcopy(run.model))
+    run.train(1)  # the same survivors
+    others = copy.deepcopy(run.model)
+    masks = {n: m.view(-1).roll(1).view(m.shape) for n, m in pol.masks(others).items()}
+    pol.load_masks(pol.expand(others), masks)
+    load(run.model, others)
+    assert same_tensors(pol.masks(run.model), masks)
+    moments = copy.deepcopy(run.optimizer.state_dict())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="optimizer afterwards"):
+            run.train(1)
+    run.optimizer.load_state_dict(moments)
+    run.train(1)
+    load(run.model, copy.deepcopy(run.model).requires_grad_(False))
+    run.train(1)
+
+
 def test_adafactor_starts_afresh_where_it_is_told_and_raises_where_it_is_not() -> None:
     def run() -> Run:
         model = net()
@@ -303,7 +330,7 @@ def test_lbfgs_is_built_after_the_call() -> None:
     with pytest.raises(ValueError, match=r"LBFGS keeps one flat state .* build it after this call"):
         compacted(model, optimizer)
     compacted(model)
-    with pytest.raises(RuntimeError, match="LBFGS remembers a parameter in a shape"):
+    with pytest.raises(RuntimeError, match="LBFGS remembers a parameter as it no longer is"):
         optimizer.step(closure_of(model, optimizer))
 
     masked = net()

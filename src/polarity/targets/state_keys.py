@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from polarity.optimizers.replaced import note_resized
+from polarity.optimizers.replaced import note_moved, note_resized
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
@@ -56,6 +56,10 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # What torch.nn.utils.prune appends to the name of a tensor that it masks.
 TORCH_STORED, TORCH_MASK = "_orig", "_mask"
 _ATTRIBUTE = "_polarity_plain_checkpoints"
+_OTHERS = (
+    "load_state_dict brought other survivors; load the optimizer's state_dict too, or build the "
+    "optimizer afterwards"
+)
 
 
 def inside(name: str) -> str:
@@ -333,14 +337,10 @@ def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
             if gradient is not None:
                 leaf.grad = places.gather(before.scatter(gradient))
             if leaf.shape == shape:
-                continue
-            forget_former_shape(leaf)
-            note_resized(
-                leaf,
-                shape,
-                "load_state_dict brought other survivors; load the optimizer's state_dict too, or "
-                "build the optimizer afterwards",
-            )
+                note_moved(leaf, _OTHERS)
+            else:
+                forget_former_shape(leaf)
+                note_resized(leaf, shape, _OTHERS)
     masking.places = places
 
 
