@@ -175,7 +175,12 @@ def resizing(targets: Iterable[Target], why: str) -> Iterator[None]:
 
 @contextmanager
 def dense_leaves(
-    model: nn.Module, optimizers: Sequence[Optimizer], call: str, remedy: str
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    call: str,
+    remedy: str = "",
+    *,
+    writes: bool = True,
 ) -> Iterator[None]:
     """Store all weights of a model densely while the block runs, and compactly again afterwards.
 
@@ -187,12 +192,15 @@ def dense_leaves(
         optimizers: those whose state the block changes, or may look at.
         call: the public function that does this, for errors.
         remedy: what to call instead, for the error of an optimizer that did not follow.
+        writes: False if the block only reads: everything gets the memory back that it had, also
+            inside DistributedDataParallel.
     """
     targets = compact_targets(model)
     if not targets:
         yield
         return
-    refuse_ddp(model, call)
+    if writes:
+        refuse_ddp(model, call)
     before = [_Memory.of(leaf, optimizers) for t in targets.values() for leaf in t.stored]
     maskings = {name: _masking(target) for name, target in targets.items()}
     places = {name: m.places for name, m in maskings.items()}
@@ -203,11 +211,11 @@ def dense_leaves(
         try:
             yield
         except BaseException:
-            for masking in maskings.values():
-                masking.spread = False
-            for memory in before:
-                memory.install()
+            _put_back(maskings, before)
             raise
+        if not writes:
+            _put_back(maskings, before)
+            return
         masked = {n: t for n, t in targets.items() if t.masking is not None}
         enforced = {n: products[n] for n, t in masked.items() if _masking(t).enforce}
         gather_leaves(masked, enforced, optimizers)
@@ -216,6 +224,14 @@ def dense_leaves(
             if now is not then and len(now or ()) == len(then or ()):
                 for leaf in targets[name].stored:
                     note_moved(leaf, why)
+
+
+def _put_back(maskings: Mapping[str, MaskedWeight], before: Iterable[_Memory]) -> None:
+    """Store weights as they were before they were spread out."""
+    for masking in maskings.values():
+        masking.spread = False
+    for memory in before:
+        memory.install()
 
 
 def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:
