@@ -27,6 +27,10 @@ def trained(product: bool, rank: int | None) -> dict[str, Any]:
         (outer(x[half]) - y[half]).square().mean().backward()
         optimizer.step()
     gradients = {f"grad {name}": p.grad.clone() for name, (p, _) in leaves(model).items()}
+    held = [p.data_ptr() for p in model.parameters()]
+    point = pol.RewindPoint.capture(outer, optimizer)  # which only reads
+    assert held == [p.data_ptr() for p in model.parameters()]
+    assert sorted(point.weights) == sorted(pol.dense_state_dict(model))
     refusals = []
     for call in (
         lambda: pol.compact(outer),
