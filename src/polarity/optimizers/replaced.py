@@ -10,22 +10,32 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from polarity.optimizers.given import described
-from polarity.optimizers.states import check_holds, is_divided, state_of
+from polarity.optimizers.states import check_holds, entries_of, is_divided, state_of
 
 __all__ = [
     "Replacement",
     "carried_states",
     "check_replaceable",
     "check_together",
+    "former_shape",
+    "note_moved",
     "note_resized",
     "replace_parameter",
 ]
 
 States: TypeAlias = tuple[dict[str, Any], ...]
 
+# What Adafactor, torch's and transformers', keeps of a matrix and not of a vector.
+_FACTORED = ("row_var", "col_var", "exp_avg_sq_row", "exp_avg_sq_col")
+
 _MARK, _RESIZED = "_polarity_replaced_by", "_polarity_resized"
 _generation = 0
-_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
+# After which generation an optimizer was checked, and the state that it had then, by its id.
+_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]
+_checked = weakref.WeakKeyDictionary()
+# State of parameters whose entries are others now, in the same number, and why, by optimizer.
+_moved: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[tuple[Any, str]]]
+_moved = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,25 @@ def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
     _look_at_every_optimizer()
 
 
+def note_moved(parameter: Tensor, why: str) -> None:
+    """Let optimizers raise that remember a parameter's entries, which are others in this number.
+
+    Its shape does not tell. Optimizers that made a step since a parameter got another shape are
+    known; their state is recognised until they load another.
+    """
+    for optimizer in list(_checked):
+        held = state_of(optimizer).get(parameter)
+        if held and any(True for _ in entries_of(held, parameter.shape)):
+            _moved.setdefault(optimizer, []).append((held, why))
+    _look_at_every_optimizer()
+
+
+def former_shape(parameter: Tensor, shape: torch.Size) -> str | None:
+    """Return why a parameter no longer has a shape that it had once, or None."""
+    shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    return shapes.get(shape)
+
+
 def _look_at_every_optimizer() -> None:
     """Let every optimizer be checked at its next step."""
     global _generation
@@ -172,7 +201,10 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement, states: Stat
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Raise if the optimizer holds a replaced parameter, or state of a resized one; check once."""
-    if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
+    if torch.compiler.is_compiling():
+        return
+    now = _generation, id(optimizer.state)  # load_state_dict gives it another one
+    if _checked.get(optimizer) == now:
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -183,21 +215,28 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                 )
             if (why := _stale(optimizer, parameter)) is not None:
                 raise RuntimeError(
-                    f"{type(optimizer).__name__} remembers a parameter in a shape that it no "
-                    f"longer has and cannot train it: {why}"
+                    f"{type(optimizer).__name__} remembers a parameter as it no longer is and "
+                    f"cannot train it: {why}"
                 )
-    _checked[optimizer] = _generation
+    _moved.pop(optimizer, None)
+    _checked[optimizer] = now
 
 
 def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
-    """Return why the state of a parameter is that of its former shape, or None if it is not."""
+    """Return why the state of a parameter is that of a former shape or place, or None if not."""
+    held = state_of(optimizer).get(parameter)
+    for state, why in _moved.get(optimizer, ()):
+        if state is held:
+            return why
     shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
     if not shapes:
         return None
     state = state_of(optimizer)
     if isinstance(optimizer, torch.optim.LBFGS) and state:
         return next(iter(shapes.values()))  # it keeps one flat state of all its parameters
-    for value in state.get(parameter, {}).values():
+    for key, value in state.get(parameter, {}).items():
+        if key in _FACTORED and parameter.dim() == 1:
+            return next(reversed(shapes.values()))
         per_entry = isinstance(value, Tensor) and value.dim() > 0
         if per_entry and value.shape != parameter.shape and value.shape in shapes:
             return shapes[value.shape]
