@@ -105,7 +105,7 @@ class MaskedWeight(nn.Module):
     def forward(self, stored: Tensor) -> Tensor:
         """Return the effective weight: of the mask's shape, and the dtype of ``stored``."""
         if (places := self.stored_places) is not None:
-            return weight_of(stored, places)
+            return weight_of(stored, places, self.mask)
         if not self.applies(stored):
             return stored
         return stored * self.mask.to(stored.dtype)

@@ -72,7 +72,7 @@ class SignInMW(MaskedWeight):
     def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         """Return the effective weight: of the mask's shape, and the dtype of the factors."""
         if (places := self.stored_places) is not None:
-            return weight_of(m * v, places)
+            return weight_of(m * v, places, self.mask)
         if not self.applies(m, v):
             return m * v
         return m * v * self.mask.to(m.dtype)

@@ -16,15 +16,28 @@ from polarity.parametrizations.places import Places
 __all__ = ["SurvivorWeight", "weight_of"]
 
 
-def weight_of(values: Tensor, places: Places) -> Tensor:
+def weight_of(values: Tensor, places: Places, mask: Tensor) -> Tensor:
     """Return the weight with these survivors: a :class:`SurvivorWeight` where it is of use.
 
     That is in plain eager mode, for a weight that takes the sparse product, in a dtype that has
     one. While compiling, tracing, exporting or under a functional transform it is the dense weight.
+    An ensemble's members have masks of their own, which ``vmap`` hands in.
     """
-    if places.multiplies and _is_plain_eager() and has_gradients(values.device.type, values.dtype):
-        return SurvivorWeight(values, places)
+    if _is_plain_eager():
+        if places.multiplies and has_gradients(values.device.type, values.dtype):
+            return SurvivorWeight(values, places)
+    elif not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(mask):
+        return _scattered_by(mask, values)
     return places.scatter(values)
+
+
+def _scattered_by(mask: Tensor, values: Tensor) -> Tensor:
+    """Return the dense tensor with these survivors of a mask that has no values to read."""
+    live = mask != 0
+    if not values.numel():
+        return torch.zeros_like(mask, dtype=values.dtype)
+    rank = live.reshape(-1).cumsum(0).sub(1).clamp(0, values.shape[0] - 1)
+    return values.gather(0, rank).view(mask.shape).where(live, 0.0)
 
 
 class SurvivorWeight(Tensor):
@@ -183,7 +196,8 @@ class _SparseLinear(torch.autograd.Function):
         rows, seen = gradient.reshape(-1, outputs), x.reshape(-1, inputs)
         grad_x = grad_values = None
         # A gradient that is differentiated or mapped itself is made of functions that can be.
-        sparse = not torch.is_grad_enabled() and _is_plain_eager()
+        batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # is_grads_batched
+        sparse = not torch.is_grad_enabled() and not batched and _is_plain_eager()
         if of_x and sparse:
             matrix = places.transposed(values)
             grad_x = csr_linear(gradient, matrix, None, (inputs, outputs))
