@@ -326,12 +326,14 @@ def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
     if any(each.shape != masking.mask.shape for each in (mask, *given.values())):
         return  # load_state_dict says so
     places = Places.of(mask.to(masking.mask.device), multiplies=before.multiplies)
+    if places.same_as(before):
+        places = before  # which knows its sparse matrices already
     for key in keys:
         leaf = getattr(chain, key)
         if key in given:
             dense = given[key]
             state_dict[f"{attached}{key}"] = places.to(dense.device).gather(dense)
-        if not places.same_as(before):  # a checkpoint without values changes the mask alone
+        if places is not before:  # a checkpoint without values changes the mask alone
             shape, gradient, leaf.grad = leaf.shape, leaf.grad, None
             leaf.data = places.gather(before.scatter(leaf.data))
             if gradient is not None:
