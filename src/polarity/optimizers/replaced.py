@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from polarity.optimizers.given import described
-from polarity.optimizers.states import check_holds, entries_of, is_divided, state_of
+from polarity.optimizers.states import check_holds, is_divided, state_of
 
 __all__ = [
     "Replacement",
@@ -18,7 +18,6 @@ __all__ = [
     "check_replaceable",
     "check_together",
     "former_shape",
-    "note_moved",
     "note_resized",
     "replace_parameter",
 ]
@@ -34,8 +33,6 @@ _generation = 0
 _checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]
 _checked = weakref.WeakKeyDictionary()
 # State of parameters whose entries are others now, in the same number, and why, by optimizer.
-_moved: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[tuple[Any, str]]]
-_moved = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -155,19 +152,6 @@ def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
     _look_at_every_optimizer()
 
 
-def note_moved(parameter: Tensor, why: str) -> None:
-    """Let optimizers raise that remember a parameter's entries, which are others in this number.
-
-    Its shape does not tell. Optimizers that made a step since a parameter got another shape are
-    known; their state is recognised until they load another.
-    """
-    for optimizer in list(_checked):
-        held = state_of(optimizer).get(parameter)
-        if held and any(True for _ in entries_of(held, parameter.shape)):
-            _moved.setdefault(optimizer, []).append((held, why))
-    _look_at_every_optimizer()
-
-
 def former_shape(parameter: Tensor, shape: torch.Size) -> str | None:
     """Return why a parameter no longer has a shape that it had once, or None."""
     shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
@@ -218,16 +202,11 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                     f"{type(optimizer).__name__} remembers a parameter as it no longer is and "
                     f"cannot train it: {why}"
                 )
-    _moved.pop(optimizer, None)
     _checked[optimizer] = now
 
 
 def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
-    """Return why the state of a parameter is that of a former shape or place, or None if not."""
-    held = state_of(optimizer).get(parameter)
-    for state, why in _moved.get(optimizer, ()):
-        if state is held:
-            return why
+    """Return why the state of a parameter is that of a former shape, or None if not."""
     shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
     if not shapes:
         return None

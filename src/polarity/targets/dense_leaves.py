@@ -18,7 +18,7 @@ from typing_extensions import ParamSpec
 
 from polarity.optimizers.dimensions import bound_to_dimensions
 from polarity.optimizers.given import as_optimizers
-from polarity.optimizers.replaced import note_moved, note_resized
+from polarity.optimizers.replaced import note_resized
 from polarity.optimizers.states import check_state_shapes, entries_of, state_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
@@ -203,7 +203,6 @@ def dense_leaves(
         refuse_ddp(model, call)
     before = [_Memory.of(leaf, optimizers) for t in targets.values() for leaf in t.stored]
     maskings = {name: _masking(target) for name, target in targets.items()}
-    places = {name: m.places for name, m in maskings.items()}
     products = {name: bool(m.places and m.places.multiplies) for name, m in maskings.items()}
     why = f"{call} changed which entries of it survive; {remedy}"
     with resizing(targets.values(), why):
@@ -219,11 +218,6 @@ def dense_leaves(
         masked = {n: t for n, t in targets.items() if t.masking is not None}
         enforced = {n: products[n] for n, t in masked.items() if _masking(t).enforce}
         gather_leaves(masked, enforced, optimizers)
-        for name in enforced if not optimizers else ():
-            now, then = _masking(targets[name]).places, places[name]
-            if now is not then and len(now or ()) == len(then or ()):
-                for leaf in targets[name].stored:
-                    note_moved(leaf, why)
 
 
 def _put_back(maskings: Mapping[str, MaskedWeight], before: Iterable[_Memory]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from polarity.optimizers.replaced import note_moved, note_resized
+from polarity.optimizers.replaced import note_resized
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
@@ -338,9 +338,7 @@ def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
             leaf.data = places.gather(before.scatter(leaf.data))
             if gradient is not None:
                 leaf.grad = places.gather(before.scatter(gradient))
-            if leaf.shape == shape:
-                note_moved(leaf, _OTHERS)
-            else:
+            if leaf.shape != shape:
                 forget_former_shape(leaf)
                 note_resized(leaf, shape, _OTHERS)
     masking.places = places
