@@ -269,9 +269,7 @@ def half_in_step(model: nn.Module) -> nn.Module:
     return model
 
 
-def compacted(
-    model: nn.Module, optimizer: Any = None, *, multiplies: bool = True
-) -> nn.Module:
+def compacted(model: nn.Module, optimizer: Any = None, *, multiplies: bool = True) -> nn.Module:
     """Store survivors alone; every weight takes the sparse product, or none does."""
     pol.compact(model, optimizer=optimizer, targets=tuple(pol.masks(model)))
     for module in model.modules():

@@ -80,6 +80,7 @@ def step_of(
     trainer = OPTIMIZERS[optimizer](list(model.parameters()))
     if form.follow is not None:
         form.follow(model, trainer)
+    schedule = None if form.schedule is None else form.schedule(model, trainer)
     if compiled:
         torch._dynamo.reset()
     forward = torch.compile(model) if compiled else model
@@ -88,6 +89,8 @@ def step_of(
         trainer.zero_grad()
         cross_entropy(forward(images), labels).backward()
         trainer.step()
+        if schedule is not None:
+            schedule.step()
 
     for _ in range(5):
         step()

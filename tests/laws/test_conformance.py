@@ -51,8 +51,10 @@ def agree(form: Form, ours: Tensor, plain: Tensor) -> bool:
 
 def same(form: Form, one: Tensor, other: Tensor) -> bool:
     """Bit for bit, or up to the order in which a sparse product adds."""
-    return torch.allclose(one, other, rtol=1e-4, atol=1e-5) if form.multiplies else torch.equal(
-        one, other
+    return (
+        torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+        if form.multiplies
+        else torch.equal(one, other)
     )
 
 

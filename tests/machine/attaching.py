@@ -203,7 +203,9 @@ def enforce_in_step(run: Run, draw: random.Random) -> Step | None:
 
         return Step("handle.remove()", handle.remove, remove)
     trained = [w for w in reference.masked().values() if all(p.requires_grad for p in w.leaves)]
-    if not trained or run.compact_weights() or run.setting.closure:  # LBFGS evaluates in the middle of its step
+    if (
+        not trained or run.compact_weights() or run.setting.closure
+    ):  # LBFGS evaluates in the middle of its step
         return None
 
     def expect(handle: pol.StepEnforcement) -> None:

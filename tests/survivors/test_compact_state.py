@@ -59,8 +59,7 @@ def test_state_for_each_entry_follows_without_a_warning_under_any_name() -> None
     assert torch.equal(dense["momentum_buffer"], momentum * mask)
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_an_optimizer_that_was_not_passed_raises_at_its_next_step(named: bool) -> None:
+def test_an_optimizer_that_was_not_passed_raises_at_its_next_step() -> None:
     for call in (lambda m: pol.compact(m, break_even=1.0), pol.expand):
         model = pruned()
         if call is pol.expand:

@@ -15,7 +15,7 @@ from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.states import parameters_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
-from polarity.targets.target import Target, refuse_compact
+from polarity.targets.target import Target
 
 __all__ = ["StepEnforcement", "enforce_in_step"]
 
@@ -32,7 +32,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     forward. (LBFGS runs the model inside its step: build it anew after pruning, because directions
     that it remembers move pruned entries until the step ends.) A Sign-In weight becomes
     :math:`m \odot v`, whose zeros are a fixed point. Whether this saves time depends on the
-    processor and the model: ``docs/results/throughput.md`` compares both forms.
+    processor and the model: ``docs/results/throughput.md`` compares both forms. Compact weights
+    (:func:`polarity.compact`) store no pruned entries and need nothing of this: they are skipped.
 
     The masks stay in forward while compiling, tracing, exporting and under ``torch.func``; in
     copies of the model; in weights that are frozen at the call or that ``optimizer`` does not hold;
@@ -56,7 +57,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
 
     Raises:
         ValueError: if the model carries no mask, if ``optimizer`` trains none of its masked
-            weights, or if one of them is enforced in a step already or is compact.
+            weights, or if one of them is enforced in a step already.
         TypeError: if ``optimizer`` is neither an optimizer nor a list of them.
 
     Example:
@@ -77,8 +78,9 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         check_optimizer(optimizer)
     found = masked_weights(model)
     held = set().union(*(parameters_of(each) for each in optimizers))
-    targets = [target for target in found.values() if _is_trained(target, held)]
-    if not targets:
+    trained = [target for target in found.values() if _is_trained(target, held)]
+    targets = [target for target in trained if not target.is_compact]
+    if not trained:
         raise ValueError(
             f"optimizer={described(optimizers)} trains none of the {len(found)} masked "
             f"weights (the first is {next(iter(found))!r}), expected those that train "
@@ -90,7 +92,6 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
                 f"the mask of {target.name!r} is enforced in a step already: call remove() on the "
                 "handle of that call first"
             )
-    refuse_compact({target.name: target for target in targets}, "enforce_in_step")
     return StepEnforcement(optimizers, targets)
 
 

@@ -181,8 +181,8 @@ def set_masks(
         born = mask & (masking.mask == 0) if masking.enforce else None
         if born is not None and masking.places is not None and bool(born.any()):
             raise ValueError(
-                f"masks[{name!r}] gives back {int(born.sum())} pruned entries, of which a compact "
-                "weight stores nothing, expected some of its survivors: call "
+                f"masks[{name!r}] gives back {int(born.sum())} pruned entries, and a compact "
+                "weight stores none of them, expected some of its survivors: call "
                 "expand(model, optimizer=optimizer) first"
             )
         if born is not None and bool(born.any()):

@@ -16,7 +16,7 @@ from polarity._checks import (
     check_ties,
 )
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import attach_masks, density_of
+from polarity.attach.masks import attach_masks
 from polarity.dense_to_sparse.exchange import prune_smallest
 from polarity.dense_to_sparse.report import UpdateReport
 from polarity.dense_to_sparse.schedule import (
@@ -24,13 +24,17 @@ from polarity.dense_to_sparse.schedule import (
     StepCount,
     check_seed,
     check_state,
+    computed_share,
     trained_weights,
 )
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.pruning.plan import HowMany, Scope
 from polarity.selection.ties import Ties
+from polarity.targets.dense_leaves import dense_leaves
 
 __all__ = ["GradualMagnitude"]
+
+_REMEDY = "give the schedule all optimizers that train the model"
 
 
 class GradualMagnitude:
@@ -46,11 +50,12 @@ class GradualMagnitude:
     optimizer's state, and stays pruned: the published code keeps the values of masked weights, and
     lets those return that are among the largest at the next pruning.
 
-    Call :meth:`step` after each ``optimizer.step()``. The pruning is made in that call.
+    Call :meth:`step` after each ``optimizer.step()``. The pruning is made in that call. Compact
+    weights (:func:`polarity.compact`) and their optimizer state shrink with it.
 
     Args:
         model: any module; without masks, the weights that ``optimizer`` trains are masked first,
-            with ones.
+            with ones. Masks that are only remembered are replaced by the first pruning.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         density: :math:`d_f`, in [0, 1].
@@ -128,7 +133,8 @@ class GradualMagnitude:
             self._seed = seed_from(generator) if ties == "random" else None
         attach_masks(found)
         self.report: UpdateReport | None = None
-        self._optimizers, self._found, self._when, self._end = optimizers, found, when, end
+        self._model, self._optimizers, self._found = model, optimizers, found
+        self._when, self._end = when, end
         self._initial, self._final, self._power = float(initial), float(density), float(power)
         self._scope, self._ties = scope, ties
         self._steps = StepCount(optimizers[0])
@@ -172,14 +178,15 @@ class GradualMagnitude:
         if self._when.due(step) or step == self._end:
             seed = None if self._seed is None else self._seed + step
             wanted = self._wanted(step)
-            rows, notes = prune_smallest(self._found, wanted, self._optimizers, seed)
+            with dense_leaves(self._model, self._optimizers, type(self).__name__, _REMEDY):
+                rows, notes = prune_smallest(self._found, wanted, self._optimizers, seed)
             self.report = report = UpdateReport(step, "prune", rows, notes)
         self._steps.count()
         return report
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with."""
-        return density_of(self._found.values())
+        return computed_share(self._found.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the steps taken and the seed; the model and the optimizer save themselves."""
@@ -206,5 +213,5 @@ class GradualMagnitude:
         density = self.density_at(step)
         if self._scope == "global":
             return HowMany(density=min(density, self.density()), ties=self._ties)
-        densities = {n: min(density, density_of([each])) for n, each in self._found.items()}
+        densities = {n: min(density, computed_share([each])) for n, each in self._found.items()}
         return HowMany(densities=densities, ties=self._ties)

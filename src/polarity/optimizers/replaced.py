@@ -17,16 +17,22 @@ __all__ = [
     "carried_states",
     "check_replaceable",
     "check_together",
-    "give_memory",
+    "former_shape",
     "note_resized",
     "replace_parameter",
 ]
 
 States: TypeAlias = tuple[dict[str, Any], ...]
 
+# What Adafactor, torch's and transformers', keeps of a matrix and not of a vector.
+_FACTORED = ("row_var", "col_var", "exp_avg_sq_row", "exp_avg_sq_col")
+
 _MARK, _RESIZED = "_polarity_replaced_by", "_polarity_resized"
 _generation = 0
-_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
+# After which generation an optimizer was checked, and the state that it had then, by its id.
+_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]
+_checked = weakref.WeakKeyDictionary()
+# State of parameters whose entries are others now, in the same number, and why, by optimizer.
 
 
 @dataclass(frozen=True)
@@ -146,17 +152,10 @@ def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
     _look_at_every_optimizer()
 
 
-def give_memory(parameter: Tensor, data: Tensor) -> None:
-    """Let a parameter hold other memory, of any shape, and drop its gradient; nothing is copied.
-
-    A graph that is still referred to, such as that of the last loss, keeps the parameter's node of
-    autograd, which knows the former shape. PyTorch makes a new one where the dtype changes alone.
-    """
-    parameter.grad = None
-    if parameter.shape != data.shape:
-        other = torch.float32 if data.dtype == torch.float64 else torch.float64
-        parameter.data = data.new_empty(0, dtype=other)
-    parameter.data = data
+def former_shape(parameter: Tensor, shape: torch.Size) -> str | None:
+    """Return why a parameter no longer has a shape that it had once, or None."""
+    shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    return shapes.get(shape)
 
 
 def _look_at_every_optimizer() -> None:
@@ -186,7 +185,10 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement, states: Stat
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Raise if the optimizer holds a replaced parameter, or state of a resized one; check once."""
-    if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
+    if torch.compiler.is_compiling():
+        return
+    now = _generation, id(optimizer.state)  # load_state_dict gives it another one
+    if _checked.get(optimizer) == now:
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -197,21 +199,23 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                 )
             if (why := _stale(optimizer, parameter)) is not None:
                 raise RuntimeError(
-                    f"{type(optimizer).__name__} remembers a parameter in a shape that it no "
-                    f"longer has and cannot train it: {why}"
+                    f"{type(optimizer).__name__} remembers a parameter as it no longer is and "
+                    f"cannot train it: {why}"
                 )
-    _checked[optimizer] = _generation
+    _checked[optimizer] = now
 
 
 def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
-    """Return why the state of a parameter is that of its former shape, or None if it is not."""
+    """Return why the state of a parameter is that of a former shape, or None if not."""
     shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
     if not shapes:
         return None
     state = state_of(optimizer)
     if isinstance(optimizer, torch.optim.LBFGS) and state:
         return next(iter(shapes.values()))  # it keeps one flat state of all its parameters
-    for value in state.get(parameter, {}).values():
+    for key, value in state.get(parameter, {}).items():
+        if key in _FACTORED and parameter.dim() == 1:
+            return next(reversed(shapes.values()))
         per_entry = isinstance(value, Tensor) and value.dim() > 0
         if per_entry and value.shape != parameter.shape and value.shape in shapes:
             return shapes[value.shape]

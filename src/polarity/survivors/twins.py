@@ -105,7 +105,7 @@ def is_exact(target: Target, step: Step) -> bool:
     for (_, given), gradient in zip(step.calls, step.gradients, strict=True):
         x = given.detach().to(weight.dtype).requires_grad_()
         values = places.gather(weight).requires_grad_()
-        output = nn.functional.linear(x, weight_of(values, places), bias)
+        output = nn.functional.linear(x, weight_of(values, places, masking.mask), bias)
         above = gradient.to(weight.dtype)
         of_x, of_values = torch.autograd.grad(output, (x, values), above)
         rows, seen = above.reshape(-1, above.shape[-1]), x.detach().reshape(-1, x.shape[-1])

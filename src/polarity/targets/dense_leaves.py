@@ -18,7 +18,7 @@ from typing_extensions import ParamSpec
 
 from polarity.optimizers.dimensions import bound_to_dimensions
 from polarity.optimizers.given import as_optimizers
-from polarity.optimizers.replaced import give_memory, note_resized
+from polarity.optimizers.replaced import note_resized
 from polarity.optimizers.states import check_state_shapes, entries_of, state_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
@@ -26,6 +26,7 @@ from polarity.targets.search import all_targets
 from polarity.targets.state_keys import store_densely
 from polarity.targets.target import Target, chain_of
 from polarity.targets.wrappers import refuse_ddp
+from polarity.targets.writing import forget_former_shape
 
 __all__ = [
     "compact_targets",
@@ -79,7 +80,8 @@ class _Memory:
 
     def install(self) -> None:
         """Give the parameter this memory: pointers are set, and nothing is copied."""
-        give_memory(self.leaf, self.data)
+        self.leaf.grad = None
+        self.leaf.data = self.data
         self.leaf.grad = self.grad
         for optimizer, state in self.states:
             if state is not None:
@@ -167,12 +169,18 @@ def resizing(targets: Iterable[Target], why: str) -> Iterator[None]:
     yield
     for leaf, shape in shapes:
         if leaf.shape != shape:
+            forget_former_shape(leaf)
             note_resized(leaf, shape, why)
 
 
 @contextmanager
 def dense_leaves(
-    model: nn.Module, optimizers: Sequence[Optimizer], call: str, remedy: str
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    call: str,
+    remedy: str = "",
+    *,
+    writes: bool = True,
 ) -> Iterator[None]:
     """Store all weights of a model densely while the block runs, and compactly again afterwards.
 
@@ -184,12 +192,15 @@ def dense_leaves(
         optimizers: those whose state the block changes, or may look at.
         call: the public function that does this, for errors.
         remedy: what to call instead, for the error of an optimizer that did not follow.
+        writes: False if the block only reads: everything gets the memory back that it had, also
+            inside DistributedDataParallel.
     """
     targets = compact_targets(model)
     if not targets:
         yield
         return
-    refuse_ddp(model, call)
+    if writes:
+        refuse_ddp(model, call)
     before = [_Memory.of(leaf, optimizers) for t in targets.values() for leaf in t.stored]
     maskings = {name: _masking(target) for name, target in targets.items()}
     products = {name: bool(m.places and m.places.multiplies) for name, m in maskings.items()}
@@ -199,14 +210,22 @@ def dense_leaves(
         try:
             yield
         except BaseException:
-            for masking in maskings.values():
-                masking.spread = False
-            for memory in before:
-                memory.install()
+            _put_back(maskings, before)
             raise
+        if not writes:
+            _put_back(maskings, before)
+            return
         masked = {n: t for n, t in targets.items() if t.masking is not None}
         enforced = {n: products[n] for n, t in masked.items() if _masking(t).enforce}
         gather_leaves(masked, enforced, optimizers)
+
+
+def _put_back(maskings: Mapping[str, MaskedWeight], before: Iterable[_Memory]) -> None:
+    """Store weights as they were before they were spread out."""
+    for masking in maskings.values():
+        masking.spread = False
+    for memory in before:
+        memory.install()
 
 
 def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:

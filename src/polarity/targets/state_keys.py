@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
-from polarity.optimizers.replaced import give_memory, note_resized
+from polarity.optimizers.replaced import note_resized
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.parametrizations.soft_threshold import SoftThreshold, soft_threshold
+from polarity.targets.writing import forget_former_shape
 
 __all__ = [
     "ALPHA",
@@ -55,6 +56,10 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # What torch.nn.utils.prune appends to the name of a tensor that it masks.
 TORCH_STORED, TORCH_MASK = "_orig", "_mask"
 _ATTRIBUTE = "_polarity_plain_checkpoints"
+_OTHERS = (
+    "load_state_dict brought other survivors; load the optimizer's state_dict too, or build the "
+    "optimizer afterwards"
+)
 
 
 def inside(name: str) -> str:
@@ -312,35 +317,30 @@ def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
             f"{split_key(attached + STORED)[0]!r} is compact, and the checkpoint holds it with a "
             "mask that is not enforced: call expand(model) first"
         )
+    before = masking.stored_places
     mask = state_dict.get(f"{attached}{MASK}", masking.mask)
-    stored = [key for key in (STORED, *FACTORS) if hasattr(chain, key)]
-    keys = [key for key in stored if f"{attached}{key}" in state_dict]
-    dense_shape = masking.mask.shape
-    if any(state_dict[f"{attached}{key}"].shape != dense_shape for key in keys):
+    keys = (STORED,) if chain.is_tensor else FACTORS
+    given = {
+        key: state_dict[f"{attached}{key}"] for key in keys if f"{attached}{key}" in state_dict
+    }
+    if any(each.shape != masking.mask.shape for each in (mask, *given.values())):
         return  # load_state_dict says so
-    if mask.shape != dense_shape:
-        return
-    places = Places.of(mask.to(masking.mask.device), multiplies=masking.stored_places.multiplies)
-    if places.same_as(masking.stored_places):
-        places = masking.stored_places
-    elif keys != stored:
-        raise RuntimeError(
-            f"{split_key(attached + STORED)[0]!r} is compact, and the checkpoint holds a mask with "
-            "other survivors but not their values: call expand(model) first"
-        )
+    places = Places.of(mask.to(masking.mask.device), multiplies=before.multiplies)
+    if places.same_as(before):
+        places = before  # which knows its sparse matrices already
     for key in keys:
-        dense = state_dict[f"{attached}{key}"]
-        state_dict[f"{attached}{key}"] = places.to(dense.device).gather(dense)
         leaf = getattr(chain, key)
-        if leaf.numel() != len(places):
-            shape = leaf.shape
-            give_memory(leaf, leaf.new_empty(len(places)))
-            note_resized(
-                leaf,
-                shape,
-                "load_state_dict brought other survivors; load the optimizer's state_dict too, or "
-                "build the optimizer afterwards",
-            )
+        if key in given:
+            dense = given[key]
+            state_dict[f"{attached}{key}"] = places.to(dense.device).gather(dense)
+        if places is not before:  # a checkpoint without values changes the mask alone
+            shape, gradient, leaf.grad = leaf.shape, leaf.grad, None
+            leaf.data = places.gather(before.scatter(leaf.data))
+            if gradient is not None:
+                leaf.grad = places.gather(before.scatter(gradient))
+            if leaf.shape != shape:
+                forget_former_shape(leaf)
+                note_resized(leaf, shape, _OTHERS)
     masking.places = places
 
 

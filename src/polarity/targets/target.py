@@ -103,6 +103,11 @@ class Target:
         return len(self.chain) == 1 and type(self.chain[0]) is MaskedWeight
 
     @property
+    def is_compact(self) -> bool:
+        """Whether its survivors alone are stored (:func:`polarity.compact`)."""
+        return self.masking is not None and self.masking.places is not None
+
+    @property
     def stored(self) -> tuple[Tensor, ...]:
         """The leaves an optimizer trains: one for a plain or masked weight."""
         return stored_leaves(self.module, self.tensor_name)
@@ -241,10 +246,10 @@ class Target:
 def refuse_compact(targets: Mapping[str, "Target"], what: str) -> None:
     """Raise if one of some weights is compact, and say how to store it densely."""
     for name, target in targets.items():
-        if target.masking is not None and target.masking.places is not None:
+        if target.is_compact:
             raise ValueError(
-                f"{what} needs every entry of {name!r}, which is compact and stores its survivors "
-                "alone, expected a dense weight: call expand(model, optimizer=optimizer) first"
+                f"{what} gives pruned entries values, and {name!r} is compact and stores none of "
+                "them, expected a masked weight: call expand(model, optimizer=optimizer) first"
             )
 
 
