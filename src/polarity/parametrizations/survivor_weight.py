@@ -33,11 +33,25 @@ class SurvivorWeight(Tensor):
     ``nn.functional.linear`` multiplies by the survivors alone: forward
     :math:`x W^\top` and the gradients of :math:`x` and of the survivors are three sparse products.
     Every other function, and every attribute but shape, dtype and device, gets the dense weight;
-    gradients reach the survivors all the same. :func:`polarity.compact` makes layers read it.
+    gradients reach the survivors all the same. :func:`polarity.compact` makes layers read it, in
+    plain eager mode alone: while compiling, tracing, exporting or under a functional transform they
+    read the dense weight.
 
     Attributes:
         stored: (survivors,), in row-major order.
         places: where they are.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> import polarity as pol
+        >>> layer = nn.Linear(3, 2)
+        >>> _ = pol.load_masks(layer, {"weight": torch.tensor([[1, 0, 0], [0, 0, 1]])})
+        >>> _ = pol.compact(layer, break_even=1.0)
+        >>> type(layer.weight).__name__, layer.weight.stored.shape, layer.weight.shape
+        ('SurvivorWeight', torch.Size([2]), torch.Size([2, 3]))
+        >>> layer.weight.dense.count_nonzero()
+        tensor(2)
     """
 
     stored: Tensor

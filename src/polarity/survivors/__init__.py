@@ -2,5 +2,6 @@
 
 from polarity.survivors.compact import compact
 from polarity.survivors.expand import expand
+from polarity.survivors.report import CompactReport, WeightDecision
 
-__all__ = ["compact", "expand"]
+__all__ = ["CompactReport", "WeightDecision", "compact", "expand"]

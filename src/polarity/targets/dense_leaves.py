@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import ParamSpec
 
+from polarity.optimizers.dimensions import bound_to_dimensions
 from polarity.optimizers.given import as_optimizers
 from polarity.optimizers.replaced import note_resized
 from polarity.optimizers.states import check_state_shapes, entries_of, state_of
@@ -58,7 +59,7 @@ class _Memory:
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "_Memory":
         """Return the same with every tensor that has an entry for each of the parameter's."""
-        shape = self.leaf.shape
+        shape = self.data.shape
         grad = None if self.grad is None else change(self.grad.to_dense())
         states = []
         for optimizer, state in self.states:
@@ -67,6 +68,14 @@ class _Memory:
                 state = {**state, **entries}
             states.append((optimizer, state))
         return _Memory(self.leaf, change(self.data), grad, tuple(states))
+
+    def afresh(self) -> "_Memory":
+        """Return the same without state that follows no change of the parameter's dimensions."""
+        states = tuple(
+            (each, {} if state and bound_to_dimensions(each, state, self.data.shape) else state)
+            for each, state in self.states
+        )
+        return _Memory(self.leaf, self.data, self.grad, states)
 
     def install(self) -> None:
         """Give the parameter this memory: pointers are set, and nothing is copied."""
@@ -110,28 +119,40 @@ def gather_leaves(
     multiplies: Mapping[str, bool],
     optimizers: Sequence[Optimizer],
 ) -> None:
-    """Store dense weights as the survivors of their masks.
+    """Store some weights as the survivors of their masks, and others densely.
 
     Args:
-        targets: masked weights whose masks are enforced.
-        multiplies: which of them take the sparse product.
+        targets: masked weights, compact or not, whose masks are enforced.
+        multiplies: those that are to be compact, and whether they take the sparse product; the
+            others of ``targets`` are stored densely.
         optimizers: those that follow.
     """
     check_state_shapes(optimizers, {name: target.stored for name, target in targets.items()})
-    found: dict[str, Places] = {}
-    compact: list[_Memory] = []
+    found: dict[str, Places | None] = {}
+    memories: list[_Memory] = []
     for name, target in targets.items():
         masking = _masking(target)
-        places = Places.of(masking.mask, multiplies=multiplies[name])
-        if masking.places is not None and masking.places.same_as(places):
-            places = masking.places  # which knows its sparse matrices already
-        compact += [_Memory.of(e, optimizers).mapped(places.gather) for e in target.stored]
-        found[name] = places
+        before, now = masking.stored_places, masking.places
+        after = None
+        if name in multiplies:
+            after = Places.of(masking.mask, multiplies=multiplies[name])
+            if now is not None and now.same_as(after):
+                after = now  # which knows its sparse matrices already
+        found[name] = after
+        for leaf in target.stored:
+            memory = _Memory.of(leaf, optimizers)
+            if (now is None) != (after is None):
+                memory = memory.afresh()
+            if before is not None:
+                memory = memory.mapped(before.scatter)
+            if after is not None:
+                memory = memory.mapped(after.gather)
+            memories.append(memory)
     for name, target in targets.items():
         _masking(target).places, _masking(target).spread = found[name], False
-        for use in target.owners:
+        for use in target.owners if name in multiplies else ():
             store_densely(chain_of(use.module, use.tensor_name))
-    for memory in compact:
+    for memory in memories:
         memory.install()
 
 
@@ -184,8 +205,9 @@ def dense_leaves(
             for memory in before:
                 memory.install()
             raise
-        masked = {n: t for n, t in targets.items() if t.masking and t.masking.enforce}
-        gather_leaves(masked, products, optimizers)
+        masked = {n: t for n, t in targets.items() if t.masking is not None}
+        enforced = {n: products[n] for n, t in masked.items() if _masking(t).enforce}
+        gather_leaves(masked, enforced, optimizers)
 
 
 def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:
