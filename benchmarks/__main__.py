@@ -16,6 +16,7 @@ COMMANDS = {
     "winning-sign": ("benchmarks.papers.winning_sign.command", "WinningSignOptions"),
     "sign-in": ("benchmarks.papers.sign_in.command", "SignInOptions"),
     "sign-in-theory": ("benchmarks.papers.sign_in_theory.command", "TheoryOptions"),
+    "survivors": ("benchmarks.survivors.command", "SurvivorOptions"),
     "zoo": ("benchmarks.zoo", "ZooOptions"),
     "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),
