@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.pages.estimates import Estimate
-from benchmarks.pages.style import BLUE, GREY, RED, drawing, error_bars, legend_above, save
+from benchmarks.pages.style import BLUE, GREY, RED, drawing, error_bars, save, ticks
 
 _LOOKS = {
     "dense": {"color": GREY, "marker": "s"},
@@ -27,14 +27,15 @@ def plot_rounds(
 
     Args:
         series: seconds and accuracies by form.
-        densities: of each round; every fourth is written above the left panel.
+        densities: of each round, written above the panels at every few rounds.
         path: the figure.
-        title: stands below the legend.
+        title: stands above both panels.
     """
     with drawing():
         figure = Figure(figsize=(8, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         rounds = range(len(densities))
+        shown = list(rounds)[:: max(1, len(rounds) // 5)]
         for form, estimates in series.items():
             for axes, values in zip((left, right), estimates, strict=True):
                 error_bars(axes, rounds, values, label=form, **_LOOKS[form])
@@ -43,9 +44,10 @@ def plot_rounds(
         right.set_ylabel("test accuracy (%)")
         for axes in (left, right):
             axes.set_xlabel("round")
+            ticks(axes, shown, "{:.0f}".format)
             above = axes.secondary_xaxis("top")
-            above.set_xticks([*rounds][::4], [f"{densities[at]:.2g}" for at in [*rounds][::4]])
+            above.set_xticks(shown, [f"{densities[at]:.2g}" for at in shown])
             above.set_xlabel("density")
         figure.suptitle(title)
-        legend_above(figure, left, columns=3)
+        left.legend(loc="lower left")
         return save(figure, path)

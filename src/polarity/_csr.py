@@ -106,10 +106,8 @@ def in_one_piece(rows: Tensor) -> bool:
     return not rows.is_cuda and rows.shape[0] > 1 and rows.numel() <= PIECE
 
 
-def csr_times(
-    matrix: CSR, columns: Tensor, bias: Tensor | None, shape: tuple[int, int]
-) -> Tensor:
-    """Return W X + b for a sparse W, (out, n), of columns (in, n); contiguous ones are not copied."""
+def csr_times(matrix: CSR, columns: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """Return W X + b, (out, n), for a sparse W and X of n columns, best contiguous."""
     weight = _weight(matrix, shape)
     if bias is None:
         return torch.mm(weight, columns)

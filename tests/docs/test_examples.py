@@ -16,11 +16,12 @@ ALLOWED = {"matplotlib", "numpy", "polarity", "sklearn", "torch", *sys.stdlib_mo
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 
-def test_there_are_four_examples():
+def test_there_are_five_examples():
     assert {path.stem for path in EXAMPLES} >= {
         "fragility",
         "lottery_ticket",
         "sign_in",
+        "survivors",
         "winning_sign",
     }
 
