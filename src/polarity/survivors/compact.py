@@ -150,6 +150,7 @@ def compact(
     check_number("margin", margin, at_least=1)
     if break_even is not None:
         check_fraction("break_even", break_even)
+        break_even = float(break_even)
     check_callable("measure", measure, "a function (masked, compact) -> (seconds, seconds)")
     check_generator(generator)
     if example_inputs is not None:
