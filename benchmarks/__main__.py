@@ -9,6 +9,8 @@ from typing import Any
 
 import tyro
 
+from benchmarks.harness.results import remember_command
+
 # Each word of the command line: the module whose `main` takes its options, and their class.
 COMMANDS = {
     "fragility": ("benchmarks.papers.signs.command", "FragilityOptions"),
@@ -16,10 +18,15 @@ COMMANDS = {
     "winning-sign": ("benchmarks.papers.winning_sign.command", "WinningSignOptions"),
     "sign-in": ("benchmarks.papers.sign_in.command", "SignInOptions"),
     "sign-in-theory": ("benchmarks.papers.sign_in_theory.command", "TheoryOptions"),
+    "dense-to-sparse": (
+        "benchmarks.papers.sign_in.dense_to_sparse.command",
+        "DenseToSparseOptions",
+    ),
     "survivors": ("benchmarks.survivors.command", "SurvivorOptions"),
     "zoo": ("benchmarks.zoo", "ZooOptions"),
     "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),
+    "pack": ("benchmarks.pack", "PackOptions"),
 }
 
 
@@ -40,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, module in modules.items()
         if type(options) is getattr(module, COMMANDS[name][1])
     )
+    remember_command(args)
     try:
         code: int = run(options)
         return code
@@ -49,14 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _spelled(args: list[str]) -> list[str]:
-    """Accept a paper spelled as a module or as a command, and `sign_in theory` as a command.
+    """Accept a paper spelled as a module or as a command, and parts of a paper as its words.
 
-    The theory section may be asked for as a part of its paper: `sign_in theory`.
+    They are `sign_in theory` and `sign_in dense-to-sparse`.
     """
     if args and args[0].replace("_", "-") in COMMANDS:
         args[0] = args[0].replace("_", "-")
     if args[:2] == ["sign-in", "theory"]:
         args[:2] = ["sign-in-theory"]
+    if args[:1] == ["sign-in"] and args[1:2] in (["dense-to-sparse"], ["dense_to_sparse"]):
+        args[:2] = ["dense-to-sparse"]
     return args
 
 

@@ -45,6 +45,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     """
     from benchmarks import zoo
     from benchmarks.papers.sign_in import report as sign_in
+    from benchmarks.papers.sign_in.dense_to_sparse import report as dense_to_sparse
     from benchmarks.papers.sign_in_theory import report as sign_in_theory
     from benchmarks.papers.signs import report as signs
     from benchmarks.papers.winning_sign import report as winning_sign
@@ -52,6 +53,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     from benchmarks.throughput import command as throughput
 
     written = [*signs.write_pages(results, out), *sign_in.write_pages(results, out)]
+    written += dense_to_sparse.write_pages(results, out)
     if _has_results(theory := results / "theory"):
         written += sign_in_theory.write_pages(theory, out)
     written += winning_sign.write_pages(results, out)

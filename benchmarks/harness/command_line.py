@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.harness.results import Result, Settings, read_result, result_path
+from benchmarks.harness.committed import found_result
+from benchmarks.harness.results import Result, Settings
 from benchmarks.harness.settings import same_named
 
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ def conduct(
         return refuse("; ".join(problems))
     try:
         configs, outcomes = sweep()
-        paths = [result_path(where.out, config) for config in configs]
-        results = [read_result(path) for path in paths if path.is_file()]
+        found = [found_result(where.out, config) for config in configs]
+        results = [result for result in found if result is not None]
     except (ValueError, FileNotFoundError) as error:
         return refuse(str(error))
     if results:

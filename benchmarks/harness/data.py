@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from benchmarks.harness.names import DatasetName
 
@@ -44,6 +45,7 @@ class Dataset:
         test_x: test images.
         train_available: training images the data set has, before any subset or hold-out.
         test_available: test images the data set has.
+        pooled_from: height of the images before average pooling; None where nothing was pooled.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     test_y: torch.Tensor
     train_available: int
     test_available: int
+    pooled_from: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +77,7 @@ class Dataset:
             "test": len(self.test_y),
             "train_available": self.train_available,
             "test_available": self.test_available,
+            "pooled_from": self.pooled_from,
         }
 
 
@@ -90,6 +94,7 @@ def load_dataset(
     device: str | torch.device = "cpu",
     train_size: int | None = None,
     test_size: int | None = None,
+    resolution: int | None = None,
     holdout: float = 0.1,
 ) -> Dataset:
     """Read a data set and move all of it to the device.
@@ -101,6 +106,8 @@ def load_dataset(
         device: where the tensors are kept.
         train_size: number of training images in a random subset, the held-out ones included.
         test_size: number of test images in a random subset.
+        resolution: height and width of the images after average pooling over squares of pixels;
+            their own by default.
         holdout: training images set aside for model selection: a fraction below 1, a number from 1.
 
     Returns:
@@ -108,7 +115,8 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: the files are not under `root`.
-        ValueError: the name is unknown, or the data set is smaller than a size.
+        ValueError: the name is unknown, the data set is smaller than a size, or the images cannot
+            be divided into squares.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
@@ -125,7 +133,8 @@ def load_dataset(
     # Sorted, so that a run over everything reads the images in their published order.
     val_index, train_index = np.sort(order[:held]), np.sort(order[held:])
 
-    train = _as_float(images[train_index])
+    pooled = _squares(images.shape[1:3], resolution)
+    train = _as_float(images[train_index], pooled)
     mean = train.mean(dim=(0, 2, 3), keepdim=True)
     # A constant channel is not scaled.
     std = train.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
@@ -141,12 +150,13 @@ def load_dataset(
         classes=int(labels.max()) + 1,
         train_x=ready(train),
         train_y=ready_labels(labels[train_index]),
-        val_x=ready(_as_float(images[val_index])),
+        val_x=ready(_as_float(images[val_index], pooled)),
         val_y=ready_labels(labels[val_index]),
-        test_x=ready(_as_float(test_images[test_index])),
+        test_x=ready(_as_float(test_images[test_index], pooled)),
         test_y=ready_labels(test_labels[test_index]),
         train_available=train_available,
         test_available=test_available,
+        pooled_from=None if pooled == 1 else images.shape[1],
     )
 
 
@@ -274,12 +284,26 @@ def _not_found(name: str, folder: Path, wanted: str) -> FileNotFoundError:
     )
 
 
-def _as_float(images: _Images) -> torch.Tensor:
-    """Convert bytes NHW or NHWC to a float32 NCHW tensor in [0, 1]."""
+def _squares(size: tuple[int, ...], resolution: int | None) -> int:
+    """Return the side of the squares of pixels that are averaged to reach a resolution."""
+    height, width = size
+    if resolution is None:
+        return 1
+    if height != width or resolution < 1 or height % resolution:
+        raise ValueError(
+            f"resolution={resolution}, but the images are {height}x{width}: a divisor of a common "
+            "height and width is needed"
+        )
+    return height // resolution
+
+
+def _as_float(images: _Images, pooled: int = 1) -> torch.Tensor:
+    """Convert bytes NHW or NHWC to a float32 NCHW tensor in [0, 1], averaged over squares."""
     if images.ndim == 3:
         images = images[..., None]
     nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return torch.from_numpy(nchw).to(torch.float32).div_(255)
+    pixels = torch.from_numpy(nchw).to(torch.float32).div_(255)
+    return pixels if pooled == 1 else avg_pool2d(pixels, pooled)
 
 
 def _checked_size(what: str, size: int | None, available: int) -> int:

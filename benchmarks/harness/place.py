@@ -63,6 +63,8 @@ class Place:
             device=config.device,
             train_size=config.train_size,
             test_size=config.test_size,
+            # An experiment without this setting uses the images as they are.
+            resolution=getattr(config, "resolution", None),
             holdout=holdout,
         )
 

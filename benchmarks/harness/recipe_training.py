@@ -30,9 +30,11 @@ def train(
     generator: torch.Generator,
     optimizer: torch.optim.Optimizer | None = None,
     before_epoch: Callable[[int], None] | None = None,
+    after_step: Callable[[], object] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
     penalty: Callable[[nn.Module], torch.Tensor] | None = None,
-    evaluate_epochs: bool = True,
+    test_every: int = 1,
+    padding: int = PADDING,
     bf16: bool = False,
     channels_last: bool = False,
     compile: bool | str = False,
@@ -41,23 +43,26 @@ def train(
 
     Args:
         model: on the device of the data; left in training mode.
-        data: resident tensors; `train_*` is trained on, `test_*` is tested on after every epoch.
+        data: resident tensors; `train_*` is trained on, `test_*` is tested on.
         recipe: how to train; the last batch of an epoch may be smaller.
         generator: CPU generator of the order of the images and of their augmentation. The same
             seed gives the same batches on every device.
         optimizer: of the model's parameters, at the recipe's peak rate; made from the recipe by
             default.
         before_epoch: called with the number of each epoch, from 1, before it is trained.
+        after_step: called after every step of the optimizer, as schedules of masks ask for.
         on_epoch: called with the record of each finished epoch.
         penalty: added to the loss that is differentiated, but not to the one that is recorded.
-        evaluate_epochs: test after every epoch; otherwise only after the last one.
+        test_every: test after every this many epochs, and after the last; 0 only after the last.
+        padding: largest shift of an augmented image, in pixels.
         bf16: forward passes in bfloat16, by autocast on the model's device.
         channels_last: convolutions and images in NHWC memory order.
         compile: as for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
 
     Returns:
         Records with `epoch` (from 1), `lr` (of its last step), `train_loss` and `train_accuracy`
-        (means over the epoch's batches as they were trained on), `test_loss`, `test_accuracy`.
+        (means over the epoch's batches as they were trained on), and where it was tested
+        `test_loss`, `test_accuracy`.
     """
     device, count = data.train_y.device, len(data.train_y)
     images, layout = data.train_x, memory_order(model, channels_last)
@@ -79,7 +84,7 @@ def train(
         for index in torch.split(order, recipe.batch_size):
             batch, target = images.index_select(0, index), data.train_y.index_select(0, index)
             if recipe.augment:
-                batch = crop_and_flip(batch, generator)
+                batch = crop_and_flip(batch, generator, padding)
             optimizer.zero_grad(set_to_none=True)
             with precision:
                 logits = forward(batch.contiguous(memory_format=layout))
@@ -87,6 +92,8 @@ def train(
             objective = loss if penalty is None else loss + penalty(model)
             objective.backward()
             optimizer.step()
+            if after_step is not None:
+                after_step()
             lr = optimizer.param_groups[0]["lr"]
             schedule.step()
             loss_sum.add_(loss.detach(), alpha=len(index))
@@ -97,7 +104,7 @@ def train(
             "train_loss": finite(float(loss_sum) / count),
             "train_accuracy": 100.0 * int(correct) / count,
         }
-        if evaluate_epochs or epoch == recipe.epochs:
+        if epoch == recipe.epochs or (test_every and epoch % test_every == 0):
             with precision:
                 test_loss, test_accuracy = evaluate(model, data.test_x, data.test_y)
             record |= {"test_loss": finite(test_loss), "test_accuracy": test_accuracy}

@@ -25,7 +25,8 @@ class Recipe:
         schedule: one of `benchmarks.harness.schedules.SCHEDULES`, advanced at every step.
         final_lr: factor of the peak rate at the end of a triangular or cosine schedule.
         label_smoothing: probability that is taken from the label and shared by all classes.
-        augment: Random crop (4 pixels of padding) and horizontal flip of each training image.
+        augment: random crop (4 pixels of padding where an experiment has no other number) and
+            horizontal flip of each training image.
     """
 
     epochs: int

@@ -1,4 +1,7 @@
-"""Result files: one JSON per run, with everything needed to judge it and to run it again."""
+"""Result files: one JSON per run, with everything needed to judge it and to run it again.
+
+What is committed of an experiment is one file of JSON lines: `committed.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -15,7 +19,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from benchmarks.harness.json_lines import named, read_lines, refuse_dirty
+
 SCHEMA = 1
+# Worker processes inherit variables, and have command lines of their own.
+_COMMAND = "POLARITY_BENCHMARKS_COMMAND"
 Result = dict[str, Any]
 
 
@@ -74,8 +82,23 @@ def new_result(
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """State what a result was computed with: versions, machine and commit."""
-    return {"versions": versions(), "machine": machine(device), "git_commit": git_commit()}
+    """State what a result was computed with: command, versions, machine and commit."""
+    return {
+        "command": command_line(),
+        "versions": versions(),
+        "machine": machine(device),
+        "git_commit": git_commit(),
+    }
+
+
+def remember_command(arguments: Iterable[str]) -> None:
+    """Keep the command line for the results of this process and of those that it starts."""
+    os.environ[_COMMAND] = shlex.join(["python", "-m", "benchmarks", *arguments])
+
+
+def command_line() -> str | None:
+    """Return the command line that was remembered; None outside of `python -m benchmarks`."""
+    return os.environ.get(_COMMAND)
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -131,11 +154,29 @@ def set_aside(path: Path, fault: str) -> None:
 
 
 def load_results(folder: Path, experiments: Iterable[str]) -> list[Result]:
-    """Read every result of some experiments in a folder and those below it, by order of names."""
+    """Read every result of some experiments in a folder and those below it, by order of names.
+
+    Results lie in files of their own, `EXPERIMENT-….json`, or in one file, `EXPERIMENT.jsonl`.
+
+    Raises:
+        ValueError: a file or a line is damaged; a JSON-lines file, which is what is committed,
+            holds a result of code that was not; or a run has a result in both forms.
+    """
     wanted = set(experiments)
-    named = tuple(f"{experiment}-" for experiment in wanted)
-    paths = (path for path in sorted(folder.rglob("*.json")) if path.name.startswith(named))
-    found = (read_result(path) for path in paths)
+    beginnings = tuple(f"{experiment}-" for experiment in wanted)
+    paths = (path for path in sorted(folder.rglob("*.json")) if path.name.startswith(beginnings))
+    found = [read_result(path) for path in paths]
+    for path in sorted(folder.rglob("*.jsonl")):
+        if path.stem in wanted:
+            lines = read_lines(path)
+            refuse_dirty(lines, path)
+            runs = {result.get("run_id") for result in found}
+            if twice := [line["run_id"] for line in lines if line["run_id"] in runs]:
+                raise ValueError(
+                    f"{path} holds runs that have a file of their own in {folder} too: "
+                    f"{named(twice)}; remove one of the two"
+                )
+            found += lines
     return [
         result
         for result in found
@@ -154,10 +195,17 @@ def now() -> datetime:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything that takes part in the arithmetic."""
+    """Return the versions of everything that takes part in the arithmetic.
+
+    `draws` numbers the rule by which polarity makes random signs, masks and scores of a seed.
+    """
     import polarity
 
-    found = {"polarity": str(polarity.__version__), "python": platform.python_version()}
+    found = {
+        "polarity": str(polarity.__version__),
+        "draws": str(polarity.__draws_version__),
+        "python": platform.python_version(),
+    }
     for package in ("torch", "torchvision", "numpy"):
         try:
             found[package] = version(package)
@@ -174,6 +222,8 @@ def machine(device: str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "cpu": _cpu_model(),
+        # Kernels are chosen by it: the same bits can be expected on the same capability only.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",

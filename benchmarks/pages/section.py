@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.results import Result, load_results
 
@@ -58,7 +59,7 @@ def seeds(results: Iterable[Result]) -> list[int]:
 
 
 def provenance(results: Sequence[Result], duration: str | None = None) -> list[str]:
-    """Make the lines on the versions, machines and times behind some results.
+    """Make the lines on the commands, versions, machines and times behind some results.
 
     Args:
         results: contents of result files.
@@ -69,19 +70,26 @@ def provenance(results: Sequence[Result], duration: str | None = None) -> list[s
         for result in results
     )
     machines = distinct(
-        f"{machine['cpu']}, {machine['cores']} cores, threads per run {machine['threads']}, "
-        f"device {machine['device']}"
+        f"{machine['cpu']}{_capability(machine)}, {machine['cores']} cores, threads per run "
+        f"{machine['threads']}, device {machine['device']}"
         for machine in (result["machine"] for result in results)
     )
     commits = distinct(result["git_commit"] or "unknown" for result in results)
     times = [result["seconds"] for result in results]
+    commands = distinct(command for result in results if (command := result.get("command")))
     days = sorted(result["started"][:10] for result in results)
     period = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     return [
+        *([f"- Command: {' / '.join(f'`{command}`' for command in commands)}"] if commands else []),
         f"- Versions: {' / '.join(versions)}; commit {' / '.join(commits)}",
         f"- Machine: {' / '.join(machines)}",
         f"- Time: {duration or f'{min(times):.0f} to {max(times):.0f} s per run'}, {period}",
     ]
+
+
+def _capability(machine: dict[str, Any]) -> str:
+    """Name the instructions that kernels were chosen by, where a result states them."""
+    return f" ({machine['cpu_capability']})" if "cpu_capability" in machine else ""
 
 
 def distinct(values: Iterable[str]) -> list[str]:

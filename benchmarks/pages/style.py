@@ -76,3 +76,9 @@ def legend_above(figure: Figure, axes: Axes, *, columns: int) -> None:
     """Explain the lines of one panel above all panels, where a legend can hide nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+
+
+def legend_below(figure: Figure, axes: Axes, *, columns: int) -> None:
+    """Explain the lines of one panel below all panels, where a title stands above them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,10 +121,12 @@ class Form:
     Attributes:
         attach: what is done to the model.
         follow: what is done with the model and the optimizer built for it afterwards.
+        schedule: makes a schedule of both, whose `.step()` follows that of the optimizer.
     """
 
     attach: Callable[[nn.Module], nn.Module]
     follow: Callable[[nn.Module, torch.optim.Optimizer], object] | None = None
+    schedule: Callable[[nn.Module, torch.optim.Optimizer], Any] | None = None
 
 
 DENSE = Form(lambda model: model)

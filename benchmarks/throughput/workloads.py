@@ -110,6 +110,7 @@ def training(
     trainer = OPTIMIZERS[optimizer](list(model.parameters()))
     if form.follow is not None:
         form.follow(model, trainer)
+    schedule = None if form.schedule is None else form.schedule(model, trainer)
     if compiled:
         torch._dynamo.reset()
     forward = torch.compile(model) if compiled else model
@@ -118,6 +119,8 @@ def training(
         trainer.zero_grad()
         cross_entropy(forward(images), labels).backward()
         trainer.step()
+        if schedule is not None:
+            schedule.step()
 
     for _ in range(5):
         step()

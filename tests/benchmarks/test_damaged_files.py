@@ -29,7 +29,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
 }
 every_command = pytest.mark.parametrize("command", COMMANDS)
-TIMES = {"seconds", "started", "resumed_after", "git_commit", "epochs", "sharpness_seconds"}
+TIMES = {
+    "seconds",
+    "started",
+    "command",
+    "resumed_after",
+    "git_commit",
+    "epochs",
+    "sharpness_seconds",
+}
 
 
 def run(command: str, out: Path) -> int:

@@ -81,5 +81,5 @@ def check_public(path):
     for part in path[1:]:
         if not isinstance(value, ModuleType):
             return
-        assert part in [*value.__all__, "__version__"], ".".join(path)
+        assert part in [*value.__all__, "__version__", "__draws_version__"], ".".join(path)
         value = getattr(value, part)

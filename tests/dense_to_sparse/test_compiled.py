@@ -8,15 +8,20 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import polarity as pol
-from polarity.dense_to_sparse import ACDC, RigL
+from polarity.dense_to_sparse import ACDC, SET, GradualMagnitude, RigL
 from tests.dense_to_sparse.cases import OPTIMIZERS, PRODUCT, batches, effective, masked, train
 
 
 def build(kind: str, product: bool) -> tuple[nn.Module, Any, Any]:
-    model = masked(0.4 if kind == "rigl" else 1.0, product=product)
+    model = masked(0.4 if kind in ("rigl", "set") else 1.0, product=product)
     sgd = OPTIMIZERS["sgd"](model.parameters())
     if kind == "rigl":
         return model, sgd, RigL(model, sgd, every=3, end=30, fraction=0.5)
+    if kind == "set":
+        draw = torch.Generator().manual_seed(0)
+        return model, sgd, SET(model, sgd, every=3, fraction=0.5, generator=draw)
+    if kind == "gradual":
+        return model, sgd, GradualMagnitude(model, sgd, density=0.2, begin=2, end=12, every=2)
     return model, sgd, ACDC(model, sgd, density=0.25, switches=(3, 6, 9, 12))
 
 
@@ -53,6 +58,15 @@ def test_rigl_takes_one_graph_more(product: bool, fullgraph: bool) -> None:
     made = graphs("rigl", product, fullgraph=fullgraph)
     assert [step for step, count in enumerate(made, start=1) if count] == [1, 3]
     assert sum(made) == 2
+
+
+@PRODUCT
+@pytest.mark.parametrize("kind", ["set", "gradual"])
+def test_schedules_that_apply_their_masks_throughout_take_no_graph_more(
+    kind: str, product: bool
+) -> None:
+    made = graphs(kind, product, fullgraph=True)
+    assert made == [1] + [0] * 14
 
 
 @PRODUCT

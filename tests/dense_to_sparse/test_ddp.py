@@ -15,7 +15,10 @@ from tests.dense_to_sparse.cases import OPTIMIZERS, masked, network, snapshot
 from tests.helpers import from_ranks
 
 WORLD, STEPS = 2, 10
-KINDS = ("rigl", "rigl, steps kept", "rigl, random ties", "set", "acdc", "gradual")
+KINDS = (
+    *("rigl", "rigl, steps kept", "rigl, random ties", "set", "acdc", "gradual"),
+    *("rigl, adam", "acdc, adam"),
+)
 RUNS = [(kind, product) for kind in KINDS for product in (False, True)]
 DRAWN = [("set, seed of rank 0", False)]  # without a generator
 IDS = [f"{kind}, Sign-In {product}" for kind, product in RUNS + DRAWN]
@@ -37,7 +40,7 @@ def scheduled(kind: str, model: nn.Module, optimizer: Any) -> Any:
         )
     if kind.startswith("set"):
         return SET(model, optimizer, every=2, fraction=0.3, generator=generator)
-    if kind == "acdc":
+    if kind.startswith("acdc"):
         return ACDC(model, optimizer, density=0.25, switches=(2, 5, 8))
     return GradualMagnitude(model, optimizer, density=0.1, begin=0, end=9, every=2)
 
@@ -59,11 +62,11 @@ def trained(kind: str, product: bool, rank: int | None) -> list[Any]:
         outer: Any = model
     else:
         outer = DistributedDataParallel(model, broadcast_buffers=False)
-    sgd = OPTIMIZERS["sgd"](model.parameters())
-    schedule = scheduled(kind, outer, sgd)
+    built = OPTIMIZERS["adam" if kind.endswith("adam") else "sgd"](model.parameters())
+    schedule = scheduled(kind, outer, built)
     states = []
     for step, (x, y) in zip(range(STEPS), batches(rank), strict=False):
-        sgd.zero_grad()
+        built.zero_grad()
         if step % 4 == 1:
             half = len(x) // 2
             if rank is None:
@@ -77,9 +80,9 @@ def trained(kind: str, product: bool, rank: int | None) -> list[Any]:
         if kind == "rigl, steps kept":
             schedule.collect()
             nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        sgd.step()
+        built.step()
         schedule.step()
-        states.append(snapshot(model, sgd, schedule))
+        states.append(snapshot(model, built, schedule))
     return states
 
 

@@ -60,6 +60,39 @@ def test_the_masks_of_a_layer_of_twelve_weights_are_those_computed_by_hand() -> 
     assert schedule.report is report
 
 
+def test_the_masks_of_three_updates_are_these() -> None:
+    """Literals. Of D = 3 the fractions are 0.75, 0.25 and 0: four, one and none of six."""
+    model = nn.Linear(4, 3, bias=False)
+    weight = torch.tensor([[0.5, -0.1, 0.0, 0.3], [0.0, -0.2, 0.0, 0.7], [0.0, 0.0, -0.4, 0.0]])
+    with torch.no_grad():
+        model.weight.copy_(weight)
+    pol.load_masks(model, {"weight": weight != 0})
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = RigL(model, sgd, every=1, begin=1, end=4, fraction=1.0)
+    gradients = [
+        # 0.5 and 0.7 stay; 0.9, which is the dropped -0.2's own, 0.8, 0.6 and 0.5 grow.
+        [[9.0, 0.1, 0.8, -0.2], [0.3, -0.9, 0.4, 9.0], [0.6, -0.5, 0.05, 0.45]],
+        # Three newborn entries are 0: the last of them goes, and the last entry of all comes.
+        [[9.0, 0.1, 0.0, 0.2], [0.3, 0.0, 0.4, 9.0], [0.0, 0.5, 0.05, -0.7]],
+        [[0.0, 9.0, 0.0, 9.0], [9.0, 0.0, 9.0, 0.0], [0.0, 9.0, 9.0, 0.0]],
+    ]
+    masks, weights = [], []
+    for gradient in gradients:
+        sgd.zero_grad()
+        (model.weight * torch.tensor(gradient)).sum().backward()
+        sgd.step()
+        schedule.step()
+        masks.append(pol.masks(model)["weight"].int().tolist())
+        weights.append(model.weight.detach().clone())
+    assert masks == [
+        [[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0]],
+        [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1]],
+        [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 1]],
+    ]
+    kept = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, -0.2, 0.0, 0.7], [0.0] * 4])
+    assert all(torch.equal(each, kept) for each in weights)
+
+
 @PRODUCT
 def test_gradients_are_dense_at_update_steps_alone(product: bool) -> None:
     model = masked(product=product)

@@ -223,7 +223,7 @@ def test_a_weight_without_a_gradient_keeps_its_mask_and_is_reported() -> None:
     model[0](torch.ones(2, 12)).square().sum().backward()  # the last layer has no part in it
     sgd.step()
     report = schedule.step()
-    assert report.notes == ("unchanged: 2.weight (it had no gradient)",)
+    assert report.notes == ("unchanged: 2.weight (no step found a gradient of it)",)
     assert report[FIRST].grown > 0
     assert torch.equal(pol.masks(model)[LAST], before[LAST])
     assert masking(model, 2).enforce

@@ -246,7 +246,7 @@ def test_nothing_is_drawn_from_the_global_generator_while_training(kind: str) ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("kind", ["rigl", "acdc", "gradual"])
+@EVERY
 def test_sign_in_with_rescaling_beside_a_schedule_keeps_what_is_pruned_zero(kind: str) -> None:
     model = masked(product=True)
     sgd = OPTIMIZERS["sgd"](model.parameters())

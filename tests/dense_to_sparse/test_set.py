@@ -132,11 +132,12 @@ def test_masks_are_applied_throughout() -> None:
 
 
 @pytest.mark.parametrize("kind", [SET, RigL])
-def test_densities_draw_the_first_masks_of_a_plain_model(kind: Any) -> None:
+@pytest.mark.parametrize("allocation", ["erk", "uniform", "balanced"])
+def test_densities_draw_the_first_masks_of_a_plain_model(kind: Any, allocation: str) -> None:
     masks = []
     for way in ("schedule", "prune"):
         model = network()
-        densities = pol.densities.erk(model, 0.3)
+        densities = getattr(pol.densities, allocation)(model, 0.3)
         sgd = OPTIMIZERS["sgd"](model.parameters())
         generator = torch.Generator().manual_seed(4)
         if way == "schedule":

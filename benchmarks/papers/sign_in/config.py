@@ -84,6 +84,12 @@ class SignInConfig:
         """Epochs until the triangular schedule has its peak; a fifth for every schedule."""
         return max(1, round(0.2 * self.epochs))
 
+    def measures_sharpness(self, epoch: int) -> bool:
+        """Whether sharpness is computed after an epoch."""
+        if epoch == self.epochs:
+            return True
+        return bool(self.sharpness_every) and epoch % self.sharpness_every == 0
+
     @property
     def recipe(self) -> Recipe:
         """The part of the settings that training needs."""

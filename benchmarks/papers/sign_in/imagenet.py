@@ -1,22 +1,26 @@
-"""The ImageNet recipes of Sign-In under torchrun and DDP: random masks, with Sign-In or without.
+"""The ImageNet recipes of Sign-In under torchrun and DDP: random masks, AC/DC, RigL and STR.
 
     torchrun --nproc-per-node 8 -m benchmarks.papers.sign_in.imagenet imagenet-resnet50
-        --data /data/imagenet --density 0.1 --sign-in --rescale-period 1 --bf16
+        --method acdc --data /data/imagenet --density 0.1 --bf16 --checkpoint runs/acdc
 
-`--data` holds torchvision's `train` and `val` folders. `--synthetic N` trains on N random images
-instead, to try the whole path where no ImageNet is: its accuracies mean nothing. No full run of
-these recipes has been made with this file.
+`--sign-in --rescale-period 1` adds Sign-In to any of them. `--data` holds torchvision's `train` and
+`val` folders. `--synthetic N` trains on N random images instead, to try the whole path where no
+ImageNet is: its accuracies mean nothing. No full run of these recipes has been made with this file.
+
+A run with `--checkpoint` that was stopped goes on after the last whole epoch, and ends as it would
+have without the stop.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,139 +28,141 @@ import tyro
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 import polarity as pol
-from benchmarks.harness.recipe_training import recipe_optimizer
 from benchmarks.harness.schedules import make_schedule
+from benchmarks.harness.settings import stream_seed
 from benchmarks.models.networks import build_network
+from benchmarks.papers.sign_in import imagenet_checkpoint as checkpoint
+from benchmarks.papers.sign_in.imagenet_data import image_folders, random_images
+from benchmarks.papers.sign_in.imagenet_methods import Attached, attach
+from benchmarks.papers.sign_in.imagenet_options import ImageNetOptions, check
 from benchmarks.papers.sign_in.recipes import SIGN_IN
-
-# ImageNet's usual channel statistics.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass
-class ImageNetOptions:
-    """Sparse training from scratch on ImageNet (Tables 3, 4, 9 and 11 of Sign-In)."""
-
-    recipe: Annotated[Literal["imagenet-resnet50", "imagenet-deit-small"], tyro.conf.Positional] = (
-        "imagenet-resnet50"  # Recipe of Tables 6 and 7.
-    )
-    data: Path | None = None  # Folder with train/ and val/, a folder per class in each.
-    synthetic: int | None = None  # Train on this many random images, test on a quarter as many.
-    density: float = 0.1  # Fraction of the weights that survive, drawn with balanced layers.
-    sign_in: bool = False  # Train as m⊙v; without --rescale-period it is never rescaled.
-    rescale_period: int | None = None  # Period p in epochs. The paper does not give it.
-    image_size: int = 224  # Height and width of an image.
-    classes: int = 1000  # Classes of the synthetic images.
-    epochs: int | None = None  # Default: the recipe's; T2 keeps its fraction of them.
-    batch_size: int | None = None  # Images per step over all processes. Default: the recipe's.
-    seed: int = 0  # Of initialisation, mask and order.
-    workers: int = 8  # Processes that read images, per rank.
-    bf16: bool = False  # Forward passes in bfloat16.
-    save: Path | None = None  # Where rank 0 writes the merged model's weights.
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Train and return one record per epoch; rank 0 prints them."""
     options = tyro.cli(ImageNetOptions, args=arguments)
-    if (options.data is None) == (options.synthetic is None):
-        raise SystemExit("error: give exactly one of --data and --synthetic")
     cuda = torch.cuda.is_available()
-    if "RANK" in os.environ:
+    launched = "RANK" in os.environ and not dist.is_initialized()
+    if launched:
         dist.init_process_group("nccl" if cuda else "gloo")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
     try:
         return _train(options, torch.device(device))
     finally:
-        if dist.is_initialized():
+        if launched:
             dist.destroy_process_group()
 
 
 def _train(options: ImageNetOptions, device: torch.device) -> list[dict[str, Any]]:
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
-    first = not dist.is_initialized() or dist.get_rank() == 0
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    check(options, ranks)
     named = SIGN_IN[options.recipe]
     named = named.scaled(named.plain.epochs if options.epochs is None else options.epochs)
-    recipe = named.converted if options.sign_in else named.plain
+    recipe = named.plain
+    if options.synthetic is not None:
+        size, count = options.image_size, options.synthetic
+        train_set, val_set, classes = random_images(count, size, options.classes, options.seed)
+    else:
+        train_set, val_set, classes = image_folders(options.data or Path(), options.image_size)
     batch = (options.batch_size or recipe.batch_size) // ranks
-    train_set, val_set, classes = _datasets(options)
+    sampler: Any = DistributedSampler(train_set, ranks, rank, seed=options.seed)
+    loaded = {"num_workers": options.workers, "pin_memory": device.type == "cuda"}
+    loader = DataLoader(train_set, batch, sampler=sampler, drop_last=True, **loaded)
+    # Every rank tests on its share.
+    share = range(rank, len(val_set), ranks)  # type: ignore[arg-type]
+    val_loader = DataLoader(Subset(val_set, share), batch, **loaded)
+    steps = recipe.epochs * len(loader)
+    if not steps:
+        raise SystemExit("error: there are fewer training images than a batch has, or no epochs")
 
     # The same seed draws the same weights and the same mask on every rank.
     generator = torch.Generator().manual_seed(options.seed)
     shape = (3, options.image_size, options.image_size)
     model = build_network(named.arch, shape, classes, generator=generator)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    densities = pol.densities.balanced(model, options.density)
-    pol.prune(model, pol.scores.random, densities=densities, generator=generator)
-    if options.sign_in:
-        pol.sign_in(model, beta=named.part.beta)
-    # Converted first, wrapped and optimised after: DDP and the optimizer then see m and v.
-    optimizer = recipe_optimizer(recipe, model)
+    factor = make_schedule(recipe.schedule, steps)
+    attached = attach(model, named, options, steps, factor, generator)
+    schedule = torch.optim.lr_scheduler.LambdaLR(attached.optimizer, factor)
     parallel: nn.Module = model
     if dist.is_initialized():
-        parallel = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
-    rescaling = None
-    if options.sign_in and options.rescale_period is not None:
-        rescaling = pol.RescaleSchedule(
-            model, every=options.rescale_period, until=named.part.until, optimizer=optimizer
-        )
-
-    sampler: Any = DistributedSampler(train_set, ranks, seed=options.seed) if ranks > 1 else None
-    loaded = {"num_workers": options.workers, "pin_memory": device.type == "cuda"}
-    loader = DataLoader(
-        train_set, batch, shuffle=sampler is None, sampler=sampler, drop_last=True, **loaded
-    )
-    # Every rank tests on its share.
-    share = range(dist.get_rank() if ranks > 1 else 0, len(val_set), ranks)  # type: ignore[arg-type]
-    val_loader = DataLoader(torch.utils.data.Subset(val_set, share), batch, **loaded)
-    steps = max(1, recipe.epochs * len(loader))
-    factor = make_schedule(recipe.schedule, steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        # Masks are buffers, as large as the weights: they are not sent at every step.
+        newer = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+        unsent = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
+        devices = [device] if device.type == "cuda" else None
+        parallel = DistributedDataParallel(model, devices, **unsent)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=options.bf16)
+
+    deciding = options.deciding() | {"ranks": ranks}
+    parts = attached.stateful() | {"lr": schedule}
     records = []
-    for epoch in range(1, recipe.epochs + 1):
-        if rescaling is not None:
-            rescaling.step()
-        if sampler is not None:
-            sampler.set_epoch(epoch)
-        parallel.train()
-        sums = torch.zeros(2, dtype=torch.float64, device=device)
-        for images, labels in loader:
-            x = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-            y = labels.to(device, non_blocking=True)
-            with precision:
-                loss = cross_entropy(parallel(x).float(), y, label_smoothing=recipe.label_smoothing)
-            penalty = 0.0
-            if options.sign_in and named.part.frobenius_decay:
-                penalty = 0.5 * named.part.frobenius_decay * pol.frobenius_decay(model)
-            optimizer.zero_grad(set_to_none=True)
-            (loss + penalty).backward()
-            optimizer.step()
-            schedule.step()
-            sums += torch.stack([loss.detach().double() * len(y), loss.new_tensor(len(y))])
+    if options.checkpoint is not None:
+        records = checkpoint.resume(options.checkpoint, deciding, parts)
+    _check_same("number of epochs in the checkpoint", len(records), device)
+    for epoch in range(len(records) + 1, recipe.epochs + 1):
+        # The images of an epoch depend on its number alone, not on where a run was resumed.
+        sampler.set_epoch(epoch)
+        torch.manual_seed(stream_seed(f"{options.seed}, epoch {epoch}, rank {rank}"))
+        if attached.rescaling is not None:
+            attached.rescaling.step()
+        loss, updates = _train_epoch(parallel, attached, schedule, loader, precision, device)
+        _share_statistics(model)
         tested = _test(model, val_loader, device, precision)
-        if dist.is_initialized():
-            dist.all_reduce(sums)
-            dist.all_reduce(tested)
+        _check_same("masks", _digest(model), device)
         record = {
             "epoch": epoch,
-            "train_loss": float(sums[0] / sums[1]) if float(sums[1]) else math.nan,
-            "test_accuracy": 100 * float(tested[0] / tested[1]),
-            "density": pol.density(model),
+            "train_loss": loss,
+            "test_accuracy": 100 * tested,
+            "density": attached.density(),
+            "mask_updates": updates,
         }
         records.append(record)
-        if first:
+        if rank == 0:
             print(record, flush=True)
-    if options.save is not None and first:
+            if options.checkpoint is not None:
+                checkpoint.write(options.checkpoint, deciding, parts, records)
+    if options.save is not None and rank == 0:
+        if options.method == "str":
+            print(pol.dense_to_sparse.extract_soft_mask(model, attached.optimizer))
         torch.save(pol.dense_state_dict(model), options.save)
     return records
 
 
+def _train_epoch(
+    parallel: nn.Module,
+    attached: Attached,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    loader: Any,
+    precision: Any,
+    device: torch.device,
+) -> tuple[float, int]:
+    """Train an epoch; return the mean loss over all ranks and the number of mask updates."""
+    smoothing, decay = attached.label_smoothing, attached.frobenius_decay
+    parallel.train()
+    sums, updates = torch.zeros(2, dtype=torch.float64, device=device), 0
+    for images, labels in loader:
+        x = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        y = labels.to(device, non_blocking=True)
+        with precision:
+            loss = cross_entropy(parallel(x).float(), y, label_smoothing=smoothing)
+        penalty = 0.5 * decay * pol.frobenius_decay(attached.model) if decay else 0.0
+        attached.optimizer.zero_grad(set_to_none=True)
+        (loss + penalty).backward()
+        attached.optimizer.step()
+        if attached.schedule is not None:
+            updates += attached.schedule.step() is not None
+        schedule.step()
+        sums += torch.stack([loss.detach().double() * len(y), loss.new_tensor(len(y))])
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return (float(sums[0] / sums[1]) if float(sums[1]) else math.nan), updates
+
+
 @torch.no_grad()
-def _test(model: nn.Module, loader: Any, device: torch.device, precision: Any) -> torch.Tensor:
-    """Count correct answers and images of this rank."""
+def _test(model: nn.Module, loader: Any, device: torch.device, precision: Any) -> float:
+    """Return the fraction of correct answers over the images of all ranks."""
     model.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for images, labels in loader:
@@ -164,31 +170,39 @@ def _test(model: nn.Module, loader: Any, device: torch.device, precision: Any) -
             guess = model(images.to(device, memory_format=torch.channels_last)).argmax(dim=1)
         hits = (guess == labels.to(device)).sum()
         sums += torch.stack([hits.double(), hits.new_tensor(len(labels)).double()])
-    return sums
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return float(sums[0] / sums[1])
 
 
-def _datasets(options: ImageNetOptions) -> tuple[Dataset[Any], Dataset[Any], int]:
-    if options.synthetic is not None:
-        draw = torch.Generator().manual_seed(options.seed)
-        sets = []
-        for count in (options.synthetic, max(1, options.synthetic // 4)):
-            images = torch.randn(count, 3, options.image_size, options.image_size, generator=draw)
-            labels = torch.randint(options.classes, (count,), generator=draw)
-            sets.append(TensorDataset(images, labels))
-        return sets[0], sets[1], options.classes
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
+@torch.no_grad()
+def _share_statistics(model: nn.Module) -> None:
+    """Give every rank the mean of the running statistics of all of them."""
+    if not dist.is_initialized():
+        return
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            dist.all_reduce(buffer)
+            buffer /= dist.get_world_size()
 
-    end = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]
-    size, root = options.image_size, Path(options.data or ".")
-    crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
-    centre = [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)]
-    train_set = ImageFolder(str(root / "train"), v2.Compose([*crop, *end]))
-    return (
-        train_set,
-        ImageFolder(str(root / "val"), v2.Compose([*centre, *end])),
-        len(train_set.classes),
-    )
+
+def _digest(model: nn.Module) -> int:
+    """Return a number that stands for all masks, and for what is above soft thresholds."""
+    digest = hashlib.sha256()
+    for name, mask in pol.dense_to_sparse.soft_mask(model).items():
+        digest.update(name.encode())
+        digest.update(mask.cpu().numpy().tobytes())
+    return int.from_bytes(digest.digest()[:7], "big")
+
+
+def _check_same(what: str, number: int, device: torch.device) -> None:
+    """Raise on every rank where a number is not the same on all of them."""
+    if not dist.is_initialized():
+        return
+    every = torch.tensor([number, -number], device=device)
+    dist.all_reduce(every, dist.ReduceOp.MAX)
+    if int(every[0]) != -int(every[1]):
+        raise RuntimeError(f"{what}: {number} on rank {dist.get_rank()}, expected the same on all")
 
 
 if __name__ == "__main__":

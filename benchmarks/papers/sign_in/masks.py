@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import polarity as pol
 from benchmarks.harness.data import Dataset
-from benchmarks.papers.sign_in.config import SignInConfig
+from benchmarks.papers.sign_in.config import Purpose
 
 _DENSITIES = {
     "balanced": pol.densities.balanced,
@@ -17,7 +19,21 @@ _DENSITIES = {
 }
 
 
-def prune_at_initialisation(model: nn.Module, data: Dataset, config: SignInConfig) -> None:
+class MaskSettings(Protocol):
+    """What a run's settings say of its mask."""
+
+    @property
+    def mask(self) -> str: ...
+    @property
+    def density(self) -> float: ...
+    @property
+    def densities(self) -> str | None: ...
+    @property
+    def score_images(self) -> int | None: ...
+    def stream(self, purpose: Purpose) -> int: ...
+
+
+def prune_at_initialisation(model: nn.Module, data: Dataset, config: MaskSettings) -> None:
     """Mask every convolution and linear weight, the classifier's too, at the run's density.
 
     A random mask draws each layer's survivors at the densities that `config.densities` computes;

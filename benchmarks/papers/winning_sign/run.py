@@ -262,7 +262,7 @@ class Pipeline:
                 self.data,
                 recipe,
                 generator=generator,
-                evaluate_epochs=False,
+                test_every=0,
                 channels_last=True,
                 bf16=config.bf16,
                 compile=self.compile,

@@ -19,14 +19,15 @@ from polarity._checks import (
     check_type,
 )
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import attach_masks, density_of
-from polarity.dense_to_sparse.dense_gradients import masking_of, open_up
+from polarity.attach.masks import attach_masks
+from polarity.dense_to_sparse.dense_gradients import close, masking_of, open_up
 from polarity.dense_to_sparse.exchange import forget_gradients, prune_smallest
 from polarity.dense_to_sparse.report import LayerUpdate, UpdateReport
 from polarity.dense_to_sparse.schedule import (
     StepCount,
     check_seed,
     check_state,
+    computed_share,
     trained_weights,
 )
 from polarity.optimizers.given import Optimizers, as_optimizers
@@ -94,12 +95,13 @@ class ACDC:
     Call :meth:`step` after each ``optimizer.step()``. A switch is made at the start of the next
     training step, by the first forward pass in training mode that records gradients, so that an
     evaluation between two phases sees the network that was trained. With
-    ``torch.compile(fullgraph=True)``, which takes no such change, call :meth:`switch` before the
-    forward pass.
+    ``torch.compile(fullgraph=True)``, which takes no such change, and in a loop that calls parts of
+    the model or trains in evaluation mode, call :meth:`switch` before the forward pass.
 
     Args:
         model: any module; without masks, the weights that ``optimizer`` trains are masked first.
-            From here on, its masks are remembered and not applied.
+            From here on, its masks are remembered and not applied. Weights whose masks are only
+            remembered already, as in a checkpoint of a dense phase, keep all values.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         density: of the sparse phases, in [0, 1].
@@ -167,12 +169,12 @@ class ACDC:
         with undrawn_on_error(generator):
             self._seed = seed_from(generator) if ties == "random" else None
         attach_masks(found)
-        open_up(found.values())
         self.report: UpdateReport | None = None
         self._fresh: UpdateReport | None = None
         self._optimizers, self._found, self._momentum = optimizers, found, momentum
         self._wanted = HowMany(density=density, scope=scope, ties=ties)
         self._sparse = False
+        self._open()
         self._steps = StepCount(optimizers[0])
         self.pending = self._is_sparse_after(0)
         self._hook: Any = unwrapped(model).register_forward_pre_hook(_BeforeForward(self))
@@ -182,9 +184,19 @@ class ACDC:
 
         Returns:
             The :class:`UpdateReport` of the switch with which this step began, or None.
+
+        Raises:
+            RuntimeError: if a switch was pending when the optimizer took its step, because no
+                forward pass had made it. The step is not counted until :meth:`switch` is called.
         """
         if not self._steps.due:
             return None
+        if self.pending:
+            raise RuntimeError(
+                f"the switch before step {self._steps.taken + 1} was not made, because the model "
+                "had no forward pass in training mode, through its own call, that records "
+                "gradients: call schedule.switch() at the start of each training step"
+            )
         self.pending = self._is_sparse_after(self._steps.count()) != self._sparse
         report, self._fresh = self._fresh, None
         return report
@@ -202,7 +214,7 @@ class ACDC:
                 for name, each in self._found.items()
                 for total in (each.shape.numel(),)
             )
-            open_up(self._found.values())
+            self._open()
         else:
             seed = None if self._seed is None else self._seed + taken
             rows, notes = prune_smallest(self._found, self._wanted, self._optimizers, seed)
@@ -216,9 +228,7 @@ class ACDC:
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with: 1 in a dense phase."""
-        if not self._sparse:
-            return 1.0
-        return density_of(self._found.values())
+        return computed_share(self._found.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the steps taken, the phase and the seed; the model holds masks and weights."""
@@ -244,8 +254,10 @@ class ACDC:
         check_seed(state["seed"], self._seed)
         self._steps.restart(taken)
         self._sparse, self._seed, self._fresh = bool(state["sparse"]), state["seed"], None
-        for target in self._found.values():
-            masking_of(target).enforce = self._sparse
+        if self._sparse:
+            close(self._found.values())
+        else:
+            self._open()
         self.pending = self._is_sparse_after(taken) != self._sparse
 
     def remove(self) -> None:
@@ -253,6 +265,10 @@ class ACDC:
         self._hook.remove()
         self._steps.remove()
         self.pending = False
+
+    def _open(self) -> None:
+        """Begin a dense phase for weights whose masks are applied; others are in one already."""
+        open_up(each for each in self._found.values() if masking_of(each).enforce)
 
     def _is_sparse_after(self, taken: int) -> bool:
         """Return whether the step that follows this number of steps is one of a sparse phase."""

@@ -64,6 +64,11 @@ def dense_gradient(target: Target) -> Tensor | None:
 
 
 def masking_of(target: Target) -> MaskedWeight:
-    """Return the parametrization that owns the mask of a weight that has one."""
-    assert target.masking is not None
-    return target.masking
+    """Return the parametrization that owns the mask of a weight; raise if it has none any more."""
+    masking = target.masking
+    if masking is None:
+        raise RuntimeError(
+            f"{target.name!r} has no mask any more, expected the one that the schedule changes: "
+            "call schedule.remove() before pol.merge"
+        )
+    return masking

@@ -49,7 +49,8 @@ def install_masks(
     Returns:
         What was done to each weight.
     """
-    survives = {name: target.mask & masks[name] for name, target in found.items()}
+    before = {name: target.mask for name, target in found.items()}
+    survives = {name: mask & masks[name] for name, mask in before.items()}
     pairs: Pairs = []
     filled: set[int] = set()
     for name, target in found.items():
@@ -58,15 +59,14 @@ def install_masks(
         pairs.append((masking.mask, masks[name]))
         if isinstance(masking, SignInMW):
             m = target.stored[0].detach()
-            ended = m.masked_fill(~kept, 0.0)
-            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), ended)))
+            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), m)))
         if second_moment == "keep_mean":
             for leaf in target.stored:
                 for value in _second_moments(optimizers, leaf):
                     pairs.append((value, _with_mean(value, kept, born)))
                     filled.add(id(value))
     rows = tuple(
-        _layer_update(name, target, target.mask, masks[name]) for name, target in found.items()
+        _layer_update(name, target, before[name], masks[name]) for name, target in found.items()
     )
     write_all(pairs)
     for name, target in found.items():

@@ -16,7 +16,7 @@ from polarity._checks import (
     check_ties,
 )
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import attach_masks, density_of
+from polarity.attach.masks import attach_masks
 from polarity.dense_to_sparse.exchange import prune_smallest
 from polarity.dense_to_sparse.report import UpdateReport
 from polarity.dense_to_sparse.schedule import (
@@ -24,6 +24,7 @@ from polarity.dense_to_sparse.schedule import (
     StepCount,
     check_seed,
     check_state,
+    computed_share,
     trained_weights,
 )
 from polarity.optimizers.given import Optimizers, as_optimizers
@@ -50,7 +51,7 @@ class GradualMagnitude:
 
     Args:
         model: any module; without masks, the weights that ``optimizer`` trains are masked first,
-            with ones.
+            with ones. Masks that are only remembered are replaced by the first pruning.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         density: :math:`d_f`, in [0, 1].
@@ -179,7 +180,7 @@ class GradualMagnitude:
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with."""
-        return density_of(self._found.values())
+        return computed_share(self._found.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the steps taken and the seed; the model and the optimizer save themselves."""
@@ -206,5 +207,5 @@ class GradualMagnitude:
         density = self.density_at(step)
         if self._scope == "global":
             return HowMany(density=min(density, self.density()), ties=self._ties)
-        densities = {n: min(density, density_of([each])) for n, each in self._found.items()}
+        densities = {n: min(density, computed_share([each])) for n, each in self._found.items()}
         return HowMany(densities=densities, ties=self._ties)

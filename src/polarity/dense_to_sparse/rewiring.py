@@ -91,11 +91,9 @@ class DropAndGrow:
         self._ties, self._second_moment = ties, second_moment
         self._explored = {name: target.mask for name, target in found.items()}
         self._growth: dict[str, Tensor] = {}
-        self._open = False
+        self._open = self._has_open()  # a dense phase of AC/DC, or a checkpoint made before one
         self._steps = StepCount(optimizers[0])
-        self._hooks = [
-            each.register_step_pre_hook(self._before_step) for each in optimizers if by_gradient
-        ]
+        self._hooks = [each.register_step_pre_hook(self._before_step) for each in optimizers]
         self._open_if_due()
 
     @outside_inference_mode
@@ -152,6 +150,8 @@ class DropAndGrow:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a state of :meth:`state_dict`, before or after the model loads its own.
 
+        The settings may be others than those of the schedule that was saved.
+
         Raises:
             ValueError: if it is the state of another schedule or model; nothing is changed.
             TypeError: if it is not such a state.
@@ -166,12 +166,13 @@ class DropAndGrow:
         self._explored = {
             name: explored[name].to(each.device, copy=True) for name, each in self._explored.items()
         }
+        self._open = self._has_open()
         self._open_if_due()
 
     def remove(self) -> None:
         """Apply the masks as they are, and take the hooks off the optimizers; no more updates."""
         if self._open:
-            close(self._found.values())
+            close(each for each in self._found.values() if each.masking is not None)
         self._open, self._growth = False, {}
         self._steps.remove()
         for each in self._hooks:
@@ -187,11 +188,23 @@ class DropAndGrow:
             close(self._found.values())
         self._open, self._growth = due, {}
 
+    def _has_open(self) -> bool:
+        """Return whether the mask of some weight is remembered and not applied."""
+        return not all(masking_of(each).enforce for each in self._found.values())
+
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Take the growth scores before an update step; with a closure, right after its call."""
-        if not self._open or was_skipped(optimizer):
+        """Take the growth scores before an update step; with a closure, right after its call.
+
+        Before other steps, apply masks that the model loaded open since the last one. Only the
+        first weight is asked: they are opened together, and a look at each would take time.
+        """
+        if not self._open:
+            if not masking_of(next(iter(self._found.values()))).enforce:
+                close(self._found.values())
+            return None
+        if was_skipped(optimizer):
             return None
         if len(args) > 1 and callable(args[1]):
             return (args[0], self._then_prepared(optimizer, args[1]), *args[2:]), kwargs
@@ -259,7 +272,7 @@ class DropAndGrow:
             growth = self._growth.get(name) if self._by_gradient else self._drawn(name, step, mask)
             n = exchanged_of(int(mask.count_nonzero()), fraction)
             if growth is None:
-                notes.append(f"unchanged: {name} (it had no gradient)")
+                notes.append(f"unchanged: {name} (no step found a gradient of it)")
                 n = 0
             if n > 0 and growth is not None:
                 mask = exchanged(

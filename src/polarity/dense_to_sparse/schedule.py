@@ -22,6 +22,7 @@ __all__ = [
     "StepCount",
     "check_bools",
     "check_state",
+    "computed_share",
     "share",
     "trained_weights",
     "was_skipped",
@@ -102,6 +103,13 @@ class StepCount:
         self._hook.remove()
         self.due = False
 
+    def __deepcopy__(self, memo: Any) -> "StepCount":
+        """Refuse: the optimizer of a copy has no hook that would count its steps."""
+        raise TypeError(
+            "a schedule cannot be copied, expected a new one for the copied model and optimizer: "
+            "build it, and give it the state with load_state_dict(schedule.state_dict())"
+        )
+
     def _note(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         if not was_skipped(optimizer):
             self.due = True
@@ -162,6 +170,15 @@ def share(counts: Iterable[tuple[int, int]]) -> float:
     for part, whole in counts:
         some, total = some + part, total + whole
     return some / total if total else 1.0
+
+
+def computed_share(found: Iterable[Target]) -> float:
+    """Return the fraction of entries that forward computes with: all where no mask is applied."""
+    return share(
+        (total if target.enforced_mask is None else target.survivors, total)
+        for target in found
+        for total in (target.shape.numel(),)
+    )
 
 
 def check_state(state: Mapping[str, Any], kind: str, keys: Sequence[str]) -> int:

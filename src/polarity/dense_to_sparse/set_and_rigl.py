@@ -31,7 +31,7 @@ class SET(DropAndGrow):
 
     Args:
         model: a model with masks; plain or dense with ``densities``. The densities of its weights
-            stay as they are.
+            stay as they are. Masks that are only remembered are applied.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         every: how many steps from one update to the next.
@@ -121,10 +121,14 @@ class RigL(DropAndGrow):
     masks: they are remembered, not applied, and what is stored outside them is zero. The network
     computes the same, and backward leaves dense gradients, through DDP, mixed precision and
     accumulation. The optimizer's step begins by taking the growth scores from them and masking them
-    again, after its closure if it has one. Other steps cost nothing. If you clip gradients by norm
-    and ``replace_step`` is False, call :meth:`collect` before. While the masks are open, other
-    calls take every entry for a trained one (:func:`polarity.sharpness`, for instance): measure
-    right after an update.
+    again, after its closure if it has one. Other steps cost nothing. Call :meth:`collect` after
+    ``backward`` if you clip gradients by norm and ``replace_step`` is False, or if you move the
+    weights along the gradients for a second pass (SAM).
+
+    While the masks are open, other calls take every entry for a trained one
+    (:func:`polarity.sharpness`, for instance): measure right after an update. They are open in a
+    copy or a checkpoint that is made then, too. A schedule applies them where it goes on with such
+    a model; without one, ``pol.load_masks(copy, pol.masks(copy))`` does.
 
     Under Adam a newborn entry has zero second moment and the step count of its weight: with the
     default betas it moves by 3.2 times the learning rate in its first step, and by up to 6.6 times
@@ -135,7 +139,7 @@ class RigL(DropAndGrow):
 
     Args:
         model: a model with masks; plain or dense with ``densities``. The densities of its weights
-            stay as they are.
+            stay as they are. Masks that are only remembered are applied.
         optimizer: the optimizer that trains it, or a sequence of them; the steps of the first are
             counted. Masked weights that none of them holds keep their masks.
         every: how many steps from one update to the next, :math:`\Delta T`.

@@ -108,6 +108,38 @@ def test_test_images_use_the_statistics_of_the_training_images(packed):
     torch.testing.assert_close(data.test_x, (test - mean) / std, atol=1e-5, rtol=1e-5)
 
 
+def test_a_resolution_averages_squares_of_pixels_before_normalisation(packed):
+    folder, images, _ = packed
+    data = load_dataset("cifar10", folder.parent, holdout=0, resolution=8)
+    assert data.shape == (3, 8, 8)
+    assert data.facts()["pooled_from"] == 32
+
+    def averaged(split):
+        pixels = images[split].astype(np.float64) / 255
+        squares = pixels.reshape(len(pixels), 8, 4, 8, 4, 3).mean(axis=(2, 4))
+        return torch.from_numpy(squares).permute(0, 3, 1, 2)
+
+    train = averaged("train")
+    mean, std = train.mean(dim=(0, 2, 3), keepdim=True), train.std(dim=(0, 2, 3), keepdim=True)
+    for split, got in (("train", data.train_x), ("test", data.test_x)):
+        expected = ((averaged(split) - mean) / std).float()
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_resolution_or_with_their_own_images_stay_as_they_are(packed):
+    folder, _, _ = packed
+    whole = load_dataset("cifar10", folder.parent, holdout=0)
+    same = load_dataset("cifar10", folder.parent, holdout=0, resolution=32)
+    assert torch.equal(whole.train_x, same.train_x)
+    assert whole.facts()["pooled_from"] is same.facts()["pooled_from"] is None
+
+
+@pytest.mark.parametrize("resolution", [0, 3, 16])
+def test_a_resolution_divides_that_of_the_images(resolution):
+    with pytest.raises(ValueError, match=rf"resolution={resolution}, but the images are 8x8"):
+        load_dataset("digits", resolution=resolution)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
 def test_missing_data_says_where_it_was_looked_for(name, tmp_path):
     with pytest.raises(FileNotFoundError, match="--data-root") as caught:

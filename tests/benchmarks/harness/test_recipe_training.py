@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.harness import recipe_training
 from benchmarks.harness.recipe_training import crop_and_flip, recipe_optimizer, train
 from benchmarks.harness.recipes import Recipe
 from benchmarks.harness.schedules import triangular
@@ -103,9 +104,55 @@ def test_callbacks_come_before_and_after_every_epoch(digits, net):
         generator=torch.Generator(),
         before_epoch=lambda epoch: seen.append(("before", epoch)),
         on_epoch=lambda record: seen.append(("after", record["epoch"])),
-        evaluate_epochs=False,
+        test_every=0,
     )
     assert seen == [("before", 1), ("after", 1), ("before", 2), ("after", 2)]
+
+
+def test_a_schedule_acts_after_every_step(digits, net):
+    model, seen = net(), []
+    optimizer = recipe_optimizer(RECIPE, model)
+    before = optimizer.state_dict()["state"]
+    assert not before
+
+    def after_step():
+        # The optimizer has stepped, and the rate is still that of the step.
+        assert optimizer.state_dict()["state"]
+        seen.append(optimizer.param_groups[0]["lr"])
+
+    train(
+        model,
+        digits,
+        RECIPE,
+        generator=torch.Generator(),
+        optimizer=optimizer,
+        after_step=after_step,
+    )
+    factor, steps = triangular(2 * -(-len(digits.train_y) // 64)), len(seen)
+    assert steps == 2 * -(-len(digits.train_y) // 64)
+    assert seen == pytest.approx([0.05 * factor(step) for step in range(steps)])
+
+
+@pytest.mark.parametrize(("every", "tested"), [(1, [1, 2, 3]), (2, [2, 3]), (0, [3])])
+def test_it_is_tested_every_so_many_epochs_and_at_the_end(every, tested, digits, net):
+    recipe = replace(RECIPE, epochs=3)
+    records = train(net(), digits, recipe, generator=torch.Generator(), test_every=every)
+    assert [record["epoch"] for record in records if "test_accuracy" in record] == tested
+
+
+def test_padding_limits_the_shift_of_augmented_images(digits, net, monkeypatch):
+    shifts = []
+
+    def crop(images, generator, padding):
+        shifts.append(padding)
+        return crop_and_flip(images, generator, padding)
+
+    monkeypatch.setattr(recipe_training, "crop_and_flip", crop)
+    recipe = replace(RECIPE, epochs=1, augment=True)
+    train(net(), digits, recipe, generator=torch.Generator(), padding=1)
+    assert set(shifts) == {1}
+    train(net(), digits, recipe, generator=torch.Generator())
+    assert set(shifts) == {1, 4}
 
 
 def test_bf16_and_channels_last_compute_nearly_the_same(digits, net):

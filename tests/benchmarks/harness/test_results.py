@@ -1,9 +1,19 @@
 """Result and state files: written whole, read back, and named where they are broken."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from benchmarks.harness.results import load_results, read_result, write_result
+import polarity as pol
+from benchmarks.harness.results import (
+    load_results,
+    provenance,
+    read_result,
+    remember_command,
+    write_result,
+)
 from benchmarks.harness.states import read_metadata, read_state_file, write_state_file
 
 
@@ -49,3 +59,21 @@ def test_a_state_that_was_cut_short_counts_as_missing(tmp_path):
     write_state_file(path, {"model": {"a": torch.zeros(100)}}, {"records": []})
     path.write_bytes(path.read_bytes()[:50])
     assert read_metadata(path) is None
+
+
+def test_provenance_names_command_capability_and_draws(monkeypatch):
+    monkeypatch.setenv("POLARITY_BENCHMARKS_COMMAND", "another")
+    remember_command(["sign-in", "--out", "a folder"])
+    found = provenance("cpu")
+    assert found["command"] == "python -m benchmarks sign-in --out 'a folder'"
+    assert found["machine"]["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert found["versions"]["draws"] == str(pol.__draws_version__)
+    # Workers are processes that this one starts.
+    show = "from benchmarks.harness.results import command_line; print(command_line())"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == found["command"]
+
+
+def test_without_a_command_none_is_stated(monkeypatch):
+    monkeypatch.delenv("POLARITY_BENCHMARKS_COMMAND", raising=False)
+    assert provenance("cpu")["command"] is None

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from benchmarks.papers.sign_in.report import (
 )
 from benchmarks.papers.sign_in.run import train_sparse
 from benchmarks.papers.sign_in.summary import comparisons, published
+from benchmarks.papers.sign_in.watch import product_penalty
 
 ROOT = Path(__file__).parents[4]
 CPU = RunOptions(device="cpu")
@@ -175,12 +173,10 @@ def test_the_frobenius_penalty_pulls_as_weight_decay_does(digits):
     decayed = train_sparse(one("random+mv", weight_decay=0.5, epochs=1, lr=0.0), digits)
     # With a rate of zero nothing moves, whatever the penalty.
     assert decayed.epochs[0]["train_loss"] == free.epochs[0]["train_loss"]
-    from benchmarks.papers.sign_in.run import _penalty
-
     model = masked(config := one("random+mv", weight_decay=0.5), digits)
     theta = pol.dense_state_dict(model)
     pol.sign_in(model)
-    _penalty(config)(model).backward()
+    product_penalty(config.frobenius_decay)(model).backward()
     conv = model.conv1.parametrizations.weight
     m, v, mask = conv.original0, conv.original1, pol.masks(model)["conv1.weight"]
     # d/dm of λ/2 (mv)² is λθ·v.
@@ -338,44 +334,6 @@ def test_mistakes_are_told_in_one_line(words, message, tmp_path, capsys):
     assert message in told
     assert told.count("\n") == 1
     assert not out.exists()
-
-
-@pytest.mark.slow
-def test_imagenet_recipes_run_under_torchrun(tmp_path):
-    saved = tmp_path / "merged.pt"
-    options = ["--synthetic", "24", "--image-size", "32", "--classes", "5", "--epochs", "2"]
-    options += ["--batch-size", "8", "--workers", "0", "--density", "0.3", "--save", str(saved)]
-    options += ["--sign-in", "--rescale-period", "1"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "benchmarks.papers.sign_in.imagenet", "imagenet-resnet50", *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("'epoch'") == 2
-    weights = torch.load(saved, weights_only=True)
-    plain = build_network("resnet50", (3, 32, 32), 5)
-    plain.load_state_dict(weights)
-    alive = sum(int(t.weight.count_nonzero()) for t in pol.find_targets(plain).values())
-    total = sum(t.shape.numel() for t in pol.find_targets(plain).values())
-    assert alive / total == pytest.approx(0.3, abs=1e-4)
-
-
-@pytest.mark.parametrize("recipe", ["imagenet-resnet50", "imagenet-deit-small"])
-def test_imagenet_recipes_run_in_one_process(recipe, capsys):
-    from benchmarks.papers.sign_in.imagenet import main as imagenet
-
-    words = [recipe, "--synthetic", "8", "--image-size", "32", "--classes", "3", "--epochs", "1"]
-    words += ["--batch-size", "4", "--workers", "0"]
-    (record,) = imagenet([*words, "--sign-in", "--rescale-period", "1"])
-    assert record["density"] == pytest.approx(0.1, abs=1e-3)
-    assert math.isfinite(record["train_loss"])
-    assert "'epoch': 1" in capsys.readouterr().out
 
 
 def test_the_theory_section_is_a_part_of_its_paper(capsys):
