@@ -103,7 +103,7 @@ def csr_linear(x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, in
 
 def in_one_piece(rows: Tensor) -> bool:
     """Whether a processor takes a batch of rows as a whole, its features first in memory."""
-    return not rows.is_cuda and rows.shape[0] > 1 and rows.numel() <= PIECE
+    return not rows.is_cuda and rows.shape[0] != 1 and rows.numel() <= PIECE
 
 
 def csr_times(matrix: CSR, columns: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
