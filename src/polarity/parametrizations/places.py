@@ -96,7 +96,7 @@ class Places:
         return self.index.div(width, rounding_mode="floor"), self.index.remainder(width)
 
     def to(self, device: torch.device) -> "Places":
-        """Return the same on another device; places that were forgotten (meta) are the first ones."""
+        """Return the same on another device; those that were on meta become the first ones."""
         if device == self.index.device:
             return self
         index = torch.arange(len(self), device=device) if self.index.is_meta else self.index
