@@ -13,7 +13,8 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.laws.refusals import fingerprint
-from tests.models import compacted, seeded
+from tests.models import compacted as stored_compactly
+from tests.models import seeded
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -79,8 +80,8 @@ class Setting:
         pol.sign_in(self.signed, beta=0.5)
         train_step(self.signed, sgd(self.signed))
         if self.compact:
-            compacted(self.model, self.optimizer)
-            compacted(self.signed)
+            stored_compactly(self.model, self.optimizer)
+            stored_compactly(self.signed)
         pol.interpolate_norms(self.normed, generator=torch.Generator().manual_seed(4))
         train_step(self.normed, sgd(self.normed))
         self.masks = {name: mask.flip(0) for name, mask in pol.masks(self.model).items()}
@@ -248,13 +249,6 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
     "merge": lambda s: pol.merge(s.model, optimizer=s.optimizer),
     "merge factors": lambda s: pol.merge(s.signed),
     "merge norms": lambda s: pol.merge(s.normed),
-    "compact": lambda s: (str(pol.compact(s.model, targets=nn.Linear)), s.model),
-    "compact factors": lambda s: (str(pol.compact(s.signed, targets=nn.Linear)), s.signed),
-    "compact, measured": lambda s: (
-        str(pol.compact(s.model, s.x, measure=lambda dense, sparse: (2.0, 1.0)).layers),
-        s.model,
-    ),
-    "expand": lambda s: pol.expand(compacted(s.model, s.optimizer), optimizer=s.optimizer),
     "dense_state_dict": lambda s: [pol.dense_state_dict(m) for m in (s.model, s.signed, s.normed)],
     "enforce_in_step": enforced,
     "save": lambda s: (pol.save(s.signed, s.folder / "b"), (s.folder / "b").read_bytes())[1],

@@ -104,6 +104,12 @@ class SurvivorWeight(Tensor):
                 return func(*args, **kwargs)
         if func is linear:
             return _linear(*args, **kwargs)
+        if func in _ON_GRADIENTS:
+            raise RuntimeError(
+                f"{func.__name__} of a compact weight, which has no gradient of its own: call it "
+                "on what is stored (weight.stored, or the layer's parameters), or call "
+                "expand(model, optimizer=optimizer) first"
+            )
         return func(*map_tensors(_dense, tuple(args)), **map_tensors(_dense, dict(kwargs)))
 
     @classmethod
@@ -133,6 +139,10 @@ _DESCRIBING = {
 }
 
 
+# What would be done to a dense weight that nothing else sees.
+_ON_GRADIENTS = {Tensor.register_hook, Tensor.retain_grad}
+
+
 def _dense(value: Tensor) -> Tensor:
     return value.dense if isinstance(value, SurvivorWeight) else value
 
@@ -155,13 +165,16 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 def _multiplies(x: Tensor, weight: SurvivorWeight, bias: Tensor | None) -> bool:
     """Whether there is a sparse product for these operands, as they are."""
     kind, dtype = x.device.type, weight.stored.dtype
+    dtypes = {x.dtype, dtype} | (set() if bias is None else {bias.dtype})
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-    elif x.dtype != dtype or (bias is not None and bias.dtype != dtype):
+        if not dtypes <= _CAST:
+            return False
+    elif dtypes != {dtype}:
         return False
     return (
         type(x) in _PLAIN
-        and (bias is None or (type(bias) in _PLAIN and bias.dim() == 1))
+        and (bias is None or (type(bias) in _PLAIN and bias.shape == weight.places.shape[:1]))
         and x.layout is torch.strided
         and not x.is_nested
         and x.dim() > 0
@@ -175,6 +188,8 @@ def _multiplies(x: Tensor, weight: SurvivorWeight, bias: Tensor | None) -> bool:
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+# What autocast converts; float64 stays as it is.
+_CAST = {torch.float32, torch.float16, torch.bfloat16}
 
 
 class _SparseLinear(torch.autograd.Function):
