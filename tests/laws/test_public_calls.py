@@ -78,7 +78,7 @@ PURE = ("scores.magnitude", "scores.large", "scores.random")
 # Calls that need what compact weights do not store, and say so.
 NEED_DENSE_WEIGHTS = (
     "reinit_signs standard",
-    "enforce_in_step",
+    "SignedMask in factors",
     "dense_to_sparse.RigL",
     "dense_to_sparse.SET",
     "dense_to_sparse.ACDC",
