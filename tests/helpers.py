@@ -13,7 +13,7 @@ from torch.multiprocessing import spawn
 import polarity as pol
 from polarity import deploy
 from tests.laws.refusals import fingerprint
-from tests.models import Kind, seeded
+from tests.models import Form, Kind, seeded
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -56,14 +56,25 @@ def train(
 
 
 def leaf_and_mask(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Return what is stored, and its mask, for every masked weight: by torch's own attributes."""
+    """Return what is stored, and what of it survives, for every masked weight.
+
+    Read by torch's own attributes. Of a compact weight everything that is stored survives.
+    """
     pairs = {}
     for module in model.modules():
         for chain in getattr(module, "parametrizations", {}).values():
             if isinstance(chain[0], pol.MaskedWeight):
                 leaves = [p for name, p in chain.named_parameters(recurse=False)]
-                pairs |= {id(leaf): (leaf, chain[0].mask != 0) for leaf in leaves}
+                kept = chain[0].mask != 0
+                pairs |= {id(leaf): (leaf, kept if leaf.shape == kept.shape else
+                                     torch.ones_like(leaf, dtype=torch.bool))
+                          for leaf in leaves}  # fmt: skip
     return list(pairs.values())
+
+
+def at_survivors(dense: Tensor, mask: Tensor, form: Form) -> Tensor:
+    """Return what a form has an entry for: all entries, or those inside the mask."""
+    return dense[mask] if form.compact else dense
 
 
 def tensor_at(model: nn.Module, name: str) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.attach.norms import attached_norms
+from polarity.parametrizations.places import Places
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Form:
     ``enforced`` says whether the mask is applied, and ``same_parameters`` whether what is trained
     are the plain model's own Parameter objects. Where they are not the weight is computed, and
     equal to the plain one up to rounding. ``sees_writes`` says whether forward masks what others
-    wrote into pruned entries.
+    wrote into pruned entries. ``compact`` says whether survivors alone are stored, and ``exact``
+    whether a layer gives the plain layer's bits.
     """
 
     name: str
@@ -39,6 +41,12 @@ class Form:
     enforced: bool = True
     same_parameters: bool = True
     sees_writes: bool = True
+    compact: bool = False
+    multiplies: bool = False
+
+    @property
+    def exact(self) -> bool:
+        return self.same_parameters and not self.multiplies
 
 
 class Tied(nn.Module):
@@ -261,13 +269,52 @@ def half_in_step(model: nn.Module) -> nn.Module:
     return model
 
 
+def compacted(model: nn.Module, optimizer: Any = None, *, multiplies: bool = True) -> nn.Module:
+    """Store survivors alone; every weight takes the sparse product, or none does."""
+    pol.compact(model, optimizer=optimizer, targets=tuple(pol.masks(model)))
+    for module in model.modules():
+        if isinstance(module, pol.MaskedWeight) and module.places is not None:
+            module.places = Places.of(module.mask, multiplies=multiplies)
+    return model
+
+
+def half_compact(model: nn.Module) -> nn.Module:
+    """Mask half of every prunable weight, and store the rest alone."""
+    return compacted(half_masked(model))
+
+
+def half_compact_signed_in(model: nn.Module) -> nn.Module:
+    """Make half of every prunable weight a product, and store its factors alone."""
+    return compacted(half_signed_in(model))
+
+
+def half_scattered(model: nn.Module) -> nn.Module:
+    """Store half of every prunable weight alone, and compute with the dense weight."""
+    return compacted(half_masked(model), multiplies=False)
+
+
+def half_scattered_signed_in(model: nn.Module) -> nn.Module:
+    """Store the factors of half of every prunable weight, and compute with the dense weight."""
+    return compacted(half_signed_in(model), multiplies=False)
+
+
 # A parametrization that is added to the package is added here, and every invariant is tested.
 FORMS = [
     Form("masked", half_masked),
     Form("in_step", half_in_step, sees_writes=False),
     Form("remembered", half_remembered, enforced=False),
     Form("sign_in", half_signed_in, same_parameters=False),
-]
+    Form("compact", half_compact, sees_writes=False, compact=True, multiplies=True),
+    Form(
+        "compact_sign_in", half_compact_signed_in, same_parameters=False, sees_writes=False,
+        compact=True, multiplies=True,
+    ),
+    Form("scattered", half_scattered, sees_writes=False, compact=True),
+    Form(
+        "scattered_sign_in", half_scattered_signed_in, same_parameters=False, sees_writes=False,
+        compact=True,
+    ),
+]  # fmt: skip
 
 
 def light_vgg() -> nn.Module:

@@ -30,7 +30,13 @@ from polarity.attach.norms import interpolate_norms
 from polarity.attach.reinitialize import reinitialize
 from polarity.attach.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
 from polarity.attach.sign_in import sign_in
-from polarity.parametrizations import MaskedWeight, NormInterp, SignInMW, SoftThreshold
+from polarity.parametrizations import (
+    MaskedWeight,
+    NormInterp,
+    SignInMW,
+    SoftThreshold,
+    SurvivorWeight,
+)
 from polarity.pruning.imp import imp_prune, lrr_step
 from polarity.pruning.prune import prune
 from polarity.pruning.report import PruneReport
@@ -39,6 +45,7 @@ from polarity.signs.constants import signed_constants
 from polarity.signs.perturb import Delta, Epsilon, Phi
 from polarity.signs.reinit import reinit_signs
 from polarity.signs.report import SignReport
+from polarity.survivors import CompactReport, compact, expand
 from polarity.targets.search import find_targets
 from polarity.tickets.signed_mask import SignedMask
 from polarity.tickets.start_report import StartReport
@@ -50,6 +57,7 @@ __version__ = "0.1.0"
 __draws_version__ = _DRAWS_VERSION
 
 __all__ = [
+    "CompactReport",
     "Delta",
     "Epsilon",
     "ErrorBarrier",
@@ -67,6 +75,8 @@ __all__ = [
     "SoftThreshold",
     "StartReport",
     "StepEnforcement",
+    "SurvivorWeight",
+    "compact",
     "dense_state_dict",
     "dense_to_sparse",
     "densities",
@@ -74,6 +84,7 @@ __all__ = [
     "deploy",
     "enforce_in_step",
     "error_barrier",
+    "expand",
     "find_targets",
     "frobenius_decay",
     "imp_prune",

@@ -13,7 +13,9 @@ import polarity as pol
 from tests.helpers import build, feed, leaf_and_mask, tensor_at
 from tests.models import FORMS, KINDS, WIDE, Form, Kind, half_masked, random_masks, seeded
 
-EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+# Of compact weights the random machine compares pending gradients after every call.
+DENSE = [form for form in FORMS if not form.compact]
+EVERY_FORM = pytest.mark.parametrize("form", DENSE, ids=lambda form: form.name)
 EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)
 SIZES = pytest.mark.parametrize("kind", [KINDS[0], WIDE], ids=lambda kind: kind.name)
 

@@ -13,7 +13,7 @@ import polarity as pol
 from polarity.attach.norms import attached_norms
 from tests.helpers import build, feed, leaf_and_mask, outputs, tensor_at, train_step
 from tests.laws.refusals import fingerprint
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, random_masks, seeded
+from tests.models import FORMS, KINDS, WIDE, Form, Kind, compacted, random_masks, seeded
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 
@@ -96,11 +96,11 @@ def attach(model: nn.Module, form: Form) -> nn.Module:
         with torch.no_grad():
             for parameter, value in values:
                 parameter.copy_(value)
-    elif form.name == "sign_in":
+    elif "sign_in" in form.name:
         pol.sign_in(model, beta=0.5)
     else:
-        assert form.name == "masked", "a new form: say how it is attached"
-    return model
+        assert form.compact or form.name == "masked", "a new form: say how it is attached"
+    return compacted(model, multiplies=form.multiplies) if form.compact else model
 
 
 def check(model: nn.Module, plain: nn.Module, form: Form, masks: dict[str, Tensor]) -> None:
@@ -297,7 +297,7 @@ INITS = {
 EVERY_INIT = pytest.mark.parametrize("init", INITS.values(), ids=INITS.keys())
 SIZES = pytest.mark.parametrize("kind", [KINDS[0], KINDS[2], WIDE], ids=lambda kind: kind.name)
 MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-COMPUTED = [form for form in FORMS if form.enforced and form.sees_writes]
+COMPUTED = [form for form in FORMS if form.enforced and (form.sees_writes or form.compact)]
 STORED = [form for form in FORMS if form not in COMPUTED]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from polarity import deploy
-from polarity.deploy.csr import encode
+from polarity._csr import encode
 from polarity.deploy.sparse_linear import sparse_twin
 from tests.helpers import dense_wins, sparse_wins
 from tests.laws.refusals import fingerprint

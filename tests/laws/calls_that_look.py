@@ -134,7 +134,7 @@ DEPLOY: dict[str, Call] = {
         pol.deploy.compress,
         always=("measure",),
         model=model("plain"),
-        example_inputs=Arg(kinds.INPUTS, just(torch.ones(2, 6))),
+        example_inputs=Arg(kinds.INPUTS | NONE, just(torch.ones(2, 6))),
         break_even=Arg(kinds.FRACTION | NONE, just(0.5)),
         margin=Arg(kinds.MARGIN | NONE, just(2.0)),
         tolerance=Arg(kinds.TOLERANCE, just(0.5)),

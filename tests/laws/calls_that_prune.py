@@ -87,7 +87,7 @@ PRUNE: dict[str, Call] = {
         pol.scores.synflow,
         always=("steps",),
         model=MODEL,
-        example_inputs=Arg(kinds.INPUTS, just(torch.ones(2, 6))),
+        example_inputs=Arg(kinds.INPUTS | NONE, just(torch.ones(2, 6))),
         density=Arg(kinds.FRACTION | NONE | values(0, 0.9), just(0.3)),
         steps=Arg(kinds.COUNT | NONE, just(2)),
         dtype=Arg(kinds.DTYPE, just(torch.float64)),

@@ -37,6 +37,10 @@ def explicit(kind: Kind, form: Form, model: nn.Module) -> Callable[..., Tensor]:
         weights: Values = {}
         for name, value in values.items():
             inside = re.sub(r"\.original\d?$", "", name.replace("parametrizations.", ""))
+            if form.compact and inside in masks:
+                mask = masks[inside]
+                place = (mask.flatten().cumsum(0) - 1).clamp(min=0)
+                value = value[place].view(mask.shape)  # the mask comes below
             weights[inside] = weights[inside] * value if inside in weights else value
         for name, mask in masks.items() if form.enforced else ():
             weights[name] = weights[name] * mask

@@ -13,6 +13,7 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from tests.laws.refusals import fingerprint
+from tests.models import compacted as stored_compactly
 from tests.models import seeded
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -44,9 +45,13 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 @dataclass
 class Setting:
-    """Models in every form, all built before the call, and what calls need besides."""
+    """Models in every form, all built before the call, and what calls need besides.
+
+    With ``compact`` the masked and the Sign-In model store their survivors alone.
+    """
 
     folder: Path
+    compact: bool = False
     plain: nn.Module = field(default_factory=network)
     other: nn.Module = field(default_factory=lambda: network(5))
     torchs: nn.Module = field(default_factory=network)
@@ -74,6 +79,9 @@ class Setting:
         pol.imp_prune(self.signed, density=0.5)
         pol.sign_in(self.signed, beta=0.5)
         train_step(self.signed, sgd(self.signed))
+        if self.compact:
+            stored_compactly(self.model, self.optimizer)
+            stored_compactly(self.signed)
         pol.interpolate_norms(self.normed, generator=torch.Generator().manual_seed(4))
         train_step(self.normed, sgd(self.normed))
         self.masks = {name: mask.flip(0) for name, mask in pol.masks(self.model).items()}
@@ -123,6 +131,18 @@ def stable(s: Setting) -> Any:
 def compressed(s: Setting) -> Any:
     report = pol.deploy.compress(s.plain.eval(), s.x, measure=lambda dense, sparse: (2.0, 1.0))
     return len(report.layers), pol.deploy.decompress(s.plain)
+
+
+def compact(s: Setting) -> Any:
+    faster = {"measure": lambda masked, compact: (2.0, 1.0), "break_even": 1.0}
+    report = pol.compact(s.model, s.x, optimizer=s.optimizer, **faster)
+    pol.compact(s.signed, targets="0.weight")
+    return report.compact, s.model, s.signed
+
+
+def expand(s: Setting) -> Any:
+    compact(s)
+    return pol.expand(s.model, optimizer=s.optimizer), pol.expand(s.signed)
 
 
 def reset(s: Setting) -> Any:
@@ -284,6 +304,8 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
     "scores.grasp": lambda s: pol.scores.grasp(s.model, mse_loss, s.batches),
     "scores.synflow": lambda s: pol.scores.synflow(s.model, s.x, density=0.1, steps=3),
     "deploy.compress": compressed,
+    "compact": compact,
+    "expand": expand,
     "reset_parameters": reset,
     "assignment": assign,
 }

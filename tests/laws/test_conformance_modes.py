@@ -21,7 +21,7 @@ from tests.helpers import (
     zeroed,
 )
 from tests.laws.explicit import close, converted, explicit, loss_of
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, random_masks
+from tests.models import FORMS, KINDS, WIDE, Form, Kind, compacted, random_masks
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)
@@ -65,9 +65,11 @@ def follow_every_change(kind: Kind, form: Form, backend: str) -> None:
     steps = [
         lambda: pol.imp_prune(model, density=0.4),
         lambda: pol.imp_prune(model, density=0.3),
+        *([lambda: pol.expand(model)] if form.compact else []),
         lambda: flip(model),
         give_back,
         lambda: pol.imp_prune(model, density=0.1),
+        *([lambda: compacted(model, multiplies=form.multiplies)] if form.compact else []),
     ]
     compilations = []
     for step in steps:
@@ -83,7 +85,7 @@ def follow_every_change(kind: Kind, form: Form, backend: str) -> None:
             torch.testing.assert_close(parameter.grad, gradient)
         model.zero_grad()
         compilations.append(counter.frame_count)
-    if kind.fullgraph:
+    if kind.fullgraph and not form.compact:
         assert compilations[:3] == [1, 1, 1], "a mask that changes in place needs no new graph"
 
 
@@ -111,13 +113,25 @@ def test_a_weight_of_any_size_can_be_traced(kind: Kind, form: Form) -> None:
         for given in (inputs, others):
             close(traced(*given), model(*given))
             close(loaded(*given), model(*given))
-        pol.load_masks(model, random_masks(model, 0.3, seed=9)) if form.enforced else None
+        if form.enforced and not form.compact:
+            pol.load_masks(model, random_masks(model, 0.3, seed=9))
         close(traced(*inputs), model(*inputs))
     loss_of(traced(*inputs)).backward()
     seen = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     loss_of(model(*inputs)).backward()
     close(seen, [p.grad for p in model.parameters()])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [f for f in FORMS if f.compact], ids=lambda form: form.name)
+@EVERY_KIND
+def test_a_trace_of_compact_weights_raises_once_they_are_pruned(kind: Kind, form: Form) -> None:
+    model, inputs = converted(kind, form), feed(kind)
+    traced = torch.jit.trace(model, inputs)
+    pol.imp_prune(model, density=0.2)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        traced(*inputs)
 
 
 @pytest.mark.filterwarnings("ignore")

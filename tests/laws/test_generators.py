@@ -58,6 +58,7 @@ CALLS: dict[Callable[..., Any], Callable[[nn.Module, Any], Any]] = {
     pol.sgd_noise_stability: lambda m, given: pol.sgd_noise_stability(m, fail, fail, **given),
     pol.init_noise_stability: lambda m, given: pol.init_noise_stability(fail, fail, fail, **given),
     pol.sharpness: lambda m, given: pol.sharpness(m, CROSS_ENTROPY, BATCHES, **given),
+    pol.compact: lambda m, given: pol.compact(m, BATCHES[0][0], **given),
     pol.deploy.compress: lambda m, given: pol.deploy.compress(m, BATCHES[0][0], **given),
     random: lambda m, given: random("w", m[0].weight, **given),
     snip: lambda m, given: snip(m, CROSS_ENTROPY, BATCHES, **given),

@@ -19,7 +19,7 @@ LAYERS = [
     {"optimizers", "targets"},
     {"rewind", "densities"},
     {"attach"},
-    {"scores", "signs", "tickets", "deploy"},
+    {"scores", "signs", "tickets", "deploy", "survivors"},
     {"analysis", "pruning"},
     {"dense_to_sparse"},
     {"__init__"},
@@ -28,6 +28,7 @@ LAYERS = [
 LAYER_OF = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
 TOP = {
     "_checks",
+    "_csr",
     "_files",
     "_inputs",
     "_tables",

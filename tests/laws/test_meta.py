@@ -37,7 +37,7 @@ def built(kind: Kind, seed: int) -> nn.Module:
 @EVERY_KIND
 def test_a_model_on_the_meta_device_is_shown_in_every_form(kind: Kind, form: Form) -> None:
     model = form.attach(built(kind, 0)).to("meta")
-    expected = r"(SignInMW|MaskedWeight)\(\([\d, ]+\)(, enforce=False)?\)"
+    expected = r"(SignInMW|MaskedWeight)\(\([\d, ]+\)(, compact)?(, enforce=False)?\)"
     assert len(re.findall(expected, repr(model))) >= len(pol.masks(model))
 
 
@@ -138,3 +138,13 @@ def test_a_reset_on_the_meta_device_does_what_it_does_to_a_plain_layer() -> None
     model = on_meta()
     model[0].reset_parameters()
     assert all(p.is_meta for p in model.parameters())
+
+
+@EVERY_FORM
+def test_a_checkpoint_fills_a_compact_model_whose_values_were_given_up(form: Form) -> None:
+    if not form.compact:
+        pytest.skip("the tests above are about masked weights")
+    source, model = form.attach(network(3)), form.attach(network()).to("meta")
+    model.to_empty(device="cpu").load_state_dict(source.state_dict())
+    assert same_state(pol.dense_state_dict(model), pol.dense_state_dict(source))
+    train_step(model, sgd(model))

@@ -187,8 +187,8 @@ def test_a_model_without_prunable_weights_is_refused_by_its_type(call):
 
 @pytest.mark.parametrize(
     "call",
-    [pol.masks, pol.merge, lambda model: pol.reinit_signs(model, init={})],
-    ids=["masks", "merge", "reinit_signs"],
+    [pol.masks, pol.merge, pol.compact, lambda model: pol.reinit_signs(model, init={})],
+    ids=["masks", "merge", "compact", "reinit_signs"],
 )
 def test_a_model_without_masks_is_refused_by_its_type(call):
     with pytest.raises(ValueError, match=r"^Linear has no masked weights"):
@@ -203,6 +203,8 @@ MODELS = {
     "sparsity": pol.sparsity,
     "find_targets": pol.find_targets,
     "sign_in": pol.sign_in,
+    "compact": pol.compact,
+    "expand": pol.expand,
     "rescale": pol.rescale,
     "RescaleSchedule": lambda m: pol.RescaleSchedule(m, every=1),
     "inner_scaling": pol.inner_scaling,

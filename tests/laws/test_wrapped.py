@@ -125,6 +125,17 @@ def compressed(model: nn.Module) -> Any:
     return [layer.name for layer in report], state
 
 
+def compact() -> nn.Module:
+    model = masked()
+    pol.compact(model, break_even=1.0)
+    return model
+
+
+def compacted(model: nn.Module) -> Any:
+    report = pol.compact(model, INPUTS, measure=sparse_wins, break_even=1.0)
+    return report.compact, point(model)
+
+
 def returned(model: nn.Module, result: nn.Module) -> dict[str, Tensor]:
     """Return what the model holds, if the call gave back the very object that it was given."""
     assert result is model
@@ -257,6 +268,27 @@ def test_a_call_on_a_wrapper_does_what_it_does_on_the_model(name, wrap):
     assert unwrapped(wrapped) is inner or isinstance(wrapped, AveragedModel)
 
 
+RESIZE = {
+    "compact": (masked, compacted),
+    "expand": (compact, lambda m: returned(m, pol.expand(m))),
+}
+
+
+@each_wrapper
+@pytest.mark.parametrize("name", RESIZE)
+def test_parameters_are_resized_through_wrappers_but_not_inside_ddp(name, wrap):
+    make, call = RESIZE[name]
+    model, expected = make(), call(make())
+    wrapped = wrap(model)
+    if any(isinstance(each, DistributedDataParallel) for each in wrapped.modules()):
+        before = fingerprint(point(model))
+        with pytest.raises(TypeError, match=r"DistributedDataParallel.*: attach before wrapping"):
+            call(wrapped)
+        assert fingerprint(point(model)) == before
+    else:
+        assert fingerprint(call(wrapped)) == fingerprint(expected)
+
+
 ATTACH = {
     "mask_weights": pol.mask_weights,
     "load_masks": lambda m: pol.load_masks(m, {"0.weight": torch.ones(8, 4)}),
@@ -372,7 +404,9 @@ def test_every_public_function_of_a_model_is_in_the_table():
         for name in space.__all__
         if callable(getattr(space, name)) and "model" in parameters_of(getattr(space, name))
     }
-    tried = {word for name in [*CALLS, *ATTACH] for word in (name, *name.split(", ")[0].split())}
+    tried = {
+        word for name in [*CALLS, *RESIZE, *ATTACH] for word in (name, *name.split(", ")[0].split())
+    }
     tried |= {"deploy.decompress", "deploy.restore", "init_noise_stability"}
     missing = {name for name in public if name not in tried and name.split(".")[-1] not in tried}
     assert missing == set()

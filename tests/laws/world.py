@@ -90,6 +90,19 @@ class World:
         return optimizer
 
     @cached_property
+    def compact(self) -> nn.Sequential:
+        """A model of compact weights."""
+        model = plain_net()
+        pol.imp_prune(model, density=0.5)
+        pol.compact(model, break_even=1.0)
+        return model
+
+    @cached_property
+    def compact_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the compact model."""
+        return torch.optim.SGD(self.compact.parameters(), lr=0.1, momentum=0.9)
+
+    @cached_property
     def schedule(self) -> pol.RescaleSchedule:
         return pol.RescaleSchedule(self.signed, every=2, until=9)
 

@@ -199,7 +199,7 @@ PAIRS = {
     "triples": value([(1, 2, 3)], "a tuple"),
 }
 INPUTS = Kind(
-    values(None, 3, "x", True, 0.5)
+    values(3, "x", True, 0.5)
     | FUNCTION
     | CLASS
     | {

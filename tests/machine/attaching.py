@@ -28,7 +28,7 @@ def sign_in(run: Run, draw: random.Random) -> Step | None:
 
     def expect(_: Any) -> None:
         new = any(reference.weights[name].form != "sign_in" for name in names)
-        conversions.sign_in(reference, names, beta, run.stored, follow=told)
+        conversions.sign_in(reference, names, beta, run.seen, follow=told)
         after_conversion(run, stale=new and not told)
 
     return Step(f"sign_in(beta={beta}, {shown(given)})", act, expect)
@@ -99,7 +99,7 @@ def rescale(run: Run, draw: random.Random) -> Step | None:
             pol.rescale(run.model, momentum=momentum, **given)
 
     def expect(_: Any) -> None:
-        conversions.rescale(run.reference, momentum, run.stored)
+        conversions.rescale(run.reference, momentum, run.seen)
 
     return Step(f"rescale(momentum={momentum!r}, schedule={by_schedule})", act, expect)
 
@@ -170,7 +170,7 @@ def rewind(run: Run, draw: random.Random) -> Step | None:
     if run.captured is None:
         return None
     only = draw.choice(["all", "masked", "unmasked"])
-    schedule = draw.random() < 0.5
+    schedule = draw.random() < 0.5 and not run.compact_weights()
     if run.captured[1].layout != [key for key, _ in run.reference.leaves()]:
         schedule = False
     point, moment = run.captured
@@ -203,7 +203,9 @@ def enforce_in_step(run: Run, draw: random.Random) -> Step | None:
 
         return Step("handle.remove()", handle.remove, remove)
     trained = [w for w in reference.masked().values() if all(p.requires_grad for p in w.leaves)]
-    if not trained or run.setting.closure:  # LBFGS evaluates in the middle of its step
+    if (
+        not trained or run.compact_weights() or run.setting.closure
+    ):  # LBFGS evaluates in the middle of its step
         return None
 
     def expect(handle: pol.StepEnforcement) -> None:

@@ -104,6 +104,7 @@ def merge(ref: Reference, *, follow: bool) -> None:
         elif weight.masked and weight.enforce:
             ref.write(weight, weight.effective.detach().clone())
         weight.form, weight.mask, weight.initial, weight.in_step = "plain", None, None, False
+        weight.compact = False
         weight.enforce = True
     ref.stream = None
 

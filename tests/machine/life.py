@@ -10,19 +10,30 @@ from dataclasses import dataclass
 import torch
 
 import polarity as pol
-from tests.machine import attaching, moving, pruning, reading, reference, refused, training, writing
+from tests.machine import (
+    attaching,
+    moving,
+    pruning,
+    reading,
+    reference,
+    refused,
+    survivors,
+    training,
+    writing,
+)
 from tests.machine.kinds import MACHINES, SETTINGS, WIDE, Machine, Setting
 from tests.machine.run import Run
 
 OPERATIONS = {
     name: operation
-    for part in (pruning, attaching, training, moving, writing, reading, refused)
+    for part in (pruning, attaching, training, moving, writing, reading, refused, survivors)
     for name, operation in part.OPERATIONS.items()
     if name not in ("reset", "reinitialize") or hasattr(pol, "reinitialize")
 }
 reference.GRADIENTS_ZEROED = hasattr(pol, "reinitialize")
 # How often an operation is drawn, where that is not once.
-OFTEN = {"train": 4, "imp_prune": 2, "prune": 2, "reinit_signs": 3, "mask_weights": 2, "rescale": 2}
+OFTEN = {"train": 4, "imp_prune": 2, "prune": 2, "reinit_signs": 3, "mask_weights": 2, "rescale": 2,
+         "compact": 3}  # fmt: skip
 KINDS = {kind.name: kind for kind in (*MACHINES, WIDE)}
 OPTIMIZERS = {setting.name: setting for setting in SETTINGS}
 

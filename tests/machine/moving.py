@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import polarity as pol
-from tests.machine.run import Run, Step
+from tests.machine.run import Run, Step, recompact
 
 
 def convert(run: Run, draw: random.Random) -> Step:
@@ -79,6 +79,8 @@ def twin_of(run: Run) -> nn.Module:
         pol.mask_weights(fresh, targets=tuple(masked))
     if products := [name for name, weight in masked.items() if weight.form == "sign_in"]:
         pol.sign_in(fresh, targets=tuple(products))
+    if compact := run.compact_weights():
+        recompact(fresh, None, multiplies=compact[0].multiplies)
     if norms := tuple(run.reference.norms()):
         pol.interpolate_norms(fresh, targets=norms, generator=torch.Generator().manual_seed(1))
     return fresh
@@ -122,6 +124,8 @@ def save_and_load(run: Run, draw: random.Random) -> Step:
             pol.save(run.model, f"{folder}/model.safetensors")
             fresh = run.kind.fresh(seed=99).train(run.model.training)
             pol.load(fresh, f"{folder}/model.safetensors")
+        if compact := run.compact_weights():
+            recompact(fresh, None, multiplies=compact[0].multiplies)
         run.move_to(like(run, fresh))
 
     return Step("save, load into a fresh model", act)

@@ -45,6 +45,9 @@ def load_masks(run: Run, draw: random.Random) -> Step | None:
         return None
     share = draw.random()
     masks = {n: torch.rand(masked[n].mask.shape, generator=run.batches) < share for n in names}
+    for name, mask in masks.items():  # a compact weight takes some of its survivors
+        if masked[name].compact:
+            mask &= masked[name].mask.bool()
     dtype = draw.choice([torch.bool, torch.float32, torch.uint8])
     attach = draw.random() < 0.5
 
@@ -55,7 +58,12 @@ def load_masks(run: Run, draw: random.Random) -> Step | None:
         else:
             pol.load_masks(run.model, given)
 
-    return Step(f"load_masks({share:.2f} of {names})", act, lambda _: run.reference.install(masks))
+    def expect(_: Any) -> None:
+        before = run.sizes()
+        run.reference.install(masks)
+        run.not_told(before)
+
+    return Step(f"load_masks({share:.2f} of {names})", act, expect)
 
 
 def how_many(run: Run, draw: random.Random) -> tuple[float | None, float | None]:
@@ -106,6 +114,7 @@ def imp_prune(run: Run, draw: random.Random) -> Step | None:
         kept = reference.kept(scores, amount, density, scope, seed)
         assert report.survivors == sum(int(mask.sum()) for mask in kept.values())
         moment = run.captured[1] if rewind else None
+        before = run.sizes()
         reference.prune(kept, moment.values if rewind and not lrr else None)
         if rewind and not lrr:
             reference.restore(moment, lambda weight: not weight.masked, buffers=True)
@@ -114,6 +123,8 @@ def imp_prune(run: Run, draw: random.Random) -> Step | None:
             reference.forget_pruned(reference.masked().values())
         if told:
             reference.forget_pruned(reference.weights[name] for name in names)
+        else:
+            run.not_told(before)
         put_zeros_back(run)
 
     return Step(f"{'lrr_step' if lrr else 'imp_prune'}({shown(given)})", act, expect)
@@ -159,9 +170,12 @@ def prune(run: Run, draw: random.Random) -> Step | None:
         assert {e.name: e.after for e in report.layers} == {
             name: int(mask.sum()) for name, mask in kept.items()
         }
+        before = run.sizes()
         reference.prune(kept)
         if "optimizer" in given:
             reference.forget_pruned(reference.weights[name] for name in names)
+        else:
+            run.not_told(before)
         put_zeros_back(run)
 
     return Step(
@@ -201,7 +215,7 @@ def reinit_signs(run: Run, draw: random.Random) -> Step | None:
     reference, masked = run.reference, run.reference.masked()
     if not masked or run.captured is None:
         return None
-    strategy = draw.choice(STRATEGIES)
+    strategy = draw.choice(STRATEGIES[:-1] if run.compact_weights() else STRATEGIES)
     scope = draw.choice(SCOPES)
     phi = draw.choice([0.0, 0.0, 0.1, -0.05])
     known = [("epsilon", 0.3), ("delta", 0.2), ("delta, ties at random", 0.4)]

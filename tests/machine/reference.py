@@ -29,7 +29,8 @@ class Weight:
 
     ``form`` is plain, masked, sign_in or norm. ``rounded`` says that what is stored was computed
     by arithmetic in another order, so that the model's values are compared to within a few units
-    of the last place and then adopted.
+    of the last place and then adopted. ``compact`` says that the model stores survivors alone;
+    the weight here stays dense.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,8 @@ class Weight:
     beta: float = 1.0
     initial: Tensor | None = None
     rounded: bool = False
+    compact: bool = False
+    multiplies: bool = False
 
     @property
     def name(self) -> str:

@@ -269,7 +269,7 @@ def not_finite(run: Run, draw: random.Random) -> Step | None:
     if not live:
         return None
     weight = draw.choice(live)
-    place = int(weight.mask.reshape(-1).nonzero()[0])
+    place = 0 if weight.compact else int(weight.mask.reshape(-1).nonzero()[0])
     calls: dict[str, Callable[[], Any]] = {
         "imp_prune": lambda: pol.imp_prune(run.model, density=0.0),
         "prune": lambda: pol.prune(run.model, pol.scores.magnitude, density=0.0),

@@ -12,6 +12,7 @@ from tests.laws.refusals import fingerprint
 from tests.machine.conversions import close
 from tests.machine.kinds import Machine, Setting
 from tests.machine.reference import Moment, Reference, Weight, inside
+from tests.models import compacted
 
 
 @dataclass
@@ -32,6 +33,11 @@ class Step:
     says: str = ""
 
 
+def recompact(model: nn.Module, optimizer: Any, *, multiplies: bool) -> None:
+    """Store the survivors of every masked weight alone, with the sparse product or without."""
+    compacted(model, optimizer, multiplies=multiplies)
+
+
 class Run:
     """A model in the middle of its life, and the reference that has lived through the same."""
 
@@ -46,9 +52,18 @@ class Run:
         self.check()
 
     def build_optimizers(self) -> None:
+        compact = self.compact_weights()
+        if compact:  # groups are made by shape
+            pol.expand(self.model)
         self.optimizers = self.setting.build(self.named_leaves())
+        if compact:
+            recompact(self.model, self.optimizer, multiplies=compact[0].multiplies)
         schedule = self.setting.schedule
         self.schedules = [] if schedule is None else [schedule(each) for each in self.optimizers]
+
+    def compact_weights(self) -> list[Weight]:
+        """Return the weights of which the model stores survivors alone."""
+        return [w for w in self.reference.weights.values() if w.compact]
 
     def named_leaves(self) -> list[tuple[str, nn.Parameter]]:
         """Return the model's own parameters in the order of the plain model."""
@@ -59,6 +74,12 @@ class Run:
         held = dict(self.model.named_parameters(remove_duplicate=False))
         return [held[key] for key in weight.keys(weight.name)]
 
+    def seen(self, weight: Weight) -> list[Tensor]:
+        """Return what is stored with zeros outside the mask, if survivors alone are stored."""
+        live = weight.mask.bool() if weight.compact else None
+        return [leaf if live is None else torch.zeros_like(weight.mask).masked_scatter(live, leaf)
+                for leaf in self.stored(weight)]  # fmt: skip
+
     @property
     def optimizer(self) -> Any:
         """What is passed as ``optimizer=``: one, or a list of all."""
@@ -67,6 +88,35 @@ class Run:
     @property
     def scheduler(self) -> Any:
         return self.schedules[0] if self.schedules else None
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many entries the model stores of each compact weight."""
+        return {weight.name: int(weight.mask.sum()) for weight in self.compact_weights()}
+
+    def not_told(self, before: dict[str, int]) -> None:
+        """See that optimizers that remember another size raise, and build new ones.
+
+        Gradients are None while they try, so that nothing else moves.
+        """
+        changed = {name for name, size in self.sizes().items() if size != before[name]}
+        leaves = [leaf for name in changed for leaf in self.reference.weights[name].leaves]
+        if not any(self.reference.state(leaf) for leaf in leaves):
+            return
+        held = [p for each in self.optimizers for g in each.param_groups for p in g["params"]]
+        kept = [p.grad for p in held]
+        for p in held:
+            p.grad = None
+        raised = 0
+        for each in self.optimizers:
+            try:
+                each.step()
+            except RuntimeError as error:
+                raised += "a shape that it no longer has" in str(error)
+        assert raised, "an optimizer would have gone on with the state of another shape"
+        for p, gradient in zip(held, kept, strict=True):
+            p.grad = gradient
+        self.build_optimizers()
+        self.reference.build_optimizers()
 
     def batch(self) -> tuple[Tensor, ...]:
         return self.kind.inputs(self.batches)
@@ -177,13 +227,24 @@ class Run:
 
     def _agree(self, weight: Weight, mine: Tensor, theirs: Tensor, what: str) -> None:
         """Compare exactly; where another order of arithmetic is allowed, closely, and adopt."""
-        if weight.rounded and mine.is_floating_point() and mine.dim() > 0:
+        if self.compact_weights() and mine.is_floating_point() and mine.dim() > 0:
+            self._agree_compact(weight, mine, theirs, what)
+        elif weight.rounded and mine.is_floating_point() and mine.dim() > 0:
             assert mine.dtype == theirs.dtype, what
             close(mine.detach(), theirs.detach(), what)
             with torch.no_grad():
                 mine.copy_(theirs)
         else:
             same(mine, theirs, what)
+
+    @torch.no_grad()
+    def _agree_compact(self, weight: Weight, mine: Tensor, theirs: Tensor, what: str) -> None:
+        """Compare survivors where nothing else is stored, up to the order of sums, and adopt."""
+        assert mine.dtype == theirs.dtype, what
+        per_entry = weight.compact and mine.shape == weight.mask.shape
+        live = weight.mask.bool() if per_entry else torch.ones_like(mine, dtype=torch.bool)
+        nearly(mine[live], theirs.reshape(-1), what)
+        mine[live] = theirs.reshape(-1)
 
     @torch.no_grad()
     def check_modules(self) -> None:
@@ -193,6 +254,9 @@ class Run:
             assert modules[name].training == module.training, f"mode of {name}"
         buffers = dict(self.model.named_buffers())
         for name, value in twin.named_buffers():
+            if self.compact_weights() and value.is_floating_point():
+                nearly(value, buffers[name], name)
+                value.copy_(buffers[name])
             same(value, buffers[name], name)
         keys = {key for weight in reference.weights.values() for name in weight.names
                 for key in (*weight.keys(name), *weight.buffer_keys(name))}  # fmt: skip
@@ -261,6 +325,13 @@ def _bytes(thing: Any) -> Any:
     if isinstance(thing, (list, tuple)):
         return [_bytes(each) for each in thing]
     return thing
+
+
+def nearly(mine: Tensor, theirs: Tensor, what: str) -> None:
+    """Compare up to the order in which a few dozen terms are added."""
+    rtol = max(1e-4, 16 * torch.finfo(mine.dtype).eps)
+    torch.testing.assert_close(theirs, mine, rtol=rtol, atol=rtol / 10, equal_nan=True,
+                               msg=lambda text: f"{what}: {text}")  # fmt: skip
 
 
 def same(mine: Tensor, theirs: Tensor, what: str) -> None:

@@ -23,12 +23,18 @@ def write_data(run: Run, draw: random.Random) -> Step:
             leaf.data.add_(noise, alpha=0.1)
 
     def act() -> None:
-        add(run.stored(weight))
+        if weight.compact:
+            for leaf in run.stored(weight):
+                leaf.data.add_(noise[weight.mask.bool()], alpha=0.1)
+        else:
+            add(run.stored(weight))
         if run.handle is not None:
             run.handle.project()
 
     def expect(_: Any) -> None:
         add(weight.leaves)
+        if weight.compact:
+            run.reference.clear(weight)
         put_zeros_back(run)
 
     return Step(f"{weight.name}.data.add_(noise)", act, expect)
@@ -63,7 +69,7 @@ def dense_checkpoint(run: Run, draw: random.Random) -> Step:
 def dense_phase(run: Run, draw: random.Random) -> Step | None:
     """Stop or start to enforce all masks by hand, as a dense phase does."""
     masked = run.reference.masked()
-    if not masked:
+    if not masked or run.compact_weights():
         return None
     on = not all(weight.enforce for weight in masked.values())
 

@@ -12,6 +12,7 @@ from polarity._files import check_path, parse_json, read_tensors, safetensors_fo
 from polarity._running import outside_inference_mode
 from polarity.attach.checkpoint_forms import forms_to_attach
 from polarity.attach.loading import plan_loading
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
 from polarity.targets.state_keys import (
     TORCH_MASK,
@@ -65,6 +66,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 @outside_inference_mode
+@on_dense_leaves
 def load(model: nn.Module, path: str | Path) -> nn.Module:
     """Read a file of :func:`save` into a model, in place, with the same forms attached.
 

@@ -32,7 +32,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     forward. (LBFGS runs the model inside its step: build it anew after pruning, because directions
     that it remembers move pruned entries until the step ends.) A Sign-In weight becomes
     :math:`m \odot v`, whose zeros are a fixed point. Whether this saves time depends on the
-    processor and the model: ``docs/results/throughput.md`` compares both forms.
+    processor and the model: ``docs/results/throughput.md`` compares both forms. Compact weights
+    (:func:`polarity.compact`) store no pruned entries and need nothing of this: they are skipped.
 
     The masks stay in forward while compiling, tracing, exporting and under ``torch.func``; in
     copies of the model; in weights that are frozen at the call or that ``optimizer`` does not hold;
@@ -77,8 +78,9 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         check_optimizer(optimizer)
     found = masked_weights(model)
     held = set().union(*(parameters_of(each) for each in optimizers))
-    targets = [target for target in found.values() if _is_trained(target, held)]
-    if not targets:
+    trained = [target for target in found.values() if _is_trained(target, held)]
+    targets = [target for target in trained if not target.is_compact]
+    if not trained:
         raise ValueError(
             f"optimizer={described(optimizers)} trains none of the {len(found)} masked "
             f"weights (the first is {next(iter(found))!r}), expected those that train "

@@ -12,6 +12,7 @@ from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
@@ -37,6 +38,7 @@ __all__ = [
 
 
 @outside_inference_mode
+@on_dense_leaves
 def mask_weights(
     model: nn.Module,
     *,
@@ -177,6 +179,12 @@ def set_masks(
             continue
         pairs.append((masking.mask, mask))
         born = mask & (masking.mask == 0) if masking.enforce else None
+        if born is not None and masking.places is not None and bool(born.any()):
+            raise ValueError(
+                f"masks[{name!r}] gives back {int(born.sum())} pruned entries, and a compact "
+                "weight stores none of them, expected some of its survivors: call "
+                "expand(model, optimizer=optimizer) first"
+            )
         if born is not None and bool(born.any()):
             # Old momentum may have moved what is stored there.
             starts = [0.0] * len(target.stored)
@@ -229,6 +237,7 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
 
 
 @outside_inference_mode
+@on_dense_leaves
 def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Install masks in place, and zero the stored values outside them.
 

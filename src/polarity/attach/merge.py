@@ -24,6 +24,7 @@ from polarity.optimizers.replaced import (
 from polarity.optimizers.states import check_holds
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, all_targets, attached
 from polarity.targets.state_keys import forget_plain_checkpoints, inside, leads_inside
@@ -36,6 +37,7 @@ __all__ = ["dense_state_dict", "merge"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def merge(
     model: nn.Module, *, optimizer: Optimizers | None = None, verbose: bool = False
 ) -> nn.Module:

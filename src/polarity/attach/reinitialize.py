@@ -1,6 +1,5 @@
 """New random values for a whole model under the masks that it has."""
 
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -9,7 +8,9 @@ from torch import nn
 from polarity._bits.random import seed_from, undrawn_on_error
 from polarity._checks import check_callable
 from polarity._running import outside_inference_mode, same_random_state
+from polarity._warnings import warn_caller
 from polarity.attach.resetting import RESETS, as_plain, write_fresh
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.wrappers import unwrapped
 
@@ -17,6 +18,7 @@ __all__ = ["reinitialize"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def reinitialize(
     model: nn.Module,
     *,
@@ -90,10 +92,9 @@ def reinitialize(
         left = [name for name in _prunable(inner) if name in fresh.untouched]
         write_fresh(fresh)
     if left:
-        warnings.warn(
+        warn_caller(
             f"nothing wrote to {', '.join(map(repr, left))}, expected a reset_parameters method of "
             "the module that holds it: the old values stay; pass init= to draw them",
-            stacklevel=3,
         )
     return model
 

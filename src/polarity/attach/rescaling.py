@@ -21,6 +21,7 @@ from polarity.optimizers.replaced import check_together
 from polarity.optimizers.states import is_divided
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import attached
 from polarity.targets.target import Target
 from polarity.targets.writing import write_all
@@ -31,6 +32,7 @@ Momentum: TypeAlias = Literal["keep", "zero", "transform"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 @torch.no_grad()
 def rescale(
     model: nn.Module,
@@ -211,8 +213,13 @@ def frobenius_decay(model: nn.Module) -> Tensor:
     Source: *Sign-In to the Lottery*, appendix D and Table 7.
     """
     total: Tensor | None = None
+    weight: Tensor
     for target in _factors(model).values():
-        weight: Tensor = getattr(target.module, target.tensor_name)
+        if target.is_compact and len(target.chain) == 1:
+            m, v = target.stored
+            weight = m * v  # its survivors, without the zeros between them
+        else:
+            weight = getattr(target.module, target.tensor_name)
         weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
         square = weight.square().sum()
         total = square if total is None else total + square.to(total.device)
@@ -251,7 +258,10 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
     scaling = {}
     for name, target in _factors(model).items():
         wide = torch.promote_types(target.stored[0].dtype, torch.float32)
-        m, v = (factor.detach()[target.mask].to(wide) for factor in target.stored)
+        factors = [factor.detach() for factor in target.stored]
+        if not target.is_compact:
+            factors = [factor[target.mask] for factor in factors]
+        m, v = (factor.to(wide) for factor in factors)
         scaling[name] = (m - v) * (m + v)
     return scaling
 

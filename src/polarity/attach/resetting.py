@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_shape
 from polarity._running import outside_inference_mode
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
 from polarity.targets.state_keys import leads_inside, original_order
 from polarity.targets.target import Target, check_has_values, stored_leaves
@@ -171,6 +172,7 @@ def write_fresh(fresh: Fresh) -> None:
 
 
 @outside_inference_mode
+@on_dense_leaves
 def reset_through(module: nn.Module, method: str, *args: Any, **kwargs: Any) -> Any:
     """Call a module's own reset method on plain copies, and write what it set through the masks."""
     with undrawn_on_error(None):

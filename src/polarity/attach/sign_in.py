@@ -1,6 +1,5 @@
 """Convert a model to Sign-In: every masked weight becomes a product of two trained factors."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from polarity._checks import check_entries, check_flag, check_names
 from polarity._running import outside_inference_mode
+from polarity._warnings import warn_caller
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.masks import before_masking
 from polarity.optimizers.factor_state import foreign_state, split_state
@@ -27,6 +27,7 @@ from polarity.parametrizations.sign_in import (
     check_factors,
     checked_beta,
 )
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
@@ -38,6 +39,7 @@ __all__ = ["sign_in"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def sign_in(
     model: nn.Module,
     *,
@@ -207,8 +209,7 @@ def _check(
         }
         if not foreign:
             continue
-        warnings.warn(
+        warn_caller(
             f"{type(optimizer).__name__} remembers {', '.join(sorted(foreign))}, which has no form "
             "for a product: its state of the converted weights starts afresh",
-            stacklevel=4,
         )

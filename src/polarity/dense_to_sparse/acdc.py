@@ -33,6 +33,7 @@ from polarity.dense_to_sparse.schedule import (
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.pruning.plan import HowMany, Scope
 from polarity.selection.ties import Ties
+from polarity.targets.target import refuse_compact
 from polarity.targets.wrappers import unwrapped
 
 __all__ = ["ACDC", "Reset", "acdc_switches"]
@@ -121,7 +122,9 @@ class ACDC:
 
     Raises:
         ValueError: if an argument is out of range, or the optimizers train no weight that can be
-            masked. Nothing is changed.
+            masked, or a compact one (:func:`polarity.expand` makes it masked); nothing is changed.
+            A switch to a dense phase raises it for weights that were compacted in between. After
+            the last switch, to a sparse phase, they can be.
         TypeError: if an argument is of another type.
 
     Example:
@@ -166,6 +169,7 @@ class ACDC:
         self._switches = _checked(switches)
         optimizers = as_optimizers(optimizer)
         found = trained_weights(model, optimizers, type(self).__name__)
+        refuse_compact(found, type(self).__name__)
         with undrawn_on_error(generator):
             self._seed = seed_from(generator) if ties == "random" else None
         attach_masks(found)
@@ -206,6 +210,7 @@ class ACDC:
         """Make a switch that is pending now; without one, do nothing."""
         if not self.pending:
             return
+        refuse_compact(self._found, type(self).__name__)
         taken = self._steps.taken
         notes: tuple[str, ...] = ()
         if self._sparse:
@@ -252,6 +257,8 @@ class ACDC:
         taken = check_state(state, type(self).__name__, ("sparse", "seed"))
         check_flag("state['sparse']", state["sparse"])
         check_seed(state["seed"], self._seed)
+        if not state["sparse"]:
+            refuse_compact(self._found, type(self).__name__)
         self._steps.restart(taken)
         self._sparse, self._seed, self._fresh = bool(state["sparse"]), state["seed"], None
         if self._sparse:

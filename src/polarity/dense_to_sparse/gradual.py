@@ -30,8 +30,11 @@ from polarity.dense_to_sparse.schedule import (
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.pruning.plan import HowMany, Scope
 from polarity.selection.ties import Ties
+from polarity.targets.dense_leaves import dense_leaves
 
 __all__ = ["GradualMagnitude"]
+
+_REMEDY = "give the schedule all optimizers that train the model"
 
 
 class GradualMagnitude:
@@ -47,7 +50,8 @@ class GradualMagnitude:
     optimizer's state, and stays pruned: the published code keeps the values of masked weights, and
     lets those return that are among the largest at the next pruning.
 
-    Call :meth:`step` after each ``optimizer.step()``. The pruning is made in that call.
+    Call :meth:`step` after each ``optimizer.step()``. The pruning is made in that call. Compact
+    weights (:func:`polarity.compact`) and their optimizer state shrink with it.
 
     Args:
         model: any module; without masks, the weights that ``optimizer`` trains are masked first,
@@ -129,7 +133,8 @@ class GradualMagnitude:
             self._seed = seed_from(generator) if ties == "random" else None
         attach_masks(found)
         self.report: UpdateReport | None = None
-        self._optimizers, self._found, self._when, self._end = optimizers, found, when, end
+        self._model, self._optimizers, self._found = model, optimizers, found
+        self._when, self._end = when, end
         self._initial, self._final, self._power = float(initial), float(density), float(power)
         self._scope, self._ties = scope, ties
         self._steps = StepCount(optimizers[0])
@@ -173,7 +178,8 @@ class GradualMagnitude:
         if self._when.due(step) or step == self._end:
             seed = None if self._seed is None else self._seed + step
             wanted = self._wanted(step)
-            rows, notes = prune_smallest(self._found, wanted, self._optimizers, seed)
+            with dense_leaves(self._model, self._optimizers, type(self).__name__, _REMEDY):
+                rows, notes = prune_smallest(self._found, wanted, self._optimizers, seed)
             self.report = report = UpdateReport(step, "prune", rows, notes)
         self._steps.count()
         return report

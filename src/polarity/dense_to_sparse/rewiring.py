@@ -33,7 +33,7 @@ from polarity.pruning.plan import HowMany
 from polarity.pruning.prune import prune_targets
 from polarity.scores.weight import random
 from polarity.selection.ties import Draw, Ties
-from polarity.targets.target import Target
+from polarity.targets.target import Target, refuse_compact
 
 __all__ = ["DropAndGrow"]
 
@@ -67,6 +67,7 @@ class DropAndGrow:
         check_generator(generator)
         optimizers = as_optimizers(optimizer)
         found = trained_weights(model, optimizers, type(self).__name__)
+        refuse_compact(found, type(self).__name__)
         check_chains(found)
         wanted = None if densities is None else HowMany(densities=densities)
         with undrawn_on_error(generator):
@@ -99,7 +100,11 @@ class DropAndGrow:
         Returns:
             The :class:`UpdateReport` of the update, or None if there was none: none was due, or no
             optimizer took a step since the last call, as after an overflow under a GradScaler.
+
+        Raises:
+            ValueError: if a weight was made compact (:func:`polarity.compact`).
         """
+        refuse_compact(self._found, type(self).__name__)
         if not self._steps.due:
             self._open_if_due()  # the same step is made again, with new gradients
             return None
@@ -157,6 +162,7 @@ class DropAndGrow:
         check_seed(seed, self._seed)
         shapes = {name: target.shape for name, target in self._found.items()}
         check_bools("state['explored']", explored, shapes)
+        refuse_compact(self._found, type(self).__name__)
         self._steps.restart(taken)
         self._seed = seed
         self._explored = {

@@ -16,7 +16,7 @@ from polarity.optimizers.states import check_holds
 from polarity.parametrizations.soft_threshold import SoftThreshold
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
-from polarity.targets.target import Target
+from polarity.targets.target import Target, refuse_compact
 from polarity.targets.wrappers import refuse_ddp
 
 __all__ = ["chains_of", "check_last", "threshold_weights"]
@@ -85,7 +85,7 @@ def threshold_weights(
     Raises:
         ValueError: if ``optimizer`` holds no SGD or none of the weights, or a scheduler was built
             over it; if a number is out of range; if there is nothing to attach to; or if a weight
-            has a further parametrization. Model and optimizer are left as they were.
+            has a further parametrization or is compact. Model and optimizer are left as they were.
         TypeError: if an argument is of another type, or the model is wrapped in
             ``DistributedDataParallel`` already.
 
@@ -120,6 +120,7 @@ def threshold_weights(
     optimizers = as_optimizers(optimizer)
     sgd = _sgd_of(optimizers)
     found = _to_threshold(model, targets, exclude, first_layer, last_layer)
+    refuse_compact(found, "threshold_weights")
     check_holds(optimizers, {name: target.stored for name, target in found.items()})
     refuse_ddp(model, "threshold_weights")
     before_masking(model, found, "threshold_weights")

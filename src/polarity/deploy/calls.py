@@ -21,6 +21,8 @@ class Call:
         dtype: of the input.
         device: of the input.
         dense_only: why no sparse product can replace this call; empty if one can.
+        needs_gradient: whether a gradient of the input was asked for.
+        autocast: the dtype of the products under autocast; None outside it.
     """
 
     shape: tuple[int, ...]
@@ -28,6 +30,8 @@ class Call:
     dtype: torch.dtype
     device: torch.device
     dense_only: str = ""
+    needs_gradient: bool = False
+    autocast: torch.dtype | None = None
 
     @property
     def rows(self) -> int:
@@ -64,11 +68,15 @@ def recording(layers: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Call]]
 
 
 def _describe(x: Tensor) -> Call:
-    dense_only = ""
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        dense_only = "called under autocast"
-    elif x.is_nested or x.layout is not torch.strided:
-        dense_only = "its input is not a strided tensor"
-        return Call((), (), x.dtype, x.device, dense_only)
-    return Call(tuple(x.shape), x.stride(), x.dtype, x.device, dense_only)
+    if x.is_nested or x.layout is not torch.strided:
+        return Call((), (), x.dtype, x.device, "its input is not a strided tensor")
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return Call(
+        tuple(x.shape),
+        x.stride(),
+        x.dtype,
+        x.device,
+        needs_gradient=x.requires_grad and torch.is_grad_enabled(),
+        autocast=torch.get_autocast_dtype(kind) if autocast else None,
+    )

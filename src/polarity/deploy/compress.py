@@ -1,7 +1,7 @@
 """Replace linear layers by sparse ones where that pays."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from polarity.deploy.calls import recording
 from polarity.deploy.decision import choose, dense_reasons, find_candidates
 from polarity.deploy.report import CompressReport
 from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
-from polarity.deploy.timing import Measure, time_in_turns
+from polarity.deploy.timing import Measure, machine_of, time_in_turns
 from polarity.targets.search import all_targets, attached
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.wrappers import unwrapped
@@ -147,7 +147,7 @@ def _compress(
         )
         chosen = choose(candidates, decisions, margin, measure, draw)
     weights = {name: layers[name]._parameters["weight"] for name in chosen}
-    machine = _machine(layers.values())
+    machine = machine_of(layers.values())
     try:
         for name, matrix in chosen.items():
             make_sparse(layers[name], matrix)
@@ -228,15 +228,3 @@ def _distance(a: Tensor, b: Tensor) -> float:
         return 0.0
     scale = float(a[finite].double().abs().max())
     return float(difference.max()) / scale if scale else math.inf
-
-
-def _machine(layers: Iterable[nn.Module]) -> str:
-    """Return the devices and threads of the measurement, for the report."""
-    devices = {each.device for layer in layers for each in layer.parameters()}
-    threads = torch.get_num_threads()
-    return "; ".join(
-        torch.cuda.get_device_name(each)
-        if each.type == "cuda"
-        else f"{each}, {threads} thread{'s' if threads > 1 else ''}"
-        for each in sorted(devices, key=str)
-    )

@@ -1,12 +1,14 @@
-"""The decisions of ``compress``, layer by layer."""
+"""The decisions about linear layers, layer by layer, with the times that they rest on."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from polarity._reports import Report, table
 from polarity._tables import format_shape
 
-__all__ = ["CompressReport", "LayerDecision"]
+__all__ = ["CompressReport", "LayerDecision", "decision_table"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class LayerDecision:
     """
 
     name: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     density: float
     rows: tuple[int, ...]
     swapped: bool
@@ -39,6 +41,9 @@ class LayerDecision:
         if self.dense_seconds is None or self.sparse_seconds is None:
             return None
         return self.dense_seconds / max(self.sparse_seconds, 1e-12)
+
+
+Decision = TypeVar("Decision", bound=LayerDecision)
 
 
 @dataclass(frozen=True)
@@ -73,28 +78,42 @@ class CompressReport(Report[LayerDecision]):
         return tuple(layer.name for layer in self.layers if layer.swapped)
 
     def __str__(self) -> str:
-        decisions = {
-            each.name: f"{'sparse' if each.swapped else 'dense'}: {each.reason}" for each in self
-        }
-        width = max(map(len, (*decisions.values(), "decision")))
-
-        def cells(row: LayerDecision) -> tuple[str, ...]:
-            return (
-                format_shape(row.shape),
-                f"{row.density:.4f}",
-                _rows(row.rows),
-                _milliseconds(row.dense_seconds),
-                _milliseconds(row.sparse_seconds),
-                "" if row.speedup is None else f"{row.speedup:.2f}x",
-                decisions[row.name].ljust(width),  # text is aligned to the left
-            )
-
-        header = ("weight", "shape", "density", "rows", "dense ms", "sparse ms", "speed-up")
-        text = table((*header, "decision".ljust(width)), self.layers, cells)
+        text = decision_table(
+            self.layers,
+            ("dense ms", "sparse ms"),
+            lambda row: f"{'sparse' if row.swapped else 'dense'}: {row.reason}",
+        )
         return (
             f"{text}\nmeasured on {self.machine}; outputs differ by at most "
             f"{self.difference:.1e} of the largest"
         )
+
+
+def decision_table(
+    layers: Sequence[Decision], times: tuple[str, str], decided: Callable[[Decision], str]
+) -> str:
+    """Return decisions as a text table.
+
+    Args:
+        layers: the decisions.
+        times: the headings of the two times.
+        decided: what was decided about a layer, in words.
+    """
+    width = max(map(len, (*map(decided, layers), "decision")))
+
+    def cells(row: Decision) -> tuple[str, ...]:
+        return (
+            format_shape(row.shape),
+            f"{row.density:.4f}",
+            _rows(row.rows),
+            _milliseconds(row.dense_seconds),
+            _milliseconds(row.sparse_seconds),
+            "" if row.speedup is None else f"{row.speedup:.2f}x",
+            decided(row).ljust(width),  # text is aligned to the left
+        )
+
+    header = ("weight", "shape", "density", "rows", *times, "speed-up", "decision".ljust(width))
+    return table(header, layers, cells)
 
 
 def _rows(rows: tuple[int, ...]) -> str:

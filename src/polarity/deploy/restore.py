@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import check_mapping, check_module
+from polarity._csr import CSR, why_invalid
 from polarity._running import outside_inference_mode
-from polarity.deploy.csr import CSR, why_invalid
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
 from polarity.targets.wrappers import unwrapped
 

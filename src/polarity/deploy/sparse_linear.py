@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from polarity.deploy.csr import CSR, csr_linear, decode, encode, has_kernel, why_invalid
+from polarity._csr import CSR, csr_linear, decode, encode, has_kernel, why_invalid
 
 __all__ = ["SparseLinear", "make_dense", "make_sparse", "sparse_twin"]
 

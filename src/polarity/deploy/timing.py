@@ -2,15 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 from typing import TypeAlias
 
 import torch
+from torch import nn
 
 from polarity._checks import check_callable
 
-__all__ = ["Measure", "time_in_turns"]
+__all__ = ["Measure", "machine_of", "time_in_turns"]
 
 Measure: TypeAlias = Callable[[Callable[[], object], Callable[[], object]], tuple[float, float]]
 
@@ -60,3 +61,15 @@ def _block(call: Callable[[], object], repeats: int) -> float:
 def _finish() -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
+
+
+def machine_of(layers: Iterable[nn.Module]) -> str:
+    """Return the devices and threads of a measurement of some layers, for its report."""
+    devices = {each.device for layer in layers for each in layer.parameters()}
+    threads = torch.get_num_threads()
+    return "; ".join(
+        torch.cuda.get_device_name(each)
+        if each.type == "cuda"
+        else f"{each}, {threads} thread{'s' if threads > 1 else ''}"
+        for each in sorted(devices, key=str)
+    )

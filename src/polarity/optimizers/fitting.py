@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import check_entries
+from polarity.optimizers.replaced import former_shape
 from polarity.optimizers.states import PER_ENTRY, misshapen, state_of
 
 __all__ = ["check_optimizer_fits", "check_scheduler_fits"]
@@ -118,7 +119,15 @@ def _check_state(
             f"{what} remembers {sorted(own)} of {name!r}, the rewind point {sorted(held)}, "
             "expected the same keys: capture it with this optimizer"
         )
-    if key := misshapen(held, parameter.shape):
+    key = misshapen(held, parameter.shape)
+    if key and former_shape(parameter, held[key].shape):
+        raise ValueError(
+            f"the rewind point holds {key!r} of {name!r} in the dense shape "
+            f"{tuple(held[key].shape)} for {what}, and the weight is compact: pass "
+            "imp_prune or lrr_step the point and the optimizer, or call expand(model, "
+            "optimizer=optimizer) before restore_schedule and compact after it"
+        )
+    if key:
         raise ValueError(
             f"the rewind point holds {key!r} of {name!r} in shape {tuple(held[key].shape)} for "
             f"{what}, expected the parameter's {tuple(parameter.shape)}: its parameters have "

@@ -10,15 +10,29 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from polarity.optimizers.given import described
-from polarity.optimizers.states import check_holds, is_divided
+from polarity.optimizers.states import check_holds, is_divided, state_of
 
-__all__ = ["Replacement", "check_replaceable", "check_together", "replace_parameter"]
+__all__ = [
+    "Replacement",
+    "carried_states",
+    "check_replaceable",
+    "check_together",
+    "former_shape",
+    "note_resized",
+    "replace_parameter",
+]
 
 States: TypeAlias = tuple[dict[str, Any], ...]
 
-_MARK = "_polarity_replaced_by"
+# What Adafactor, torch's and transformers', keeps of a matrix and not of a vector.
+_FACTORED = ("row_var", "col_var", "exp_avg_sq_row", "exp_avg_sq_col")
+
+_MARK, _RESIZED = "_polarity_replaced_by", "_polarity_resized"
 _generation = 0
-_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = weakref.WeakKeyDictionary()
+# After which generation an optimizer was checked, and the state that it had then, by its id.
+_checked: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[int, int]]
+_checked = weakref.WeakKeyDictionary()
+# State of parameters whose entries are others now, in the same number, and why, by optimizer.
 
 
 @dataclass(frozen=True)
@@ -114,15 +128,39 @@ def replace_parameter(
         change: the old and the new parameters.
         states: what :func:`carried_states` returned for them.
     """
-    global _generation
     for optimizer, state in zip(optimizers, states, strict=True):
         _replace(optimizer, change, state)
     for leaf in reversed(change.old):
-        theirs = {key: value for key, value in vars(leaf).items() if key != _MARK}
+        theirs = {k: value for k, value in vars(leaf).items() if k not in (_MARK, _RESIZED)}
         for parameter in change.new.values():
             vars(parameter).update(theirs)
     for leaf in change.old:
         setattr(leaf, _MARK, change.why)
+    _look_at_every_optimizer()
+
+
+def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
+    """Mark a parameter that no longer has this shape: an optimizer whose state has it raises.
+
+    Args:
+        parameter: one that optimizers may hold.
+        shape: the one that it had.
+        why: what happened and what to call, for the error of an optimizer that did not follow.
+    """
+    before: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    setattr(parameter, _RESIZED, {**before, shape: why})
+    _look_at_every_optimizer()
+
+
+def former_shape(parameter: Tensor, shape: torch.Size) -> str | None:
+    """Return why a parameter no longer has a shape that it had once, or None."""
+    shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    return shapes.get(shape)
+
+
+def _look_at_every_optimizer() -> None:
+    """Let every optimizer be checked at its next step."""
+    global _generation
     if _generation == 0:
         register_optimizer_step_pre_hook(_refuse_replaced)
     _generation += 1
@@ -146,8 +184,11 @@ def _replace(optimizer: torch.optim.Optimizer, change: Replacement, states: Stat
 
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Raise if the optimizer holds a replaced parameter; check once for each replacement."""
-    if torch.compiler.is_compiling() or _checked.get(optimizer) == _generation:
+    """Raise if the optimizer holds a replaced parameter, or state of a resized one; check once."""
+    if torch.compiler.is_compiling():
+        return
+    now = _generation, id(optimizer.state)  # load_state_dict gives it another one
+    if _checked.get(optimizer) == now:
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -156,4 +197,26 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                     f"{type(optimizer).__name__} holds a parameter that the model no longer has "
                     f"and would not train it: {getattr(parameter, _MARK)}"
                 )
-    _checked[optimizer] = _generation
+            if (why := _stale(optimizer, parameter)) is not None:
+                raise RuntimeError(
+                    f"{type(optimizer).__name__} remembers a parameter as it no longer is and "
+                    f"cannot train it: {why}"
+                )
+    _checked[optimizer] = now
+
+
+def _stale(optimizer: torch.optim.Optimizer, parameter: Tensor) -> str | None:
+    """Return why the state of a parameter is that of a former shape, or None if not."""
+    shapes: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
+    if not shapes:
+        return None
+    state = state_of(optimizer)
+    if isinstance(optimizer, torch.optim.LBFGS) and state:
+        return next(iter(shapes.values()))  # it keeps one flat state of all its parameters
+    for key, value in state.get(parameter, {}).items():
+        if key in _FACTORED and parameter.dim() == 1:
+            return next(reversed(shapes.values()))
+        per_entry = isinstance(value, Tensor) and value.dim() > 0
+        if per_entry and value.shape != parameter.shape and value.shape in shapes:
+            return shapes[value.shape]
+    return None

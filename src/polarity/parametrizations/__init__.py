@@ -1,6 +1,6 @@
 """Parametrizations: what a weight is made of while it trains, one in each file.
 
-Every class here works with PyTorch's own call::
+Every module here works with PyTorch's own call::
 
     torch.nn.utils.parametrize.register_parametrization(layer, "weight", MaskedWeight(mask))
 """
@@ -10,6 +10,7 @@ from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.shared_alpha import SharedAlpha
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.parametrizations.soft_threshold import SoftThreshold
+from polarity.parametrizations.survivor_weight import SurvivorWeight
 
 __all__ = [
     "MaskedWeight",
@@ -17,5 +18,6 @@ __all__ = [
     "SharedAlpha",
     "SignInMW",
     "SoftThreshold",
+    "SurvivorWeight",
     "balanced_factors",
 ]

@@ -17,6 +17,8 @@ from polarity.parametrizations.arithmetic import (
     zero_gradient_outside_,
     zero_outside_,
 )
+from polarity.parametrizations.places import Places
+from polarity.parametrizations.survivor_weight import weight_of
 
 __all__ = ["MaskedWeight"]
 
@@ -95,12 +97,23 @@ class MaskedWeight(nn.Module):
         self.placed = False
         # Set by polarity.enforce_in_step, which takes the mask out of eager forward passes.
         self.in_step: InStep | None = None
+        # Where the survivors are if nothing else is stored (polarity.compact), or None; and whether
+        # a call has spread them out, so that what is stored is dense until it ends.
+        self.places: Places | None = None
+        self.spread = False
 
     def forward(self, stored: Tensor) -> Tensor:
-        """Return the effective weight, same shape and dtype as ``stored``."""
+        """Return the effective weight: of the mask's shape, and the dtype of ``stored``."""
+        if (places := self.stored_places) is not None:
+            return weight_of(stored, places, self.mask)
         if not self.applies(stored):
             return stored
         return stored * self.mask.to(stored.dtype)
+
+    @property
+    def stored_places(self) -> Places | None:
+        """Where the entries are that are stored; None if all are."""
+        return None if self.spread else self.places
 
     def applies(self, *stored: Tensor) -> bool:
         """Return whether forward multiplies by the mask."""
@@ -129,6 +142,8 @@ class MaskedWeight(nn.Module):
         """Return what to store for a weight under a mask that is enforced, None for none."""
         check_floating("weight", weight)
         check_shape("mask", None, self.mask.shape, weight.shape, "weight")
+        if (places := self.stored_places) is not None:
+            return places.gather(weight)
         stored = weight.clone()
         return stored if mask is None else zero_outside_(stored, mask)
 
@@ -143,6 +158,8 @@ class MaskedWeight(nn.Module):
         """
         if ones is not None:
             self.written = ones
+        if self.stored_places is not None:
+            return
         for leaf in leaves:
             zero_outside_(leaf, self.mask)
         self.clear_gradients(leaves)
@@ -152,7 +169,7 @@ class MaskedWeight(nn.Module):
     @torch.no_grad()
     def clear_gradients(self, leaves: tuple[Tensor, ...]) -> None:
         """Zero the gradients that the leaves have accumulated outside an enforced mask."""
-        for leaf in leaves if self.enforce else ():
+        for leaf in leaves if self.enforce and self.stored_places is None else ():
             zero_gradient_outside_(leaf, self.mask)
 
     def take_as_written(self, leaves: tuple[Tensor, ...]) -> None:
@@ -224,6 +241,8 @@ class MaskedWeight(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if unknown and not self.mask.is_meta:
             self.mask.fill_(1 if self.written == self.mask.numel() else math.nan)
+        if self.places is not None:
+            self.places = self.places.to(self.mask.device)
         return self
 
     def get_extra_state(self) -> Tensor:
@@ -241,6 +260,8 @@ class MaskedWeight(nn.Module):
             total = self.mask.numel()
             density = int(self.mask.count_nonzero()) / total if total else 1.0
             described += f", density={density:.4g}"
+        if self.places is not None:
+            described += ", compact"
         return described if self.enforce else f"{described}, enforce=False"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def register_light(module: nn.Module, tensor_name: str, form: nn.Module) -> Para
         if len(chain) > 1:
             return cast(None, torchs.fset(module, value))
         stored = [chain.original] if chain.is_tensor else [chain.original0, chain.original1]
-        check_shape(tensor_name, None, value.shape, stored[0].shape, "layer")
+        shape = chain[0].mask.shape if hasattr(chain[0], "mask") else stored[0].shape
+        check_shape(tensor_name, None, value.shape, shape, "layer")
         if value.dtype != stored[0].dtype:
             raise ValueError(
                 f"{tensor_name} has dtype {value.dtype}, expected the layer's {stored[0].dtype}: "

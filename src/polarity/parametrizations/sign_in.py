@@ -9,6 +9,7 @@ from torch import Tensor
 from polarity._checks import check_dtype, check_floating, check_number
 from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.survivor_weight import weight_of
 
 __all__ = ["SignInMW", "balanced_factors", "check_factors", "checked_beta"]
 
@@ -69,7 +70,9 @@ class SignInMW(MaskedWeight):
         self.register_buffer("beta", checked_beta(beta).to(self.mask.device))
 
     def forward(self, m: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
-        """Return the effective weight, same shape and dtype as the factors."""
+        """Return the effective weight: of the mask's shape, and the dtype of the factors."""
+        if (places := self.stored_places) is not None:
+            return weight_of(m * v, places, self.mask)
         if not self.applies(m, v):
             return m * v
         return m * v * self.mask.to(m.dtype)
@@ -91,7 +94,9 @@ class SignInMW(MaskedWeight):
     ) -> tuple[Tensor, Tensor]:
         """Return the factors to store for a weight under a mask that is enforced, None for none."""
         m, v = balanced_factors(super().to_store(weight, mask), self.beta)
-        return (m if mask is None else zero_outside_(m, mask)), v
+        if mask is not None and self.stored_places is None:
+            zero_outside_(m, mask)
+        return m, v
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move ``beta`` with the model, but never to another dtype: it is a setting."""

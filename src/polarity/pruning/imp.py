@@ -25,6 +25,7 @@ from polarity.rewind import RewindPoint
 from polarity.scores import Score, magnitude
 from polarity.scores.score import check_score
 from polarity.selection.ties import Ties
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
 
@@ -32,6 +33,7 @@ __all__ = ["imp_prune", "lrr_step"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def imp_prune(
     model: nn.Module,
     amount: float | None = None,
@@ -137,6 +139,7 @@ def imp_prune(
 
 
 @outside_inference_mode
+@on_dense_leaves
 def lrr_step(
     model: nn.Module,
     amount: float | None = None,

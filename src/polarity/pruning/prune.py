@@ -22,6 +22,7 @@ from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
 from polarity.selection.ties import Ties, draw_for
 from polarity.selection.top_k import choose_top
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
@@ -34,6 +35,7 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def prune(
     model: nn.Module,
     scores: Mapping[str, Tensor] | Score,

@@ -22,6 +22,7 @@ from polarity.optimizers.given import (
 )
 from polarity.rewind.file import read_point, write_point
 from polarity.rewind.weights import Only, check_weights, staged_weights
+from polarity.targets.dense_leaves import dense_leaves, on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
 from polarity.targets.target import check_has_values
 from polarity.targets.writing import write_all
@@ -113,9 +114,12 @@ class RewindPoint:
             value = target.weight.clone()
             weights |= {use.name: value for use in target.uses}
         weights |= {name: value.clone() for name, value in plain_buffers(model).items()}
-        return cls(weights, _states(optimizer, optimizers), _states(scheduler, schedulers))
+        with dense_leaves(model, optimizers, "capture", writes=False):
+            states = _states(optimizer, optimizers)
+        return cls(weights, states, _states(scheduler, schedulers))
 
     @outside_inference_mode
+    @on_dense_leaves
     def restore_weights(self, model: nn.Module, *, only: Only = "all") -> nn.Module:
         """Set the model's parameters and buffers to the captured ones, in place.
 

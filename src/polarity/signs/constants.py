@@ -1,6 +1,5 @@
 """Signed constants for tensors: which signs survivors get, as pure functions."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -18,6 +17,7 @@ from polarity._checks import (
     check_tensors,
 )
 from polarity._running import outside_inference_mode
+from polarity._warnings import warn_caller
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.signs.given import Perturb, sorted_out
 from polarity.signs.layer import (
@@ -151,10 +151,9 @@ def signed_survivors(
     read = [read_survivors(*each, _REFERENCES[strategy], phi) for each in weights]
     for each in read:
         if each.sigma == 0.0 and each.mask.numel():
-            warnings.warn(
+            warn_caller(
                 f"init of {each.name!r} is constant, so its sigma is 0 and its survivors "
                 "start at zero",
-                stacklevel=4,
             )
     with undrawn_on_error(generator):
         if strategy == "gradual":

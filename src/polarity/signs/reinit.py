@@ -23,15 +23,17 @@ from polarity.signs.layer import (
     at_sigma,
 )
 from polarity.signs.report import LayerSigns, SignReport
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.left_out import reach_of, why_without_mask
 from polarity.targets.search import all_targets
-from polarity.targets.target import Target, check_has_values
+from polarity.targets.target import Target, check_has_values, refuse_compact
 from polarity.targets.writing import check_writable, write_all
 
 __all__ = ["reinit_signs"]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def reinit_signs(
     model: nn.Module,
     strategy: Strategy = "mask1",
@@ -148,6 +150,8 @@ def reinit_signs(
             "trained=None, but strategy 'standard' gives pruned entries their trained value back, "
             f"which the model no longer has: {HOW_TO_CAPTURE}"
         )
+    if strategy == "standard":
+        refuse_compact(targets, "strategy 'standard'")
     first = weights_of(init)
     captured = None if trained is None else weights_of(trained, "trained")
     shapes = {name: target.shape for name, target in targets.items()}

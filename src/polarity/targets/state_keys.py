@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
+from polarity.optimizers.replaced import note_resized
 from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.places import Places
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.parametrizations.soft_threshold import SoftThreshold, soft_threshold
+from polarity.targets.writing import forget_former_shape
 
 __all__ = [
     "ALPHA",
@@ -38,6 +41,7 @@ __all__ = [
     "original_order",
     "plain_checkpoint",
     "split_key",
+    "store_densely",
     "torch_masked",
     "without_wrappers",
 ]
@@ -52,6 +56,10 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # What torch.nn.utils.prune appends to the name of a tensor that it masks.
 TORCH_STORED, TORCH_MASK = "_orig", "_mask"
 _ATTRIBUTE = "_polarity_plain_checkpoints"
+_OTHERS = (
+    "load_state_dict brought other survivors; load the optimizer's state_dict too, or build the "
+    "optimizer afterwards"
+)
 
 
 def inside(name: str) -> str:
@@ -216,6 +224,7 @@ class _PlainCheckpoints:
                 if given is not None:
                     for key, value in _converted(chain, *given):
                         state_dict[f"{attached}{key}"] = value
+            _compact(chain, state_dict, attached)
 
 
 def _clear_gradients(module: nn.Module, _: object) -> None:
@@ -295,6 +304,61 @@ def _converted(
         yield "original1", v
     else:
         yield "original", weight
+
+
+@torch.no_grad()
+def _compact(chain: Any, state_dict: dict[str, Any], attached: str) -> None:
+    """Let a compact weight take a dense one from a checkpoint, with the survivors that it has."""
+    masking = chain[0]
+    if not isinstance(masking, MaskedWeight) or masking.stored_places is None:
+        return
+    if not bool(state_dict.get(f"{attached}{ENFORCED}", True)):
+        raise RuntimeError(
+            f"{split_key(attached + STORED)[0]!r} is compact, and the checkpoint holds it with a "
+            "mask that is not enforced: call expand(model) first"
+        )
+    before = masking.stored_places
+    mask = state_dict.get(f"{attached}{MASK}", masking.mask)
+    keys = (STORED,) if chain.is_tensor else FACTORS
+    given = {
+        key: state_dict[f"{attached}{key}"] for key in keys if f"{attached}{key}" in state_dict
+    }
+    if any(each.shape != masking.mask.shape for each in (mask, *given.values())):
+        return  # load_state_dict says so
+    places = Places.of(mask.to(masking.mask.device), multiplies=before.multiplies)
+    if places.same_as(before):
+        places = before  # which knows its sparse matrices already
+    for key in keys:
+        leaf = getattr(chain, key)
+        if key in given:
+            dense = given[key]
+            state_dict[f"{attached}{key}"] = places.to(dense.device).gather(dense)
+        if places is not before:  # a checkpoint without values changes the mask alone
+            shape, gradient, leaf.grad = leaf.shape, leaf.grad, None
+            leaf.data = places.gather(before.scatter(leaf.data))
+            if gradient is not None:
+                leaf.grad = places.gather(before.scatter(gradient))
+            if leaf.shape != shape:
+                forget_former_shape(leaf)
+                note_resized(leaf, shape, _OTHERS)
+    masking.places = places
+
+
+def store_densely(chain: nn.Module) -> None:
+    """Let a chain of parametrizations write a compact weight as a dense one with its zeros."""
+    if _spread not in chain._state_dict_hooks.values():
+        chain.register_state_dict_post_hook(_spread)  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _spread(chain: Any, state_dict: dict[str, Any], prefix: str, _: object) -> None:
+    """Give a compact weight of a ``state_dict`` its dense form (a ``state_dict`` post-hook)."""
+    places = chain[0].stored_places if isinstance(chain[0], MaskedWeight) else None
+    if places is None:
+        return
+    for key in (STORED, *FACTORS):
+        if (stored := state_dict.get(f"{prefix}{key}")) is not None:
+            state_dict[f"{prefix}{key}"] = places.scatter(stored)
 
 
 def accept_plain_checkpoints(module: nn.Module) -> None:

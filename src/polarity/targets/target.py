@@ -1,6 +1,6 @@
 """One prunable weight: where it is used, what it is made of, how to read and write it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +17,14 @@ from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.writing import write_all
 
-__all__ = ["Target", "check_has_values", "parametrizations_of", "stored_leaves"]
+__all__ = [
+    "Target",
+    "chain_of",
+    "check_has_values",
+    "parametrizations_of",
+    "refuse_compact",
+    "stored_leaves",
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,11 @@ class Target:
     def is_stored(self) -> bool:
         """Whether it is one stored tensor, seen through a mask and nothing else."""
         return len(self.chain) == 1 and type(self.chain[0]) is MaskedWeight
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether its survivors alone are stored (:func:`polarity.compact`)."""
+        return self.masking is not None and self.masking.places is not None
 
     @property
     def stored(self) -> tuple[Tensor, ...]:
@@ -231,6 +243,16 @@ class Target:
         )
 
 
+def refuse_compact(targets: Mapping[str, "Target"], what: str) -> None:
+    """Raise if one of some weights is compact, and say how to store it densely."""
+    for name, target in targets.items():
+        if target.is_compact:
+            raise ValueError(
+                f"{what} gives pruned entries values, and {name!r} is compact and stores none of "
+                "them, expected a masked weight: call expand(model, optimizer=optimizer) first"
+            )
+
+
 def check_has_values(targets: Iterable[Target]) -> None:
     """Raise if the model is on the meta device, where a weight has no values."""
     for target in targets:
@@ -245,13 +267,13 @@ def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module,
     """Return the parametrizations of a tensor, first applied first; none if it is plain."""
     if not parametrize.is_parametrized(module, tensor_name):
         return ()
-    return tuple(_parametrization_list(module, tensor_name))
+    return tuple(chain_of(module, tensor_name))
 
 
 def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
     """Return the parameters that a weight is stored as."""
     if parametrize.is_parametrized(module, tensor_name):
-        chain = _parametrization_list(module, tensor_name)
+        chain = chain_of(module, tensor_name)
         if chain.is_tensor:
             return (chain.original,)
         return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
@@ -261,6 +283,7 @@ def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
     return (leaf,)
 
 
-def _parametrization_list(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
+def chain_of(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
+    """Return the module that holds what a parametrized tensor is stored as."""
     chains = cast(nn.ModuleDict, module.parametrizations)
     return cast(parametrize.ParametrizationList, chains[tensor_name])

@@ -1,6 +1,5 @@
 """A mask and the signs of its survivors: check it, apply it to a network, save and load it."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,9 @@ from polarity._checks import (
     check_type,
 )
 from polarity._running import outside_inference_mode
+from polarity._warnings import warn_caller
 from polarity.attach.masks import before_masking, set_masks
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.target import Target
 from polarity.tickets.file import Contents, read_ticket, write_ticket
@@ -118,6 +119,7 @@ class SignedMask:
 
     @outside_inference_mode
     @torch.no_grad()
+    @on_dense_leaves
     def apply(self, model: nn.Module, *, strict: bool = True, verbose: bool = False) -> nn.Module:
         r"""Give a network the ticket's masks and signs, with its own magnitudes, in place.
 
@@ -161,10 +163,9 @@ class SignedMask:
         before_masking(model, found, "SignedMask.apply")
         zeros = {name: self._zeros(name, start) for name, start in starts.items()}
         if without := [name for name, count in zeros.items() if count]:
-            warnings.warn(
+            warn_caller(
                 f"{sum(zeros.values())} entries are 0 in this initialisation and start without the "
                 f"ticket's sign, the first of them in {without[0]!r}",
-                stacklevel=4,  # past two decorators
             )
         set_masks(found, self.masks, pairs)  # after the warning, which users may make an error
         if verbose:

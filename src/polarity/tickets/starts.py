@@ -20,6 +20,7 @@ from polarity._checks import (
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, checked_masks, set_masks
 from polarity.rewind import RewindPoint, weights_of
+from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import find_targets
 from polarity.targets.target import Target
 from polarity.tickets.signed_mask import SignedMask
@@ -33,6 +34,7 @@ Magnitudes: TypeAlias = RewindPoint | Mapping[str, Tensor]
 
 
 @outside_inference_mode
+@on_dense_leaves
 def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartReport:
     r"""Give a freshly initialised network a learned mask and the signs of a moment, in place.
 
@@ -88,6 +90,7 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
 
 
 @outside_inference_mode
+@on_dense_leaves
 def start_from_magnitudes(
     model: nn.Module,
     magnitudes: Magnitudes,
@@ -154,6 +157,7 @@ def start_from_magnitudes(
 
 
 @outside_inference_mode
+@on_dense_leaves
 def start_from_mask(model: nn.Module, masks: Masks) -> StartReport:
     r"""Give a freshly initialised network a learned mask and nothing else, in place.
 
