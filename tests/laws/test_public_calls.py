@@ -78,12 +78,12 @@ PURE = ("scores.magnitude", "scores.large", "scores.random")
 # Calls that need what compact weights do not store, and say so.
 NEED_DENSE_WEIGHTS = (
     "reinit_signs standard",
-    "enforce_in_step",
     "dense_to_sparse.RigL",
     "dense_to_sparse.SET",
     "dense_to_sparse.ACDC",
     "load_masks",
     "load_masks in factors",
+    "SignedMask in factors",
     "SignTracker",
     "dense_to_sparse.threshold_weights",
     "dense_to_sparse.soft_mask",

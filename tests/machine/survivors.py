@@ -67,7 +67,6 @@ def refused_growth(run: Run, draw: random.Random) -> Step | None:
         "standard": lambda: pol.reinit_signs(
             run.model, "standard", init=run.captured[0], trained=run.captured[0]
         ),
-        "enforce_in_step": lambda: pol.enforce_in_step(run.model, run.optimizer),
     }
     if run.captured is None:
         del calls["standard"]
