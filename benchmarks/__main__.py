@@ -22,6 +22,7 @@ COMMANDS = {
         "benchmarks.papers.sign_in.dense_to_sparse.command",
         "DenseToSparseOptions",
     ),
+    "survivors": ("benchmarks.survivors.command", "SurvivorOptions"),
     "zoo": ("benchmarks.zoo", "ZooOptions"),
     "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
     "report": ("benchmarks.report", "ReportOptions"),

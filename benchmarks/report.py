@@ -1,4 +1,4 @@
-"""Pages from result files: one for each paper, the zoo and the timings."""
+"""Pages from result files: one for each paper, the zoo, the survivors and the timings."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     from benchmarks.papers.sign_in_theory import report as sign_in_theory
     from benchmarks.papers.signs import report as signs
     from benchmarks.papers.winning_sign import report as winning_sign
+    from benchmarks.survivors import report as survivors
     from benchmarks.throughput import command as throughput
 
     written = [*signs.write_pages(results, out), *sign_in.write_pages(results, out)]
@@ -56,6 +57,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     if _has_results(theory := results / "theory"):
         written += sign_in_theory.write_pages(theory, out)
     written += winning_sign.write_pages(results, out)
+    written += survivors.write_pages(results, out)
     written += [zoo.write_page(path, out) for path in sorted((results / "zoo").glob("*.json"))]
     if _has_results(timings := results / "throughput"):
         written.append(throughput.write_page(timings, out))

@@ -51,7 +51,9 @@ def main(options: ThroughputOptions) -> int:
             *(["-k", options.only] if options.only else []),
         ]
         # Without these glibc gives large blocks back at random, and page faults drown the rest.
-        steady = {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+        # Libraries with threads of their own (sparselab) get the same number.
+        steady = {"OMP_NUM_THREADS": str(options.threads)}
+        steady |= {"MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
         code = subprocess.run(command, cwd=HERE.parents[1], env=os.environ | steady).returncode
         if not raw.is_file() or not raw.read_text():
             print("no measurement was made", file=sys.stderr)
@@ -115,7 +117,8 @@ def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
         keys = [key for key in rows[0] if key.endswith("_per_weight")]
         numbers = [(row["what"], *(_short(row.get(key)) for key in keys)) for row in rows]
         titles = tuple(key.removesuffix("_per_weight").replace("_", " ") for key in keys)
-        note = "Nanoseconds and extra bytes of memory for each weight."
+        timed = any("nanoseconds" in key for key in keys)
+        note = f"{'Nanoseconds and extra bytes' if timed else 'Bytes'} of memory for each weight."
         return f"### {name}\n\n{note}\n\n{markdown(('weights', *titles), numbers)}\n"
     head = ("what", "ratio", "quartiles", "compared with", "target", "also")
     cells = [_cells(row) for row in sorted(rows, key=lambda row: row.get("target") is None)]

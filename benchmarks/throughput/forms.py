@@ -51,11 +51,11 @@ class ProductWithoutMask(ProductInForward):
         return m * v
 
 
-def random_masks(model: nn.Module) -> dict[str, Tensor]:
+def random_masks(model: nn.Module, density: float = DENSITY) -> dict[str, Tensor]:
     """One random mask for every weight, on its device."""
     draw = torch.Generator().manual_seed(0)
     return {
-        name: (torch.rand(target.shape, generator=draw) < DENSITY).to(target.stored[0].device)
+        name: (torch.rand(target.shape, generator=draw) < density).to(target.stored[0].device)
         for name, target in pol.find_targets(model).items()
     }
 
@@ -68,8 +68,8 @@ def polarity_sign_in(model: nn.Module) -> nn.Module:
     return pol.sign_in(polarity_mask(model))
 
 
-def torch_prune(model: nn.Module) -> nn.Module:
-    for name, mask in random_masks(model).items():
+def torch_prune(model: nn.Module, density: float = DENSITY) -> nn.Module:
+    for name, mask in random_masks(model, density).items():
         if name.endswith("out_proj.weight"):
             continue  # attention reads it without calling its module, so the hook never runs again
         prune.custom_from_mask(model.get_submodule(name.rpartition(".")[0]), _last(name), mask)

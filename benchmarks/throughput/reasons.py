@@ -79,6 +79,18 @@ not slower than before: at 80 % nothing is swapped, and that row is the noise of
 Tried: filling and adding in two steps, writing into a buffer, other numbers of rows at a time, and
 handing outputs on feature by feature from layer to layer, which gained 2 to 8 % of a ViT-S.
 """,
+    "survivors": """
+What is left of a step on a small network is what does not shrink with the survivors: activations
+are transposed for the sparse products and back, each product has its own setup in Python and MKL,
+and the loss, biases and small layers, which stay dense, cost what they did. On a wide network the
+products are all of it: at about a tenth the gradient of the survivors, a scalar product for each,
+takes as long as forward. Small batches are transposed once for both uses; larger ones are taken in
+blocks. Tried: activations handed on feature by feature (what comes between, such as a ReLU, is
+slower on two orders of memory, and a step loses up to a fifth), column-major products without a
+transposition (four to six times slower), indices of 64 bits (copied in every product), and blocks
+of 64 and 128 rows. In the rows *compact and masked in turns* nothing may be compact at all: then
+two equal steps are compared.
+""",
     "two runs of MNIST": """
 What two pinned processes still share is memory, its caches and this virtual machine's processor;
 starting the work and collecting it takes milliseconds.

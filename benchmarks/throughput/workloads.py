@@ -40,6 +40,13 @@ def vit_small() -> nn.Module:
     )  # fmt: skip
 
 
+def wide() -> nn.Module:
+    """1024-4096-1024-10, whose layers are as wide as those that are pruned in earnest."""
+    return nn.Sequential(
+        nn.Linear(1024, 4096), nn.ReLU(), nn.Linear(4096, 1024), nn.ReLU(), nn.Linear(1024, 10)
+    )
+
+
 def chain() -> nn.Module:
     """64 layers of almost nothing, whose step is Python and little else."""
     return nn.Sequential(nn.Flatten(), *[nn.Linear(4, 4, bias=False) for _ in range(CHAIN)])
@@ -53,13 +60,25 @@ WORKLOADS = {
         "ResNet-18, batch 32", lambda: torchvision.models.resnet18(num_classes=10), (32, 3, 64, 64)
     ),
     "resnet20": Workload("ResNet-20, batch 128", lambda: cifar_resnet(20), (128, 3, 32, 32)),
+    "wide64": Workload("1024-4096-1024-10, batch 64", wide, (64, 1024)),
+    "wide512": Workload("1024-4096-1024-10, batch 512", wide, (512, 1024)),
     "chain": Workload("64 layers of 4x4", chain, (1, 1, 2, 2), classes=4),
 }
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4),
     "fused SGD": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-4),
     "fused AdamW": lambda p: torch.optim.AdamW(p, lr=1e-4, fused=True),
 }
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model, its optimizer, and one step of them."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: Callable[[], None]
 
 
 def step_of(
@@ -69,7 +88,18 @@ def step_of(
     optimizer: str = "SGD",
     compiled: bool = False,
 ) -> Callable[[], None]:
-    """Return one training step, always on the same batch.
+    """Return one training step, always on the same batch."""
+    return training(workload, form, device, optimizer, compiled).step
+
+
+def training(
+    workload: Workload,
+    form: Form,
+    device: torch.device,
+    optimizer: str = "SGD",
+    compiled: bool = False,
+) -> Training:
+    """Return a model in training, always on the same batch.
 
     Five steps are made at once, for what is done at the first steps only.
     """
@@ -94,4 +124,4 @@ def step_of(
 
     for _ in range(5):
         step()
-    return step
+    return Training(model, trainer, step)

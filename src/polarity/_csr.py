@@ -11,15 +11,18 @@ from torch import Tensor
 __all__ = [
     "CSR",
     "csr_linear",
+    "csr_times",
     "decode",
     "encode",
     "has_gradients",
     "has_kernel",
+    "in_one_piece",
     "sampled_product",
     "why_invalid",
 ]
 
 BLOCK = 32  # rows of a product on a processor; of 16 to 64 the fastest at densities from 0.05
+PIECE = 2**17  # numbers of a batch that stay in a processor's cache and are not taken in blocks
 
 
 class CSR(NamedTuple):
@@ -70,7 +73,7 @@ def csr_linear(x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, in
     r"""Return :math:`x W^\top + b` for a sparse :math:`W`, computed as :math:`(W x^\top)^\top + b`.
 
     The sparse matrix stands on the left, because the kernels are fast only there. On a processor
-    the rows of x are taken in blocks that stay in its cache.
+    the rows of a large x are taken in blocks that stay in its cache.
 
     Args:
         x: (..., in), strided, of the matrix's dtype.
@@ -81,46 +84,56 @@ def csr_linear(x: Tensor, matrix: CSR, bias: Tensor | None, shape: tuple[int, in
     Returns:
         (..., out), contiguous.
     """
-    weight = torch.sparse_csr_tensor(
+    flat = x if x.dim() == 2 else x.reshape(-1, shape[1])
+    rows = flat.shape[0]
+    if rows == 1:
+        vector, weight = flat[0], _weight(matrix, shape)
+        single = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
+        return single.view(*x.shape[:-1], shape[0])
+    if x.is_cuda or in_one_piece(flat):
+        product = csr_times(matrix, flat.t(), bias, shape).t().contiguous()
+        return product.view(*x.shape[:-1], shape[0])
+    result = x.new_empty(rows, shape[0])
+    size = math.ceil(rows / math.ceil(rows / BLOCK))
+    for start in range(0, rows, size):
+        block = flat[start : start + size].t()
+        result[start : start + size] = csr_times(matrix, block, bias, shape).t()
+    return result.view(*x.shape[:-1], shape[0])
+
+
+def in_one_piece(rows: Tensor) -> bool:
+    """Whether a processor takes a batch of rows as a whole, its features first in memory."""
+    return not rows.is_cuda and rows.shape[0] != 1 and rows.numel() <= PIECE
+
+
+def csr_times(matrix: CSR, columns: Tensor, bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    """Return W X + b, (out, n), for a sparse W and X of n columns, best contiguous."""
+    weight = _weight(matrix, shape)
+    if bias is None:
+        return torch.mm(weight, columns)
+    return torch.addmm(bias.unsqueeze(1), weight, columns)
+
+
+def _weight(matrix: CSR, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_csr_tensor(
         matrix.crow, matrix.col, matrix.values, shape, check_invariants=False
     )
-    flat = x if x.dim() == 2 else x.reshape(-1, shape[1])
-    leading = x.shape[:-1]
-    if flat.shape[0] == 1:
-        vector = flat[0]
-        single = torch.mv(weight, vector) if bias is None else torch.addmv(bias, weight, vector)
-        return single.view(*leading, shape[0])
-    blocks = 1 if x.is_cuda else math.ceil(flat.shape[0] / BLOCK)
-    if blocks <= 1:
-        return _times(weight, flat, bias).contiguous().view(*leading, shape[0])
-    result = x.new_empty(flat.shape[0], shape[0])
-    size = math.ceil(flat.shape[0] / blocks)
-    for start in range(0, flat.shape[0], size):
-        result[start : start + size] = _times(weight, flat[start : start + size], bias)
-    return result.view(*leading, shape[0])
-
-
-def _times(weight: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the product, transposed in memory as it is computed."""
-    if bias is None:
-        return torch.mm(weight, rows.t()).t()
-    return torch.addmm(bias.unsqueeze(1), weight, rows.t()).t()
 
 
 def sampled_product(left: Tensor, right: Tensor, crow: Tensor, col: Tensor) -> Tensor:
     r"""Return the entries of ``left @ right`` at the places of a sparse matrix, row by row.
 
     Args:
-        left: (rows, k).
-        right: (k, columns).
-        crow: (rows + 1,), int64, the first entry of each row, and the number of entries at the end.
-        col: (entries,), int64, the column of each entry.
+        left: (rows, k); on a processor one that is not contiguous is copied.
+        right: (k, columns); one whose transpose is not contiguous is copied.
+        crow: (rows + 1,), int32, the first entry of each row, and the number of entries at the end.
+        col: (entries,), int32, the column of each entry.
 
     Returns:
         (entries,).
 
     Example:
-        >>> crow, col = torch.tensor([0, 1, 2]), torch.tensor([1, 0])
+        >>> crow, col = torch.tensor([0, 1, 2]).int(), torch.tensor([1, 0]).int()
         >>> sampled_product(torch.ones(2, 3), torch.arange(6.0).view(3, 2), crow, col)
         tensor([9., 6.])
     """
@@ -128,8 +141,9 @@ def sampled_product(left: Tensor, right: Tensor, crow: Tensor, col: Tensor) -> T
         crow, col, left.new_zeros(col.numel()), (left.shape[0], right.shape[1]),
         check_invariants=False,
     )  # fmt: skip
-    sampled: Tensor = torch.sparse.sampled_addmm(places, left, right, beta=0.0)
-    return sampled.values()
+    # In place, because a result of its own begins as a copy of the indices.
+    torch.sparse.sampled_addmm(places, left, right, beta=0.0, out=places)
+    return places.values()
 
 
 def why_invalid(matrix: CSR, shape: tuple[int, int]) -> str | None:
@@ -190,5 +204,4 @@ def _try_products(device_type: str, dtype: torch.dtype) -> None:
 
 def _try_sampled(device_type: str, dtype: torch.dtype) -> None:
     eye = torch.eye(2, device=device_type).to(dtype)
-    crow, col = torch.arange(3, device=device_type), torch.arange(2, device=device_type)
-    sampled_product(eye, eye, crow, col)
+    sampled_product(eye, eye, *encode(eye)[1:])

@@ -16,12 +16,13 @@ ALLOWED = {"matplotlib", "numpy", "polarity", "sklearn", "torch", *sys.stdlib_mo
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 
-def test_there_are_five_examples():
+def test_there_are_six_examples():
     assert {path.stem for path in EXAMPLES} >= {
         "dense_to_sparse",
         "fragility",
         "lottery_ticket",
         "sign_in",
+        "survivors",
         "winning_sign",
     }
 

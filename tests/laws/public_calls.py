@@ -133,18 +133,6 @@ def compressed(s: Setting) -> Any:
     return len(report.layers), pol.deploy.decompress(s.plain)
 
 
-def compacted(s: Setting) -> Any:
-    faster = {"measure": lambda masked, compact: (2.0, 1.0), "break_even": 1.0}
-    report = pol.compact(s.model, s.x, optimizer=s.optimizer, **faster)
-    pol.compact(s.signed, targets="0.weight")
-    return report.compact, s.model, s.signed
-
-
-def expanded(s: Setting) -> Any:
-    compacted(s)
-    return pol.expand(s.model, optimizer=s.optimizer), pol.expand(s.signed)
-
-
 def reset(s: Setting) -> Any:
     for model in (s.model, s.signed, s.normed):
         torch.manual_seed(2)
@@ -304,8 +292,6 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
     "scores.grasp": lambda s: pol.scores.grasp(s.model, mse_loss, s.batches),
     "scores.synflow": lambda s: pol.scores.synflow(s.model, s.x, density=0.1, steps=3),
     "deploy.compress": compressed,
-    "compact": compacted,
-    "expand": expanded,
     "reset_parameters": reset,
     "assignment": assign,
 }

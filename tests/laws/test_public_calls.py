@@ -94,9 +94,7 @@ NEED_DENSE_WEIGHTS = (
 )
 
 
-def after(
-    name: str, mode: Any, *, compact: bool = False
-) -> tuple[list[Any], list[torch.Tensor]]:
+def after(name: str, mode: Any, *, compact: bool = False) -> tuple[list[Any], list[torch.Tensor]]:
     """Return all that a call in a mode leaves: results, models, and both after a training step."""
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), compact)

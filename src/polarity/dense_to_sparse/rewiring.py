@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polarity._bits.random import seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_choice, check_entries, check_generator, check_ties
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import density_of
+from polarity.attach.masks import attach_masks, density_of
 from polarity.dense_to_sparse.dense_gradients import close, dense_gradient, masking_of, open_up
 from polarity.dense_to_sparse.drop_and_grow import exchanged
 from polarity.dense_to_sparse.exchange import SecondMoment, install_masks
@@ -68,12 +68,7 @@ class DropAndGrow:
         optimizers = as_optimizers(optimizer)
         found = trained_weights(model, optimizers, type(self).__name__)
         refuse_compact(found, type(self).__name__)
-        for name, target in found.items():
-            if len(target.chain) > 1:
-                raise ValueError(
-                    f"{name} is also parametrized by {type(target.chain[1]).__name__}, expected a "
-                    "mask at most, because growth needs the gradient of the weight itself"
-                )
+        check_chains(found)
         wanted = None if densities is None else HowMany(densities=densities)
         with undrawn_on_error(generator):
             if wanted is not None:
@@ -85,6 +80,7 @@ class DropAndGrow:
                 )
             by_draw = ties == "random" or not by_gradient
             self._seed = seed_from(generator) if by_draw else None
+            attach_masks(found)  # in place of those of torch.nn.utils.prune
         self.report: UpdateReport | None = None
         self._optimizers, self._found = optimizers, found
         self._when, self._fraction = when, fraction
@@ -245,6 +241,7 @@ class DropAndGrow:
     def _collect(self, found: Mapping[str, Target], *, strict: bool) -> None:
         """Take the growth scores that are missing, then mask gradients and what is stored."""
         fresh = {}
+        check_chains(found)
         for name, target in found.items():
             if masking_of(target).enforce:
                 raise RuntimeError(
@@ -300,6 +297,16 @@ class DropAndGrow:
         """Return uniform scores, which depend on seed, step, name and position alone."""
         words = words_in(self._seed or 0, f"{name}, step {step}: uniform", 0, mask.numel())
         return torch.from_numpy(words.astype(np.float64)).view(mask.shape).to(mask.device)
+
+
+def check_chains(found: Mapping[str, Target]) -> None:
+    """Raise if a weight has a further parametrization."""
+    for name, target in found.items():
+        if len(target.chain) > 1:
+            raise ValueError(
+                f"{name} is also parametrized by {type(target.chain[1]).__name__}, expected a mask "
+                "at most, because growth needs the gradient of the weight itself"
+            )
 
 
 def exchanged_of(survivors: int, fraction: float) -> int:

@@ -140,10 +140,9 @@ def trained_weights(model: nn.Module, optimizers: Sequence[Any], what: str) -> d
     inner = unwrapped(model)
     if not optimizers:
         raise TypeError("optimizer=None, expected the optimizer that trains the model")
-    found = attached(inner)
-    if not found:
+    found = attached(inner) or dict(find_targets(inner))
+    if any(target.masking is None for target in found.values()):
         refuse_ddp(model, what)
-        found = dict(find_targets(inner))
     check_holds(optimizers, {name: target.stored for name, target in found.items()})
     held = set().union(*(parameters_of(each) for each in optimizers))
     trained = {

@@ -71,7 +71,7 @@ class Places:
 
     def matrix(self, values: Tensor) -> CSR:
         """Return the weight as a sparse matrix, with 32-bit indices as MKL computes with."""
-        return CSR(values, *self._rows)
+        return CSR(values, *self.rows)
 
     def transposed(self, values: Tensor) -> CSR:
         """Return the transposed weight as a sparse matrix."""
@@ -79,15 +79,10 @@ class Places:
         return CSR(values.index_select(0, order), crow, col)
 
     @cached_property
-    def wide(self) -> tuple[Tensor, Tensor]:
-        """The first entry of each row and the column of each entry, int64."""
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The first entry of each row and the column of each entry, int32."""
         rows, columns = self._split()
-        return _starts(rows, self.shape[0]), columns
-
-    @cached_property
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        crow, col = self.wide
-        return crow.int(), col.int()
+        return _starts(rows, self.shape[0]).int(), columns.int()
 
     @cached_property
     def _columns(self) -> _Transposed:
@@ -101,7 +96,7 @@ class Places:
         return self.index.div(width, rounding_mode="floor"), self.index.remainder(width)
 
     def to(self, device: torch.device) -> "Places":
-        """Return the same on another device; places that were forgotten (meta) are the first ones."""
+        """Return the same on another device; those that were on meta become the first ones."""
         if device == self.index.device:
             return self
         index = torch.arange(len(self), device=device) if self.index.is_meta else self.index

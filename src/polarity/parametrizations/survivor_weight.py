@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from polarity._csr import csr_linear, has_gradients, sampled_product
+from polarity._csr import csr_linear, csr_times, has_gradients, in_one_piece, sampled_product
 from polarity._running import map_tensors
 from polarity.parametrizations.places import Places
 
@@ -197,14 +197,21 @@ class _SparseLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, places: Places) -> Tensor:
-        ctx.save_for_backward(x, values)
         ctx.places = places
-        shape = places.shape[0], places.shape[1]
-        return csr_linear(x, places.matrix(values), bias, shape)
+        matrix, shape = places.matrix(values), (places.shape[0], places.shape[1])
+        flat = x.reshape(-1, shape[1])
+        if not in_one_piece(flat):
+            ctx.save_for_backward(x, values, None)
+            return csr_linear(x, matrix, bias, shape)
+        # Kept for the gradient of the survivors, which would copy them again.
+        columns = flat.t().contiguous()
+        ctx.save_for_backward(x, values, columns)
+        product = csr_times(matrix, columns, bias, shape).t().contiguous()
+        return product.view(*x.shape[:-1], shape[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, values = ctx.saved_tensors
+        x, values, columns = ctx.saved_tensors
         places: Places = ctx.places
         of_x, of_values, of_bias = ctx.needs_input_grad[:3]
         outputs, inputs = places.shape
@@ -212,16 +219,24 @@ class _SparseLinear(torch.autograd.Function):
         grad_x = grad_values = None
         # A gradient that is differentiated or mapped itself is made of functions that can be.
         batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # is_grads_batched
-        sparse = not torch.is_grad_enabled() and not batched and _is_plain_eager()
-        if of_x and sparse:
-            matrix = places.transposed(values)
-            grad_x = csr_linear(gradient, matrix, None, (inputs, outputs))
-        elif of_x:
-            grad_x = gradient @ places.scatter(values)
-        if of_values and sparse:
-            grad_values = sampled_product(rows.t(), seen, *places.wide)
-        elif of_values:
-            grad_values = places.gather(rows.t() @ seen)
+        if torch.is_grad_enabled() or batched or not _is_plain_eager():
+            if of_x:
+                grad_x = gradient @ places.scatter(values)
+            if of_values:
+                grad_values = places.gather(rows.t() @ seen)
+        else:
+            turned = rows.t()
+            if in_one_piece(rows):
+                turned = turned.contiguous()
+            if of_x and in_one_piece(rows):
+                product = csr_times(places.transposed(values), turned, None, (inputs, outputs))
+                # In the order of x: a gradient in another one slows down what comes before.
+                grad_x = product.t().contiguous().view(x.shape)
+            elif of_x:
+                grad_x = csr_linear(gradient, places.transposed(values), None, (inputs, outputs))
+            if of_values:
+                right = seen if columns is None else columns.t()
+                grad_values = sampled_product(turned, right, *places.rows)
         grad_bias = rows.sum(0) if of_bias else None
         return grad_x, grad_values, grad_bias, None
 

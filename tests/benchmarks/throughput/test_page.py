@@ -67,3 +67,12 @@ def test_every_target_of_the_committed_results_that_is_missed_has_its_reason() -
         for each in json.loads(file.read_text())["rows"]:
             if each.get("target") is not None and each["ratio"] > each["target"]:
                 assert any(each["group"].startswith(start) for start in REASONS), each["group"]
+
+
+def test_memory_without_times_is_told_as_bytes_alone(tmp_path: Path) -> None:
+    memory = {"test": "t", "group": "memory", "what": "masks", "commit": "0123456789"}
+    kept = {**memory, "stays_bytes_per_weight": 12.0}
+    timed = {**memory, "group": "growth", "attach_nanoseconds_per_weight": 3.0}
+    text = page(tmp_path, [kept, timed])
+    assert text.count("\nBytes of memory for each weight.") == 1
+    assert text.count("\nNanoseconds and extra bytes of memory for each weight.") == 1

@@ -1,0 +1,1 @@
+"""What iterative magnitude pruning costs when only the survivors are stored and trained."""
