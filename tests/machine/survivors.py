@@ -25,11 +25,13 @@ def compact(run: Run, draw: random.Random) -> Step | None:
     multiplies = run.setting.name in SMOOTH and draw.random() < 0.5
 
     def act() -> None:
-        recompact(run.model, run.optimizer, multiplies=multiplies)
+        for weight in masked.values():
+            weight.multiplies = multiplies
+        recompact(run.model, run.optimizer, list(masked.values()))
 
     def expect(_: Any) -> None:
         for weight in masked.values():
-            weight.compact, weight.multiplies = True, multiplies
+            weight.compact = True
             run.reference.clear(weight)
             for leaf in weight.leaves:
                 leaf.grad = None
