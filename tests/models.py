@@ -1,7 +1,7 @@
 """The models that several test files build, their inputs, and the forms their weights take."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,12 +269,19 @@ def half_in_step(model: nn.Module) -> nn.Module:
     return model
 
 
-def compacted(model: nn.Module, optimizer: Any = None, *, multiplies: bool = True) -> nn.Module:
-    """Store survivors alone; every weight takes the sparse product, or none does."""
-    pol.compact(model, optimizer=optimizer, targets=tuple(pol.masks(model)))
-    for module in model.modules():
-        if isinstance(module, pol.MaskedWeight) and module.places is not None:
-            module.places = Places.of(module.mask, multiplies=multiplies)
+def compacted(
+    model: nn.Module,
+    optimizer: Any = None,
+    *,
+    names: Sequence[str] | None = None,
+    multiplies: bool = True,
+) -> nn.Module:
+    """Store survivors alone, of some weights or all; they take the sparse product, or none does."""
+    names = tuple(pol.masks(model)) if names is None else names
+    pol.compact(model, optimizer=optimizer, targets=names)
+    for target in pol.find_targets(model, names).values():
+        masking = target.masking
+        masking.places = Places.of(masking.mask, multiplies=multiplies)
     return model
 
 

@@ -15,7 +15,10 @@ import polarity as pol
 from tests.helpers import build, feed, outputs, train_step
 from tests.models import FORMS, KINDS, WIDE, Form, Kind, half_masked
 
-EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+# An average of compact weights has their survivors, and cannot go on once they are others.
+DENSE = [form for form in FORMS if not form.compact]
+EVERY_FORM = pytest.mark.parametrize("form", DENSE, ids=lambda form: form.name)
+COMPACT = pytest.mark.parametrize("form", [f for f in FORMS if f.compact], ids=lambda f: f.name)
 SIZES = pytest.mark.parametrize("kind", [KINDS[0], WIDE], ids=lambda kind: kind.name)
 REMEDY = r"Restore it with pol\.load_masks\(average, pol\.masks\(model\)\)"
 
@@ -308,3 +311,18 @@ def test_a_mask_registered_by_hand_is_watched_too() -> None:
     nn.utils.parametrize.register_parametrization(layer, "weight", mask)
     regrow(layer)
     assert len(changes(layer.eval)) == 1
+
+
+@COMPACT
+def test_an_average_of_compact_weights_is_refused_other_survivors(form: Form) -> None:
+    model = form.attach(build(WIDE))
+    average = AveragedModel(model)
+    average.update_parameters(model)
+    assert pol.density(average.module) == pol.density(model)
+    pol.imp_prune(model, density=0.2)
+    average.update_parameters(AveragedModel(form.attach(build(WIDE))).module)
+    with pytest.raises(RuntimeError, match="size"):
+        average.update_parameters(model)
+    fresh = AveragedModel(model)
+    fresh.update_parameters(model)
+    assert torch.equal(outputs(fresh, feed(WIDE)), outputs(model, feed(WIDE)))

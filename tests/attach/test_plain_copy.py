@@ -91,7 +91,10 @@ def test_a_plain_copy_of_every_form_has_plain_names_and_computes_the_same(form: 
         model = form.attach(plain)
         twin = plain_copy(model)
         assert list(twin.state_dict()) == keys
-        assert torch.equal(twin(*inputs), model(*inputs))
+        if form.multiplies:  # which adds in another order
+            torch.testing.assert_close(twin(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(twin(*inputs), model(*inputs))
         assert pol.masks(model)
 
 

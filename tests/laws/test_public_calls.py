@@ -84,6 +84,7 @@ NEED_DENSE_WEIGHTS = (
     "dense_to_sparse.ACDC",
     "load_masks",
     "load_masks in factors",
+    "SignedMask in factors",
     "SignTracker",
     "dense_to_sparse.threshold_weights",
     "dense_to_sparse.soft_mask",

@@ -62,7 +62,7 @@ def _is_stale(optimizer: torch.optim.Optimizer) -> bool:
 def merge(run: Run, draw: random.Random) -> Step | None:
     """Make everything plain again; later operations attach anew."""
     reference = run.reference
-    products = [w for w in reference.masked().values() if w.form == "sign_in"]
+    products = [w for w in reference.masked().values() if w.form == "sign_in" or w.compact]
     if not reference.masked() and not reference.norms():
         return None
     told = draw.random() < 0.8 and not run.setting.closure

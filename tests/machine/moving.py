@@ -80,7 +80,7 @@ def twin_of(run: Run) -> nn.Module:
     if products := [name for name, weight in masked.items() if weight.form == "sign_in"]:
         pol.sign_in(fresh, targets=tuple(products))
     if compact := run.compact_weights():
-        recompact(fresh, None, multiplies=compact[0].multiplies)
+        recompact(fresh, None, compact)
     if norms := tuple(run.reference.norms()):
         pol.interpolate_norms(fresh, targets=norms, generator=torch.Generator().manual_seed(1))
     return fresh
@@ -125,7 +125,7 @@ def save_and_load(run: Run, draw: random.Random) -> Step:
             fresh = run.kind.fresh(seed=99).train(run.model.training)
             pol.load(fresh, f"{folder}/model.safetensors")
         if compact := run.compact_weights():
-            recompact(fresh, None, multiplies=compact[0].multiplies)
+            recompact(fresh, None, compact)
         run.move_to(like(run, fresh))
 
     return Step("save, load into a fresh model", act)

@@ -1,6 +1,6 @@
 """One run of the machine: a model, what trains it, its reference, and how the two are compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,11 @@ class Step:
     says: str = ""
 
 
-def recompact(model: nn.Module, optimizer: Any, *, multiplies: bool) -> None:
-    """Store the survivors of every masked weight alone, with the sparse product or without."""
-    compacted(model, optimizer, multiplies=multiplies)
+def recompact(model: nn.Module, optimizer: Any, weights: Sequence[Weight]) -> None:
+    """Store the survivors of some weights alone, as they are stored in the reference's view."""
+    for multiplies in (False, True):
+        if names := tuple(w.name for w in weights if w.multiplies == multiplies):
+            compacted(model, optimizer, names=names, multiplies=multiplies)
 
 
 class Run:
@@ -57,7 +59,9 @@ class Run:
             pol.expand(self.model)
         self.optimizers = self.setting.build(self.named_leaves())
         if compact:
-            recompact(self.model, self.optimizer, multiplies=compact[0].multiplies)
+            recompact(self.model, self.optimizer, compact)
+        for leaf in (leaf for weight in compact for leaf in weight.leaves):
+            leaf.grad = None
         schedule = self.setting.schedule
         self.schedules = [] if schedule is None else [schedule(each) for each in self.optimizers]
 
@@ -111,7 +115,7 @@ class Run:
             try:
                 each.step()
             except RuntimeError as error:
-                raised += "a shape that it no longer has" in str(error)
+                raised += "as it no longer is" in str(error)
         assert raised, "an optimizer would have gone on with the state of another shape"
         for p, gradient in zip(held, kept, strict=True):
             p.grad = gradient

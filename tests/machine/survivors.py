@@ -25,11 +25,13 @@ def compact(run: Run, draw: random.Random) -> Step | None:
     multiplies = run.setting.name in SMOOTH and draw.random() < 0.5
 
     def act() -> None:
-        recompact(run.model, run.optimizer, multiplies=multiplies)
+        for weight in masked.values():
+            weight.multiplies = multiplies
+        recompact(run.model, run.optimizer, list(masked.values()))
 
     def expect(_: Any) -> None:
         for weight in masked.values():
-            weight.compact, weight.multiplies = True, multiplies
+            weight.compact = True
             run.reference.clear(weight)
             for leaf in weight.leaves:
                 leaf.grad = None
@@ -67,7 +69,6 @@ def refused_growth(run: Run, draw: random.Random) -> Step | None:
         "standard": lambda: pol.reinit_signs(
             run.model, "standard", init=run.captured[0], trained=run.captured[0]
         ),
-        "enforce_in_step": lambda: pol.enforce_in_step(run.model, run.optimizer),
     }
     if run.captured is None:
         del calls["standard"]
