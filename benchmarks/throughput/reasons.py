@@ -57,7 +57,7 @@ and this is about half of an update. Checking and counting masks, and zeroing we
 momentum outside them, are most of the rest. SET also draws a random word for every entry and ranks
 in float64, in which all words differ. The MLP's step is short for its number of weights, because
 each weight is used once for each image: a pass over all of them is a notable part of it. In a
-convolutional network the same update is a fraction of a step (rows of ResNet-18).
+convolutional network the same update is a fraction of a step (rows of ResNet-8).
 """,
     "training step with interpolated norms": """
 A parametrized norm weight costs Python and two kernels on a few numbers.

@@ -88,7 +88,7 @@ def test_python_of_a_step_without_an_update(
 
 
 @pytest.mark.parametrize("what", SCHEDULES)
-@pytest.mark.parametrize("name", ["mlp", pytest.param("resnet18", marks=pytest.mark.large)])
+@pytest.mark.parametrize("name", ["mlp", "resnet8"])
 def test_an_update_amortised_over_100_steps(
     in_turns: Any, device: torch.device, benchmark: Any, name: str, what: str
 ) -> None:

@@ -59,6 +59,7 @@ WORKLOADS = {
     "resnet18": Workload(
         "ResNet-18, batch 32", lambda: torchvision.models.resnet18(num_classes=10), (32, 3, 64, 64)
     ),
+    "resnet8": Workload("ResNet-8, 16x16, batch 128", lambda: cifar_resnet(8), (128, 3, 16, 16)),
     "resnet20": Workload("ResNet-20, batch 128", lambda: cifar_resnet(20), (128, 3, 32, 32)),
     "wide64": Workload("1024-4096-1024-10, batch 64", wide, (64, 1024)),
     "wide512": Workload("1024-4096-1024-10, batch 512", wide, (512, 1024)),

@@ -32,9 +32,9 @@ the neighbouring experiment: β = 1, p = 1 epoch, T2 half of the epochs, Frobeni
 survivors of the final mask; those that had no sign at a moment are left out, and their share is
 recorded.
 
-Seen at this scale. Signs matter as the paper says: the final signs beat random starts and random
-signs with the final magnitudes for all three masks, and signs are more stable after the warm-up than
-in the same mask trained from scratch. Unlike in the paper, a random start of AC/DC's or RigL's mask
-is no worse than the method itself: 1,200 steps, most of them with a changing mask, leave the methods
-undertrained. What Sign-In adds is smaller than these seeds can detect.
+Seen at this scale. Signs matter as the paper says: the final signs beat random starts, and random
+signs with the final magnitudes, for all three masks; and signs are more stable after the warm-up
+than in the same mask trained from scratch. Unlike in the paper, a random start of AC/DC's or RigL's
+mask is no worse than the method itself: 1,200 steps, most of them with a changing mask, leave the
+methods undertrained. What Sign-In adds is smaller than these seeds can detect.
 """
