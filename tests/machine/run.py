@@ -37,6 +37,9 @@ def recompact(model: nn.Module, optimizer: Any, weights: Sequence[Weight]) -> No
     """Store the survivors of some weights alone, as they are stored in the reference's view."""
     for multiplies in (False, True):
         if names := tuple(w.name for w in weights if w.multiplies == multiplies):
+            report = pol.compact(model, optimizer=optimizer, targets=names)
+            assert isinstance(report, pol.CompactReport)
+            assert {weight.name for weight in report} == set(names)
             compacted(model, optimizer, names=names, multiplies=multiplies)
 
 
