@@ -127,7 +127,7 @@ def test_a_weight_of_any_size_can_be_traced(kind: Kind, form: Form) -> None:
 @pytest.mark.parametrize("form", [f for f in FORMS if f.compact], ids=lambda form: form.name)
 @EVERY_KIND
 def test_a_trace_of_compact_weights_raises_once_they_are_pruned(kind: Kind, form: Form) -> None:
-    model, inputs = converted(kind, form), feed(kind)
+    model, inputs = converted(kind, form).train(), feed(kind)
     traced = torch.jit.trace(model, inputs)
     pol.imp_prune(model, density=0.2)
     with pytest.raises(RuntimeError, match="shape mismatch"):

@@ -12,7 +12,16 @@ from torch.nn.utils import parametrize
 
 from polarity.parametrizations.masked import MaskedWeight
 
-__all__ = ["NORMS", "Use", "default_names", "is_weight", "tied_embedding", "too_narrow", "why_kind"]
+__all__ = [
+    "NORMS",
+    "Use",
+    "default_names",
+    "given_to_predicates",
+    "is_weight",
+    "tied_embedding",
+    "too_narrow",
+    "why_kind",
+]
 
 # The base of batch and instance normalisation of every dimension, synchronised or not.
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -72,7 +81,17 @@ def is_weight(use: Use) -> bool:
         return True
     if isinstance(module, _EMBEDDINGS) or _is_norm(module):
         return False
-    return is_lazy(use.leaf) or use.leaf.dim() >= 2
+    # A compact weight is stored as a vector.
+    return is_lazy(use.leaf) or use.leaf.dim() >= 2 or _is_masked(use)
+
+
+@torch.no_grad()
+def given_to_predicates(use: Use) -> Tensor:
+    """Return what is stored of a parameter; of a compact weight the weight, in its own shape."""
+    if _is_masked(use) and use.leaf.dim() == 1:
+        weight: Tensor = getattr(use.module, use.tensor_name)
+        return weight
+    return use.leaf
 
 
 def tied_embedding(uses: Iterable[Use]) -> Use | None:

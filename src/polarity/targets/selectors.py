@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from polarity._checks import text_of
 from polarity._inputs import check_arguments
-from polarity.targets.defaults import Use, default_names, is_weight
+from polarity.targets.defaults import Use, default_names, given_to_predicates, is_weight
 
 __all__ = ["Selector", "select", "settled"]
 
@@ -52,7 +52,8 @@ def _select_one(uses: Sequence[Use], selector: object, role: str) -> set[str]:
     if callable(selector) and not isinstance(selector, (type, nn.Module)):
         given, remedy = ("name", "parameter"), "lambda name, parameter: parameter.ndim > 1, say"
         check_arguments(role, selector, given, remedy=remedy)
-        return {use.name for use in uses if not is_lazy(use.leaf) and selector(use.name, use.leaf)}
+        known = (use for use in uses if not is_lazy(use.leaf))
+        return {use.name for use in known if selector(use.name, given_to_predicates(use))}
     raise TypeError(
         f"{role} holds {text_of(selector)}, expected module types, names, globs or predicates "
         "(name, parameter) -> bool"
