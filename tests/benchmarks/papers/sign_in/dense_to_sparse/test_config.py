@@ -124,7 +124,7 @@ def test_arms_and_tables_can_be_chosen():
         (("--rigl-until", "2"), "--rigl-until"),
         (("--epochs", "0"), "at least 1"),
         (("--crop-padding", "-1"), "--crop-padding"),
-        (("--data-root", "nowhere"), "--data-root"),
+        (("--epochs", "20", "--data-root", "nowhere"), "--data-root"),
         (("--dataset", "digits", "--resolution", "5", "--train-size", "99"), "resolution=5"),
     ],
 )
