@@ -67,6 +67,6 @@ def test_an_optimizer_that_was_not_passed_raises_at_its_next_step() -> None:
         adam = torch.optim.AdamW(model.parameters())
         step(model, adam)
         call(model)
-        with pytest.raises(RuntimeError, match=r"in a shape that it no longer has.*optimizer="):
+        with pytest.raises(RuntimeError, match=r"as it no longer is.*optimizer="):
             step(model, adam)
         step(model, torch.optim.AdamW(model.parameters()))
