@@ -25,6 +25,8 @@ LEFT_OUT: dict[str, str] = {
     "dense_to_sparse": "tests/dense_to_sparse compares whole runs with transcribed references",
     "SoftThreshold": "the class that threshold_weights attaches",
     "StartReport": "what the starts return",
+    "CompactReport": "what compact returns",
+    "SurvivorWeight": "what a layer reads of a compact weight",
     **dict.fromkeys(
         ("start_from_signs", "start_from_magnitudes", "start_from_mask"),
         "begins a run; tests/tickets/test_starts.py compares it with a twin of plain tensors",

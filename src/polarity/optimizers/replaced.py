@@ -199,7 +199,7 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                 )
             if (why := _stale(optimizer, parameter)) is not None:
                 raise RuntimeError(
-                    f"{type(optimizer).__name__} remembers a parameter in a shape that it no "
+                    f"{type(optimizer).__name__} remembers a parameter as it no longer is and "
                     f"cannot train it: {why}"
                 )
     _checked[optimizer] = now

@@ -32,7 +32,14 @@ def test_each_run_leaves_one_complete_file(configs, tmp_path):
     assert not list((tmp_path / "checkpoints").iterdir())
     result = json.loads(result_path(tmp_path, configs[0]).read_text())
     assert result["config"] == json.loads(json.dumps(asdict(configs[0])))
-    assert set(result["versions"]) == {"polarity", "torch", "torchvision", "numpy", "python"}
+    assert set(result["versions"]) == {
+        "polarity",
+        "torch",
+        "torchvision",
+        "numpy",
+        "python",
+        "draws",
+    }
     assert result["machine"]["cores"] >= 1
     assert result["dataset"]["held_out"] == 30
     assert result["final"]["test_accuracy"] == result["rounds"][-1]["test_accuracy"]
