@@ -102,14 +102,17 @@ class DropAndGrow:
             optimizer took a step since the last call, as after an overflow under a GradScaler.
 
         Raises:
-            ValueError: if a weight was made compact (:func:`polarity.compact`).
+            ValueError: if this step or the next one is an update, and a weight was made compact
+                (:func:`polarity.compact`).
         """
-        refuse_compact(self._found, type(self).__name__)
+        step = self._steps.taken + 1
+        updates = self._when.due(step)
+        if updates or self._when.due(step + 1):
+            refuse_compact(self._found, type(self).__name__)
         if not self._steps.due:
             self._open_if_due()  # the same step is made again, with new gradients
             return None
-        step = self._steps.taken + 1
-        report = self._update(step) if self._when.due(step) else None
+        report = self._update(step) if updates else None
         self._steps.count()
         self._open_if_due()
         return report
