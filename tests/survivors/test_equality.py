@@ -31,6 +31,14 @@ TREATMENTS: dict[str, tuple[Callable[[Any], object], int]] = {
 SIZES = {"small": (6, 8, 3), "large": (300, 900, 3)}
 
 
+# What is done to gradients does not depend on sizes: both together take long.
+CASES = [
+    pytest.param(size, treatment, marks=[pytest.mark.slow] if size == "large" and late else [])
+    for size in SIZES
+    for late, treatment in enumerate(TREATMENTS)
+]
+
+
 def trained(model: nn.Module, optimizer: optim.Optimizer, treatment: str, inputs: int) -> nn.Module:
     treat, parts = TREATMENTS[treatment]
     for step in range(50):
@@ -50,9 +58,8 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("treatment", TREATMENTS)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "treatment"), CASES)
 def test_fifty_steps_are_those_of_masks(size: str, form: str, treatment: str, name: str) -> None:
     runs = []
     for compact in (False, True):
