@@ -17,8 +17,9 @@ from polarity.analysis import (
     sign_flips,
 )
 from polarity.attach.checkpoint import load, save
+from polarity.attach.density import density, sparsity
 from polarity.attach.enforce import StepEnforcement, enforce_in_step
-from polarity.attach.masks import density, load_masks, mask_weights, masks, sparsity
+from polarity.attach.masks import load_masks, mask_weights, masks
 from polarity.attach.merge import dense_state_dict, merge
 from polarity.attach.norm_alpha import (
     load_norm_alpha_state,

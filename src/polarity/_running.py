@@ -29,6 +29,7 @@ __all__ = [
     "same_random_state",
     "tensors_in",
     "twice_differentiable",
+    "under_transform",
 ]
 
 P = ParamSpec("P")
@@ -90,6 +91,15 @@ def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return called
+
+
+def under_transform() -> bool:
+    """Return whether code is being compiled or traced, or runs under a functional transform."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polarity._bits.arrays import INTEGER_OF
 from polarity._checks import check_optimizer
-from polarity._running import outside_inference_mode
+from polarity._running import outside_inference_mode, under_transform
 from polarity.attach.masks import masked_weights
 from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.states import parameters_of
@@ -161,11 +161,7 @@ class _KeptZero:
 
     def covers(self, *stored: Tensor) -> bool:
         """Return whether these very tensors are kept zero, in plain eager mode."""
-        if (
-            torch.compiler.is_compiling()
-            or torch._C._get_tracing_state() is not None
-            or torch._C._are_functorch_transforms_active()
-        ):
+        if under_transform():
             return False
         for given, leaf, attributes in zip(stored, self._leaves, self._dicts, strict=True):
             if given is not leaf or given.__dict__ is not attributes:

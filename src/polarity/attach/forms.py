@@ -10,7 +10,7 @@ from polarity.attach.own_methods import give_own_methods
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.registering import own_class, register_light
 from polarity.targets.recurrent import release_flat_weights
-from polarity.targets.state_keys import accept_plain_checkpoints
+from polarity.targets.state_hooks import accept_plain_checkpoints
 from polarity.targets.target import Target
 from polarity.targets.torch_prune import torch_mask
 

@@ -1,4 +1,4 @@
-"""Masks of a model: attach, read and write them, and count their survivors."""
+"""Masks of a model: attach, read and write them."""
 
 from collections.abc import Iterable, Mapping
 from typing import cast
@@ -25,15 +25,12 @@ __all__ = [
     "attach_masks",
     "before_masking",
     "checked_masks",
-    "density",
-    "density_of",
     "load_masks",
     "mask_weights",
     "masked_leaves",
     "masked_weights",
     "masks",
     "set_masks",
-    "sparsity",
 ]
 
 
@@ -285,61 +282,6 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     check_module(model)
     check_mapping("masks", masks, "{name: mask}")
     return mask_weights(model, masks=masks)
-
-
-def density(model: nn.Module) -> float:
-    """Return the fraction of entries that survive, over all masked weights together.
-
-    Survivors are counted by the masks, enforced or only remembered. In a model without masks they
-    are the non-zero entries of its prunable weights, so that ``merge`` does not change the number
-    (except by survivors that are exactly zero). What forward computes with in a dense phase of
-    ``dense_to_sparse.ACDC`` is told by the ``density()`` of the schedule, and what is above soft
-    thresholds by ``dense_to_sparse.soft_density``.
-
-    Raises:
-        ValueError: if the model has no prunable weights.
-        TypeError: if an argument is of another type.
-
-    Example:
-        >>> from torch import nn
-        >>> import polarity as pol
-        >>> model = pol.mask_weights(nn.Linear(10, 10))
-        >>> _ = pol.imp_prune(model, 0.2)
-        >>> pol.density(model)
-        0.8
-    """
-    if masked := attached(model):
-        return density_of(masked.values())
-    plain = find_targets(model).values()
-    total = sum(target.shape.numel() for target in plain)
-    live = sum(int(target.weight.count_nonzero()) for target in plain)
-    return live / total if total else 1.0
-
-
-def density_of(masked: Iterable[Target]) -> float:
-    """Return the fraction of entries that survive by the masks of some weights; 1 for none."""
-    live = total = 0
-    for target in masked:
-        live, total = live + target.survivors, total + target.shape.numel()
-    return live / total if total else 1.0
-
-
-def sparsity(model: nn.Module) -> float:
-    """Return ``1 - density(model)``, the fraction of entries that were pruned.
-
-    Raises:
-        ValueError: if the model has no prunable weights.
-        TypeError: if an argument is of another type.
-
-    Example:
-        >>> from torch import nn
-        >>> import polarity as pol
-        >>> model = pol.mask_weights(nn.Linear(10, 10))
-        >>> _ = pol.imp_prune(model, density=0.25)
-        >>> pol.sparsity(model)
-        0.75
-    """
-    return 1.0 - density(model)
 
 
 def checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

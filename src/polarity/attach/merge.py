@@ -27,7 +27,8 @@ from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, all_targets, attached
-from polarity.targets.state_keys import forget_plain_checkpoints, inside, leads_inside
+from polarity.targets.state_hooks import forget_plain_checkpoints
+from polarity.targets.state_keys import inside, leads_inside
 from polarity.targets.target import Target
 from polarity.targets.torch_prune import warn_of_torch_masks
 from polarity.targets.wrappers import refuse_ddp, unwrapped

@@ -17,7 +17,7 @@ from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.state_keys import forget_plain_checkpoints
+from polarity.targets.state_hooks import forget_plain_checkpoints
 from polarity.targets.target import check_has_values
 from polarity.targets.wrappers import refuse_ddp, unwrapped
 

@@ -20,7 +20,8 @@ from polarity._checks import check_shape
 from polarity._running import outside_inference_mode
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
-from polarity.targets.state_keys import leads_inside, original_order
+from polarity.targets.state_hooks import original_order
+from polarity.targets.state_keys import leads_inside
 from polarity.targets.target import Target, check_has_values, stored_leaves
 from polarity.targets.writing import write_all
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from polarity._bits.random import seed_from, undrawn_on_error, words_at, words_in
 from polarity._checks import check_choice, check_entries, check_generator, check_ties
 from polarity._running import outside_inference_mode
-from polarity.attach.masks import attach_masks, density_of
+from polarity.attach.density import density_of
+from polarity.attach.masks import attach_masks
 from polarity.dense_to_sparse.dense_gradients import close, dense_gradient, masking_of, open_up
 from polarity.dense_to_sparse.drop_and_grow import exchanged
 from polarity.dense_to_sparse.exchange import SecondMoment, install_masks

@@ -140,16 +140,31 @@ def replace_parameter(
 
 
 def note_resized(parameter: Tensor, shape: torch.Size, why: str) -> None:
-    """Mark a parameter that no longer has this shape: an optimizer whose state has it raises.
+    """Let graphs to come, and optimizers, know that a parameter no longer has this shape.
+
+    A backward pass expects gradients of the new one; an optimizer whose state has this one raises.
 
     Args:
         parameter: one that optimizers may hold.
         shape: the one that it had.
         why: what happened and what to call, for the error of an optimizer that did not follow.
     """
+    _forget_former_shape(parameter)
     before: dict[torch.Size, str] = getattr(parameter, _RESIZED, {})
     setattr(parameter, _RESIZED, {**before, shape: why})
     _look_at_every_optimizer()
+
+
+def _forget_former_shape(parameter: Tensor) -> None:
+    """Let backward passes to come expect gradients of the shape that a parameter has now.
+
+    As long as a graph from before exists (a loss that was not deleted), PyTorch gives later graphs
+    the same node to accumulate into, which knows the former shape. A change of dtype replaces it.
+    """
+    data = parameter.data
+    other = torch.float16 if data.dtype == torch.float32 else torch.float32
+    parameter.data = data.new_empty(0, dtype=other)
+    parameter.data = data
 
 
 def former_shape(parameter: Tensor, shape: torch.Size) -> str | None:

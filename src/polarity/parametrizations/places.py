@@ -38,14 +38,17 @@ class Places:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, mask: Tensor, *, multiplies: bool) -> Self:
+    def of(cls, mask: Tensor, *, multiplies: bool, known: Self | None = None) -> Self:
         """Return the survivors of a mask of zeros and ones.
+
+        If ``known`` is the same, it is returned: it has its sparse matrices already.
 
         Example:
             >>> Places.of(torch.tensor([[0, 1], [1, 0]]), multiplies=False).index
             tensor([1, 2])
         """
-        return cls(mask.shape, mask.reshape(-1).nonzero().view(-1), multiplies=multiplies)
+        found = cls(mask.shape, mask.reshape(-1).nonzero().view(-1), multiplies=multiplies)
+        return known if known is not None and known.same_as(found) else found
 
     def __len__(self) -> int:
         """Return the number of survivors."""

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from polarity._csr import csr_linear, csr_times, has_gradients, in_one_piece, sampled_product
-from polarity._running import map_tensors
+from polarity._running import map_tensors, under_transform
 from polarity.parametrizations.places import Places
 
 __all__ = ["SurvivorWeight", "weight_of"]
@@ -243,10 +243,4 @@ class _SparseLinear(torch.autograd.Function):
 
 def _is_plain_eager() -> bool:
     """Whether tensors are computed here and now, without a transform or a recording around it."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or is_in_torch_dispatch_mode()
-        or forward_ad._current_level >= 0
-    )
+    return not (under_transform() or is_in_torch_dispatch_mode() or forward_ad._current_level >= 0)

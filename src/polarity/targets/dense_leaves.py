@@ -23,10 +23,9 @@ from polarity.optimizers.states import check_state_shapes, entries_of, state_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
 from polarity.targets.search import all_targets
-from polarity.targets.state_keys import store_densely
+from polarity.targets.state_hooks import store_densely
 from polarity.targets.target import Target, chain_of
 from polarity.targets.wrappers import refuse_ddp
-from polarity.targets.writing import forget_former_shape
 
 __all__ = [
     "compact_targets",
@@ -136,9 +135,7 @@ def gather_leaves(
         before, now = masking.stored_places, masking.places
         after = None
         if name in multiplies:
-            after = Places.of(masking.mask, multiplies=multiplies[name])
-            if now is not None and now.same_as(after):
-                after = now  # which knows its sparse matrices already
+            after = Places.of(masking.mask, multiplies=multiplies[name], known=now)
         found[name] = after
         for leaf in target.stored:
             memory = _Memory.of(leaf, optimizers)
@@ -169,7 +166,6 @@ def resizing(targets: Iterable[Target], why: str) -> Iterator[None]:
     yield
     for leaf, shape in shapes:
         if leaf.shape != shape:
-            forget_former_shape(leaf)
             note_resized(leaf, shape, why)
 
 

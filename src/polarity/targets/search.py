@@ -15,7 +15,8 @@ from polarity.targets.defaults import Use, too_narrow
 from polarity.targets.left_out import JIT, frozen, matrix_size, narrow, reach_of, why_no_default
 from polarity.targets.reach import Reach
 from polarity.targets.selectors import Selector, select
-from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside, original_order
+from polarity.targets.state_hooks import original_order
+from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside
 from polarity.targets.target import Target, stored_leaves
 from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 from polarity.targets.wrappers import unwrapped

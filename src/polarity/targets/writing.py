@@ -8,7 +8,7 @@ from torch import Tensor
 from polarity._checks import check_shape
 from polarity.parametrizations.arithmetic import is_expanded
 
-__all__ = ["check_writable", "forget_former_shape", "write_all"]
+__all__ = ["check_writable", "write_all"]
 
 
 @torch.no_grad()
@@ -57,15 +57,3 @@ def check_writable(tensor: Tensor, name: str = "a tensor") -> None:
             f"{name} of shape {shape} was made by expand, so that several entries are one place "
             "in memory, expected one with an own place for each: clone it"
         )
-
-
-def forget_former_shape(parameter: Tensor) -> None:
-    """Let backward passes to come expect gradients of the shape that a parameter has now.
-
-    As long as a graph from before exists (a loss that was not deleted), PyTorch gives later graphs
-    the same node to accumulate into, which knows the former shape. A change of dtype replaces it.
-    """
-    data = parameter.data
-    other = torch.float16 if data.dtype == torch.float32 else torch.float32
-    parameter.data = data.new_empty(0, dtype=other)
-    parameter.data = data
