@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-import polarity as pol
 from benchmarks.harness.data import Dataset
 from benchmarks.harness.recipe_training import Record, recipe_optimizer, train
-from benchmarks.models.networks import build_network
 from benchmarks.papers.sign_in.config import SignInConfig
 from benchmarks.papers.sign_in.masks import prune_at_initialisation
+from benchmarks.papers.sign_in.network import converted, fresh_network
 from benchmarks.papers.sign_in.watch import Measured, Watch, product_penalty
 
 
@@ -33,21 +32,9 @@ def train_sparse(
     Returns:
         What was measured.
     """
-    device = data.train_y.device
-    model = build_network(
-        config.arch,
-        data.shape,
-        data.classes,
-        width=config.width,
-        stem_stride=config.stem_stride,
-        generator=torch.Generator().manual_seed(config.stream("init")),
-    ).to(device)
+    model = fresh_network(config, data)
     prune_at_initialisation(model, data, config)
-    if config.channels_last:
-        # Before conversion, so that factors and optimizer state have the layout too.
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.parametrized:
-        pol.sign_in(model, beta=config.beta or 1.0)
+    model = converted(model, config)
     optimizer = recipe_optimizer(config.recipe, model)
     watch = Watch(config, model, data, optimizer)
 

@@ -13,8 +13,9 @@ from benchmarks.harness.place import Place
 from benchmarks.harness.progress import Progress
 from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
 from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.models.networks import SMALL, build_network
+from benchmarks.models.networks import SMALL
 from benchmarks.papers.sign_in.config import SignInConfig
+from benchmarks.papers.sign_in.network import fresh_network
 from benchmarks.papers.sign_in.run import train_sparse
 
 
@@ -48,9 +49,7 @@ def sweep(configs: Sequence[SignInConfig], place: Place) -> list[Outcome]:
 def _check(first: SignInConfig, place: Place) -> None:
     """Refuse data that is missing and networks that do not fit it."""
     data = place.dataset(first)
-    build_network(
-        first.arch, data.shape, data.classes, width=first.width, stem_stride=first.stem_stride
-    )
+    fresh_network(first, data)
 
 
 def _complete(config: SignInConfig, place: Place, bars: Progress | None) -> Outcome:

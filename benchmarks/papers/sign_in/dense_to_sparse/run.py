@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +14,10 @@ from torch import nn
 import polarity as pol
 from benchmarks.harness.data import Dataset
 from benchmarks.harness.recipe_training import Record, recipe_optimizer, train
-from benchmarks.models.networks import build_network
 from benchmarks.papers.sign_in.dense_to_sparse.config import DenseToSparseConfig
 from benchmarks.papers.sign_in.dense_to_sparse.starts import Learned, start_from
 from benchmarks.papers.sign_in.masks import prune_at_initialisation
+from benchmarks.papers.sign_in.network import converted, fresh_network
 from benchmarks.papers.sign_in.watch import Measured, Watch, product_penalty
 
 
@@ -75,11 +76,7 @@ def train_arm(
         but not at first), `compared`, `start` (counts of the report) and `schedule`.
     """
     model, start = _network(config, data, learned)
-    if config.channels_last:
-        # Before conversion, so that factors and optimizer state have the layout too.
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.parametrized:
-        pol.sign_in(model, beta=config.beta or 1.0)
+    model = converted(model, config)
     optimizer = recipe_optimizer(config.recipe, model)
     method = _attach(config, model, optimizer, steps_of(config, data), decay)
     live = sum(int(mask.sum()) for mask in pol.masks(model).values())
@@ -95,20 +92,16 @@ def train_arm(
         if on_epoch is not None:
             on_epoch(record)
 
-    records = train(
-        model,
+    records = _fit(
+        config,
         data,
-        config.recipe,
-        generator=torch.Generator().manual_seed(config.stream("batches")),
-        optimizer=optimizer,
+        model,
+        optimizer,
         before_epoch=watch.before,
         after_step=method.after_step,
         on_epoch=finished,
         penalty=product_penalty(config.frobenius_decay),
         test_every=config.test_every,
-        padding=config.crop_padding,
-        bf16=config.bf16,
-        channels_last=config.channels_last,
         compile=compile,
     )
     kept.keep("final", model)
@@ -147,20 +140,30 @@ def train_trial(
     model, _ = _network(config, data, None)
     optimizer = recipe_optimizer(config.recipe, model)
     method = _attach(config, model, optimizer, steps_of(config, data), decay)
-    records = train(
+    records = _fit(config, data, model, optimizer, test_every=0, compile=compile)
+    accuracy = records[-1]["test_accuracy"]
+    return {"decay": decay, "density": method.density(), "accuracy": accuracy}
+
+
+def _fit(
+    config: DenseToSparseConfig,
+    data: Dataset,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    **how: Any,
+) -> list[Record]:
+    """Train by the settings of a run; `how` is the rest of what `train` takes."""
+    return train(
         model,
         data,
         config.recipe,
         generator=torch.Generator().manual_seed(config.stream("batches")),
         optimizer=optimizer,
-        test_every=0,
         padding=config.crop_padding,
         bf16=config.bf16,
         channels_last=config.channels_last,
-        compile=compile,
+        **how,
     )
-    accuracy = records[-1]["test_accuracy"]
-    return {"decay": decay, "density": method.density(), "accuracy": accuracy}
 
 
 def steps_of(config: DenseToSparseConfig, data: Dataset) -> int:
@@ -194,14 +197,7 @@ def _network(
     config: DenseToSparseConfig, data: Dataset, learned: Learned | None
 ) -> tuple[nn.Module, dict[str, int] | None]:
     """Build the network with the masks it begins with, and tell what a start was given."""
-    model = build_network(
-        config.arch,
-        data.shape,
-        data.classes,
-        width=config.width,
-        stem_stride=config.stem_stride,
-        generator=torch.Generator().manual_seed(config.stream("init")),
-    ).to(data.train_y.device)
+    model = fresh_network(config, data)
     if config.start is not None:
         if learned is None:
             raise ValueError(f"{config.arm} starts from what {config.source.arm} learned")

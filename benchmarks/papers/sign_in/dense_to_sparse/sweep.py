@@ -17,7 +17,7 @@ from benchmarks.harness.progress import Progress
 from benchmarks.harness.recipe_training import Record
 from benchmarks.harness.results import new_result, now, result_path, write_result
 from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.models.networks import SMALL, build_network
+from benchmarks.models.networks import SMALL
 from benchmarks.papers.sign_in.dense_to_sparse.config import SEARCH, DenseToSparseConfig
 from benchmarks.papers.sign_in.dense_to_sparse.run import schedule_of, steps_of, train_arm
 from benchmarks.papers.sign_in.dense_to_sparse.search import find_decay
@@ -27,6 +27,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.starts import (
     read_learned,
     write_learned,
 )
+from benchmarks.papers.sign_in.network import fresh_network
 
 
 def sweep(configs: Sequence[DenseToSparseConfig], place: Place) -> list[Outcome]:
@@ -60,9 +61,7 @@ def _check(
 ) -> None:
     """Refuse data that is missing, networks that do not fit it, and runs that are too short."""
     data = place.dataset(first)
-    build_network(
-        first.arch, data.shape, data.classes, width=first.width, stem_stride=first.stem_stride
-    )
+    fresh_network(first, data)
     for config in configs:
         schedule_of(config, steps_of(config, data))
 
