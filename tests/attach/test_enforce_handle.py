@@ -47,7 +47,9 @@ def hooks_of(model: nn.Module, optimizer: optim.Optimizer) -> list[Any]:
     every = [hook for each in found for hook in (each or {}).values()]
     # Two from mask_weights, with or without enforcement: before and after load_state_dict.
     known = sum(hasattr(module, "_polarity_plain_checkpoints") for module in model.modules())
-    others = [h for h in every if getattr(h, "hook", h).__module__ != "polarity.targets.state_hooks"]
+    others = [
+        h for h in every if getattr(h, "hook", h).__module__ != "polarity.targets.state_hooks"
+    ]
     assert len(every) - len(others) == 2 * known
     return others
 
