@@ -66,5 +66,5 @@ $(OLDEST_VENV)/.installed: pyproject.toml
 	touch $@
 
 clean: ## remove what was installed, built and run
-	rm -rf $(VENV) $(OLDEST_VENV) docs/_build docs/gallery docs/sg_execution_times.rst
+	rm -rf $(VENV) $(OLDEST_VENV) docs/_build docs/api docs/gallery docs/sg_execution_times.rst
 	rm -rf runs build dist htmlcov .coverage

@@ -12,7 +12,7 @@ __all__ = ["DecaySearch", "find_decay"]
 
 @dataclass(frozen=True)
 class DecaySearch:
-    """The result of :func:`find_decay`.
+    """The result of :func:`polarity.dense_to_sparse.find_decay`.
 
     Attributes:
         decay: the decay whose run came nearest to the density.
