@@ -96,7 +96,7 @@ autosummary_context = {
         "polarity.SurvivorWeight": "dense",
         "polarity.deploy.SparseLinear": "forward, weight",
         "polarity.parametrizations.SharedAlpha": "draw_",
-        "polarity.targets.search.Target": "name, module, tensor_name, shape, mask, survivors, write",
+        "polarity.targets.search.Target": "name, module, tensor_name, shape, mask, survivors",
     }
 }
 

@@ -88,7 +88,7 @@ class FlipSeries:
     """Sign flips step by step; ``print`` shows them as a table.
 
     Attributes:
-        steps: one :class:`~polarity.FlipReport` per recorded step: what flipped since the one before.
+        steps: one :class:`~polarity.FlipReport` per recorded step: what flipped since the last one.
 
     Example:
         >>> steps = [FlipReport((LayerFlips("weight", n, 10, 10),)) for n in (4, 1, 2)]

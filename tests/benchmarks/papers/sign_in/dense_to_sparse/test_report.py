@@ -46,7 +46,8 @@ def page(tmp_path_factory):
     """A full sweep, packed, and the folder that its page is written to."""
     folder = tmp_path_factory.mktemp("results")
     write_lines(folder / "dense_to_sparse.jsonl", sweep())
-    (written,) = write_pages(folder, folder / "page")
+    written, *first_page = write_pages(folder, folder / "page")
+    assert [path.name for path in first_page] == ["first_page.png", "first_page-dark.png"]
     return written
 
 
