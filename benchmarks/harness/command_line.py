@@ -57,7 +57,7 @@ class RunOptions:
     # result, nothing else.
     threads: int | None = None
 
-    # Compute with AVX2's instructions alone where a processor has AVX-512 too, so that both give the
+    # Compute with AVX2's instructions alone, so that processors with and without AVX-512 give the
     # same bits.
     avx2: bool = False
 
