@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.pages.published import epochs_per_round, setup
-from benchmarks.pages.section import subset
-from benchmarks.papers.signs.config import RunConfig
+from ...pages.published import epochs_per_round, setup
+from ...pages.section import subset
+from .config import RunConfig
 
 _STAND_INS = {
     "digits": "scikit-learn's 8x8 digits, a proxy for the MNIST of the paper",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.harness.place import Place
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
-from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.models import build_model
-from benchmarks.papers.signs.captions import caption
-from benchmarks.papers.signs.checkpoints import checkpoint_path, last_round
-from benchmarks.papers.signs.config import RunConfig
-from benchmarks.papers.signs.run import perturbations, train_rounds
+from ...harness.place import Place
+from ...harness.progress import Progress
+from ...harness.results import new_result, now, result_path, stored_result, write_result
+from ...harness.sweep import Outcome, perform_pending
+from ...models import build_model
+from .captions import caption
+from .checkpoints import checkpoint_path, last_round
+from .config import RunConfig
+from .run import perturbations, train_rounds
 
 
 def sweep(configs: Sequence[RunConfig], place: Place) -> list[Outcome]:
