@@ -44,14 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_TIMINGS}", file=sys.stderr)
         return 1
     try:
-        import tyro
-
-        # One command does not wait for what another one imports.
-        wanted = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
-        modules = {name: import_module(COMMANDS[name][0], __package__) for name in wanted}
+        return _perform(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == __package__:
+            raise
         print(f'error: {error}: pip install "torch-polarity[bench]"', file=sys.stderr)
         return 1
+
+
+def _perform(args: list[str]) -> int:
+    import tyro  # not before here: where it is not installed, `main` says how to install it
+
+    # One command does not wait for what another one imports.
+    wanted = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
+    modules = {name: import_module(COMMANDS[name][0], __package__) for name in wanted}
     options: Any = tyro.extras.subcommand_cli_from_dict(
         {name: getattr(module, COMMANDS[name][1]) for name, module in modules.items()},
         prog=PROGRAM,
@@ -64,12 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(options) is getattr(module, COMMANDS[name][1])
     )
     remember_command(args)
-    try:
-        code: int = run(options)
-        return code
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        return 130
+    code: int = run(options)
+    return code
 
 
 def _spelled(args: list[str]) -> list[str]:
