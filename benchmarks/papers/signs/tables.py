@@ -8,7 +8,7 @@ from ...pages.published import Best
 from .config import Perturbation
 from .summary import Sweep
 
-SYMBOLS = {"epsilon": "ε", "delta": "δ", "phi": "φ"}
+SYMBOLS = {"epsilon": "ε", "delta": "δ", "delta_largest": "δ, largest first", "phi": "φ"}
 
 
 def accuracy_table(sweep: Sweep) -> str:
