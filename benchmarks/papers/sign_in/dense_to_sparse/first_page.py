@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from benchmarks.pages.paired import Compared, compare
-from benchmarks.pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, drawing, save
-from benchmarks.papers.sign_in.dense_to_sparse.captions import scale
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import DENSITY, NAMES, Comparison
+from ....pages.paired import Compared, compare
+from ....pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, drawing, save
+from .captions import scale
+from .config import METHODS
+from .summary import DENSITY, NAMES, Comparison
 
 NAME = "first_page"
 SIGNS, MAGNITUDES = "sign_final", "mag_final"
