@@ -110,7 +110,14 @@ def test_a_type_stands_for_what_its_page_says(name: str) -> None:
         r"\b(?:torch|nn|optim|lr_scheduler|polarity|signs|perturb)\.", "", canonical(name)
     )
     value = re.sub(r"\b(?:torch|nn|optim|lr_scheduler)\.", "", value)
-    assert told.replace('"', "'") == value
+    assert members(ast.parse(told, mode="eval").body) == members(ast.parse(value, mode="eval").body)
+
+
+def members(node: ast.expr) -> set[str]:
+    """Return what a union is made of; Sphinx 8 wants no two types to read alike."""
+    if isinstance(node, ast.BinOp):
+        return members(node.left) | members(node.right)
+    return {ast.unparse(node)}
 
 
 @pytest.mark.parametrize(
