@@ -15,6 +15,7 @@ EXTRAS = (
     "sklearn",
     "safetensors",
     "tqdm",
+    "pandas",
     "tyro",
     "joblib",
     "PIL",
