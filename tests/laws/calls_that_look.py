@@ -100,6 +100,12 @@ LOOK: dict[str, Call] = {
     "SignTracker.load_state_dict": method(
         "tracker.load_state_dict", state=Arg(maps.TRACKER_STATE, lambda w: w.tracker.state_dict())
     ),
+    "summary": bare(
+        pol.summary,
+        model=MODEL,
+        inputs=Arg(kinds.INPUTS, just(torch.ones(2, 6))),
+        examples=Arg(kinds.COUNT, just(2), ("inputs",)),
+    ),
     "recalibrate_batch_norm": bare(
         pol.recalibrate_batch_norm,
         model=MODEL,
