@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from polarity._running import call, evaluation, map_tensors, tensors_in, twice_differentiable
 from polarity.attach.plain_copy import plain_copy
+from polarity.parametrizations.registering import own_class
 from polarity.targets.search import all_targets
 
 __all__ = ["Products"]
@@ -98,6 +99,7 @@ def _own_memory(plain: nn.Module) -> dict[int, str]:
             if parametrize.is_parametrized(use.module, use.tensor_name):
                 for leaf in target.stored:
                     leaf.requires_grad_(True)  # or PyTorch leaves a tensor that is no parameter
+                own_class(use.module)  # the copy has that of the original
                 with torch.enable_grad():
                     parametrize.remove_parametrizations(use.module, use.tensor_name)
     weights: dict[int, str] = {}
