@@ -146,3 +146,11 @@ def test_empty_weights_and_models_without_any_are_counted() -> None:
     weights, others = counted(empty, torch.ones(1, 6))
     assert ({name: n for name, n in weights.items() if n}, others) == ({"0.weight": 30}, 0)
     assert counted(nn.ReLU(), torch.ones(3)) == ({}, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_gpu_gives_the_same_counts_also_for_inputs_on_the_cpu(kind: Kind) -> None:
+    model, inputs = kind.build(), kind.inputs(torch.Generator().manual_seed(0))
+    expected = counted(model, inputs)
+    assert counted(model.cuda(), inputs) == expected

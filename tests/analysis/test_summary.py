@@ -24,7 +24,6 @@ from tests.models import (
     mlp,
     norm_net,
     random_masks,
-    seeded,
 )
 
 VALUES = torch.tensor([[1.0, -3.0, 0.5, 2.0], [-1.0, 4.0, 0.0, 3.0]])
@@ -106,12 +105,11 @@ WORDS = {
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_every_form_is_named_and_has_the_same_survivors(form: Form) -> None:
-    model = form.attach(seeded(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))))
+    model = form.attach(mlp(6, 5, 3))
     found = pol.summary(model, torch.ones(2, 6))
     assert {row.form for row in found} == {WORDS[form.name]}
     assert found.density == pol.density(model)
-    masks = random_masks(seeded(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))))
-    values = seeded(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))).state_dict()
+    masks, values = random_masks(mlp(6, 5, 3)), mlp(6, 5, 3).state_dict()
     for row in found:
         kept = values[row.name][masks[row.name]]
         assert row.survivors == kept.numel()
@@ -302,7 +300,6 @@ def test_nothing_changes(build: Callable[[], nn.Module], training: bool) -> None
     model = build().train(training)
     inputs = torch.randn(2, 2, 6, 6) if isinstance(model[0], nn.Conv2d) else torch.randn(2, 6)
     model(inputs).sum().backward()
-    # Drawn when the model is called, so that the state of a call is compared.
     before = everything_of(model), torch.get_rng_state().tolist(), fingerprint(inputs)
     hooks = [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
     pol.summary(model)
