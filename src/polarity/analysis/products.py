@@ -36,7 +36,7 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, weights: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # Seconds, in some versions: not when polarity is imported.
+        # The import takes up to a second, which not every user of polarity should wait for.
         from torch.utils.flop_counter import flop_registry
 
         self._formulas: Mapping[Any, Any] = flop_registry
@@ -99,7 +99,7 @@ def _own_memory(plain: nn.Module) -> dict[int, str]:
             if parametrize.is_parametrized(use.module, use.tensor_name):
                 for leaf in target.stored:
                     leaf.requires_grad_(True)  # or PyTorch leaves a tensor that is no parameter
-                own_class(use.module)  # the copy has that of the original
+                own_class(use.module)  # a copy shares the class of its original
                 with torch.enable_grad():
                     parametrize.remove_parametrizations(use.module, use.tensor_name)
     weights: dict[int, str] = {}
