@@ -282,6 +282,10 @@ def test_without_pandas_the_error_says_what_to_install(
 
 def test_numbers_of_other_libraries_become_plain_ones() -> None:
     assert json.dumps(search().to_dict()["wanted"]) == "0.25"
-    assert type(barrier().to_dict()["curve"][0]) is float
-    made = pol.PruneReport((), (np.str_("note"),), None)
-    assert made.to_dict()["notes"] == ["note"]
+    counts: Any = (np.int64(5), np.int32(30), 30)
+    row = pol.FlipReport((pol.analysis.LayerFlips("a", *counts),))
+    assert json.dumps(row.to_dict()["layers"][0]["flipped"]) == "5"
+    curve: Any = (np.float32(0.5), Fraction(1, 4), 1)
+    path = pol.ErrorBarrier((0.0, 0.5, 1.0), curve).to_dict()
+    assert json.dumps(path["curve"]) == "[0.5, 0.25, 1]"
+    assert json.dumps(path["barrier"]) == "0.25"

@@ -54,7 +54,7 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if held is not None:
             inputs = map_tensors(lambda each: each.to(held.device), inputs)
         with evaluation(plain), twice_differentiable(plain):
-            counted = cls(_own_memory(plain))
+            counted = cls(_by_memory(plain))
             with counted:
                 call(plain, inputs)
         return counted
@@ -91,8 +91,11 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._weights.get(memory) if memory else None
 
 
-def _own_memory(plain: nn.Module) -> dict[int, str]:
-    """Give every weight memory of its own, and return the names of the weights by that."""
+def _by_memory(plain: nn.Module) -> dict[int, str]:
+    """Make computed weights parameters, and return the names of all by their memory.
+
+    Parameters of a copy share none, even if those of the model are views of one tensor.
+    """
     targets = all_targets(plain)
     for target in targets:
         for use in target.owners:
@@ -107,8 +110,6 @@ def _own_memory(plain: nn.Module) -> dict[int, str]:
         for use in target.owners:
             parameter = use.module._parameters[use.tensor_name]
             if parameter is not None and _memory(parameter) not in weights:
-                # The weights of a recurrent network on a GPU are views of one tensor.
-                parameter.data = parameter.data.clone()
                 weights[_memory(parameter)] = target.name
     return weights
 
