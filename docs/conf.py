@@ -83,6 +83,8 @@ autodoc_type_aliases = {
     name.split(".")[-1]: name
     for name in re.findall(r"py:type:: ([\w.]+)", (HERE / "types.md").read_text("utf-8"))
 }
+# Names that differ in nothing but case share a file where a file system does not tell them apart.
+autosummary_filename_map = {"polarity.Summary": "polarity.Summary_"}
 # Classes of which a page shows these members only: the others are not for users.
 autosummary_context = {
     "chosen_members": {
