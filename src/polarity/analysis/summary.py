@@ -57,7 +57,7 @@ def summary(model: nn.Module, inputs: Any = None, *, examples: int | None = None
             length of their first tensor.
 
     Returns:
-        The :class:`Summary <polarity.analysis.Summary>`.
+        The :class:`Summary`.
 
     Raises:
         ValueError: if a parameter is lazy or on the meta device; if a mask holds other values than
