@@ -57,11 +57,7 @@ def summary(model: nn.Module, inputs: Any = None, *, examples: int | None = None
             length of their first tensor.
 
     Returns:
-<<<<<<< HEAD
-        The :class:`~polarity.Summary`.
-=======
         The :class:`Summary`.
->>>>>>> main
 
     Raises:
         ValueError: if a parameter is lazy or on the meta device; if a mask holds other values than
