@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ....pages.paired import Compared, compare
-from ....pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, drawing, save
+from ....pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, save
 from .captions import scale
 from .config import METHODS
 from .summary import DENSITY, NAMES, Comparison
@@ -85,7 +86,7 @@ def draw(groups: Sequence[Comparison], folder: Path) -> list[Path]:
 
 
 def _figure(group: Comparison, colours: Colours) -> Figure:
-    with drawing():
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "axes.axisbelow": True}):
         figure = Figure(figsize=(5.6, 4.5), facecolor=colours.background)
         _idea(figure.add_axes((0.02, 0.545, 0.96, 0.45)), colours)
         below = figure.add_axes((0.12, 0.115, 0.85, 0.335), facecolor=colours.background)
@@ -160,7 +161,6 @@ def _result(axes: Axes, group: Comparison, colours: Colours) -> None:
     axes.set_yticks(range(len(METHODS)), [NAMES[method] for method in METHODS])
     axes.set_ylim(len(METHODS) - 0.6, -0.75)
     axes.set_xlabel("points of test accuracy over a random start", color=colours.text, fontsize=10)
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color=colours.faint)
+    axes.grid(axis="x", color=colours.faint, linewidth=0.6)
     axes.tick_params(labelcolor=colours.text, length=0, labelsize=10)
     axes.spines[:].set_visible(False)
