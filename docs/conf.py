@@ -60,11 +60,14 @@ sphinx_gallery_conf = {
 # Other projects' names, from files that docs/inventories/write.py wrote: nothing is fetched.
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3/", "inventories/python.inv"),
+    "matplotlib": ("https://matplotlib.org/stable/", "inventories/matplotlib.inv"),
     "numpy": ("https://numpy.org/doc/stable/", "inventories/numpy.inv"),
     "torch": ("https://docs.pytorch.org/docs/stable/", "inventories/torch.inv"),
 }
 
 autodoc_member_order = "bysource"
+# Their integrations are documented where these packages are not installed.
+autodoc_mock_imports = ["accelerate", "lightning", "pytorch_lightning", "transformers"]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -74,6 +77,7 @@ python_maximum_signature_line_length = 88
 # not find the pages of type aliases, and writes out what they stand for.
 nitpicky = sphinx.version_info >= (9,)
 nitpick_ignore = [
+    ("py:meth", "step"),  # in the first line of a class, which a table of names repeats
     ("py:class", "polarity.parametrizations.places.Places"),
     ("py:class", "polarity.targets.defaults.Use"),
 ]
@@ -96,6 +100,10 @@ autosummary_context = {
         "polarity.SignInMW": "forward, right_inverse",
         "polarity.SoftThreshold": "forward, right_inverse, threshold",
         "polarity.SurvivorWeight": "dense",
+        # Their trainers call the rest.
+        "polarity.integrations.lightning.SparsityCallback": "",
+        "polarity.integrations.transformers.SparseTrainer": "train",
+        "polarity.integrations.transformers.SparsityCallback": "",
         "polarity.deploy.SparseLinear": "forward, weight",
         "polarity.parametrizations.SharedAlpha": "draw_",
         "polarity.targets.search.Target": "name, module, tensor_name, shape, mask, survivors",

@@ -22,8 +22,16 @@ PAGES: dict[str, dict[str, dict[str, str]]] = {
         "library/functions.html": dict.fromkeys(("bool", "float", "int", "object"), "class"),
         "library/stdtypes.html": dict.fromkeys(("dict", "list", "str", "tuple"), "class"),
         "library/constants.html": {"None": "data"},
+        "library/contextlib.html": {"contextlib.AbstractContextManager": "class"},
         "library/typing.html": {"typing.Any": "data", "typing.Literal": "data"},
         "library/pathlib.html": {"pathlib.Path": "class"},
+    },
+    "matplotlib": {
+        "api/_as_gen/{}.html": {
+            "matplotlib.axes.Axes": "class",
+            "matplotlib.figure.Figure": "class",
+            "matplotlib.lines.Line2D": "class",
+        },
     },
     "numpy": {"reference/generated/{}.html": {"numpy.ndarray": "class"}},
     "torch": {
@@ -44,6 +52,7 @@ PAGES: dict[str, dict[str, dict[str, str]]] = {
 # Where a class says that it is from, and the name under which it is documented.
 ELSEWHERE = {
     "python": {"pathlib._local.Path": "pathlib.Path"},
+    "matplotlib": {"matplotlib.axes._axes.Axes": "matplotlib.axes.Axes"},
     "numpy": {},
     "torch": {
         "torch._C.Generator": "torch.Generator",
