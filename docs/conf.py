@@ -80,6 +80,7 @@ nitpick_ignore = [
     ("py:meth", "step"),  # in the first line of a class, which a table of names repeats
     ("py:class", "polarity.parametrizations.places.Places"),
     ("py:class", "polarity.targets.defaults.Use"),
+    ("py:class", "Schedule"),  # in docs/types.md: any object with three methods
 ]
 napoleon_use_rtype = False
 # Types that signatures name and docs/types.md explains.

@@ -15,7 +15,7 @@ SOURCE = Path(polarity.__file__).parent
 def listed() -> list[str]:
     """Return the full name of every entry of docs/api.md, and of docs/types.md."""
     text = (DOCS / "api.md").read_text(encoding="utf-8")
-    names = re.findall(r"^   ~?([A-Za-z_][\w.]*)$", text, re.MULTILINE)
+    names = re.findall(r"^   ~?((?:[A-Za-z_]\w*\.)*\w+)$", text, re.MULTILINE)
     names += re.findall(r"^\.\. py:data:: (\w+\.\w+)$", text, re.MULTILINE)
     return [f"polarity.{name}" for name in names] + explained()
 
