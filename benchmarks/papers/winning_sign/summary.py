@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.harness.results import Result
 from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
 from benchmarks.pages.section import seeds
+from polarity import ErrorBarrier
 
 # What differs between the runs of one setting.
 _VARIED = ("seed", "kind", "subject", "round", "order", "score_lr", "score_penalty")
@@ -99,12 +100,16 @@ class Outcomes:
 
     def curve(self, pair: str) -> tuple[list[float], list[Estimate]] | None:
         """Return the points α and the test error above the mean of the ends at each."""
-        runs = list(self.runs("barrier", pair).values())
-        if not runs:
+        paths = self.paths(pair)
+        if not paths:
             return None
-        columns = zip(*(r["excess"] for r in runs), strict=True)
-        found = [estimate(column) for column in columns]
-        return runs[0]["alphas"], [each for each in found if each is not None]
+        found = [estimate(column) for column in zip(*(p.excess for p in paths), strict=True)]
+        return list(paths[0].alphas), [each for each in found if each is not None]
+
+    def paths(self, pair: str) -> list[ErrorBarrier]:
+        """Return the paths of a pair, seed by seed; the mean of the ends is already 0."""
+        runs = self.runs("barrier", pair).values()
+        return [ErrorBarrier(tuple(run["alphas"]), tuple(run["excess"])) for run in runs]
 
 
 def settings(results: Iterable[Result]) -> list[Outcomes]:

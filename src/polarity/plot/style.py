@@ -6,7 +6,9 @@ from typing import Any, TypeAlias
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.cbook import normalize_kwargs
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from polarity._checks import check_choice, check_integer, check_mapping, check_type
 
@@ -104,7 +106,12 @@ def looks(labels: Sequence[str], given: Mapping[str, Look] | None = None) -> dic
         (True, '*')
     """
     check_type("labels", labels, Sequence, "a sequence of labels")
-    own = {label: given.get(label, {}) for label in labels} if given else {}
+    # Without matplotlib's short names: "ls" and "linestyle" together are an error.
+    own = {
+        label: normalize_kwargs(given[label], Line2D)
+        for label in labels
+        if given and label in given
+    }
     roles = {label: _ROLES.get("".join(filter(str.isalnum, label)).lower()) for label in labels}
     taken = {role[0] for role in roles.values() if role}
     taken |= {
