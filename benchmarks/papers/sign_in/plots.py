@@ -63,7 +63,12 @@ def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
             f"Layerwise sign flips ({at}, bands of one std), after Figure 8.",
         ),
         (
-            *("densities", _layer_densities, (5.6, 3.6), f"Layerwise densities at {density:g}"),
+            *(
+                "densities",
+                _layer_densities,
+                (5.6, 4.2),
+                f"Layerwise densities, density {density:g}",
+            ),
             f"Layerwise densities ({at}), as Figure 9.",
         ),
     ]
@@ -156,8 +161,6 @@ def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
         plot.layer_flips(stages, numbered=True, ax=axes)
         axes.set_title(label(arm), loc="left")
         axes.label_outer()
-    # Shared by all panels, so not before all are drawn.
-    panels[0].set_ylim(bottom=0)
 
 
 def _layer_densities(figure: Figure, group: Comparison, density: float) -> None:
@@ -193,10 +196,10 @@ def _period(figure: Figure, group: Comparison, density: float) -> None:
                     low, high = found.mean - found.std, found.mean + found.std
                     axes.axhspan(low, high, color=look["color"], alpha=0.12, lw=0)
         axes.set_title(f"density {at:g}", loc="left")
+        axes.set_xlabel("rescale period p (epochs)")
         axes.set_xscale("log")
         ticks(axes, periods, "{:g}".format)
         plot.widen(axes, LEAST, within=(0, 100))
-    figure.supxlabel("rescale period p (epochs)")
     panels[0].set_ylabel("test accuracy (%)")
 
 

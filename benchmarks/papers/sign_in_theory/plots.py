@@ -52,7 +52,7 @@ def plot_portrait(record: Record, path: Path) -> Path:
             Line2D([], [], color=RED, marker="X", ms=5, label="stuck"),
         ]
         settings = record["settings"]
-        scale = f"one input; {settings['steps']:,} steps of {settings['lr']:g}, from chosen starts"
+        scale = f"One input; {settings['steps']:,} steps of {settings['lr']:g}, from chosen starts"
         title(figure, "One neuron: vector fields and paths, as Figure 3", scale)
         figure.legend(handles=keys, loc="outside lower center", ncols=4)
         return save(figure, path)
@@ -101,12 +101,12 @@ def plot_dependence(record: Record, path: Path) -> Path:
             axes.set_xlabel(label)
         _label_recoveries(panels[0])
         settings = record["settings"]
-        seeds = len(settings["data_seeds"]) * len(settings["start_seeds"])
-        runs = seeds * settings["runs"]
+        data = len(settings["data_seeds"])
         title(
             figure,
             "Recoveries from a < 0, with 95 % intervals",
-            f"One neuron, {settings['dim']} inputs; {runs} starts per mark ({seeds} seeds)",
+            f"One neuron, {settings['dim']} inputs; per mark {settings['runs']} starts on each of "
+            f"{data} data sets",
         )
         plot.legend(figure, where="below")
         return save(figure, path)

@@ -60,7 +60,10 @@ def plot_students(record: Record, path: Path) -> Path:
             Line2D([], [], color=GREY, lw=0.8, label="its path"),
         ]
         settings = record["settings"]
-        scale = f"{settings['dim']} inputs, {settings['samples']} samples; one seed of {settings['students']}"
+        scale = (
+            f"{settings['dim']} inputs, {settings['samples']} samples; "
+            f"one of {settings['students']} students of each kind"
+        )
         title(figure, "Where the neurons of students end, as Figures 4 and 6", scale)
         figure.legend(handles=keys, loc="outside lower center", ncols=5)
         return save(figure, path)

@@ -134,7 +134,8 @@ def plot_rounds(sweep: Sweep, path: Path, scale: str) -> Path:
         longest = max((xs for xs, _ in curves.values()), key=len)
         for axes in figure.axes:
             plot.density_axis(axes, longest, label="")
-        _lengthen(panels[0])
+        for parts in panels:
+            _lengthen(parts)
         for parts in panels[-columns:]:
             parts[-1].set_xlabel("density of the mask (%)")
         figure.supylabel("test accuracy (%)")
@@ -190,7 +191,7 @@ def _gap(accuracies: Sequence[float]) -> float | None:
 
 
 def _lengthen(parts: Sequence[Axes]) -> None:
-    """Keep the accuracies of one panel from being zoomed in on; others share its axis."""
+    """Keep the accuracies of a panel from being zoomed in on."""
     plot.widen(parts[0], LEAST, within=(0, 100.2))
 
 
@@ -254,7 +255,8 @@ def _rest(
         for end in (min, max)
     )
     label = f"means of {len(curves)} other {SYMBOLS.get(sweep.kind, 'perturbations')}"
-    axes.fill_between(curves[0][0][:rounds], low, high, color=GREY, alpha=0.3, lw=0, label=label)
+    look: Any = {"facecolor": "none", "edgecolor": GREY, "hatch": "////", "lw": 0, "alpha": 0.7}
+    axes.fill_between(curves[0][0][:rounds], low, high, label=label, **look)
 
 
 def _short(label: str) -> str:

@@ -139,7 +139,8 @@ def _figure(
     count = bool(contestants) + len(panels)
     with plot.style():
         # A single panel is wide enough for its title and its legend.
-        size = (3.1 * max(count, 1.8) + 0.4, 4.0)
+        # Names stand below the only density, and take room from the panels.
+        size = (3.1 * max(count, 1.8) + 0.4, 4.2 if len(outcomes.rounds) > 1 else 4.8)
         figure = Figure(figsize=size, layout="constrained")
         grid = list(figure.subplots(1, count, squeeze=False)[0])
         if contestants:
@@ -193,7 +194,7 @@ def _path_panel(axes: Axes, outcomes: Outcomes, what: str, pairs: Sequence[str])
             looks[pair_label(pair)] = _look(known)
     plot.barriers(paths, looks=looks, ax=axes)
     axes.set_xlabel("α (open marks: trained)")
-    axes.set_ylabel("test error above the ends' mean (points)")
+    axes.set_ylabel("error above the ends' mean (points)")
     axes.set_title(what, loc="left")
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from polarity._checks import check_fraction, check_mapping
 from polarity.plot.estimates import Estimate, Spread, dodged, estimate, is_number, points
-from polarity.plot.scales import density_axis, widen
+from polarity.plot.scales import density_axis, named_places, widen
 from polarity.plot.style import PALETTE, Look, canvas, check_looks
 from polarity.plot.style import looks as looks_of
 
@@ -109,9 +109,7 @@ def _side_by_side(
     shown = [(method, each[at]) for method, each in known.items() if each]
     for place, (method, each) in enumerate(shown):
         points(ax, [place], [each], **{**found[method], "linestyle": ""})
-    long = sum(len(method) for method, _ in shown) > 36
-    look: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if long else {}
-    ax.set_xticks(range(len(shown)), [method for method, _ in shown], **look)
+    named_places(ax, [method for method, _ in shown])
     ax.set_xlim(-0.6, len(shown) - 0.4)
     ax.grid(visible=False, axis="x")
     ax.set_xlabel(f"method, at density {100 * at:.3g} %")

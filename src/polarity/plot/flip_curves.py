@@ -12,7 +12,7 @@ from polarity.analysis.sign_tracker import SignTracker
 from polarity.plot.estimates import Estimate, Spread, bars, estimate, is_number, points
 from polarity.plot.given import by_label, seeds_of
 from polarity.plot.layers import draw_layers, fractions_of
-from polarity.plot.scales import percent_axis
+from polarity.plot.scales import from_zero, percent_axis
 from polarity.plot.style import Look, canvas, check_looks
 from polarity.plot.style import looks as looks_of
 
@@ -69,7 +69,7 @@ def flips(
         axes.set_xlabel("epoch")
         axes.set_ylabel("sign flips so far per survivor")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
     return axes
 
 
@@ -195,5 +195,5 @@ def layer_flips(
     with canvas(ax, (6.0, 3.4)) as axes:
         draw_layers(axes, runs, looks_of(labels, looks), spread=spread, numbered=numbered)
         percent_axis(axes, "survivors whose sign differs")
-        axes.set_ylim(bottom=0)
+        from_zero(axes)
     return axes

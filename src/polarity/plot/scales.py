@@ -10,16 +10,17 @@ from matplotlib.ticker import (
     FuncFormatter,
     MaxNLocator,
     NullLocator,
-    PercentFormatter,
 )
 
 from polarity._checks import check_flag, check_fraction, check_number, check_type
 
-__all__ = ["density_axis", "layer_axis", "percent_axis", "widen"]
+__all__ = ["density_axis", "from_zero", "layer_axis", "named_places", "percent_axis", "widen"]
 
 _MOST_NAMES = 12
 # Labels that are closer than this part of an axis touch.
 _APART = 0.085
+# Width of a letter of a name, with its part of the space to the next name, in inches.
+_LETTER = 0.08
 
 
 def density_axis(ax: Axes, densities: Sequence[float], *, label: str = "density (%)") -> None:
@@ -89,10 +90,15 @@ def layer_axis(ax: Axes, names: Sequence[str], *, numbered: bool = False) -> Non
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         ax.set_xlabel("layer, input to output")
         return
-    short = [name.removesuffix(".weight") for name in names]
-    slanted = max(map(len, short), default=0) * len(short) > 40
+    named_places(ax, [name.removesuffix(".weight") for name in names], first=1)
+
+
+def named_places(ax: Axes, names: Sequence[str], *, first: int = 0) -> None:
+    """Write a name below every place, slanted where names next to each other would touch."""
+    inches = ax.get_window_extent().width / ax.figure.dpi
+    slanted = max(map(len, names), default=0) * len(names) * _LETTER > inches
     look: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-    ax.set_xticks(range(1, len(names) + 1), short, **look)
+    ax.set_xticks(range(first, len(names) + first), names, **look)
 
 
 def percent_axis(ax: Axes, label: str, *, whole: float = 1.0) -> None:
@@ -113,8 +119,16 @@ def percent_axis(ax: Axes, label: str, *, whole: float = 1.0) -> None:
     """
     check_type("ax", ax, Axes, "a matplotlib Axes")
     check_number("whole", whole, above=0)
-    ax.yaxis.set_major_formatter(PercentFormatter(whole, symbol=""))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value / whole:.6g}"))
     ax.set_ylabel(f"{label} (%)")
+
+
+def from_zero(ax: Axes) -> None:
+    """Let the vertical axis begin at 0, whatever is drawn in it later and in axes that share it."""
+    ax.dataLim.update_from_data_y([0.0], ignore=False)
+    for line in ax.lines:
+        line.sticky_edges.y.append(0.0)
+    ax.autoscale_view(scalex=False)
 
 
 def widen(

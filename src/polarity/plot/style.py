@@ -108,7 +108,7 @@ def looks(labels: Sequence[str], given: Mapping[str, Look] | None = None) -> dic
     check_type("labels", labels, Sequence, "a sequence of labels")
     # Without matplotlib's short names: "ls" and "linestyle" together are an error.
     own = {
-        label: normalize_kwargs(given[label], Line2D)
+        label: normalize_kwargs(dict(given[label]), Line2D)
         for label in labels
         if given and label in given
     }

@@ -59,7 +59,7 @@ def draw(group: Comparison, folder: Path, stem: str) -> dict[str, Drawn]:
         `figure9`; without those that have no run.
     """
     count = len({result["config"]["seed"] for result in group.shown})
-    at = f"{scale(group)}; density {DENSITY:g}; {seeds_text(count)}"
+    at = f"density {DENSITY:g}; {seeds_text(count)}"
     drawn = {}
     with plot.style():
         for name, (painter, arms, size, what, caption) in _FIGURES.items():
@@ -67,10 +67,10 @@ def draw(group: Comparison, folder: Path, stem: str) -> dict[str, Drawn]:
                 continue
             figure = Figure(figsize=size, layout="constrained")
             painter(figure, group)
-            title(figure, what, at)
+            title(figure, what, f"{scale(group)}\n{at}")
             plot.legend(figure, where="below", columns=3)
             path = save(figure, folder / f"{stem}-{name}.png")
-            drawn[name] = Drawn(path, what, f"{caption} {at}.")
+            drawn[name] = Drawn(path, what, f"{caption} {scale(group)}; {at}.")
     return drawn
 
 
@@ -170,7 +170,6 @@ def _figure8(figure: Figure, group: Comparison) -> None:
             axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction", ha="center")
         axes.set_title(f"({letter}) {arm_name(arm)}", loc="left")
         axes.label_outer()
-    panels[0].set_ylim(bottom=0)
 
 
 def _figure9(figure: Figure, group: Comparison) -> None:
@@ -219,7 +218,7 @@ _FIGURES: dict[str, tuple[Painter, tuple[str, ...], tuple[float, float], str, st
     "figure9": (
         _figure9,
         MASKS,
-        (7.2, 3.8),
+        (7.2, 4.8),
         "Layerwise densities, as Figure 9",
         "Layerwise densities (mean over seeds, bands of one std), as Figure 9.",
     ),
