@@ -13,6 +13,7 @@ from benchmarks.harness.results import Result, load_results
 _DATASETS = {
     "digits": "scikit-learn's digits",
     "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "imagenet": "ImageNet",

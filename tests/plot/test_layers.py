@@ -103,3 +103,10 @@ def test_an_axis_of_balances_shows_at_least_40_to_60_percent_and_the_half():
     ]
     low, _ = plot.sign_balance({"w": 0.0}).get_ylim()
     assert low < 0
+
+
+def test_a_layer_without_a_sign_is_left_out():
+    axes = plot.sign_balance({"none": torch.zeros(3), "w": torch.ones(4)})
+    assert [float(y) for y in axes.lines[0].get_ydata()] == [1.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["w"]
+    assert len(bands(axes)) == 1

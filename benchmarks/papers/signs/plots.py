@@ -25,6 +25,7 @@ from polarity import plot
 _AXIS = {
     "epsilon": "ε: fraction of surviving signs flipped",
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
+    "delta_largest": "δ: fraction of survivors (largest first) whose signs are drawn anew",
     "phi": "φ: threshold above which a reference weight counts as positive",
 }
 # The perturbations that are drawn as lines, from the smallest value to the largest.
@@ -136,8 +137,9 @@ def plot_rounds(sweep: Sweep, path: Path, scale: str) -> Path:
             plot.density_axis(axes, longest, label="")
         for parts in panels:
             _lengthen(parts)
-        for parts in panels[-columns:]:
+        for parts in panels[: len(sweep.strategies)][-columns:]:
             parts[-1].set_xlabel("density of the mask (%)")
+            parts[-1].tick_params(labelbottom=True)
         figure.supylabel("test accuracy (%)")
         title(figure, "Test accuracy after each round", scale)
         plot.legend(figure, where="below", columns=5)

@@ -98,12 +98,14 @@ def _draw(
     names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
     stem = figure_stem(names, repr(sorted(shared_settings(config, VARIED).items())))
     folder.mkdir(parents=True, exist_ok=True)
+    width = f" of width {config['width']}" if config.get("width") else ""
     scale = (
-        f"{images(group[0]['dataset'])}, {config['arch']}\n{config['rounds'] + 1} trainings of "
-        f"{config['epochs']} epochs; {spread_text(len(seeds(group)))}"
+        f"{images(group[0]['dataset'])}, {config['arch']}{width}\n"
+        f"{config['rounds'] + 1} trainings of {config['epochs']} epochs; "
+        f"{spread_text(len(seeds(group)))}"
     )
     figures = []
-    if sweep.kind in ("epsilon", "delta", "phi"):
+    if sweep.kind in ("epsilon", "delta", "delta_largest", "phi"):
         figures.append(plot_sweep(sweep, folder / f"{stem}.png", scale, published))
     figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", scale))
     return figures

@@ -93,7 +93,9 @@ def fractions_of(attribute: str) -> Callable[[str, Any], Layers | None]:
                 raise TypeError(
                     f"{name} is a {type(given).__name__}, whose layers have no {attribute}"
                 )
-            return {row.name: float(getattr(row, attribute)) for row in given}
+            # None where nothing has a sign.
+            shares = {row.name: getattr(row, attribute) for row in given}
+            return {layer: float(share) for layer, share in shares.items() if share is not None}
         if not isinstance(given, Mapping) or not given:
             return None
         if all(is_number(value) for value in given.values()):
@@ -142,9 +144,9 @@ def sign_balance(
 ) -> Axes:
     r"""Draw the fraction of every layer's survivors whose sign is +.
 
-    The dashed line is at one half. Where one report or set of signs without a label is given, a
-    grey band shows what fair coins would give: 95 % of the balances of :math:`n` fair signs are
-    within :math:`0.5 \pm 0.98 / \sqrt n`.
+    The dashed line is at one half, and a layer without any sign is left out. For a single report or
+    set of signs without a label, grey boxes show what fair coins would give: 95 % of the balances
+    of :math:`n` fair signs are within :math:`0.5 \pm 0.98 / \sqrt n`.
 
     Args:
         signs: a report that counts signs (:class:`polarity.SignReport`), fractions
@@ -177,13 +179,16 @@ def sign_balance(
     check_looks(looks)
     labels = [label for label in runs if label is not None]
     with canvas(ax, (6.0, 3.4)) as axes:
-        draw_layers(axes, runs, looks_of(labels, looks), spread=spread, numbered=numbered)
+        found = looks_of(labels, looks)
+        names = draw_layers(axes, runs, found, spread=spread, numbered=numbered)
         axes.axhline(0.5, color=PALETTE["black"], lw=0.8, ls="--")
         counts = _counts(signs)
-        for place, count in enumerate(counts.values(), 1):
-            half = 0.98 / math.sqrt(count) if count else 0.5
-            ends = (max(0.0, 0.5 - half), min(1.0, 0.5 + half))
-            axes.fill_between([place - 0.35, place + 0.35], *ends, color="#d9d9d9", lw=0, zorder=0)
+        band: dict[str, Any] = {"color": "#d9d9d9", "lw": 0, "zorder": 0}
+        for place, name in enumerate(names, 1):
+            if name in counts:
+                half = 0.98 / math.sqrt(counts[name])
+                ends = (max(0.0, 0.5 - half), min(1.0, 0.5 + half))
+                axes.fill_between([place - 0.35, place + 0.35], *ends, **band)
         percent_axis(axes, "survivors with sign +")
         low, high = axes.get_ylim()
         axes.set_ylim(max(-0.02, min(low, 0.4)), min(1.02, max(high, 0.6)))
@@ -195,9 +200,8 @@ def _balances(name: str, given: Any) -> Layers | None:
     if isinstance(given, Mapping) and given and all(isinstance(v, Tensor) for v in given.values()):
         return {
             layer: int((values > 0).sum()) / count
-            if (count := int(values.count_nonzero()))
-            else 0.5
             for layer, values in given.items()
+            if (count := int(values.count_nonzero()))
         }
     return fractions_of("positive")(name, given)
 
@@ -205,7 +209,8 @@ def _balances(name: str, given: Any) -> Layers | None:
 def _counts(signs: Any) -> dict[str, int]:
     """Return how many signs every layer has, of one report or set of signs."""
     if isinstance(signs, Report):
-        return {row.name: row.survivors for row in signs}
+        return {row.name: row.survivors for row in signs if row.survivors}
     if isinstance(signs, Mapping) and all(isinstance(value, Tensor) for value in signs.values()):
-        return {layer: int(values.count_nonzero()) for layer, values in signs.items()}
+        counts = {layer: int(values.count_nonzero()) for layer, values in signs.items()}
+        return {layer: count for layer, count in counts.items() if count}
     return {}

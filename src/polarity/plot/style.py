@@ -53,6 +53,7 @@ _ROLES = {
     "mask0": ("blue", "s", "-"),
     "mask1": ("red", "o", "-"),
     "standard": ("grey", "^", "-"),
+    "rewind": ("orange", "v", "-"),
     "acdc": ("green", "o", "-"),
     "rigl": ("blue", "s", "-"),
     "str": ("red", "^", "-"),
