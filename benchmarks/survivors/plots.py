@@ -34,7 +34,7 @@ def plot_rounds(
         looks = plot.looks(list(series))
         for form, estimates in series.items():
             for axes, values in zip((left, right), estimates, strict=True):
-                plot.points(axes, rounds, drawn(values), **looks[form])
+                plot.points(axes, rounds, drawn(values), band=True, **looks[form])
         left.set_ylim(bottom=0)
         left.set_ylabel("seconds of training")
         right.set_ylabel("test accuracy (%)")
@@ -42,8 +42,8 @@ def plot_rounds(
             axes.set_xlabel("round")
             ticks(axes, shown, "{:.0f}".format)
             above = axes.secondary_xaxis("top")
-            above.set_xticks(shown, [f"{densities[at]:.2g}" for at in shown])
-            above.set_xlabel("density")
+            above.set_xticks(shown, [f"{100 * densities[at]:.3g}" for at in shown])
+            above.set_xlabel("density (%)")
         plot.widen(right, LEAST, within=(0, 100.2))
         title(figure, "Seconds and accuracy round by round", scale)
         plot.legend(figure, where="below")

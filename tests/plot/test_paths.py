@@ -29,7 +29,7 @@ def test_ends_have_open_marks_and_the_axis_says_so():
     (ends,) = (line for line in axes.lines if line.get_markerfacecolor() == "white")
     assert list(ends.get_xdata()) == [0.0, 1.0]
     assert [float(y) for y in ends.get_ydata()] == near([PATH.excess[0], PATH.excess[-1]])
-    assert "open marks: the trained networks" in axes.get_xlabel()
+    assert "open marks: the two networks" in axes.get_xlabel()
 
 
 def test_seeds_are_drawn_as_their_mean_and_a_band():

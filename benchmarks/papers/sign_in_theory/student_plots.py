@@ -49,7 +49,7 @@ def plot_students(record: Record, path: Path) -> Path:
             axes.set_aspect("equal")
             axes.grid(visible=False)
             # The many neurons of a dense student need more room.
-            reach = 1.1 * max(1.3, np.abs(panel["vectors"]).max())
+            reach = 1.1 * max(1.3, np.abs(panel["vectors"]).max(), np.abs(paths).max())
             axes.set_xlim(-reach, reach)
             axes.set_ylim(-reach, reach)
         keys = [

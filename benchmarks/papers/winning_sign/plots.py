@@ -193,7 +193,7 @@ def _path_panel(axes: Axes, outcomes: Outcomes, what: str, pairs: Sequence[str])
             paths[pair_label(pair)] = found
             looks[pair_label(pair)] = _look(known)
     plot.barriers(paths, looks=looks, ax=axes)
-    axes.set_xlabel("α (open marks: trained)")
+    axes.set_xlabel("α (open marks: the ends)")
     axes.set_ylabel("error above the ends' mean (points)")
     axes.set_title(what, loc="left")
 

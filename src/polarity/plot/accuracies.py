@@ -14,7 +14,7 @@ from polarity.plot.style import looks as looks_of
 __all__ = ["accuracy"]
 
 # How far apart the whiskers of two methods stand, of the whole axis.
-_DODGE = 0.012
+_DODGE = 0.018
 # Shortest axis, in points of accuracy.
 _LENGTH = 4.0
 

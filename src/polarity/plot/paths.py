@@ -25,7 +25,7 @@ def barriers(
 ) -> Axes:
     """Draw the error along straight paths between two networks.
 
-    The ends of a path are networks that were trained, and have open marks; the points between them
+    The ends of a path are the two networks themselves, and have open marks; the points between them
     are interpolated, and have filled ones. The barrier is the highest point above 0.
 
     Args:
@@ -72,7 +72,7 @@ def barriers(
             axes.axhline(0, color=PALETTE["black"], lw=0.6)
         for end in (0, 1):
             axes.axvline(end, color=PALETTE["grey"], lw=0.6, ls=":", zorder=0)
-        axes.set_xlabel("interpolation factor α (open marks: the trained networks)")
+        axes.set_xlabel("interpolation factor α (open marks: the two networks)")
         axes.set_ylabel("error above the mean of the ends" if relative else "error")
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     return axes
