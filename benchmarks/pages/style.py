@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from benchmarks.pages.estimates import Estimate
 from polarity import plot
+
+from .estimates import Estimate
 
 DPI = 180
 BLUE, RED, GREEN, ORANGE, SKY, PURPLE, GREY, BLACK = (

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.pages.estimates import Estimate
-from benchmarks.pages.style import LEAST, drawn, save, ticks, title
 from polarity import plot
+
+from ..pages.estimates import Estimate
+from ..pages.style import LEAST, drawn, save, ticks, title
 
 
 def plot_rounds(

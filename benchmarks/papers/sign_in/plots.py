@@ -9,10 +9,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import estimate
-from benchmarks.pages.section import images, seeds, spread_text
-from benchmarks.pages.style import (
+from polarity import plot
+
+from ...harness.results import Result
+from ...pages.estimates import estimate
+from ...pages.section import images, seeds, spread_text
+from ...pages.style import (
     BLUE,
     GREY,
     LEAST,
@@ -23,8 +25,7 @@ from benchmarks.pages.style import (
     ticks,
     title,
 )
-from benchmarks.papers.sign_in.summary import Arm, Comparison, label
-from polarity import plot
+from .summary import Arm, Comparison, label
 
 _COLOURS = {"": GREY, "mv": ORANGE, "sign_in": BLUE}
 _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}

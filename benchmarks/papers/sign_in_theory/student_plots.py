@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from benchmarks.pages.style import BLUE, GREY, RED, save, title
-from benchmarks.papers.sign_in_theory.records import Record
 from polarity import plot
+
+from ...pages.style import BLUE, GREY, RED, save, title
+from .records import Record
 
 _TITLES = {
     "dense": "dense, k = 20",

@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from benchmarks.pages.estimates import estimate
-from benchmarks.pages.published import Best
-from benchmarks.pages.style import BLACK, BLUE, GREY, LEAST, RED, SKY, drawn, save, title
-from benchmarks.papers.signs.config import Perturbation
-from benchmarks.papers.signs.summary import Sweep
-from benchmarks.papers.signs.tables import SYMBOLS, point_label
 from polarity import plot
+
+from ...pages.estimates import estimate
+from ...pages.published import Best
+from ...pages.style import BLACK, BLUE, GREY, LEAST, RED, SKY, drawn, save, title
+from .config import Perturbation
+from .summary import Sweep
+from .tables import SYMBOLS, point_label
 
 _AXIS = {
     "epsilon": "ε: fraction of surviving signs flipped",

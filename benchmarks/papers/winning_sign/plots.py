@@ -9,8 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.pages.section import figure_stem, images, spread_text
-from benchmarks.pages.style import (
+from polarity import plot
+
+from ...pages.section import figure_stem, images, spread_text
+from ...pages.style import (
     BLACK,
     BLUE,
     GREEN,
@@ -23,10 +25,9 @@ from benchmarks.pages.style import (
     save,
     title,
 )
-from benchmarks.papers.winning_sign.config import EXPERIMENT
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, pair_label
-from benchmarks.papers.winning_sign.summary import Outcomes
-from polarity import plot
+from .config import EXPERIMENT
+from .contestants import CONTESTANTS, pair_label
+from .summary import Outcomes
 
 _LOOKS = {
     "lrr": (BLUE, "o"),

@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.section import seeds_text
-from benchmarks.pages.style import BLUE, GREY, ORANGE, STAGES, save, title
-from benchmarks.papers.sign_in.dense_to_sparse.captions import scale
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS, STARTS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import (
+from polarity import plot
+
+from ....harness.results import Result
+from ....pages.section import seeds_text
+from ....pages.style import BLUE, GREY, ORANGE, STAGES, save, title
+from .captions import scale
+from .config import METHODS, STARTS
+from .summary import (
     DENSITY,
     MASKS,
     NAMES,
@@ -24,8 +26,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.summary import (
     by_layer,
     paper1,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.tables import difference_to_baseline, row_name
-from polarity import plot
+from .tables import difference_to_baseline, row_name
 
 # What the names of the library leave open.
 _LOOKS: dict[str, dict[str, Any]] = {
