@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polarity import ErrorBarrier
+import polarity as pol
 
 from ...harness.results import Result
 from ...pages.estimates import Estimate, estimate, same_settings, shared_key
@@ -107,10 +107,10 @@ class Outcomes:
         found = [estimate(column) for column in zip(*(p.excess for p in paths), strict=True)]
         return list(paths[0].alphas), [each for each in found if each is not None]
 
-    def paths(self, pair: str) -> list[ErrorBarrier]:
+    def paths(self, pair: str) -> list[pol.ErrorBarrier]:
         """Return the paths of a pair, seed by seed; the mean of the ends is already 0."""
         runs = self.runs("barrier", pair).values()
-        return [ErrorBarrier(tuple(run["alphas"]), tuple(run["excess"])) for run in runs]
+        return [pol.ErrorBarrier(tuple(run["alphas"]), tuple(run["excess"])) for run in runs]
 
 
 def settings(results: Iterable[Result]) -> list[Outcomes]:
