@@ -68,9 +68,11 @@ def test_given_axes_are_drawn_in_and_returned_without_a_legend(draw):
 
 @EVERY
 def test_settings_of_matplotlib_are_as_before(draw):
-    before = dict(matplotlib.rcParams)
-    draw(None)
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        before = dict(matplotlib.rcParams)
+        draw(None)
+        assert dict(matplotlib.rcParams) == before
 
 
 @EVERY
