@@ -110,3 +110,14 @@ def test_a_layer_without_a_sign_is_left_out():
     assert [float(y) for y in axes.lines[0].get_ydata()] == [1.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["w"]
     assert len(bands(axes)) == 1
+
+
+def test_a_summary_of_the_model_has_its_densities_and_its_balance(model):
+    report = pol.imp_prune(model, 0.5)
+    summary = pol.summary(model)
+    densities = plot.densities({"ours": summary})
+    assert drawn(densities, "ours") == near([(n, row.density) for n, row in enumerate(report, 1)])
+    balance = plot.sign_balance({"ours": summary})
+    expected = [(place, row.positive) for place, row in enumerate(summary, 1)]
+    assert drawn(balance, "ours") == near(expected)
+    assert len(bands(plot.sign_balance(summary))) == 3

@@ -32,8 +32,8 @@ def densities(
     """Draw the density of every layer, several methods together.
 
     Args:
-        reports: a report with a density per layer (:class:`polarity.PruneReport`,
-            :class:`polarity.CompactReport`, …), densities (``{name: density}``, as
+        reports: a report with a density per layer (:func:`polarity.summary`'s,
+            :class:`polarity.PruneReport`, …), densities (``{name: density}``, as
             :mod:`polarity.densities` gives them), or masks (``{name: tensor}``, as
             :func:`polarity.masks` gives them); a sequence of them, one per seed, drawn as their
             mean and a band; or a mapping of any of these by label.
@@ -149,10 +149,11 @@ def sign_balance(
     of :math:`n` fair signs are within :math:`0.5 \pm 0.98 / \sqrt n`.
 
     Args:
-        signs: a report that counts signs (:class:`polarity.SignReport`), fractions
-            (``{name: fraction}``), or signs (``{name: tensor}``, as
-            :meth:`polarity.SignTracker.signs` gives them: positive and negative entries count,
-            zeros do not); a sequence of them, one per seed; or a mapping of any of these by label.
+        signs: a report that counts signs (:func:`polarity.summary`'s or a
+            :class:`polarity.SignReport`), fractions (``{name: fraction}``), or signs
+            (``{name: tensor}``, as :meth:`polarity.SignTracker.signs` gives them: positive and
+            negative entries count, zeros do not); a sequence of them, one per seed; or a mapping of
+            any of these by label.
         spread: what the band of a label is, as for :func:`estimate`.
         numbered: number the layers, as for :func:`layer_axis`.
         looks: colours and marks by label, as for :func:`polarity.plot.looks`.
