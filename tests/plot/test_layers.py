@@ -88,6 +88,7 @@ def test_the_grey_band_is_what_fair_coins_would_give():
     signs = {"w": torch.ones(100, dtype=torch.int8)}
     axes = plot.sign_balance(signs)
     assert bands(axes) == [{0.402, 0.598}]
+    assert legend_of(axes) == ["95 % of fair coins"]
     throws = torch.randint(0, 2, (20_000, 100)).float().mean(1)
     inside = ((throws - 0.5).abs() <= 0.098).float().mean()
     assert 0.93 < inside < 0.97

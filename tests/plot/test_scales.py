@@ -46,6 +46,7 @@ def test_a_density_that_is_none_is_an_error(axes, densities):
 def test_few_layers_are_named_and_many_are_numbered(axes):
     plot.layer_axis(axes, ["0.weight", "1.weight"])
     assert texts(axes.xaxis) == ["0", "1"]
+    assert axes.get_xlabel() == "layer"
     assert list(axes.get_xticks()) == [1, 2]
     plot.layer_axis(axes, [f"layer{n}.weight" for n in range(54)])
     assert axes.get_xlabel() == "layer, input to output"

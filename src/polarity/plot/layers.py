@@ -190,6 +190,7 @@ def sign_balance(
                 half = 0.98 / math.sqrt(counts[name])
                 ends = (max(0.0, 0.5 - half), min(1.0, 0.5 + half))
                 axes.fill_between([place - 0.35, place + 0.35], *ends, **band)
+                axes.collections[-1].set_label("95 % of fair coins")
         percent_axis(axes, "survivors with sign +")
         low, high = axes.get_ylim()
         axes.set_ylim(max(-0.02, min(low, 0.4)), min(1.02, max(high, 0.6)))

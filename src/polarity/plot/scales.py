@@ -91,6 +91,7 @@ def layer_axis(ax: Axes, names: Sequence[str], *, numbered: bool = False) -> Non
         ax.set_xlabel("layer, input to output")
         return
     named_places(ax, [name.removesuffix(".weight") for name in names], first=1)
+    ax.set_xlabel("layer")
 
 
 def named_places(ax: Axes, names: Sequence[str], *, first: int = 0) -> None:
