@@ -24,6 +24,8 @@ from benchmarks.harness.json_lines import named, read_lines, refuse_dirty
 SCHEMA = 1
 # Worker processes inherit variables, and have command lines of their own.
 _COMMAND = "POLARITY_BENCHMARKS_COMMAND"
+# What limits the arithmetic of torch, oneDNN and MKL to the instructions of AVX2.
+INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
 Result = dict[str, Any]
 
 
@@ -219,6 +221,7 @@ def machine(device: str) -> dict[str, Any]:
     import torch
 
     on_gpu = torch.device(device).type == "cuda"
+    limits = {name: os.environ[name] for name in INSTRUCTIONS if name in os.environ}
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "cpu": _cpu_model(),
@@ -227,6 +230,7 @@ def machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
+        **({"instructions": limits} if limits else {}),
     }
 
 

@@ -18,6 +18,8 @@ from benchmarks.pages.section import (
     write_paper,
 )
 from benchmarks.papers.signs import fragility, zero_crossing
+from benchmarks.papers.signs.captions import caption
+from benchmarks.papers.signs.config import RunConfig
 from benchmarks.papers.signs.summary import VARIED, Sweep, sweeps
 from benchmarks.papers.signs.tables import accuracy_table, sign_table, summary_table
 
@@ -116,7 +118,9 @@ def _coverage(experiment: str, sweep: Sweep) -> list[str]:
 
 def _scale(group: list[Result]) -> str:
     """Say what was run, and how much smaller than the paper's it is."""
-    captions = distinct(result["caption"] for result in group)
+    captions = distinct(
+        caption(RunConfig.from_json(result["config"]), result["dataset"]) for result in group
+    )
     density = group[0]["final"]["density"]
     return (
         f"{runs_and_seeds(group)}; final density {density:.4f}. "

@@ -8,7 +8,7 @@ from benchmarks.pages.published import Best
 from benchmarks.papers.signs.config import Perturbation
 from benchmarks.papers.signs.summary import Sweep
 
-SYMBOLS = {"epsilon": "ε", "delta": "δ", "phi": "φ"}
+SYMBOLS = {"epsilon": "ε", "delta": "δ", "delta_largest": "δ, largest first", "phi": "φ"}
 
 
 def accuracy_table(sweep: Sweep) -> str:
