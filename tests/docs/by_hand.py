@@ -83,10 +83,8 @@ def with_adapters(adapted: nn.Module) -> dict[str, Tensor]:
     for name, layer in adapted.named_modules():
         if hasattr(layer, "lora_A"):
             up, down = layer.lora_B["default"].weight, layer.lora_A["default"].weight
-            if up.ndim == 4:  # a convolution, then one of 1x1
-                product = torch.einsum("orij,rckl->ockl", up, down)
-            else:
-                product = up @ down
+            # In front of a layer: one of its kind with few outputs, then one of size 1.
+            product = (up.flatten(1) @ down.flatten(1)).view_as(layer.base_layer.weight)
             place = name.removeprefix("base_model.model.")
             weight = layer.base_layer.weight
             sums[f"{place}.weight"] = (weight + layer.scaling["default"] * product).detach()
@@ -104,7 +102,10 @@ def wandb_history(folder: Path) -> list[dict[str, Any]]:
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             rows.append(
-                {e.key or "/".join(e.nested_key): json.loads(e.value_json) for e in record.history.item}
+                {
+                    e.key or "/".join(e.nested_key): json.loads(e.value_json)
+                    for e in record.history.item
+                }
             )
     return rows
 

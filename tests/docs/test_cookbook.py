@@ -31,7 +31,12 @@ def torchrun(script: str, folder: Path) -> None:
     source = str(Path(pol.__file__).parents[1])
     done = subprocess.run(
         [*run, "--nproc-per-node=2", "script.py"],
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={
+            **os.environ,
+            "PYTHONPATH": source,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        },
         cwd=folder,
         capture_output=True,
         text=True,
