@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.harness.committed import found_result
-from benchmarks.harness.results import INSTRUCTIONS, Result, Settings
-from benchmarks.harness.settings import same_named
+from .committed import found_result
+from .results import INSTRUCTIONS, Result, Settings
+from .settings import same_named
 
 if TYPE_CHECKING:
-    from benchmarks.harness.place import Place
-    from benchmarks.harness.sweep import Outcome
-    from benchmarks.pages.section import Section
+    from ..pages.section import Section
+    from .place import Place
+    from .sweep import Outcome
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RunOptions:
     def place(self, **more: Any) -> Place:
         """Return the place of the runs; `more` are fields that one experiment alone has."""
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.harness.place import Place
+        from .place import Place
 
         return Place(**same_named(self, Place), **more)
 

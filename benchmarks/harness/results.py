@@ -19,7 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from benchmarks.harness.json_lines import named, read_lines, refuse_dirty
+from .home import PROGRAM
+from .json_lines import named, read_lines, refuse_dirty
 
 SCHEMA = 1
 # Worker processes inherit variables, and have command lines of their own.
@@ -95,11 +96,11 @@ def provenance(device: str) -> dict[str, Any]:
 
 def remember_command(arguments: Iterable[str]) -> None:
     """Keep the command line for the results of this process and of those that it starts."""
-    os.environ[_COMMAND] = shlex.join(["python", "-m", "benchmarks", *arguments])
+    os.environ[_COMMAND] = f"{PROGRAM} {shlex.join(arguments)}"
 
 
 def command_line() -> str | None:
-    """Return the command line that was remembered; None outside of `python -m benchmarks`."""
+    """Return the command line that was remembered; None outside of the benchmarks' command."""
     return os.environ.get(_COMMAND)
 
 
@@ -238,8 +239,10 @@ def git_commit() -> str | None:
     """Return the commit of the checkout that holds the benchmarks, marked where it was changed.
 
     Result files and pages that a command is just writing change nothing about what was measured.
+    None for an installed package: the repository around its environment is another one.
     """
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git("rev-parse", "HEAD")
         changed = _git(
             "diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results", ":!/docs"

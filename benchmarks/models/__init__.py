@@ -9,11 +9,11 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.harness.names import Arch, Init
-from benchmarks.models.conv import conv
-from benchmarks.models.fc import fc
-from benchmarks.models.initialise import initialise
-from benchmarks.models.vgg import load_features, vgg16, weights_have_batch_norm
+from ..harness.names import Arch, Init
+from .conv import conv
+from .fc import fc
+from .initialise import initialise
+from .vgg import load_features, vgg16, weights_have_batch_norm
 
 ARCHS: tuple[str, ...] = get_args(Arch)
 

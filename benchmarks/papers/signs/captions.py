@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.pages.published import epochs_per_round, setup
-from benchmarks.papers.signs.config import RunConfig
+from ...pages.published import epochs_per_round, setup
+from .config import RunConfig
 
 NOT_GIVEN = "not given"
 _STAND_INS = {

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from benchmarks.harness.command_line import RunOptions, conduct, too_small
-from benchmarks.harness.names import Arch, DatasetName, Init, OptimizerName
-from benchmarks.harness.settings import same_named
-from benchmarks.pages.published import epochs_per_round
-from benchmarks.papers.signs import fragility, zero_crossing
-from benchmarks.papers.signs.config import RunConfig, Scope, Strategy, Survivors
-from benchmarks.papers.signs.grid import expand, perturbation_grid
-from benchmarks.papers.signs.report import describe
+from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.names import Arch, DatasetName, Init, OptimizerName
+from ...harness.settings import same_named
+from ...pages.published import epochs_per_round
+from . import fragility, zero_crossing
+from .config import RunConfig, Scope, Strategy, Survivors
+from .grid import expand, perturbation_grid
+from .report import describe
 
 if TYPE_CHECKING:
-    from benchmarks.harness.sweep import Outcome
+    from ...harness.sweep import Outcome
 
 # Zhou et al. (2019) for fc and conv nets; VGG is ours, a usual step of Adam at that depth.
 LEARNING_RATES: dict[str, float] = {
@@ -205,7 +205,7 @@ def main(options: SignOptions) -> int:
 
     def perform() -> tuple[list[RunConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.papers.signs.sweep import sweep
+        from .sweep import sweep
 
         place = where.place(
             channels_last=options.channels_last, keep_checkpoints=options.keep_checkpoints
@@ -277,6 +277,6 @@ def _default_arch(experiment: str, dataset: str) -> Arch:
 
 
 def _default_init(arch: Arch) -> Init:
-    from benchmarks.models import default_init
+    from ...models import default_init
 
     return default_init(arch)

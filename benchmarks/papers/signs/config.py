@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.harness.names import Init
-from benchmarks.harness.settings import settings_digest, stream_seed
+from ...harness.names import Init
+from ...harness.settings import settings_digest, stream_seed
 
 # The papers' four, and the control: survivors get their initial values back, magnitudes included.
 Strategy = Literal["mask1", "mask0", "gradual", "standard", "rewind"]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.harness.results import git_commit, machine, versions
-from benchmarks.harness.settings import settings_digest
-from benchmarks.harness.states import Tensors, read_metadata, read_state_file, write_state_file
-from benchmarks.papers.signs.config import RunConfig
+from ...harness.results import git_commit, machine, versions
+from ...harness.settings import settings_digest
+from ...harness.states import Tensors, read_metadata, read_state_file, write_state_file
+from .config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
-from benchmarks.papers.signs.config import Kind, Perturbation, RunConfig, Strategy
+from .config import Kind, Perturbation, RunConfig, Strategy
 
 
 def perturbation_grid(

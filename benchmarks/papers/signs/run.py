@@ -13,19 +13,20 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.results import finite
-from benchmarks.harness.training import evaluate, make_optimizer, train_epochs
-from benchmarks.models import build_model
-from benchmarks.papers.signs.checkpoints import (
+
+from ...harness.data import Dataset
+from ...harness.results import finite
+from ...harness.training import evaluate, make_optimizer, train_epochs
+from ...models import build_model
+from .checkpoints import (
     Checkpoint,
     last_round,
     read_checkpoint,
     write_checkpoint,
 )
-from benchmarks.papers.signs.config import RunConfig
-from benchmarks.papers.signs.dense import read_dense, write_dense
-from benchmarks.papers.signs.tickets import dense_layers, next_ticket, perturbations
+from .config import RunConfig
+from .dense import read_dense, write_dense
+from .tickets import dense_layers, next_ticket, perturbations
 
 Record = dict[str, Any]
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate
-from benchmarks.papers.signs.config import Perturbation, RunConfig
+from ...harness.results import Result
+from ...pages.estimates import Estimate, estimate
+from .config import Perturbation, RunConfig
 
 # The order of the papers' tables, and the control.
 STRATEGIES = ("gradual", "mask0", "mask1", "standard", "rewind")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.harness.committed import found_result
-from benchmarks.harness.place import Place
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import new_result, now, result_path, write_result
-from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.models import build_model
-from benchmarks.papers.signs.checkpoints import checkpoint_path, last_round
-from benchmarks.papers.signs.config import RunConfig
-from benchmarks.papers.signs.dense import dense_path
-from benchmarks.papers.signs.run import train_rounds
-from benchmarks.papers.signs.tickets import perturbations
+from ...harness.committed import found_result
+from ...harness.place import Place
+from ...harness.progress import Progress
+from ...harness.results import new_result, now, result_path, write_result
+from ...harness.sweep import Outcome, perform_pending
+from ...models import build_model
+from .checkpoints import checkpoint_path, last_round
+from .config import RunConfig
+from .dense import dense_path
+from .run import train_rounds
+from .tickets import perturbations
 
 _FINAL = (
     *("round", "density", "val_accuracy", "test_accuracy"),

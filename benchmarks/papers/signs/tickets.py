@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from benchmarks.papers.signs.config import Perturbation, RunConfig
+
+from .config import Perturbation, RunConfig
 
 Record = dict[str, Any]
 
