@@ -1,4 +1,4 @@
-"""Every form of a layer goes to ONNX, by both of PyTorch's exporters; compact weights by the newer alone."""
+"""Every form of a layer goes to ONNX by both exporters; compact weights by the newer alone."""
 
 from typing import Any
 
