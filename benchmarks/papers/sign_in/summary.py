@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
-from benchmarks.pages.published import transcript
-from benchmarks.papers.sign_in.config import Method
+from ...harness.results import Result
+from ...pages.estimates import Estimate, estimate, same_settings, shared_key
+from ...pages.published import transcript
+from .config import Method
 
 # A method and its rescale period; None where nothing is rescaled.
 Arm = tuple[str, int | None]

@@ -101,7 +101,7 @@ def sharpness(
         The eigenvalue.
 
     Raises:
-        ImportError: if scipy is missing (``pip install polarity[analysis]``).
+        ImportError: if scipy is missing (``pip install "torch-polarity[analysis]"``).
         ValueError: if there is no batch, no parameter, or the loss is not a mean; if ``bn``,
             ``tolerance`` or ``max_iterations`` is out of range.
         TypeError: if an argument is of another type.
@@ -321,5 +321,5 @@ def _scipy_linalg() -> ModuleType:
         return import_module("scipy.sparse.linalg")
     except ImportError as error:
         raise ImportError(
-            f"sharpness needs scipy ({error}): pip install polarity[analysis]"
+            f'sharpness needs scipy ({error}): pip install "torch-polarity[analysis]"'
         ) from error

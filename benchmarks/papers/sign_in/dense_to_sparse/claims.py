@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.pages.paired import Compared, Seeds, Spread, compare
-from benchmarks.pages.verdicts import positive, reaches, together
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import (
+from ....pages.paired import Compared, Seeds, Spread, compare
+from ....pages.verdicts import positive, reaches, together
+from .config import METHODS
+from .summary import (
     DENSITY,
     MASKS,
     NAMES,

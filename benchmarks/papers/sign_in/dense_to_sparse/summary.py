@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
-from benchmarks.pages.paired import Spread, pooled_spread, spread_to_reference
-from benchmarks.pages.published import transcript
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS, SEARCH, STARTS
+from ....harness.results import Result
+from ....pages.estimates import Estimate, estimate, same_settings, shared_key
+from ....pages.paired import Spread, pooled_spread, spread_to_reference
+from ....pages.published import transcript
+from .config import METHODS, SEARCH, STARTS
 
 # What differs between the runs of one comparison: what belongs to an arm.
 VARIED = (

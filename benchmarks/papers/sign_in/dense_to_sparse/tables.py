@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate
-from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.paired import Compared, Seeds, Spread, compare
-from benchmarks.pages.verdicts import FAILS, MISSING, PARTLY
-from benchmarks.papers.sign_in.dense_to_sparse.claims import (
+from ....harness.results import Result
+from ....pages.estimates import Estimate, estimate
+from ....pages.markdown import NONE, markdown
+from ....pages.paired import Compared, Seeds, Spread, compare
+from ....pages.verdicts import FAILS, MISSING, PARTLY
+from .claims import (
     Case,
     Claim,
     table1_case,
     table5_case,
     table10_case,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import (
+from .config import METHODS
+from .summary import (
     DENSITY,
     MASKS,
     NAMES,
