@@ -84,7 +84,7 @@ right.set(xlabel="density after two rounds", xscale="log")
 right.set_yticks(range(len(report.layers)), [layer.name for layer in report.layers], fontsize=7)
 right.invert_yaxis()
 figure.suptitle(
-    "1,000 of scikit-learn's digits at 32 by 32, torchvision's ResNet-18, 4 epochs a training; one seed",
+    "1,000 of scikit-learn's digits at 32 by 32, torchvision's ResNet-18, 4 epochs; one seed",
     fontsize="medium",
 )
 plt.show()

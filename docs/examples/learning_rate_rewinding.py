@@ -30,7 +30,7 @@ images, labels = load_digits(return_X_y=True)
 split = train_test_split(images / 16, labels, test_size=0.25, stratify=labels, random_state=0)
 train_x, test_x = (torch.tensor(part, dtype=torch.float32) for part in split[:2])
 train_y, test_y = (torch.tensor(part) for part in split[2:])
-epochs, batch_size, rounds = 6, 60, 8
+epochs, batch_size, rounds = 6, 60, 7
 steps = epochs * len(train_x.split(batch_size))
 
 
@@ -63,8 +63,8 @@ def train(model, optimizer, scheduler) -> tuple[list[float], float]:
 # Four lines make it LRR
 # ----------------------
 # They are numbered. The rewind point copies the state of optimizer and scheduler before the first
-# step, and ``lrr_step`` restores it: learning rate, momentum, number of steps. ``imp_prune`` without
-# a rewind point restores nothing, which makes the same loop fine-tuning.
+# step, and ``lrr_step`` restores it: learning rate, momentum, number of steps. ``imp_prune``
+# without a rewind point restores nothing, which makes the same loop fine-tuning.
 
 
 def run(method: str, seed: int) -> tuple[list[float], list[float], list[float]]:
@@ -89,13 +89,16 @@ def run(method: str, seed: int) -> tuple[list[float], list[float], list[float]]:
 # %%
 # Two schedules, two curves
 # -------------------------
-# XX
+# Down to an eighth of the weights both lose little. At 6 % fine-tuning at a hundredth of the
+# learning rate has fallen behind, and at 1.6 % it is about 25 points below LRR, far more than seeds
+# differ. Both train for equally long; how much of the gap a larger last rate or more epochs would
+# close was not tried here. On this data, rounds that rewind the weights too do about as well as
+# LRR; telling those two apart takes larger networks.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for method, line in (("LRR", "-"), ("fine-tuning", "--")):
     densities, accuracies, rates = zip(*(run(method, seed) for seed in range(3)), strict=True)
     runs = torch.tensor(accuracies)
-    print(method, runs)
     left.plot(torch.arange(rounds * steps) / steps, rates[0], line)
     right.plot(densities[0], runs.mean(0), line, marker="o", label=method)
     right.fill_between(densities[0], runs.amin(0), runs.amax(0), alpha=0.2)

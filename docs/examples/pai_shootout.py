@@ -8,8 +8,8 @@ flow of gradients; *SynFlow* keeps paths through the network, and needs no data.
 trained twice: plainly, and with *Sign-In*, which trains every weight as a product
 :math:`m \odot v`, so that signs change more easily.
 
-*Sign-In to the Lottery*, section 5. Step by step: :doc:`/tutorials/sign_in`.
-``python -m benchmarks sign_in`` runs it in full.
+*Sign-In to the Lottery*, section 5; ``python -m benchmarks sign_in`` runs it in full. Step by step:
+:doc:`/tutorials/sign_in`.
 """
 
 import matplotlib.pyplot as plt
@@ -44,14 +44,13 @@ def network(seed: int) -> nn.Module:
 # %%
 # Four masks of one density
 # -------------------------
-# Random masks need a density for each layer: ``balanced`` gives all layers the same number of
-# survivors. The scores of the others are compared across the whole network.
+# Random masks need a density for each layer: ``balanced`` gives all the same number of survivors.
+# The scores of the others are compared across the whole network.
 
 
 def prune(model: nn.Module, method: str) -> pol.PruneReport:
     if method == "random":
-        layers = pol.densities.balanced(model, density)
-        return pol.prune(model, pol.scores.random, densities=layers)
+        return pol.prune(model, pol.scores.random, densities=pol.densities.balanced(model, density))
     batches = [(train_x[:300], train_y[:300])]
     if method == "SNIP":
         scores = pol.scores.snip(model, F.cross_entropy, batches)
@@ -70,7 +69,7 @@ def prune(model: nn.Module, method: str) -> pol.PruneReport:
 
 
 def train(method: str, form: str, seed: int) -> tuple[float, float]:
-    """Return the test accuracy, and the part of the survivors whose sign changed, in percent."""
+    """Return the test accuracy and the share of survivors whose sign changed, in percent."""
     model = network(seed)
     report = prune(model, method)
     if form == "Sign-In":
@@ -102,23 +101,18 @@ def train(method: str, form: str, seed: int) -> tuple[float, float]:
 # --------------------------------
 # XX
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-methods = ("random", "SNIP", "GraSP", "SynFlow")
-for shift, form in ((-0.1, "plain"), (0.1, "Sign-In")):
-    runs = torch.tensor([[train(method, form, seed) for seed in range(3)] for method in methods])
-    print(form, runs)
-    for column, axis in enumerate((left, right)):
-        for seed in range(3):
-            label = form if seed == 0 else None
-            places = torch.arange(4) + shift
-            axis.plot(
-                places, runs[:, seed, column], "o", color="C0" if shift < 0 else "C1", label=label
-            )
-for axis in (left, right):
-    axis.set_xticks(range(4), methods)
-left.set_ylabel("test accuracy (%)")
-right.set_ylabel("survivors with another sign (%)")
-left.legend()
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+methods, places = ("random", "SNIP", "GraSP", "SynFlow"), torch.arange(4)
+for form, shift, color in (("plain", -0.1, "C0"), ("Sign-In", 0.1, "C1")):
+    runs = torch.tensor([[train(method, form, seed) for method in methods] for seed in range(3)])
+    for axis, what in zip(axes, runs.unbind(-1), strict=True):
+        for seed, values in enumerate(what):
+            label = None if seed else form
+            axis.plot(places + shift, values, "o", color=color, alpha=0.7, label=label)
+        axis.set_xticks(places, methods)
+axes[0].set_ylabel("test accuracy (%)")
+axes[1].set_ylabel("survivors with another sign (%)")
+axes[0].legend()
 figure.suptitle(
     "scikit-learn's digits, 64-300-100-10 with batch normalisation, 1 % of the weights, 12 epochs; "
     "each point one of 3 seeds",

@@ -87,20 +87,29 @@ def train(scope: str, seed: int) -> tuple[list[float], list[float]]:
 # %%
 # Who pays
 # --------
-# XX
+# Attention pays least. A global cut leaves it 2 to 5 % of its weights and the MLPs about 0.1 %, and
+# does better than equal densities by less than three points, in every seed. Both end a few points
+# below the dense network. The order of layers follows from how large weights become, hence from
+# the initialisation and the optimizer: another ViT may be cut elsewhere, so print the report.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-names = [
-    name.removeprefix("blocks.").removesuffix(".weight")
-    for name in pol.find_targets(vit(0), exclude=ends)
-]
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+layers = [name.removesuffix(".weight") for name in pol.find_targets(vit(0), exclude=ends)]
 for scope in ("dense", "global", "layer"):
     curves, densities = zip(*(train(scope, seed) for seed in range(3)), strict=True)
-    runs, shares = torch.tensor(curves), torch.tensor(densities)
-    print(scope, runs, shares)
+    runs, shares = torch.tensor(curves), 100 * torch.tensor(densities)
     left.plot(range(1, epochs + 1), runs.mean(0), marker="o", label=scope)
     left.fill_between(range(1, epochs + 1), runs.amin(0), runs.amax(0), alpha=0.2)
     if scope != "dense":
         spread = (shares.mean(0) - shares.amin(0), shares.amax(0) - shares.mean(0))
-        right.errorbar(names, shares.mean(0), spread, fmt="o", capsize=3)
+        color = left.lines[-1].get_color()
+        right.errorbar(layers, shares.mean(0), spread, fmt="o", capsize=3, color=color)
+left.set(xlabel="epoch", ylabel="test accuracy (%)")
+left.legend()
+right.set(ylabel="weights left (%)", yscale="log")
+right.tick_params(axis="x", rotation=60)
+figure.suptitle(
+    "scikit-learn's digits, ViT of 2 blocks and width 48, 2 % of the blocks' weights, 8 epochs; "
+    "mean and range of 3 seeds",
+    fontsize="medium",
+)
 plt.show()
