@@ -68,7 +68,7 @@ def rounds(strategy: str, epsilon: float, seed: int, count: int = 4) -> list[tup
     train(model)
     results = []
     for _ in range(count):
-        pol.imp_prune(model, 0.6)
+        pol.imp_prune(model, 0.6, scope="layer")
         pol.reinit_signs(model, strategy, pol.Epsilon(epsilon), init=start, generator=generator)
         start.restore_weights(model, only="unmasked")  # the biases start again as well
         results.append((pol.density(model), 100 * train(model)))

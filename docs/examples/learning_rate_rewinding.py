@@ -92,8 +92,7 @@ def run(method: str, seed: int) -> tuple[list[float], list[float], list[float]]:
 # Down to an eighth of the weights both lose little. At 6 % fine-tuning at a hundredth of the
 # learning rate has fallen behind, and at 1.6 % it is about 25 points below LRR, far more than seeds
 # differ. Both train for equally long; how much of the gap a larger last rate or more epochs would
-# close was not tried here. On this data, rounds that rewind the weights too do about as well as
-# LRR; telling those two apart takes larger networks.
+# close was not tried here.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for method, line in (("LRR", "-"), ("fine-tuning", "--")):

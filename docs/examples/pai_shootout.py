@@ -8,8 +8,8 @@ flow of gradients; *SynFlow* keeps paths through the network, and needs no data.
 trained twice: plainly, and with *Sign-In*, which trains every weight as a product
 :math:`m \odot v`, so that signs change more easily.
 
-*Sign-In to the Lottery*, section 5; ``python -m benchmarks sign_in`` runs it in full. Step by step:
-:doc:`/tutorials/sign_in`.
+*Sign-In to the Lottery*, section 5; ``python -m benchmarks sign_in`` runs it in full.
+Step by step: :doc:`/tutorials/sign_in`.
 """
 
 import matplotlib.pyplot as plt
@@ -51,13 +51,11 @@ def network(seed: int) -> nn.Module:
 def prune(model: nn.Module, method: str) -> pol.PruneReport:
     if method == "random":
         return pol.prune(model, pol.scores.random, densities=pol.densities.balanced(model, density))
-    batches = [(train_x[:300], train_y[:300])]
-    if method == "SNIP":
-        scores = pol.scores.snip(model, F.cross_entropy, batches)
-    elif method == "GraSP":
-        scores = pol.scores.grasp(model, F.cross_entropy, batches)
-    else:
+    if method == "SynFlow":
         scores = pol.scores.synflow(model, train_x[:1], density=density)
+    else:
+        score = {"SNIP": pol.scores.snip, "GraSP": pol.scores.grasp}[method]
+        scores = score(model, F.cross_entropy, [(train_x[:300], train_y[:300])])
     return pol.prune(model, scores, density=density)
 
 
@@ -70,8 +68,7 @@ def prune(model: nn.Module, method: str) -> pol.PruneReport:
 
 def train(method: str, form: str, seed: int) -> tuple[float, float]:
     """Return the test accuracy and the share of survivors whose sign changed, in percent."""
-    model = network(seed)
-    report = prune(model, method)
+    report = prune(model := network(seed), method)
     if form == "Sign-In":
         pol.sign_in(model)
     elif seed == 0:
@@ -99,16 +96,19 @@ def train(method: str, form: str, seed: int) -> tuple[float, float]:
 # %%
 # Accuracy, and signs that changed
 # --------------------------------
-# XX
+# The mask decides. At this density SNIP and GraSP leave the second layer few connections (the
+# printed counts); SynFlow was made against that (Tanaka et al., 2020). Under SynFlow's mask a third
+# of the signs change, under SNIP's, which prefers large weights, one in fifty. Sign-In changes
+# neither number by more than the seeds do on this easy data; the results pages have CIFAR.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 methods, places = ("random", "SNIP", "GraSP", "SynFlow"), torch.arange(4)
 for form, shift, color in (("plain", -0.1, "C0"), ("Sign-In", 0.1, "C1")):
     runs = torch.tensor([[train(method, form, seed) for method in methods] for seed in range(3)])
     for axis, what in zip(axes, runs.unbind(-1), strict=True):
-        for seed, values in enumerate(what):
-            label = None if seed else form
-            axis.plot(places + shift, values, "o", color=color, alpha=0.7, label=label)
+        for values in what:
+            axis.plot(places + shift, values, "o", color=color, alpha=0.7)
+        axis.lines[-1].set_label(form)
         axis.set_xticks(places, methods)
 axes[0].set_ylabel("test accuracy (%)")
 axes[1].set_ylabel("survivors with another sign (%)")

@@ -97,7 +97,10 @@ print(ticket)
 # %%
 # The path between the two networks
 # ---------------------------------
-# XX
+# All networks end at an error of about 3 %: on digits the mask alone trains as well as with its
+# signs. The path tells them apart. With the signs there is next to no barrier, so the fresh network
+# ends in the basin in which they were found; without them there is one of 20 points. That signs
+# also win accuracy is the paper's claim for larger networks, and is not tested here.
 
 for label, curves in paths.items():
     print(f"{label:14} barriers", *(f"{path.barrier:.3f}" for path in curves))
