@@ -4,9 +4,8 @@ Masks before training: a shoot-out
 
 Pruning at initialisation (PaI) chooses a mask before the first step, and then trains what is left.
 Four ways to choose: at *random*; *SNIP* keeps weights on which the loss depends; *GraSP* keeps the
-flow of gradients; *SynFlow* keeps paths through the network, and needs no data. Each mask is then
-trained twice: plainly, and with *Sign-In*, which trains every weight as a product
-:math:`m \odot v`, so that signs change more easily.
+flow of gradients; *SynFlow* keeps paths, and needs no data. Each mask is trained plainly and
+with *Sign-In*, as products :math:`m \odot v`, whose signs change more easily.
 
 *Sign-In to the Lottery*, section 5; ``python -m benchmarks sign_in`` runs it in full.
 Step by step: :doc:`/tutorials/sign_in`.
@@ -89,8 +88,8 @@ def train(method: str, form: str, seed: int) -> tuple[float, float]:
     tracker.mark("end")
     model.eval()
     with torch.no_grad():
-        accuracy = (model(test_x).argmax(1) == test_y).float().mean().item()
-    return 100 * accuracy, 100 * tracker.flips("init", "end").fraction
+        accuracy = 100 * (model(test_x).argmax(1) == test_y).float().mean().item()
+    return accuracy, 100 * tracker.flips("init", "end").fraction
 
 
 # %%
@@ -102,7 +101,7 @@ def train(method: str, form: str, seed: int) -> tuple[float, float]:
 # neither number by more than the seeds do on this easy data; the results pages have CIFAR.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-methods, places = ("random", "SNIP", "GraSP", "SynFlow"), torch.arange(4)
+methods, places = ["random", "SNIP", "GraSP", "SynFlow"], torch.arange(4)
 for form, shift, color in (("plain", -0.1, "C0"), ("Sign-In", 0.1, "C1")):
     runs = torch.tensor([[train(method, form, seed) for method in methods] for seed in range(3)])
     for axis, what in zip(axes, runs.unbind(-1), strict=True):
