@@ -16,6 +16,7 @@ EXTRAS = (
     "sklearn",
     "safetensors",
     "tqdm",
+    "pandas",
     "tyro",
     "joblib",
     "PIL",

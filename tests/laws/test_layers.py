@@ -32,6 +32,7 @@ TOP = {
     "_csr",
     "_files",
     "_inputs",
+    "_progress",
     "_tables",
     "_reports",
     "_running",

@@ -194,10 +194,11 @@ def paper5(arm: str, density: float) -> tuple[float, float]:
     return float(mean), float(std)
 
 
-def paper10(mask: str, *, sign_in: bool) -> float:
-    """Return a number of the paper's Table 10."""
+def paper10(mask: str, *, sign_in: bool) -> tuple[float, float | None]:
+    """Return a number of the paper's Table 10 and its deviation; None where one run is printed."""
     table = _paper("table10_masks_imagenet_resnet50_s90")
-    return float(table[mask]["sign_in" if sign_in else "random_init"])
+    mean, std = table[mask]["sign_in" if sign_in else "random_init"]
+    return float(mean), None if std is None else float(std)
 
 
 def arm_name(arm: str) -> str:
