@@ -72,7 +72,10 @@ print(report)
 # %%
 # What was pruned, and what it cost
 # ---------------------------------
-# XX
+# A sixteenth of the weights ends where all of them do, and learns sooner: the mask was chosen by
+# networks that knew these digits. The large convolutions of the last stage keep 2 %, the small ones
+# of the shortcuts half or more. This is one seed, on images that are easy, and there is no control:
+# :doc:`lottery_ticket` compares with new values under the same mask.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
 for label, accuracies in curves.items():
@@ -80,8 +83,9 @@ for label, accuracies in curves.items():
 left.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=range(1, epochs + 1))
 left.legend()
 right.plot([layer.density for layer in report.layers], range(len(report.layers)), "o", color="C2")
-right.set(xlabel="density after two rounds", xscale="log")
-right.set_yticks(range(len(report.layers)), [layer.name for layer in report.layers], fontsize=7)
+right.set(xlabel="density after two rounds", xlim=(0, 1))
+names = [layer.name.removesuffix(".weight") for layer in report.layers]
+right.set_yticks(range(len(names)), names, fontsize="small")
 right.invert_yaxis()
 figure.suptitle(
     "1,000 of scikit-learn's digits at 32 by 32, torchvision's ResNet-18, 4 epochs; one seed",

@@ -53,7 +53,8 @@ def train(model: nn.Module, epochs: int = 5) -> float:
 # One round: train, prune, choose the signs
 # -----------------------------------------
 # ``imp_prune`` without ``rewind=`` leaves the survivors at their trained values. ``reinit_signs``
-# then needs both: the trained values are in the model, the initial ones in the rewind point.
+# then needs both: the trained values are in the model, the initial ones in the rewind point. Some
+# survivors do not move from their constant: ``ties="random"`` draws among them.
 #
 # - ``mask1`` takes the signs of the initial weights,
 # - ``mask0`` those of the trained weights,
@@ -68,7 +69,7 @@ def rounds(strategy: str, epsilon: float, seed: int, count: int = 4) -> list[tup
     train(model)
     results = []
     for _ in range(count):
-        pol.imp_prune(model, 0.6, scope="layer")
+        pol.imp_prune(model, 0.45, scope="layer", ties="random")
         pol.reinit_signs(model, strategy, pol.Epsilon(epsilon), init=start, generator=generator)
         start.restore_weights(model, only="unmasked")  # the biases start again as well
         results.append((pol.density(model), 100 * train(model)))
