@@ -79,7 +79,9 @@ def rounds(strategy: str, epsilon: float, seed: int, count: int = 4) -> list[tup
 # %%
 # Density against accuracy
 # ------------------------
-# Half of the signs flipped (0.5) is the same as signs drawn at random.
+# Half of the signs flipped (0.5) is the same as signs drawn at random. Down to 17 % of the weights a
+# fifth of flipped signs costs one to four points, random signs cost ten or more at 17 %. At 9 %
+# nothing trains well in five epochs, and seeds differ too much to rank the strategies.
 
 strategies, noise = ("mask1", "mask0", "gradual"), (0.0, 0.2, 0.5)
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), sharey=True, layout="constrained")
@@ -90,6 +92,7 @@ for axis, strategy in zip(axes, strategies, strict=True):
         axis.plot(density, runs.mean(0), marker="o", label=f"ε = {epsilon}")
         axis.fill_between(density, runs.amin(0), runs.amax(0), alpha=0.2)
     axis.set(title=strategy, xlabel="density", xscale="log")
+    axis.set_xticks((0.5, 0.3, 0.2, 0.1), ("0.5", "0.3", "0.2", "0.1"))
     axis.xaxis.set_minor_formatter("")
     axis.invert_xaxis()
 axes[0].set_ylabel("test accuracy (%)")
