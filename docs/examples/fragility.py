@@ -79,8 +79,8 @@ def rounds(strategy: str, epsilon: float, seed: int, count: int = 4) -> list[tup
 # %%
 # Density against accuracy
 # ------------------------
-# Half of the signs flipped (0.5) is the same as signs drawn at random. Down to 17 % of the weights a
-# fifth of flipped signs costs one to four points, random signs cost ten or more at 17 %. At 9 %
+# Half of the signs flipped (0.5) is the same as signs drawn at random. Down to 17 % of the weights
+# a fifth of flipped signs costs up to four points; at 17 % random signs cost ten or more. At 9 %
 # nothing trains well in five epochs, and seeds differ too much to rank the strategies.
 
 strategies, noise = ("mask1", "mask0", "gradual"), (0.0, 0.2, 0.5)
