@@ -75,7 +75,9 @@ def rounds(seed: int, count: int = 7) -> list[tuple[float, float, float]]:
 # %%
 # The ticket and its control
 # --------------------------
-# The report is that of the last round. The bands span the seeds.
+# The report is that of the last round. The bands span the seeds. At an eighth of the weights the
+# ticket is within a point of the dense network, and its mask with new values four points below.
+# Further down it wins nothing, but the gap to its control grows.
 
 results = torch.tensor([rounds(seed) for seed in range(3)])
 density = results[0, :, 0]
