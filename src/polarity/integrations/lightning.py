@@ -155,6 +155,9 @@ class SparsityCallback(Callback):
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self._schedules.build(pl_module, trainer.optimizers, schedulers)
         self._schedules.resume()
+        if trainer.is_last_batch:
+            # A checkpoint that was made after the last batch: the end of its epoch may not come.
+            self._step("each_epoch", trainer, pl_module)
         self._restore_averages(trainer, pl_module)
 
     def on_train_batch_start(
