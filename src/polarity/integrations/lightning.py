@@ -173,6 +173,8 @@ class SparsityCallback(Callback):
 
         Both have hooks on the forward pass of the module, which a training step may never call.
         """
+        if _only_runs_statistics(trainer):
+            return
         self._schedules.switch()
         if batch_idx % trainer.accumulate_grad_batches == 0 and _has_interpolated_norms(pl_module):
             pol.set_norm_alpha(pl_module, "hold")
@@ -255,7 +257,7 @@ class SparsityCallback(Callback):
 
     def _step(self, when: str, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Step schedules if the optimizer did since then, and return the numbers to log."""
-        if trainer.global_step == self._at[when]:
+        if trainer.global_step == self._at[when] or _only_runs_statistics(trainer):
             return {}
         reports = self._schedules.step(when)
         self._at[when] = trainer.global_step
@@ -298,6 +300,11 @@ def _attaching(attach: Attach) -> Callable[..., None]:
             attach(module)
 
     return before_loading
+
+
+def _only_runs_statistics(trainer: Any) -> bool:
+    """Return whether this is the epoch that SWA adds for running statistics."""
+    return bool(getattr(trainer.fit_loop, "_skip_backward", False))
 
 
 def _callbacks(trainer: Any) -> list[Any]:
