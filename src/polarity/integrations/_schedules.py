@@ -1,12 +1,17 @@
 """What every callback does with the schedules that its user asked for, in any framework."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
 
-__all__ = ["Attach", "Build", "Schedule", "Schedules"]
+import polarity as pol
+
+__all__ = ["Attach", "Build", "Schedule", "Schedules", "check_flag", "numbers"]
+
+# What reports say in numbers, by the names of their attributes.
+_NUMBERS = ("density", "survivors", "dropped", "grown")
 
 
 class Schedule(Protocol):
@@ -48,13 +53,19 @@ class Schedules:
         """Whether :meth:`build` was called."""
         return bool(self._built)
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether states of a checkpoint are kept for :meth:`resume`."""
+        return self._pending is not None
+
     def build(
         self,
         model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         schedulers: Sequence[Any],
     ) -> None:
-        """Build what was asked for."""
+        """Build what was asked for, and take the hooks of what was built before."""
+        self.remove()
         optimizer = optimizers[0] if len(optimizers) == 1 else list(optimizers)
         scheduler = (schedulers[0] if len(schedulers) == 1 else list(schedulers)) or None
         self._built = {
@@ -63,13 +74,29 @@ class Schedules:
         }
 
     def step(self, when: str) -> list[Any]:
-        """Step those of ``"each_step"`` or ``"each_epoch"``, and return what they report."""
+        """Step those of ``"each_step"`` or ``"each_epoch"``, and return what they report.
+
+        None and False, which say that nothing was due, are left out.
+        """
         reports = [schedule.step() for schedule in self._built.get(when, [])]
-        return [report for report in reports if report is not None]
+        return [report for report in reports if report is not None and report is not False]
+
+    def density(self, model: nn.Module) -> float:
+        """Return the density that a schedule tells, which knows of dense phases, or the masks'."""
+        built = [schedule for each in self._built.values() for schedule in each]
+        told = [each.density() for each in built if callable(getattr(each, "density", None))]
+        return float(told[-1]) if told else pol.density(model)
+
+    def remove(self) -> None:
+        """Take the hooks of what was built off model and optimizers; the states stay readable."""
+        for built in self._built.values():
+            for schedule in built:
+                if callable(remove := getattr(schedule, "remove", None)):
+                    remove()
 
     def state_dict(self) -> dict[str, list[Any]]:
         """Return the states of all schedules, in the order in which they were built."""
-        if not self.are_built and self._pending is not None:
+        if self._pending is not None:
             return {name: list(states) for name, states in self._pending.items()}
         return {
             name: [schedule.state_dict() for schedule in built]
@@ -79,6 +106,10 @@ class Schedules:
     def load_state_dict(self, state: Mapping[str, Sequence[Any]]) -> None:
         """Keep states for :meth:`resume`: schedules may not be built yet."""
         self._pending = state
+
+    def drop(self) -> None:
+        """Forget states that were kept for :meth:`resume`."""
+        self._pending = None
 
     def resume(self) -> None:
         """Load the kept states, if there are any, into what was built.
@@ -98,6 +129,22 @@ class Schedules:
             for schedule, state in zip(built, states, strict=True):
                 schedule.load_state_dict(state)
         self._pending = None
+
+
+def numbers(reports: Iterable[Any]) -> dict[str, float]:
+    """Return what reports say in numbers, for a logger."""
+    return {
+        name: float(value)
+        for report in reports
+        for name in _NUMBERS
+        if isinstance(value := getattr(report, name, None), (int, float))
+    }
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}, expected True or False")
 
 
 def _listed(name: str, built: Any) -> list[Schedule]:
