@@ -6,11 +6,6 @@ import pytest
 import torch
 
 import polarity as pol
-
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
-pytestmark = pytest.mark.filterwarnings("ignore:.*matrix entries are in reach:UserWarning")
-
 from tests.integrations.trained import (
     METHODS,
     MODELS,
@@ -21,6 +16,8 @@ from tests.integrations.trained import (
     logits,
     made,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*matrix entries are in reach:UserWarning")
 
 every_run = pytest.mark.parametrize(
     ("name", "method"), [(name, method) for name in MODELS for method in METHODS]

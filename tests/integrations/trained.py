@@ -1,15 +1,19 @@
-"""Tiny models of transformers, their data, and Trainer runs on them; imported where it is there."""
+"""Tiny models of transformers, their data, and Trainer runs on them; skipped without it."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-import transformers
 from torch import Tensor, nn
 
 import polarity as pol
-from polarity.integrations.transformers import SparseTrainer, SparsityCallback
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from polarity.integrations.transformers import SparseTrainer, SparsityCallback  # noqa: E402
 
 EXAMPLES, BATCH, EPOCHS = 32, 8, 3
 STEPS = EXAMPLES // BATCH  # in each epoch
