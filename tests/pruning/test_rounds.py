@@ -112,7 +112,7 @@ def test_selected_weights_alone_are_masked_and_pruned() -> None:
         ({"every": 0}, "every=0"),
         ({"rounds": 0}, "rounds=0"),
         ({"rewind": "all"}, "rewind='all'"),
-        ({"rewind": "schedule"}, "without optimizer"),
+        ({"rewind": "schedule"}, "optimizer=None is given with rewind='schedule'"),
         ({"scope": "row"}, "scope='row'"),
         ({"ties": "first"}, "ties='first'"),
     ],

@@ -84,8 +84,8 @@ class Schedules:
     def density(self, model: nn.Module) -> float:
         """Return the density that a schedule tells, which knows of dense phases, or the masks'."""
         built = [schedule for each in self._built.values() for schedule in each]
-        told = [each.density() for each in built if callable(getattr(each, "density", None))]
-        return float(told[-1]) if told else pol.density(model)
+        told = [tell for each in built if callable(tell := getattr(each, "density", None))]
+        return float(told[-1]()) if told else pol.density(model)
 
     def remove(self) -> None:
         """Take the hooks of what was built off model and optimizers; the states stay readable."""

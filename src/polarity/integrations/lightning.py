@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
 from polarity.integrations._schedules import Attach, Build, Schedules, check_flag, numbers
@@ -117,9 +117,10 @@ class SparsityCallback(Callback):
                 )
         if self._attach is None:
             return
-        if self._model is pl_module and not self._is_merged:
+        is_known = self._model is pl_module
+        if is_known and not self._is_merged:
             return
-        if self._model is pl_module and stage != "fit":
+        if is_known and stage != "fit":
             # Nobody knows yet whether a checkpoint will be loaded, and in which form.
             hook = _attaching(self._attach)
             self._handle = pl_module.register_load_state_dict_pre_hook(hook)
@@ -155,6 +156,9 @@ class SparsityCallback(Callback):
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self._schedules.build(pl_module, trainer.optimizers, schedulers)
         self._schedules.resume()
+        if trainer.is_last_batch:
+            # A checkpoint that was made after the last batch: the end of its epoch may not come.
+            self._step("each_epoch", trainer, pl_module)
         self._restore_averages(trainer, pl_module)
 
     def on_train_batch_start(
@@ -298,8 +302,7 @@ def _averages(trainer: Trainer) -> Iterator[nn.Module]:
 
 def _inside(average: nn.Module) -> nn.Module:
     """Return the model that torch's AveragedModel wraps; others wrap none."""
-    wraps = isinstance(average, torch.optim.swa_utils.AveragedModel)
-    return average.module if wraps else average
+    return average.module if isinstance(average, AveragedModel) else average
 
 
 def _exact_masks(model: nn.Module) -> dict[str, Tensor]:
