@@ -144,6 +144,25 @@ def test_a_checkpoint_of_any_step_resumes_to_the_same_bits(method: str, tmp_path
         assert differences(end_of(whole), end_of(resumed)) == []
 
 
+def test_interpolated_norms_draw_one_value_for_each_accumulated_gradient(tmp_path: Path) -> None:
+    values: list[float] = []
+
+    class Watch(transformers.TrainerCallback):
+        def on_substep_end(self, *_: Any, model: Any, **__: Any) -> None:
+            values.extend(float(value) for value in pol.norm_alpha(model).values())
+
+        on_pre_optimizer_step = on_substep_end
+
+    settings: dict[str, Any] = {"gradient_accumulation_steps": 2, "save_strategy": "no"}
+    run = made("gpt2", tmp_path, METHODS["norms"][0], Watch(), **settings)
+    run.train()
+    norms = len(pol.norm_alpha(run.model))
+    steps = [set(values[start : start + 2 * norms]) for start in range(0, len(values), 2 * norms)]
+    assert len(steps) == run.state.global_step
+    assert [len(each) for each in steps] == [1] * len(steps)
+    assert len(set().union(*steps)) == len(steps)
+
+
 def test_a_run_equals_the_loop_by_hand(tmp_path: Path) -> None:
     class InOrder(SparseTrainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:

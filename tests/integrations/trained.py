@@ -119,9 +119,13 @@ def signed_in(model: nn.Module) -> nn.Module:
 
 
 def rounds(rewind: str | None) -> Any:
-    return lambda model, optimizer, scheduler: pol.PruneRounds(
-        model, 0.5, every=1, rounds=2, rewind=rewind, optimizer=optimizer, scheduler=scheduler
-    )
+    def built(model: nn.Module, optimizer: Any, scheduler: Any) -> pol.PruneRounds:
+        scheduler = scheduler if rewind else None
+        return pol.PruneRounds(
+            model, 0.5, every=1, rounds=2, rewind=rewind, optimizer=optimizer, scheduler=scheduler
+        )
+
+    return built
 
 
 def rounds_and_rescaling(model: nn.Module, optimizer: Any, scheduler: Any) -> list[Any]:
@@ -134,12 +138,17 @@ def rigl(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
     return pol.dense_to_sparse.RigL(model, optimizer, every=3, end=9, densities=densities)
 
 
+def interpolated(model: nn.Module) -> nn.Module:
+    return pol.interpolate_norms(masked(model))
+
+
 # What the callback is given, and the density after each epoch.
 METHODS: dict[str, tuple[dict[str, Any], list[float]]] = {
     "pruning": ({"attach": masked, "each_epoch": rounds(None)}, [0.5, 0.25, 0.25]),
     "rewinding": ({"attach": masked, "each_epoch": rounds("weights")}, [0.5, 0.25, 0.25]),
     "lrr": ({"attach": masked, "each_epoch": rounds("schedule")}, [0.5, 0.25, 0.25]),
     "sign-in": ({"attach": signed_in, "each_epoch": rounds_and_rescaling}, [0.5, 0.25, 0.25]),
+    "norms": ({"attach": interpolated, "each_epoch": rounds(None)}, [0.5, 0.25, 0.25]),
     "rigl": ({"attach": masked, "each_step": rigl}, [0.25, 0.25, 0.25]),
 }
 

@@ -18,6 +18,9 @@ EXTRAS = (
     "tyro",
     "joblib",
     "PIL",
+    "lightning",
+    "transformers",
+    "accelerate",
     "benchmarks",
 )
 
