@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -10,16 +10,19 @@ from torch.optim.swa_utils import AveragedModel
 import polarity as pol
 from polarity.integrations._schedules import Attach, Build, Schedules, check_flag, numbers
 
-try:
+if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError:
+else:
     try:
-        from pytorch_lightning import Callback, LightningModule, Trainer
+        from lightning.pytorch import Callback, LightningModule, Trainer
     except ImportError:
-        raise ImportError(
-            "polarity.integrations.lightning needs lightning: "
-            'pip install "torch-polarity[lightning]"'
-        ) from None
+        try:  # the same library under its former name
+            from pytorch_lightning import Callback, LightningModule, Trainer
+        except ImportError:
+            raise ImportError(
+                "polarity.integrations.lightning needs lightning: "
+                'pip install "torch-polarity[lightning]"'
+            ) from None
 
 __all__ = ["SparsityCallback"]
 
@@ -109,7 +112,8 @@ class SparsityCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach, unless this callback did so before."""
-        for callback in trainer.callbacks[: trainer.callbacks.index(self)]:
+        callbacks = _callbacks(trainer)
+        for callback in callbacks[: callbacks.index(self)]:
             if hasattr(callback, "_average_model"):
                 raise ValueError(
                     f"callbacks lists {type(callback).__name__} before {type(self).__name__}, "
@@ -122,8 +126,8 @@ class SparsityCallback(Callback):
             return
         if is_known and stage != "fit":
             # Nobody knows yet whether a checkpoint will be loaded, and in which form.
-            hook = _attaching(self._attach)
-            self._handle = pl_module.register_load_state_dict_pre_hook(hook)
+            module: Any = pl_module
+            self._handle = module.register_load_state_dict_pre_hook(_attaching(self._attach))
             return
         with trainer.init_module():
             pl_module.configure_model()
@@ -226,7 +230,7 @@ class SparsityCallback(Callback):
             pol.merge(pl_module)
             self._is_merged = self._model is pl_module
             # They were copied into the model, and are copies of the form that it had.
-            for callback in trainer.callbacks:
+            for callback in _callbacks(trainer):
                 if getattr(callback, "_average_model", None) is not None:
                     callback._average_model = None
 
@@ -292,9 +296,13 @@ def _attaching(attach: Attach) -> Callable[..., None]:
     return before_loading
 
 
+def _callbacks(trainer: Any) -> list[Any]:
+    return list(trainer.callbacks)
+
+
 def _averages(trainer: Trainer) -> Iterator[nn.Module]:
     """Yield the averages of the model that callbacks keep."""
-    for callback in trainer.callbacks:
+    for callback in _callbacks(trainer):
         average = getattr(callback, "_average_model", None)
         if isinstance(average, nn.Module):
             yield average

@@ -233,8 +233,11 @@ class PruneRounds:
         if point is not None:
             check_mapping("state['point']", point, "a rewind point")
             check_names("state['point']", point, ("weights", "optimizer", "scheduler"))
-            point = RewindPoint(**point)
-            self._check_point(point)
+            try:
+                point = RewindPoint(**point)
+                self._check_point(point)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"state['point']: {error}") from None
         self.epoch, self.point, self._seed = state["epoch"], point, seed
 
     def _check_point(self, point: RewindPoint) -> None:
