@@ -139,7 +139,8 @@ def rigl(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
 
 
 def interpolated(model: nn.Module) -> nn.Module:
-    return pol.interpolate_norms(masked(model))
+    of_llama = type(model.model.norm) if hasattr(model, "model") else None
+    return pol.interpolate_norms(masked(model), targets=of_llama)
 
 
 # What the callback is given, and the density after each epoch.
