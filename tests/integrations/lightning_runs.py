@@ -27,6 +27,8 @@ BATCHES = 3
 class Batches:
     """Batches that continue where a checkpoint was made; those of each epoch differ."""
 
+    batch_sampler = None
+
     def __init__(self, make: Callable[[torch.Generator], Batch], length: int = BATCHES) -> None:
         self.make, self.length, self.epoch, self.at = make, length, 0, 0
         self.sampler = self  # whom Lightning tells the epoch

@@ -81,6 +81,12 @@ class Schedules:
         reports = [schedule.step() for schedule in self._built.get(when, [])]
         return [report for report in reports if report is not None and report is not False]
 
+    def switch(self) -> None:
+        """Make switches that are pending, where a loop does not call the model as a whole."""
+        for schedule in self._built.get("each_step", []):
+            if callable(switch := getattr(schedule, "switch", None)):
+                switch()
+
     def density(self, model: nn.Module) -> float:
         """Return the density that a schedule tells, which knows of dense phases, or the masks'."""
         built = [schedule for each in self._built.values() for schedule in each]

@@ -47,7 +47,8 @@ class SparsityCallback(Callback):
       ``StochasticWeightAveraging``. Their averages get the masks of the model whenever these
       change, and before they are validated, saved and copied into the model; outside the masks they
       are zero.
-    - **Interpolated norms** draw one value for all micro-batches of an accumulated gradient.
+    - **Interpolated norms** draw one value for each optimizer step, which all micro-batches of an
+      accumulated gradient share. :class:`polarity.dense_to_sparse.ACDC` switches before a step.
 
     After ``fit`` the hooks of all schedules are gone. A second ``fit`` of the same Trainer, which
     makes new optimizers, continues its schedules.
@@ -168,9 +169,12 @@ class SparsityCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Let interpolated norms keep one value for all micro-batches of a step."""
-        every = trainer.accumulate_grad_batches
-        if every > 1 and batch_idx % every == 0 and _has_interpolated_norms(pl_module):
+        """Begin an optimizer step: make switches that are due, and draw for interpolated norms.
+
+        Both have hooks on the forward pass of the module, which a training step may never call.
+        """
+        self._schedules.switch()
+        if batch_idx % trainer.accumulate_grad_batches == 0 and _has_interpolated_norms(pl_module):
             pol.set_norm_alpha(pl_module, "hold")
 
     def on_train_batch_end(
