@@ -2,6 +2,7 @@
 
 import os
 from doctest import ELLIPSIS
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before torch: threads that wait for each other make small tensors slow, and busy cores slower.
@@ -14,6 +15,12 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 # Configuration, and scripts that tests/docs runs as a user would; neither is a module of tests.
 collect_ignore = ["docs/conf.py", "docs/examples", "docs/gallery", "docs/_build"]
+# Integrations whose package is not installed have no examples to run.
+collect_ignore += [
+    f"src/polarity/integrations/{module}"
+    for module, package in (("lightning.py", "lightning"), ("transformers", "transformers"))
+    if find_spec(package) is None
+]
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],

@@ -1,4 +1,7 @@
-"""`python -m benchmarks PAPER [options]`: run a paper's experiment, or report on results."""
+"""`python -m benchmarks PAPER [options]`: run a paper's experiment, or report on results.
+
+`polarity-bench PAPER [options]` does the same where the package is installed.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,61 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-import tyro
-
-from benchmarks.harness.results import remember_command
+from .harness.home import IN_CHECKOUT, PROGRAM
+from .harness.results import remember_command
 
 # Each word of the command line: the module whose `main` takes its options, and their class.
 COMMANDS = {
-    "fragility": ("benchmarks.papers.signs.command", "FragilityOptions"),
-    "zero-crossing": ("benchmarks.papers.signs.command", "ZeroCrossingOptions"),
-    "winning-sign": ("benchmarks.papers.winning_sign.command", "WinningSignOptions"),
-    "sign-in": ("benchmarks.papers.sign_in.command", "SignInOptions"),
-    "sign-in-theory": ("benchmarks.papers.sign_in_theory.command", "TheoryOptions"),
-    "dense-to-sparse": (
-        "benchmarks.papers.sign_in.dense_to_sparse.command",
-        "DenseToSparseOptions",
-    ),
-    "survivors": ("benchmarks.survivors.command", "SurvivorOptions"),
-    "zoo": ("benchmarks.zoo", "ZooOptions"),
-    "throughput": ("benchmarks.throughput.command", "ThroughputOptions"),
-    "report": ("benchmarks.report", "ReportOptions"),
-    "pack": ("benchmarks.pack", "PackOptions"),
+    "fragility": (".papers.signs.command", "FragilityOptions"),
+    "zero-crossing": (".papers.signs.command", "ZeroCrossingOptions"),
+    "winning-sign": (".papers.winning_sign.command", "WinningSignOptions"),
+    "sign-in": (".papers.sign_in.command", "SignInOptions"),
+    "sign-in-theory": (".papers.sign_in_theory.command", "TheoryOptions"),
+    "dense-to-sparse": (".papers.sign_in.dense_to_sparse.command", "DenseToSparseOptions"),
+    "survivors": (".survivors.command", "SurvivorOptions"),
+    "zoo": (".zoo", "ZooOptions"),
+    "throughput": (".throughput.command", "ThroughputOptions"),
+    "report": (".report", "ReportOptions"),
+    "pack": (".pack", "PackOptions"),
 }
+_DESCRIPTION = "Reproduce the experiments of the sign papers with polarity."
+_TIMINGS = (
+    "timings need a checkout of the repository: clone it and run `python -m benchmarks throughput`"
+)
+if not IN_CHECKOUT:
+    # The suite is one of pytest's, and a wheel holds no tests.
+    del COMMANDS["throughput"]
+    _DESCRIPTION += f" Not among them: {_TIMINGS}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run the command and return the exit code."""
     args = _spelled(list(sys.argv[1:] if arguments is None else arguments))
+    if args[:1] == ["throughput"] and not IN_CHECKOUT:
+        print(f"error: {_TIMINGS}", file=sys.stderr)
+        return 1
+    try:
+        return _perform(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == __package__:
+            raise
+        print(f'error: {error}: pip install "torch-polarity[bench]"', file=sys.stderr)
+        return 1
+
+
+def _perform(args: list[str]) -> int:
+    import tyro  # not before here: where it is not installed, `main` says how to install it
+
     # One command does not wait for what another one imports.
     wanted = args[:1] if args and args[0] in COMMANDS else list(COMMANDS)
-    modules = {name: import_module(COMMANDS[name][0]) for name in wanted}
+    modules = {name: import_module(COMMANDS[name][0], __package__) for name in wanted}
     options: Any = tyro.extras.subcommand_cli_from_dict(
         {name: getattr(module, COMMANDS[name][1]) for name, module in modules.items()},
-        prog="python -m benchmarks",
-        description="Reproduce the experiments of the sign papers with polarity.",
+        prog=PROGRAM,
+        description=_DESCRIPTION,
         args=args,
     )
     run = next(
@@ -48,12 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(options) is getattr(module, COMMANDS[name][1])
     )
     remember_command(args)
-    try:
-        code: int = run(options)
-        return code
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        return 130
+    code: int = run(options)
+    return code
 
 
 def _spelled(args: list[str]) -> list[str]:

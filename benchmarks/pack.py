@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.command_line import refuse
-from benchmarks.harness.committed import pack
+from .harness.command_line import refuse
+from .harness.committed import pack
 
 
 @dataclass

@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .harness.home import IN_CHECKOUT
+
 
 @dataclass
 class ReportOptions:
@@ -43,14 +45,13 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     Returns:
         The pages, and the figures of the theory section.
     """
-    from benchmarks import zoo
-    from benchmarks.papers.sign_in import report as sign_in
-    from benchmarks.papers.sign_in.dense_to_sparse import report as dense_to_sparse
-    from benchmarks.papers.sign_in_theory import report as sign_in_theory
-    from benchmarks.papers.signs import report as signs
-    from benchmarks.papers.winning_sign import report as winning_sign
-    from benchmarks.survivors import report as survivors
-    from benchmarks.throughput import command as throughput
+    from . import zoo
+    from .papers.sign_in import report as sign_in
+    from .papers.sign_in.dense_to_sparse import report as dense_to_sparse
+    from .papers.sign_in_theory import report as sign_in_theory
+    from .papers.signs import report as signs
+    from .papers.winning_sign import report as winning_sign
+    from .survivors import report as survivors
 
     written = [*signs.write_pages(results, out), *sign_in.write_pages(results, out)]
     written += dense_to_sparse.write_pages(results, out)
@@ -59,7 +60,10 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     written += winning_sign.write_pages(results, out)
     written += survivors.write_pages(results, out)
     written += [zoo.write_page(path, out) for path in sorted((results / "zoo").glob("*.json"))]
-    if _has_results(timings := results / "throughput"):
+    # A wheel has neither timings nor what writes their page.
+    if IN_CHECKOUT and _has_results(timings := results / "throughput"):
+        from .throughput import command as throughput
+
         written.append(throughput.write_page(timings, out))
     return written
 

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "zoo" / "sign_in.json"
+from .harness.home import pages_folder, results_folder
+
+RESULTS = results_folder("zoo") / "sign_in.json"
+PAGES = pages_folder("zoo")
 TOLERANCE = 1e-4
 
 
@@ -33,7 +36,7 @@ class ZooOptions:
 
     models: tuple[str, ...] = ()
     out: Path = RESULTS
-    docs: Path = Path("docs/results")
+    docs: Path = PAGES
     again: bool = False
     seed: int = 0
 
@@ -47,7 +50,7 @@ def main(options: ZooOptions) -> int:
     import torchvision
     from tqdm import tqdm
 
-    from benchmarks.harness.results import git_commit, machine, versions
+    from .harness.results import git_commit, machine, versions
 
     every = torchvision.models.list_models(module=torchvision.models)
     known = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
@@ -181,7 +184,7 @@ def line(row: dict[str, Any]) -> str:
 
 def write_page(results: Path, docs: Path) -> Path:
     """Write `zoo.md` from a result file and return its path."""
-    from benchmarks.pages.markdown import markdown
+    from .pages.markdown import markdown
 
     result = json.loads(results.read_text())
     rows: Sequence[dict[str, Any]] = result["rows"]

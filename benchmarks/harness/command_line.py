@@ -5,6 +5,7 @@ Nothing here imports torch before a run, so `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmarks.harness.committed import found_result
-from benchmarks.harness.results import Result, Settings
-from benchmarks.harness.settings import same_named
+from .committed import found_result
+from .results import INSTRUCTIONS, Result, Settings
+from .settings import same_named
 
 if TYPE_CHECKING:
-    from benchmarks.harness.place import Place
-    from benchmarks.harness.sweep import Outcome
-    from benchmarks.pages.section import Section
+    from ..pages.section import Section
+    from .place import Place
+    from .sweep import Outcome
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class RunOptions:
     # result, nothing else.
     threads: int | None = None
 
+    # Compute with AVX2's instructions alone, so that processors with and without AVX-512 give the
+    # same bits.
+    avx2: bool = False
+
     # Show no progress.
     quiet: bool = False
 
@@ -65,7 +70,7 @@ class RunOptions:
     def place(self, **more: Any) -> Place:
         """Return the place of the runs; `more` are fields that one experiment alone has."""
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.harness.place import Place
+        from .place import Place
 
         return Place(**same_named(self, Place), **more)
 
@@ -103,7 +108,7 @@ def conduct(
     """Refuse what cannot work, perform a sweep, and print its tables, plots and failures.
 
     Args:
-        where: where its runs take place.
+        where: where its runs take place, and with which instructions.
         problems: what is wrong with the options, one clause each.
         sweep: performs the runs; gives all that were asked for, and how those performed now ended.
         describe: makes tables of results, and figures where it gets a folder.
@@ -115,6 +120,8 @@ def conduct(
     if problems:
         return refuse("; ".join(problems))
     try:
+        if where.avx2:
+            limit_to_avx2()
         configs, outcomes = sweep()
         found = [found_result(where.out, config) for config in configs]
         results = [result for result in found if result is not None]
@@ -131,6 +138,20 @@ def conduct(
     if failed:
         print(f"{len(failed)} of {len(outcomes)} runs failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def limit_to_avx2() -> None:
+    """Let torch, oneDNN and MKL compute with AVX2's instructions, here and in worker processes.
+
+    Raises:
+        ValueError: they have chosen others already, or the processor has no AVX2.
+    """
+    os.environ.update(INSTRUCTIONS)
+    import torch
+
+    found = torch.backends.cpu.get_cpu_capability()
+    if found != "AVX2":
+        raise ValueError(f"--avx2, but torch computes with {found} here")
 
 
 def refuse(reason: str) -> int:

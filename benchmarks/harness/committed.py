@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from benchmarks.harness.json_lines import named, read_lines, refuse_dirty, write_lines
-from benchmarks.harness.results import (
+from .json_lines import named, read_lines, refuse_dirty, write_lines
+from .results import (
     Result,
     Settings,
     read_result,

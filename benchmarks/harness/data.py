@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from benchmarks.harness.names import DatasetName
+from .names import DatasetName
 
 DATASETS: tuple[str, ...] = get_args(DatasetName)
 

@@ -80,7 +80,7 @@ def refuse_dirty(results: Sequence[Record], path: Path) -> None:
     if dirty:
         raise ValueError(
             f"{path} must hold results of committed code alone; not so: {named(dirty)}. Commit "
-            "what was changed, and run them again"
+            "what was changed, and run them again from the checkout"
         )
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.harness.data import Dataset, load_dataset
+from .data import Dataset, load_dataset
 
 
 class DataSettings(Protocol):

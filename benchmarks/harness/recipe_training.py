@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.execution import forward_of, memory_order, without_denormals
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.results import finite
-from benchmarks.harness.schedules import make_schedule
-from benchmarks.harness.training import evaluate, make_optimizer
+from .data import Dataset
+from .execution import forward_of, memory_order, without_denormals
+from .recipes import Recipe
+from .results import finite
+from .schedules import make_schedule
+from .training import evaluate, make_optimizer
 
 Record = dict[str, Any]
 PADDING = 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.harness.names import OptimizerName, ScheduleName
+from .names import OptimizerName, ScheduleName
 
 
 @dataclass(frozen=True)

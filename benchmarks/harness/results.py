@@ -19,11 +19,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from benchmarks.harness.json_lines import named, read_lines, refuse_dirty
+from .home import PROGRAM
+from .json_lines import named, read_lines, refuse_dirty
 
 SCHEMA = 1
 # Worker processes inherit variables, and have command lines of their own.
 _COMMAND = "POLARITY_BENCHMARKS_COMMAND"
+# What limits the arithmetic of torch, oneDNN and MKL to the instructions of AVX2.
+INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
 Result = dict[str, Any]
 
 
@@ -93,11 +96,11 @@ def provenance(device: str) -> dict[str, Any]:
 
 def remember_command(arguments: Iterable[str]) -> None:
     """Keep the command line for the results of this process and of those that it starts."""
-    os.environ[_COMMAND] = shlex.join(["python", "-m", "benchmarks", *arguments])
+    os.environ[_COMMAND] = f"{PROGRAM} {shlex.join(arguments)}"
 
 
 def command_line() -> str | None:
-    """Return the command line that was remembered; None outside of `python -m benchmarks`."""
+    """Return the command line that was remembered; None outside of the benchmarks' command."""
     return os.environ.get(_COMMAND)
 
 
@@ -219,6 +222,7 @@ def machine(device: str) -> dict[str, Any]:
     import torch
 
     on_gpu = torch.device(device).type == "cuda"
+    limits = {name: os.environ[name] for name in INSTRUCTIONS if name in os.environ}
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "cpu": _cpu_model(),
@@ -227,6 +231,7 @@ def machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
+        **({"instructions": limits} if limits else {}),
     }
 
 
@@ -234,8 +239,10 @@ def git_commit() -> str | None:
     """Return the commit of the checkout that holds the benchmarks, marked where it was changed.
 
     Result files and pages that a command is just writing change nothing about what was measured.
+    None for an installed package: the repository around its environment is another one.
     """
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git("rev-parse", "HEAD")
         changed = _git(
             "diff", "--name-only", "HEAD", "--", ":/", ":!/benchmarks/results", ":!/docs"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import get_args
 
-from benchmarks.harness.names import ScheduleName
+from .names import ScheduleName
 
 Schedule = Callable[[int], float]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)

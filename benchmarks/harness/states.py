@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from benchmarks.harness.results import set_aside
+from .results import set_aside
 
 Tensors = dict[str, torch.Tensor]
 

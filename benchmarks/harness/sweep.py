@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from benchmarks.harness.place import Place, forget_dataset
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.workers import Ended, perform
+from .place import Place, forget_dataset
+from .progress import Progress
+from .workers import Ended, perform
 
 
 class Named(Protocol):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.execution import forward_of, memory_order, without_denormals
+from .data import Dataset
+from .execution import forward_of, memory_order, without_denormals
 
 
 def make_optimizer(

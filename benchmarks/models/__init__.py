@@ -9,11 +9,11 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.harness.names import Arch, Init
-from benchmarks.models.conv import conv
-from benchmarks.models.fc import fc
-from benchmarks.models.initialise import initialise
-from benchmarks.models.vgg import load_features, vgg16, weights_have_batch_norm
+from ..harness.names import Arch, Init
+from .conv import conv
+from .fc import fc
+from .initialise import initialise
+from .vgg import load_features, vgg16, weights_have_batch_norm
 
 ARCHS: tuple[str, ...] = get_args(Arch)
 
@@ -34,6 +34,7 @@ def build_model(
     init: str | None = None,
     generator: torch.Generator | None = None,
     weights: str | Path | None = None,
+    width: int | None = None,
 ) -> nn.Module:
     """Build a network on the CPU, all of its randomness drawn from `generator`.
 
@@ -44,22 +45,26 @@ def build_model(
         init: one of the names in `Init`; `default_init(arch)` by default.
         generator: a CPU generator; the one with seed 0 where it is not given.
         weights: for `vgg16_pretrained`, a state_dict file of torchvision's vgg16 or vgg16_bn.
+        width: for vgg16 and vgg16_bn, channels of the first convolutions; 64 by default.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: unknown name, `weights` missing where needed or given where not.
+        ValueError: unknown name, `weights` missing where needed, or `weights` or `width` given to a
+            network that does not take them.
     """
     if arch not in ARCHS:
         raise ValueError(f"unknown architecture {arch!r}; known are {', '.join(ARCHS)}")
     if (arch == "vgg16_pretrained") != (weights is not None):
         raise ValueError("weights (--weights) and the architecture vgg16_pretrained go together")
+    if width is not None and arch not in ("vgg16", "vgg16_bn"):
+        raise ValueError(f"width (--width) belongs to vgg16 and vgg16_bn, not to {arch}")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     # Layers draw weights as they are made, which are drawn anew below; the caller's stream of
     # random numbers must not change.
     with torch.random.fork_rng(devices=[]):
-        model = _layers(arch, dataset_shape, classes, weights)
+        model = _layers(arch, dataset_shape, classes, weights, width)
     initialise(model, init or default_init(arch), generator)
     if weights is not None:
         load_features(model, weights)
@@ -71,13 +76,16 @@ def _layers(
     dataset_shape: tuple[int, int, int],
     classes: int,
     weights: str | Path | None,
+    width: int | None,
 ) -> nn.Module:
     if arch == "fc":
         return fc(math.prod(dataset_shape), classes)
     if arch.startswith("conv"):
         return conv(int(arch.removeprefix("conv")), dataset_shape, classes)
     batch_norm = weights_have_batch_norm(weights) if weights else arch == "vgg16_bn"
-    return vgg16(dataset_shape, classes, batch_norm=batch_norm)
+    return vgg16(
+        dataset_shape, classes, batch_norm=batch_norm, width=64 if width is None else width
+    )
 
 
 __all__ = ["ARCHS", "build_model", "conv", "default_init", "fc", "initialise", "vgg16"]

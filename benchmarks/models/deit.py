@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from benchmarks.models.resnet import seeded
+from .resnet import seeded
 
 
 def deit_small(

@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.harness.names import Init
+from ..harness.names import Init
 
 INITS: tuple[str, ...] = get_args(Init)
 

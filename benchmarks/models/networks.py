@@ -7,9 +7,9 @@ from typing import get_args
 import torch
 from torch import nn
 
-from benchmarks.harness.names import NetworkName
-from benchmarks.models.deit import deit_small
-from benchmarks.models.resnet import cifar_resnet, resnet18, resnet50
+from ..harness.names import NetworkName
+from .deit import deit_small
+from .resnet import cifar_resnet, resnet18, resnet50
 
 NETWORKS: tuple[str, ...] = get_args(NetworkName)
 # Those whose width and stem can be chosen.

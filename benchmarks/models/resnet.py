@@ -1,4 +1,4 @@
-"""ResNets for small images (He et al. 2016, section 4.2) and torchvision's with a small stem.
+"""ResNets for small images (He et al. 2016, section 4.2), of torchvision's blocks.
 
 Layers are named as torchvision names them. All randomness of a fresh network comes from one
 generator; convolutions are drawn as torchvision draws them (Kaiming, fan out).
@@ -12,28 +12,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 from torch.nn.functional import relu
+from torchvision.models.resnet import BasicBlock
 
 _Model = TypeVar("_Model", bound=nn.Module)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = relu(self.bn1(self.conv1(x)))
-        return relu(self.bn2(self.conv2(out)) + self.downsample(x))
 
 
 class CifarResNet(nn.Module):
@@ -123,8 +104,13 @@ def seeded(make: Callable[[], _Model], generator: torch.Generator | None) -> _Mo
 
 
 def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+    shortcut: nn.Module | None = None
+    if stride != 1 or inputs != outputs:
+        shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        )
+    first = BasicBlock(inputs, outputs, stride, shortcut)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
 
 
 def _draw_convolutions(model: nn.Module) -> None:

@@ -21,16 +21,31 @@ _PREFIX = "features."
 
 
 def vgg16(
-    dataset_shape: tuple[int, int, int], classes: int, *, batch_norm: bool = False
+    dataset_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    batch_norm: bool = False,
+    width: int = 64,
 ) -> nn.Sequential:
-    """Build VGG-16 with `features` named as torchvision names them."""
-    channels, height, width = dataset_shape
-    if min(height, width) < _SMALLEST_SIDE or channels != 3:
+    """Build VGG-16 with `features` named as torchvision names them.
+
+    Args:
+        dataset_shape: channels, height and width of an image.
+        classes: number of outputs.
+        batch_norm: normalise after each convolution.
+        width: channels of the first two convolutions; the later ones have 2, 4 and 8 times as many.
+            VGG-16 has 64.
+    """
+    channels, *sides = dataset_shape
+    if min(sides) < _SMALLEST_SIDE or channels != 3:
         raise ValueError(
             f"vgg16 takes colour images of at least {_SMALLEST_SIDE}x{_SMALLEST_SIDE} pixels, "
             f"not {dataset_shape}"
         )
-    return with_classifier(make_layers(cfgs["D"], batch_norm=batch_norm), 512, classes)
+    if width < 1:
+        raise ValueError(f"width is at least 1, not {width}")
+    plan: list[Any] = [each if isinstance(each, str) else each * width // 64 for each in cfgs["D"]]
+    return with_classifier(make_layers(plan, batch_norm=batch_norm), 8 * width, classes)
 
 
 def with_classifier(features: nn.Module, channels: int, classes: int) -> nn.Sequential:

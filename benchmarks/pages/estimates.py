@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.markdown import NONE
+from ..harness.results import Result
+from .markdown import NONE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.results import Result, load_results
+from ..harness.results import Result, load_results
 
 
 @dataclass

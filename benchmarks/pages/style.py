@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from benchmarks.pages.estimates import Estimate
+from .estimates import Estimate
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",

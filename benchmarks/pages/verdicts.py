@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.pages.paired import Compared
+from .paired import Compared
 
 HOLDS = "holds"
 PARTLY = "holds partly"

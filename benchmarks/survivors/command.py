@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from benchmarks.harness.command_line import RunOptions, conduct, too_small
-from benchmarks.harness.names import DatasetName
-from benchmarks.harness.settings import same_named
-from benchmarks.survivors.config import RunConfig
-from benchmarks.survivors.report import describe
+from ..harness.command_line import RunOptions, conduct, too_small
+from ..harness.names import DatasetName
+from ..harness.settings import same_named
+from .config import RunConfig
+from .report import describe
 
 if TYPE_CHECKING:
-    from benchmarks.harness.sweep import Outcome
+    from ..harness.sweep import Outcome
 
 
 @dataclass
@@ -61,7 +61,7 @@ def main(options: SurvivorOptions) -> int:
 
     def perform() -> tuple[list[RunConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.survivors.sweep import sweep
+        from .sweep import sweep
 
         configs = configurations(options)
         return configs, sweep(configs, options.where.place())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.harness.settings import settings_digest, stream_seed
+from ..harness.settings import settings_digest, stream_seed
 
 EXPERIMENT = "survivors"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.pages.estimates import Estimate
-from benchmarks.pages.style import BLUE, GREY, RED, drawing, error_bars, save, ticks
+from ..pages.estimates import Estimate
+from ..pages.style import BLUE, GREY, RED, drawing, error_bars, save, ticks
 
 _LOOKS = {
     "dense": {"color": GREY, "marker": "s"},

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, cell, estimate, same_settings, shared_settings
-from benchmarks.pages.markdown import markdown
-from benchmarks.pages.section import (
+from ..harness.results import Result
+from ..pages.estimates import Estimate, cell, estimate, same_settings, shared_settings
+from ..pages.markdown import markdown
+from ..pages.section import (
     Section,
     distinct,
     figure_stem,
@@ -27,7 +27,7 @@ from benchmarks.pages.section import (
     runs_and_seeds,
     write_paper,
 )
-from benchmarks.survivors.config import EXPERIMENT
+from .config import EXPERIMENT
 
 VARIED = ("seed",)
 FORMS = ("dense", "masks", "survivors")
@@ -155,7 +155,7 @@ def _layers(group: Sequence[Result], at: int) -> str:
 
 def _draw(group: Sequence[Result], folder: Path) -> Path:
     # matplotlib is slow to import and only needed here.
-    from benchmarks.survivors.plots import plot_rounds
+    from .plots import plot_rounds
 
     config = group[0]["config"]
     stem = figure_stem(

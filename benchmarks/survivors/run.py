@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.results import finite
-from benchmarks.harness.states import read_metadata, read_state_file, write_state_file
-from benchmarks.harness.training import evaluate, make_optimizer, train_epochs
-from benchmarks.models import build_model
-from benchmarks.survivors.config import RunConfig
+
+from ..harness.data import Dataset
+from ..harness.results import finite
+from ..harness.states import read_metadata, read_state_file, write_state_file
+from ..harness.training import evaluate, make_optimizer, train_epochs
+from ..models import build_model
+from .config import RunConfig
 
 Record = dict[str, Any]
 # The networks that are trained side by side.

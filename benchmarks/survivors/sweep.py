@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.place import Place
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
-from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.pages.section import subset
-from benchmarks.survivors.config import RunConfig
-from benchmarks.survivors.run import FORMS, SURVIVORS, train_rounds
+from ..harness.place import Place
+from ..harness.progress import Progress
+from ..harness.results import new_result, now, result_path, stored_result, write_result
+from ..harness.sweep import Outcome, perform_pending
+from ..pages.section import subset
+from .config import RunConfig
+from .run import FORMS, SURVIVORS, train_rounds
 
 
 def sweep(configs: Sequence[RunConfig], place: Place) -> list[Outcome]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.throughput.reasons import reasons_for
+from .reasons import reasons_for
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "throughput"
@@ -73,7 +73,7 @@ def main(options: ThroughputOptions) -> int:
 
 def condense(measured: dict[str, Any], options: ThroughputOptions) -> dict[str, Any]:
     """Return what the page needs of pytest-benchmark's report."""
-    from benchmarks.harness.results import git_commit, machine, versions
+    from ..harness.results import git_commit, machine, versions
 
     commit = git_commit()
     rows = [
@@ -111,7 +111,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    from benchmarks.pages.markdown import markdown
+    from ..pages.markdown import markdown
 
     if not any("ratio" in row for row in rows):
         keys = [key for key in rows[0] if key.endswith("_per_weight")]
@@ -129,7 +129,7 @@ def _group(name: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def targets(rows: Sequence[dict[str, Any]]) -> str:
     """The rows that have a target, and whether it is reached."""
-    from benchmarks.pages.markdown import markdown
+    from ..pages.markdown import markdown
 
     aimed = sorted(
         (row for row in rows if row.get("target") is not None), key=lambda row: row["group"]

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 import polarity as pol
-from benchmarks.harness import data
-from benchmarks.harness.training import make_optimizer, train_epochs
-from benchmarks.throughput.forms import random_masks
-from benchmarks.throughput.workloads import mlp
+
+from ..harness import data
+from ..harness.training import make_optimizer, train_epochs
+from .forms import random_masks
+from .workloads import mlp
 
 # What every tutorial normalises MNIST with.
 MEAN, STD = 0.1307, 0.3081

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.throughput.forms import DENSE, Form, random_masks, torch_prune
-from benchmarks.throughput.workloads import Workload
+
+from .forms import DENSE, Form, random_masks, torch_prune
+from .workloads import Workload
 
 MASK, PEER, COMPACT = "polarity mask", "torch.nn.utils.prune", "polarity compact"
 SIGNED, COMPACT_SIGNED = "polarity Sign-In", "polarity compact Sign-In"

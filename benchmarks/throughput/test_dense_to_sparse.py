@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.throughput.forms import DENSITY, Form, polarity_mask
-from benchmarks.throughput.workloads import OPTIMIZERS, WORKLOADS, step_of
+
+from .forms import DENSITY, Form, polarity_mask
+from .workloads import OPTIMIZERS, WORKLOADS, step_of
 
 NEVER = 10**6
 PERIOD = 100  # steps from one update to the next, as published for RigL

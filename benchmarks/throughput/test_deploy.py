@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import polarity as pol
-from benchmarks.throughput.workloads import WORKLOADS
+
+from .workloads import WORKLOADS
 
 # From the table of targets: how many times faster than dense in its best layout.
 TARGETS = {0.9: 1 / 1.8, 0.95: 1 / 3.5, 0.99: 1 / 12}

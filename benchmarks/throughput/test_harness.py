@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.workers import perform, plan
-from benchmarks.throughput.mnist_epoch import epoch_of_ours, epoch_through, loader, resident
+from ..harness.workers import perform, plan
+from .mnist_epoch import epoch_of_ours, epoch_through, loader, resident
 
 
 @pytest.mark.parametrize("kind", ["torchvision's items", "TensorDataset"])

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.throughput.forms import DENSE, Form
-from benchmarks.throughput.workloads import WORKLOADS, Workload, step_of
+
+from .forms import DENSE, Form
+from .workloads import WORKLOADS, Workload, step_of
 
 
 class NaiveInterp(nn.Module):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from benchmarks.throughput.memory import WORTH_WEIGHING, peak_bytes
+
+from .memory import WORTH_WEIGHING, peak_bytes
 
 SIZES = {"0.25 M": (10, 158), "25 M": (10, 1581)}
 SHARE = 0.1  # both epsilon and delta

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from benchmarks.throughput.memory import WORTH_WEIGHING, kept_bytes, peak_bytes
-from benchmarks.throughput.pruners import AMOUNT, CALLS, Masked, TorchPruned, layers, plain
+
+from .memory import WORTH_WEIGHING, kept_bytes, peak_bytes
+from .pruners import AMOUNT, CALLS, Masked, TorchPruned, layers, plain
 
 # Times faster than torch.nn.utils.prune, first round and at 80 % sparsity, from the targets.
 FASTER = {"0.27 M": (10, 5), "25 M": (42, 16), "100 M": (40, 20)}

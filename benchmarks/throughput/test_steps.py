@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.throughput.forms import DENSE, DENSITY, MASKED, PEERS, SIGNED
-from benchmarks.throughput.workloads import CHAIN, WORKLOADS, step_of
+from .forms import DENSE, DENSITY, MASKED, PEERS, SIGNED
+from .workloads import CHAIN, WORKLOADS, step_of
 
 FORMS = MASKED | SIGNED
 IN_STEP = "polarity mask, enforced in the step"

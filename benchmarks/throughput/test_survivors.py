@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.throughput.memory import kept_bytes, peak_bytes
-from benchmarks.throughput.survivor_forms import (
+from .memory import kept_bytes, peak_bytes
+from .survivor_forms import (
     COMPACT,
     COMPACT_SIGNED,
     FORMS,
@@ -20,7 +20,7 @@ from benchmarks.throughput.survivor_forms import (
     SPARSELAB,
     sparse_form,
 )
-from benchmarks.throughput.workloads import WORKLOADS, Training, step_of, training
+from .workloads import WORKLOADS, Training, step_of, training
 
 DENSITIES = (0.107, 0.05, 0.01)
 # From the table of targets: this many times the dense step at most, at these densities.

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.papers.sign_in_theory.config import DIM, LR, RUNS, SAMPLES, STEPS
-from benchmarks.papers.sign_in_theory.dynamics import descend
-from benchmarks.papers.sign_in_theory.neuron import CASES, draw_case, gaussian_task
-from benchmarks.papers.sign_in_theory.speed import autograd_run
+from ..papers.sign_in_theory.config import DIM, LR, RUNS, SAMPLES, STEPS
+from ..papers.sign_in_theory.dynamics import descend
+from ..papers.sign_in_theory.neuron import CASES, draw_case, gaussian_task
+from ..papers.sign_in_theory.speed import autograd_run
 
 METHODS: dict[str, tuple[float, float] | None] = {"plain": None, "Sign-In": (1.0, 1.0)}
 

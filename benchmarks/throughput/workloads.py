@@ -10,8 +10,8 @@ import torchvision
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.models.resnet import cifar_resnet
-from benchmarks.throughput.forms import Form
+from ..models.resnet import cifar_resnet
+from .forms import Form
 
 
 @dataclass(frozen=True)

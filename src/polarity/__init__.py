@@ -9,12 +9,14 @@ from polarity.analysis import (
     ErrorBarrier,
     FlipReport,
     SignTracker,
+    Summary,
     error_barrier,
     init_noise_stability,
     recalibrate_batch_norm,
     sgd_noise_stability,
     sharpness,
     sign_flips,
+    summary,
 )
 from polarity.attach.checkpoint import load, save
 from polarity.attach.density import density, sparsity
@@ -78,6 +80,7 @@ __all__ = [
     "SoftThreshold",
     "StartReport",
     "StepEnforcement",
+    "Summary",
     "SurvivorWeight",
     "compact",
     "dense_state_dict",
@@ -121,4 +124,5 @@ __all__ = [
     "start_from_magnitudes",
     "start_from_mask",
     "start_from_signs",
+    "summary",
 ]

@@ -1,6 +1,56 @@
-"""Plain-text tables for the reports."""
+"""Tables for the reports, as plain text and as HTML."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+__all__ = ["Table", "format_shape", "format_table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header, with lines above and below them.
+
+    Example:
+        >>> table = Table(("weight", "entries"), [("0.weight", "24")], below=("1 weight",))
+        >>> print(table)
+        weight    entries
+        -----------------
+        0.weight       24
+        1 weight
+        >>> "<td>0.weight</td>" in table.html()
+        True
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    above: Sequence[str] = ()
+    below: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([*self.above, format_table(self.header, self.rows), *self.below])
+
+    def html(self) -> str:
+        """Return the same as HTML, with every character of the text escaped."""
+        cells = [[f"<th>{_escaped(cell)}</th>" for cell in self.header]]
+        cells += [[f"<td>{_escaped(cell)}</td>" for cell in row] for row in self.rows]
+        head, *body = [f"<tr>{''.join(row)}</tr>" for row in cells]
+        return "\n".join(
+            [
+                *(f"<p>{_escaped(line)}</p>" for line in self.above),
+                "<table>",
+                f"<thead>{head}</thead>",
+                "<tbody>",
+                *body,
+                "</tbody>",
+                "</table>",
+                *(f"<p>{_escaped(line)}</p>" for line in self.below),
+            ]
+        )
+
+
+def _escaped(text: str) -> str:
+    return escape(text.strip())  # columns of text are padded
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

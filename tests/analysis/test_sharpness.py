@@ -338,7 +338,7 @@ def test_no_convergence_and_no_finite_hessian_are_said():
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.sparse.linalg", None)
-    with pytest.raises(ImportError, match=r"polarity\[analysis\]"):
+    with pytest.raises(ImportError, match=r"pip install \"torch-polarity\[analysis\]\""):
         sharp(mlp(), data(4))
 
 

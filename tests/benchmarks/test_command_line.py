@@ -1,13 +1,17 @@
 """The command line as a user meets it."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.__main__ import main
+from benchmarks.harness.command_line import limit_to_avx2
+from benchmarks.harness.results import INSTRUCTIONS
 
 ROOT = Path(__file__).parents[2]
 TINY = ("--rounds", "1", "--epochs", "1", "--train-size", "300", "--test-size", "100")
@@ -48,6 +52,25 @@ def test_help_of_the_whole():
     shown = benchmarks("--help").stdout
     for command in ("fragility", "zero-crossing", "report"):
         assert command in shown
+
+
+@pytest.mark.skipif(
+    "AVX" not in torch.backends.cpu.get_cpu_capability(), reason="a processor without AVX2"
+)
+def test_with_avx2_a_run_says_that_it_computed_with_its_instructions_alone(tmp_path):
+    options = (*TINY, "--epsilon", "0", "--strategies", "mask1", "--out", tmp_path)
+    benchmarks("fragility", "--dataset", "digits", *options, "--avx2")
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert result["machine"]["cpu_capability"] == "AVX2"
+    assert result["machine"]["instructions"] == INSTRUCTIONS
+
+
+def test_avx2_is_refused_where_torch_computes_with_others_already(monkeypatch):
+    for name in INSTRUCTIONS:
+        monkeypatch.setenv(name, "as it was")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    with pytest.raises(ValueError, match="--avx2, but torch computes with AVX512 here"):
+        limit_to_avx2()
 
 
 def test_a_sweep_and_its_report(tmp_path):

@@ -98,7 +98,8 @@ def cases(table: Mapping[str, Call]) -> Iterator[Case]:
 # What calls return: users read them, and build none.
 RETURNED = {"CompactReport", "CompressReport", "DecaySearch", "ErrorBarrier", "FlipReport",
             "LayerDecision", "LayerThreshold", "LayerUpdate", "PruneReport", "SignReport",
-            "StartReport", "StepEnforcement", "ThresholdReport", "UpdateReport"}  # fmt: skip
+            "StartReport", "StepEnforcement", "Summary", "ThresholdReport",
+            "UpdateReport"}  # fmt: skip
 # Called by PyTorch, with what it computed, or made by other calls alone.
 NOT_CALLED = {"forward", "train", "clear", "clear_gradients", "notice", "take_as_written",
               "applies", "to_store", "staged", "staged_schedule", "draw_", "extra_repr",

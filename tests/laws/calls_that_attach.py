@@ -38,6 +38,7 @@ def old_file(path: str) -> Arg:
 MODEL = model("model")
 SIGNED, NORMED = model("signed"), model("normed")
 FLAG, NO = Arg(kinds.FLAG, just(True)), Arg(kinds.FLAG, just(False))
+WATCH = Arg(kinds.PROGRESS, just(lambda items: items))
 DRAW = Arg(kinds.GENERATOR, lambda world: generator())
 SELECTORS = {
     "targets": Arg(kinds.SELECTOR, just([W0, W2])),
@@ -114,6 +115,7 @@ ATTACH: dict[str, Call] = {
         ),
         generator=DRAW,
         verbose=FLAG,
+        progress=Arg(kinds.PROGRESS, WATCH.good, ("example_inputs",)),
     ),
     "expand": bare(pol.expand, model=model("compact"), optimizer=holder("compact_optimizer")),
     "rescale": bare(pol.rescale, model=SIGNED, **FACTORS),

@@ -7,7 +7,17 @@ import polarity as pol
 from tests.laws import wrong_mappings as maps
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just, method, the
-from tests.laws.calls_that_attach import DRAW, FLAG, MODEL, NEW_FILE, NO, SELECTORS, model, old_file
+from tests.laws.calls_that_attach import (
+    DRAW,
+    FLAG,
+    MODEL,
+    NEW_FILE,
+    NO,
+    SELECTORS,
+    WATCH,
+    model,
+    old_file,
+)
 from tests.laws.world import plain_net
 from tests.laws.wrong_values import NONE, values
 
@@ -30,6 +40,7 @@ ALONG = {
     "batches": Arg(kinds.BATCHES | kinds.ONCE, the("batches")),
     "forward": Arg(kinds.CALLABLE, just(lambda network, batch: network(batch[0])), ("batches",)),
     "generator": Arg(kinds.GENERATOR, DRAW.good, ("batches", "bn")),
+    "progress": WATCH,
 }
 STABILITY = {
     "train": TRAIN,
@@ -89,11 +100,18 @@ LOOK: dict[str, Call] = {
     "SignTracker.load_state_dict": method(
         "tracker.load_state_dict", state=Arg(maps.TRACKER_STATE, lambda w: w.tracker.state_dict())
     ),
+    "summary": bare(
+        pol.summary,
+        model=MODEL,
+        inputs=Arg(kinds.INPUTS, just(torch.ones(2, 6))),
+        examples=Arg(kinds.COUNT, just(2), ("inputs",)),
+    ),
     "recalibrate_batch_norm": bare(
         pol.recalibrate_batch_norm,
         model=MODEL,
         batches=Arg(kinds.BATCHES | NONE, the("batches")),
         forward=Arg(kinds.CALLABLE, just(lambda network, batch: network(batch[0]))),
+        progress=WATCH,
     ),
     "error_barrier": bare(
         pol.error_barrier,
@@ -127,6 +145,7 @@ LOOK: dict[str, Call] = {
         tolerance=Arg(kinds.POSITIVE | NONE | values(1.0), just(0.01)),
         max_iterations=Arg(kinds.COUNT | NONE, just(50)),
         generator=DRAW,
+        progress=WATCH,
     ),
 }
 DEPLOY: dict[str, Call] = {
@@ -141,6 +160,7 @@ DEPLOY: dict[str, Call] = {
         measure=Arg(kinds.CALLABLE | NONE, just(lambda dense, sparse: (2.0, 1.0))),
         generator=DRAW,
         verbose=FLAG,
+        progress=WATCH,
     ),
     "deploy.decompress": bare(pol.deploy.decompress, model=model("plain")),
     "deploy.restore": bare(

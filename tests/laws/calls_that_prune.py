@@ -12,6 +12,7 @@ from tests.laws.calls_that_attach import (
     MODEL,
     NEW_FILE,
     SELECTORS,
+    WATCH,
     holder,
     old_file,
 )
@@ -116,6 +117,7 @@ PRUNE: dict[str, Call] = {
         **SELECTORS,
         ties=TIES,
         generator=DRAW,
+        progress=WATCH,
     ),
     "densities.uniform": bare(
         pol.densities.uniform, model=MODEL, density=OPEN, dense_first=FLAG, **SELECTORS

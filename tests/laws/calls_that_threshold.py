@@ -7,7 +7,7 @@ from torch import nn, optim
 from polarity import dense_to_sparse as d2s
 from tests.laws import wrong_values as kinds
 from tests.laws.calls import Arg, Call, bare, just
-from tests.laws.calls_that_attach import MODEL, NO, SELECTORS, model
+from tests.laws.calls_that_attach import MODEL, NO, SELECTORS, WATCH, model
 from tests.laws.wrong_values import NONE, Kind, value, values
 
 NOT_NEGATIVE = kinds.NUMBER | values(-1.0)
@@ -62,5 +62,6 @@ THRESHOLD: dict[str, Call] = {
             | {"of text": value(("a", "b"), "'a'")},
             just((0.1, 1.0)),
         ),
+        progress=WATCH,
     ),
 }

@@ -290,6 +290,7 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
         pol.recalibrate_batch_norm(s.model, [s.x]),
         s.model,
     ),
+    "summary": lambda s: [pol.summary(each, s.x).to_dict() for each in s.models()],
     "error_barrier": lambda s: pol.error_barrier(
         s.plain, s.start, s.model, s.evaluate, points=3, bn="keep"
     ),

@@ -106,6 +106,7 @@ REFUSALS: dict[str, Callable[[nn.Module], Any]] = {
     "reinit_signs": lambda model: pol.reinit_signs(model, init=start),
     "reinitialize": pol.reinitialize,
     "signed_mask": pol.signed_mask,
+    "summary": pol.summary,
     "capture": pol.RewindPoint.capture,
     "interpolate_norms": pol.interpolate_norms,
     "snip": lambda model: pol.scores.snip(model, mse_loss, batches()),

@@ -18,7 +18,7 @@ from tests.laws.public_calls import CALLS, Setting, described, network, sgd, ten
 # Values, reports and parametrizations, which other calls make, and what is not called on a model.
 NOT_CALLS = {
     *("Delta", "Epsilon", "Phi", "ErrorBarrier", "FlipReport", "MaskedWeight", "NormInterp"),
-    *("CompactReport", "SurvivorWeight"),
+    *("CompactReport", "SurvivorWeight", "Summary"),
     *("PruneReport", "SignInMW", "SignReport", "StepEnforcement", "scores.Score"),
     *("deploy.CompressReport", "deploy.LayerDecision", "deploy.SparseLinear"),
     *("dense_to_sparse.LayerUpdate", "dense_to_sparse.UpdateReport", "SoftThreshold"),

@@ -179,6 +179,7 @@ CALLS: dict[str, tuple[Callable[[], nn.Module], Call]] = {
         ),
     ),
     "sign_flips": (masked, lambda m: str(pol.sign_flips(seeded(plain(), 4), m))),
+    "summary": (masked, lambda m: pol.summary(m, INPUTS).to_dict()),
     "SignTracker": (masked, tracked),
     "signed_mask": (masked, lambda m: pol.signed_mask(m, include="*.bias").signs),
     "SignedMask": (masked, lambda m: returned(m, pol.signed_mask(masked()).apply(m))),

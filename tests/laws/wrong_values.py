@@ -73,6 +73,10 @@ FRACTION = NUMBER | values(-0.1, 1.1, 20)
 INTEGER = Kind(_UNREAL | values(2.0, math.nan, -1), (np.int64,))
 COUNT = INTEGER | values(0)
 FLAG = Kind(values(None, 1, 0, "yes", "False", [], 1.0) | CLASS | FUNCTION, (np.bool_,))
+PROGRESS = Kind(
+    values(None, 1, 0, "yes", [], 0.5)
+    | {"of one that returns nothing": Wrong(lambda w: lambda items: None, "a NoneType")}
+)
 CHOICE = Kind(
     values("typo", "", 3, True, ["global"], b"global")
     | CLASS

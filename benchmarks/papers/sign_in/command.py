@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from benchmarks.harness.command_line import RunOptions, conduct, too_small
-from benchmarks.harness.names import DatasetName, NetworkName, OptimizerName, ScheduleName
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.settings import given, same_named
-from benchmarks.papers.sign_in.config import Densities, Method, SignInConfig
-from benchmarks.papers.sign_in.recipes import SIGN_IN
-from benchmarks.papers.sign_in.report import describe
+from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.names import DatasetName, NetworkName, OptimizerName, ScheduleName
+from ...harness.recipes import Recipe
+from ...harness.settings import given, same_named
+from .config import Densities, Method, SignInConfig
+from .recipes import SIGN_IN
+from .report import describe
 
 if TYPE_CHECKING:
-    from benchmarks.harness.sweep import Outcome
+    from ...harness.sweep import Outcome
 
 ARCHS: dict[str, NetworkName] = {"cifar10": "resnet20", "cifar100": "resnet18"}
 METHODS: tuple[Method, ...] = ("random", "random+sign_in", "random+mv")
@@ -27,11 +27,11 @@ METHODS: tuple[Method, ...] = ("random", "random+sign_in", "random+mv")
 class SignInOptions:
     """Sign-In to the Lottery: sparse training from scratch with and without m⊙v and rescaling.
 
-    `python -m benchmarks sign_in theory` reproduces the paper's theory section instead.
+    The command `sign_in theory` reproduces the paper's theory section instead.
     """
 
-    # Data set. The paper: cifar10, cifar100, ImageNet (for the last:
-    # python -m benchmarks.papers.sign_in.imagenet).
+    # Data set. The paper: cifar10, cifar100, ImageNet (for the last: torchrun -m
+    # benchmarks.papers.sign_in.imagenet; where it is installed, polarity_bench.papers.…).
     dataset: DatasetName = "digits"
 
     # Network. Default: the paper's, resnet20 for cifar10 and resnet18 for cifar100; resnet8 (ours)
@@ -132,7 +132,7 @@ def main(options: SignInOptions) -> int:
 
     def perform() -> tuple[list[SignInConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.papers.sign_in.sweep import sweep
+        from .sweep import sweep
 
         configs = configurations(options)
         return configs, sweep(configs, where.place())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from benchmarks.harness.names import OptimizerName, ScheduleName
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.settings import same_named, settings_digest, stream_seed
+from ...harness.names import OptimizerName, ScheduleName
+from ...harness.recipes import Recipe
+from ...harness.settings import same_named, settings_digest, stream_seed
 
 EXPERIMENT = "sign_in"
 

@@ -31,14 +31,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 import polarity as pol
-from benchmarks.harness.schedules import make_schedule
-from benchmarks.harness.settings import stream_seed
-from benchmarks.models.networks import build_network
-from benchmarks.papers.sign_in import imagenet_checkpoint as checkpoint
-from benchmarks.papers.sign_in.imagenet_data import image_folders, random_images
-from benchmarks.papers.sign_in.imagenet_methods import Attached, attach
-from benchmarks.papers.sign_in.imagenet_options import ImageNetOptions, check
-from benchmarks.papers.sign_in.recipes import SIGN_IN
+
+from ...harness.schedules import make_schedule
+from ...harness.settings import stream_seed
+from ...models.networks import build_network
+from . import imagenet_checkpoint as checkpoint
+from .imagenet_data import image_folders, random_images
+from .imagenet_methods import Attached, attach
+from .imagenet_options import ImageNetOptions, check
+from .recipes import SIGN_IN
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.recipe_training import recipe_optimizer
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.schedules import Schedule
-from benchmarks.papers.sign_in.imagenet_options import ImageNetOptions
-from benchmarks.papers.sign_in.recipes import ACDC, RIGL, STR, SignInRecipe
+
+from ...harness.recipe_training import recipe_optimizer
+from ...harness.recipes import Recipe
+from ...harness.schedules import Schedule
+from .imagenet_options import ImageNetOptions
+from .recipes import ACDC, RIGL, STR, SignInRecipe
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from benchmarks.papers.sign_in.config import Densities
-from benchmarks.papers.sign_in.recipes import DENSE_TO_SPARSE_RECIPE, STR, Method
+from .config import Densities
+from .recipes import DENSE_TO_SPARSE_RECIPE, STR, Method
 
 # These may change when a run is resumed.
 _NOT_OF_THE_RUN = ("data", "workers", "save", "checkpoint")

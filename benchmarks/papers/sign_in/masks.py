@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.papers.sign_in.config import Purpose
+
+from ...harness.data import Dataset
+from .config import Purpose
 
 _DENSITIES = {
     "balanced": pol.densities.balanced,

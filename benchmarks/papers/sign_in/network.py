@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.models.networks import build_network
-from benchmarks.papers.sign_in.config import Purpose
+
+from ...harness.data import Dataset
+from ...models.networks import build_network
+from .config import Purpose
 
 
 class NetworkSettings(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.pages.style import (
+from ...pages.style import (
     BLUE,
     GREEN,
     GREY,
@@ -22,7 +22,7 @@ from benchmarks.pages.style import (
     save,
     ticks,
 )
-from benchmarks.papers.sign_in.summary import Arm, Comparison, label, mean_over_seeds
+from .summary import Arm, Comparison, label, mean_over_seeds
 
 _COLOURS = {"": GREY, "mv": ORANGE, "sign_in": BLUE}
 _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}

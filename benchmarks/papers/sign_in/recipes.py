@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from benchmarks.harness.names import NetworkName
-from benchmarks.harness.recipes import Recipe
+from ...harness.names import NetworkName
+from ...harness.recipes import Recipe
 
 
 @dataclass(frozen=True)

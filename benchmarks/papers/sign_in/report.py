@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import cell, estimate, percent
-from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.published import transcript
-from benchmarks.pages.section import (
+from ...harness.results import Result
+from ...pages.estimates import cell, estimate, percent
+from ...pages.markdown import NONE, markdown
+from ...pages.published import transcript
+from ...pages.section import (
     Section,
     figure_stem,
     provenance,
@@ -17,9 +17,9 @@ from benchmarks.pages.section import (
     subset,
     write_paper,
 )
-from benchmarks.papers import sign_in
-from benchmarks.papers.sign_in.config import EXPERIMENT
-from benchmarks.papers.sign_in.summary import Arm, Comparison, comparisons, label, published
+from .. import sign_in
+from .config import EXPERIMENT
+from .summary import Arm, Comparison, comparisons, label, published
 
 _STAND_INS = {
     "digits": "scikit-learn's 8x8 digits, which the paper does not use",
@@ -200,7 +200,7 @@ def _provenance(group: Comparison) -> str:
 
 def _draw(group: Comparison, folder: Path) -> list[tuple[Path, str]]:
     # matplotlib is slow to import and only needed here.
-    from benchmarks.papers.sign_in.plots import draw
+    from .plots import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     names = (EXPERIMENT, group.config["dataset"], group.config["arch"])

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.recipe_training import Record, recipe_optimizer, train
-from benchmarks.papers.sign_in.config import SignInConfig
-from benchmarks.papers.sign_in.masks import prune_at_initialisation
-from benchmarks.papers.sign_in.network import converted, fresh_network
-from benchmarks.papers.sign_in.watch import Measured, Watch, product_penalty
+from ...harness.data import Dataset
+from ...harness.recipe_training import Record, recipe_optimizer, train
+from .config import SignInConfig
+from .masks import prune_at_initialisation
+from .network import converted, fresh_network
+from .watch import Measured, Watch, product_penalty
 
 
 def train_sparse(

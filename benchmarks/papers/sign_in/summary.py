@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
-from benchmarks.pages.published import transcript
-from benchmarks.papers.sign_in.config import Method
+from ...harness.results import Result
+from ...pages.estimates import Estimate, estimate, same_settings, shared_key
+from ...pages.published import transcript
+from .config import Method
 
 # A method and its rescale period; None where nothing is rescaled.
 Arm = tuple[str, int | None]
@@ -134,7 +134,7 @@ def published(dataset: str, method: Method | str, density: float) -> str | None:
         return None
     paper, sparsity = transcript("sign_in_to_the_lottery"), f"{1 - density:.4g}"
     if method == "random+mv":
-        found = paper["table11_no_rescale"][network].get(sparsity)
+        found = paper["table11_rescaling"][network]["no_rescale"].get(sparsity)
     elif method.startswith("random"):
         key = "sign_in" if method.endswith("sign_in") else "random"
         found = paper["table3_random_mask"][network].get(sparsity, {}).get(key)
@@ -142,7 +142,9 @@ def published(dataset: str, method: Method | str, density: float) -> str | None:
         found = paper["table9_pai"][network].get(method, {}).get(sparsity)
     if found is None:
         return None
-    return f"{found[0]:g} ± {found[1]:g}" if isinstance(found, list) else f"{found:g}"
+    mean, spread = found
+    # One run, where the paper's others crashed, has no spread.
+    return f"{mean:g}" if spread is None else f"{mean:g} ± {spread:g}"
 
 
 def mean_over_seeds(series: Sequence[Sequence[float]]) -> list[float]:

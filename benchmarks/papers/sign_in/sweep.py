@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from benchmarks.harness.place import Place
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import new_result, now, result_path, stored_result, write_result
-from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.models.networks import SMALL
-from benchmarks.papers.sign_in.config import SignInConfig
-from benchmarks.papers.sign_in.network import fresh_network
-from benchmarks.papers.sign_in.run import train_sparse
+from ...harness.place import Place
+from ...harness.progress import Progress
+from ...harness.results import new_result, now, result_path, stored_result, write_result
+from ...harness.sweep import Outcome, perform_pending
+from ...models.networks import SMALL
+from .config import SignInConfig
+from .network import fresh_network
+from .run import train_sparse
 
 
 def sweep(configs: Sequence[SignInConfig], place: Place) -> list[Outcome]:

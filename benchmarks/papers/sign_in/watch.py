@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.recipe_training import Record
-from benchmarks.harness.results import finite
+
+from ...harness.data import Dataset
+from ...harness.recipe_training import Record
+from ...harness.results import finite
 
 _SHARPNESS_CHUNK = 256
 # The differences between methods and seeds are far above a per cent.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.command_line import refuse, unwritable
-from benchmarks.papers.sign_in_theory.config import PARTS, Part
-from benchmarks.papers.sign_in_theory.report import write_pages
+from ...harness.command_line import refuse, unwritable
+from ...harness.home import pages_folder, results_folder
+from .config import PARTS, Part
+from .report import write_pages
 
-COMMITTED = Path(__file__).parents[2] / "results" / "theory"
-PAGE = Path(__file__).parents[3] / "docs" / "results"
+COMMITTED = results_folder("theory")
 
 
 @dataclass
@@ -23,9 +23,11 @@ class TheoryOptions:
     quick: bool = False
     """Few runs and few steps, to see that everything works: the numbers mean nothing."""
     results: Path | None = None
-    """Folder of the result files; benchmarks/results/theory, or runs/theory_quick with --quick."""
+    """Folder of the result files. Default: benchmarks/results/theory in a checkout, runs/theory
+    where the package is installed, runs/theory_quick with --quick."""
     out: Path | None = None
-    """Folder of the page and its pictures; docs/results, or runs/theory_quick with --quick."""
+    """Folder of the page and its pictures. Default: docs/results in a checkout, runs/theory where
+    the package is installed, runs/theory_quick with --quick."""
     only: tuple[Part, ...] = ()
     """Parts to compute; all of them by default. The page is written from all result files."""
     report_only: bool = False
@@ -36,13 +38,13 @@ def main(options: TheoryOptions) -> int:
     """Compute the parts, write the page and return the exit code."""
     elsewhere = Path("runs") / "theory_quick" if options.quick else None
     results = options.results or elsewhere or COMMITTED
-    out = options.out or elsewhere or PAGE
+    out = options.out or elsewhere or pages_folder("theory")
     problems = [] if options.report_only else unwritable("--results", results)
     if problems := [*problems, *unwritable("--out", out)]:
         return refuse("; ".join(problems))
     if not options.report_only:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.papers.sign_in_theory.sweep import sweep
+        from .sweep import sweep
 
         sweep(options.only or PARTS, results, quick=options.quick)
     missing = [part for part in PARTS if not (results / f"{part}.json").is_file()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.papers.sign_in_theory.config import DIM, LR, SAMPLES
-from benchmarks.papers.sign_in_theory.dynamics import descend
-from benchmarks.papers.sign_in_theory.neuron import Array, Task, draw_case, gaussian_task
-from benchmarks.papers.sign_in_theory.records import Record, interval, outcome
-from benchmarks.papers.sign_in_theory.single_neuron import negative_a
+from .config import DIM, LR, SAMPLES
+from .dynamics import descend
+from .neuron import Array, Task, draw_case, gaussian_task
+from .records import Record, interval, outcome
+from .single_neuron import negative_a
 
 SCALES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SAMPLE_COUNTS = (16, 32, 64, 128, 256, 512, 1024)

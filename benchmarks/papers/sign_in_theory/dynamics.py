@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.papers.sign_in_theory.neuron import Array, Task
+from .neuron import Array, Task
 
 # How often runs that no longer move are looked for, in steps.
 _SETTLE_EVERY = 500

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.papers.sign_in_theory.dynamics import descend
-from benchmarks.papers.sign_in_theory.neuron import (
+from .dynamics import descend
+from .neuron import (
     CASES,
     Array,
     Task,
@@ -21,7 +21,7 @@ from benchmarks.papers.sign_in_theory.neuron import (
     draw_case,
     draw_cases,
 )
-from benchmarks.papers.sign_in_theory.records import Record, count, rounded
+from .records import Record, count, rounded
 
 # Two samples, 1 and −1, have the second moments of a normal z: C₊ = C₋ = 1/2.
 HALF = Task(np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]))

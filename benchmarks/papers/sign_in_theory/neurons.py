@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.papers.sign_in_theory.dynamics import balance
-from benchmarks.papers.sign_in_theory.neuron import Array
+from .dynamics import balance
+from .neuron import Array
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.papers.sign_in_theory.records import Record
+from .records import Record
 
 METHODS = {
     "sparse": "Sparse, d = 1",

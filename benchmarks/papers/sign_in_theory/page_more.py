@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.markdown import markdown
-from benchmarks.papers.sign_in_theory.page_formats import METHODS, percent
-from benchmarks.papers.sign_in_theory.records import Record
+from ...pages.markdown import markdown
+from .page_formats import METHODS, percent
+from .records import Record
 
 
 def obstruction(record: Record) -> str:

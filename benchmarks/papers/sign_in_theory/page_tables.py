@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.markdown import markdown
-from benchmarks.pages.published import transcript
-from benchmarks.papers.sign_in_theory.neuron import CASE_NAMES, CASES
-from benchmarks.papers.sign_in_theory.page_formats import ENDS, METHODS, PLAIN, ends, percent, share
-from benchmarks.papers.sign_in_theory.records import Record
+from ...pages.markdown import markdown
+from ...pages.published import transcript
+from .neuron import CASE_NAMES, CASES
+from .page_formats import ENDS, METHODS, PLAIN, ends, percent, share
+from .records import Record
 
 
 def portrait(record: Record) -> str:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, drawing, legend_above, save
-from benchmarks.papers.sign_in_theory.line import pull
-from benchmarks.papers.sign_in_theory.neuron import CASE_NAMES, CASES
-from benchmarks.papers.sign_in_theory.records import Record
+from ...pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, drawing, legend_above, save
+from .line import pull
+from .neuron import CASE_NAMES, CASES
+from .records import Record
 
 _CASE_COLOURS = dict(zip(CASES, (GREEN, BLUE, ORANGE, RED), strict=True))
 _METHODS = {

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.papers.sign_in_theory.config import LOSS_SOLVED
-from benchmarks.papers.sign_in_theory.neuron import Array, Task, beyond_teaching, losses
+from .config import LOSS_SOLVED
+from .neuron import Array, Task, beyond_teaching, losses
 
 Record = dict[str, Any]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness.results import read_result
-from benchmarks.papers.sign_in_theory import page_more as more
-from benchmarks.papers.sign_in_theory import page_tables as tables
-from benchmarks.papers.sign_in_theory.config import PARTS
-from benchmarks.papers.sign_in_theory.records import Record
-from benchmarks.papers.sign_in_theory.run import SCHEMA
+from ...harness.results import read_result
+from . import page_more as more
+from . import page_tables as tables
+from .config import PARTS
+from .records import Record
+from .run import SCHEMA
 
 _STEM = "sign_in_theory"
 
@@ -25,8 +25,8 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     Returns:
         The files written, the page first.
     """
-    from benchmarks.papers.sign_in_theory import plots
-    from benchmarks.papers.sign_in_theory.student_plots import plot_students
+    from . import plots
+    from .student_plots import plot_students
 
     records: dict[str, Record] = {}
     for part in PARTS:

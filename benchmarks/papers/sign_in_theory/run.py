@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from time import process_time
 
-from benchmarks.harness.results import now, provenance, write_result
-from benchmarks.papers.sign_in_theory.records import Record
+from ...harness.results import now, provenance, write_result
+from .records import Record
 
 SCHEMA = "theory-1"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.papers.sign_in_theory.config import DIM, LR, RUNS, SAMPLES, STEPS
-from benchmarks.papers.sign_in_theory.dynamics import descend
-from benchmarks.papers.sign_in_theory.neuron import (
+from .config import DIM, LR, RUNS, SAMPLES, STEPS
+from .dynamics import descend
+from .neuron import (
     CASES,
     Array,
     balanced,
@@ -15,7 +15,7 @@ from benchmarks.papers.sign_in_theory.neuron import (
     gaussian_task,
     losses,
 )
-from benchmarks.papers.sign_in_theory.records import Record, outcome, rounded
+from .records import Record, outcome, rounded
 
 # Names as in the paper: inputs, and Sign-In's inner scalings of a and of w.
 METHODS: dict[str, tuple[int, tuple[float, float] | None]] = {

@@ -7,10 +7,10 @@ from time import process_time
 import numpy as np
 import torch
 
-from benchmarks.papers.sign_in_theory.config import DIM, LR, RUNS, SAMPLES, STEPS
-from benchmarks.papers.sign_in_theory.dynamics import balance, descend
-from benchmarks.papers.sign_in_theory.neuron import CASES, Array, Task, draw_cases, gaussian_task
-from benchmarks.papers.sign_in_theory.records import Record
+from .config import DIM, LR, RUNS, SAMPLES, STEPS
+from .dynamics import balance, descend
+from .neuron import CASES, Array, Task, draw_cases, gaussian_task
+from .records import Record
 
 
 def autograd_run(

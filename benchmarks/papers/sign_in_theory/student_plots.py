@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from benchmarks.pages.style import BLUE, RED, drawing, save
-from benchmarks.papers.sign_in_theory.records import Record
+from ...pages.style import BLUE, RED, drawing, save
+from .records import Record
 
 _TITLES = {
     "dense": "dense, k = 20",

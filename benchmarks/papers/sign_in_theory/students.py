@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.papers.sign_in_theory.neuron import Array
-from benchmarks.papers.sign_in_theory.neurons import Networks, outputs, train
-from benchmarks.papers.sign_in_theory.records import Record, count, rounded
+from .neuron import Array
+from .neurons import Networks, outputs, train
+from .records import Record, count, rounded
 
 TEACHERS, NEURONS, DENSE, DIM, SAMPLES = 100, 3, 20, 2, 100
 BETA = (2.0, 2.0)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.papers.sign_in_theory.config import Part
-from benchmarks.papers.sign_in_theory.dependence import dependence, step_size
-from benchmarks.papers.sign_in_theory.line import obstruction, portrait
-from benchmarks.papers.sign_in_theory.records import Record
-from benchmarks.papers.sign_in_theory.run import perform_part
-from benchmarks.papers.sign_in_theory.single_neuron import failure, figure7, table2, table8
-from benchmarks.papers.sign_in_theory.speed import speed
-from benchmarks.papers.sign_in_theory.students import students
+from .config import Part
+from .dependence import dependence, step_size
+from .line import obstruction, portrait
+from .records import Record
+from .run import perform_part
+from .single_neuron import failure, figure7, table2, table8
+from .speed import speed
+from .students import students
 
 PARTS: dict[Part, Callable[[bool], Record]] = {
     "portrait": portrait,

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.states import Tensors, read_metadata, read_state_file, write_state_file
-from benchmarks.papers.signs.config import RunConfig
+from ...harness.states import Tensors, read_metadata, read_state_file, write_state_file
+from .config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from benchmarks.harness.command_line import RunOptions, conduct, too_small
-from benchmarks.harness.names import Arch, DatasetName, Init, OptimizerName
-from benchmarks.harness.settings import same_named
-from benchmarks.pages.published import epochs_per_round
-from benchmarks.papers.signs import fragility, zero_crossing
-from benchmarks.papers.signs.config import RunConfig, Scope, Strategy
-from benchmarks.papers.signs.grid import expand, perturbation_grid
-from benchmarks.papers.signs.report import describe
+from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.names import Arch, DatasetName, Init, OptimizerName
+from ...harness.settings import same_named
+from ...pages.published import epochs_per_round
+from . import fragility, zero_crossing
+from .config import RunConfig, Scope, Strategy, Survivors
+from .grid import expand, perturbation_grid
+from .report import describe
 
 if TYPE_CHECKING:
-    from benchmarks.harness.sweep import Outcome
+    from ...harness.sweep import Outcome
 
 # Zhou et al. (2019) for fc and conv nets; VGG is ours, a usual step of Adam at that depth.
 LEARNING_RATES: dict[str, float] = {
@@ -43,10 +43,9 @@ ARCHS: dict[str, Arch] = {
 }
 # For data sets that no paper uses: MNIST's.
 OUR_EPOCHS = 10
-_DEFAULT_GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    fragility.EXPERIMENT: {"epsilon": fragility.EPSILON},
-    zero_crossing.EXPERIMENT: {"phi": zero_crossing.PHI},
-}
+# The second paper names a pretrained VGG on CIFAR-100.
+_PRETRAINED = (zero_crossing.EXPERIMENT, "cifar100")
+_GRIDS = ("epsilon", "delta", "delta_largest", "phi")
 
 
 @dataclass
@@ -59,29 +58,34 @@ class SignOptions:
     # that runs in seconds.
     dataset: DatasetName = "digits"
 
-    # Network. Default: fc for digits, mnist and fashion_mnist, conv2 for cifar10, vgg16 for
-    # cifar100. The papers: fc on MNIST; conv2, conv4, conv6, vgg16 on CIFAR-10; vgg16 on
-    # CIFAR-100.
+    # Network. Default: fc for digits, mnist and fashion_mnist, conv2 for cifar10; for cifar100
+    # vgg16, or vgg16_pretrained (with --weights) for zero_crossing. The papers: fc on MNIST; conv2,
+    # conv4, conv6, vgg16 on CIFAR-10; those VGGs on CIFAR-100.
     arch: Arch | None = None
 
     # Where a survivor's sign comes from: the initialisation (mask1), the trained weights (mask0),
     # a mix (gradual), or the trained weights with the mask not enforced (standard). Default: the
-    # papers' four.
+    # papers' four. The control rewind gives the survivors their initial values, magnitudes
+    # included, as iterative magnitude pruning does; nothing perturbs it.
     strategies: tuple[Strategy, ...] = ("gradual", "mask0", "mask1", "standard")
 
-    # Fractions of the survivors whose signs are flipped, in [0, 1]. Without --epsilon, --delta and
-    # --phi, fragility sweeps 0, 0.1, ..., 0.9 and zero_crossing its published phi values.
+    # Fractions of the survivors whose signs are flipped, in [0, 1]; 0.5 makes all signs random.
+    # Without any perturbation fragility sweeps epsilon 0, 0.1, ..., 0.9, on cifar10 and cifar100
+    # delta 0, 0.1, 0.2, 0.5, 0.8, 1, and zero_crossing its published phi values.
     epsilon: tuple[float, ...] = ()
 
     # Fractions of the survivors, smallest trained magnitudes first, whose signs are drawn anew,
     # in [0, 1].
     delta: tuple[float, ...] = ()
 
+    # The same with the largest first: a control that the papers do not have.
+    delta_largest: tuple[float, ...] = ()
+
     # Thresholds that the reference weight must reach to count as positive.
     phi: tuple[float, ...] = ()
 
-    # Apply every combination of the given phi, epsilon and delta together, in this order, instead
-    # of sweeping each alone.
+    # Apply every combination of the given phi, epsilon, delta and delta-largest together, in this
+    # order, instead of sweeping each alone.
     combined: bool = False
 
     # Seeds. The papers do not say how many they ran; a seed sets initialisation, batch order and
@@ -119,6 +123,10 @@ class SignOptions:
     # papers; global is our choice, the code of Zhou et al. 2019 prunes per layer.
     scope: Scope = "global"
 
+    # Which entries survive: those of largest magnitude, or, as a control that the papers do not
+    # have, random ones, as many in each layer as by magnitude.
+    survivors: Survivors = "magnitude"
+
     # Draw the signs that epsilon and delta touch per layer or across the network. Not in the
     # papers; per layer is our choice.
     sign_scope: Scope = "layer"
@@ -144,6 +152,12 @@ class SignOptions:
     # Work with a random subset of this many test images.
     test_size: int | None = None
 
+    # Height and width of the images after average pooling. Default: their own, as in the papers.
+    resolution: int | None = None
+
+    # Channels of the first convolutions of vgg16 and vgg16_bn. Default: 64, VGG-16's own.
+    width: int | None = None
+
     # For vgg16_pretrained: a state_dict file of torchvision's vgg16 or vgg16_bn. Its features are
     # loaded, the classifier is drawn.
     weights: str | None = None
@@ -163,7 +177,8 @@ class SignOptions:
 class FragilityOptions(SignOptions):
     """The Fragility of Polarity: accuracy after pruning while signs are flipped or randomised.
 
-    Without --epsilon, --delta and --phi, epsilon 0, 0.1, …, 0.9 is swept (the range of Figure 1).
+    Without a perturbation, epsilon 0, 0.1, …, 0.9 is swept (the range of Figure 1), and delta on
+    cifar10 and cifar100, whose tables are those of delta.
     """
 
     experiment: ClassVar[str] = fragility.EXPERIMENT
@@ -173,7 +188,7 @@ class FragilityOptions(SignOptions):
 class ZeroCrossingOptions(SignOptions):
     """Beyond the Zero-Crossing: accuracy after pruning while the threshold of polarity moves.
 
-    Without --epsilon, --delta and --phi, the published phi_center values are swept: 0, ±5e-5,
+    Without a perturbation, the published phi_center values are swept: 0, ±5e-5,
     ±1e-4, ±5e-4, ±1e-3, ±1e-1.
     """
 
@@ -190,7 +205,7 @@ def main(options: SignOptions) -> int:
 
     def perform() -> tuple[list[RunConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.papers.signs.sweep import sweep
+        from .sweep import sweep
 
         place = where.place(
             channels_last=options.channels_last, keep_checkpoints=options.keep_checkpoints
@@ -204,9 +219,9 @@ def main(options: SignOptions) -> int:
 def configurations(options: SignOptions) -> list[RunConfig]:
     """Return the runs that options ask for, every open default filled in."""
     experiment = options.experiment
-    if not (options.epsilon or options.delta or options.phi):
-        options = replace(options, **_DEFAULT_GRIDS[experiment])
-    arch = options.arch or ARCHS[options.dataset]
+    if not any(getattr(options, grid) for grid in _GRIDS):
+        options = replace(options, **_default_grid(experiment, options.dataset))
+    arch = options.arch or _default_arch(experiment, options.dataset)
     published = epochs_per_round(experiment, options.dataset)
     asked = same_named(options, RunConfig)
     filled = {
@@ -223,7 +238,11 @@ def configurations(options: SignOptions) -> list[RunConfig]:
     }
     base = RunConfig(**{**asked, **filled})
     points = perturbation_grid(
-        options.phi, options.epsilon, options.delta, combined=options.combined
+        options.phi,
+        options.epsilon,
+        options.delta,
+        options.delta_largest,
+        combined=options.combined,
     )
     return expand(base, options.strategies, points, options.seeds)
 
@@ -236,13 +255,28 @@ def _problems(options: SignOptions) -> list[str]:
         problems.append(f"--rounds must not be negative, not {options.rounds}")
     if not 0 < options.prune_base < 1:
         problems.append(f"--prune-base {options.prune_base} is not between 0 and 1")
-    problems += too_small(options, ("epochs", "batch_size"))
+    problems += too_small(options, ("epochs", "batch_size", "resolution", "width"))
     if not 0 <= options.mix <= 1:
         problems.append(f"--mix {options.mix} is not a share between 0 and 1")
     return problems
 
 
+def _default_grid(experiment: str, dataset: str) -> dict[str, tuple[float, ...]]:
+    """Return the perturbations of the paper's cells for a data set."""
+    if experiment == zero_crossing.EXPERIMENT:
+        return {"phi": zero_crossing.PHI}
+    return (
+        {"delta": fragility.DELTA}
+        if dataset in fragility.BY_DELTA
+        else {"epsilon": fragility.EPSILON}
+    )
+
+
+def _default_arch(experiment: str, dataset: str) -> Arch:
+    return "vgg16_pretrained" if (experiment, dataset) == _PRETRAINED else ARCHS[dataset]
+
+
 def _default_init(arch: Arch) -> Init:
-    from benchmarks.models import default_init
+    from ...models import default_init
 
     return default_init(arch)

@@ -11,17 +11,34 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.harness.names import Init
-from benchmarks.harness.settings import settings_digest, stream_seed
+from ...harness.names import Init
+from ...harness.settings import settings_digest, stream_seed
 
-Strategy = Literal["mask1", "mask0", "gradual", "standard"]
+# The papers' four, and the control: survivors get their initial values back, magnitudes included.
+Strategy = Literal["mask1", "mask0", "gradual", "standard", "rewind"]
 Scope = Literal["global", "layer"]
-Kind = Literal["phi", "epsilon", "delta"]
+Kind = Literal["phi", "epsilon", "delta", "delta_largest"]
+# Which entries survive: those of largest magnitude, or random ones, as many in each layer.
+Survivors = Literal["magnitude", "random"]
 
 # Applied one after the other; empty is the unperturbed run that every sweep shares at its zero.
 Perturbation = tuple[tuple[Kind, float], ...]
 
-_STREAMS = {"init": 0, "batches": 1, "signs": 2}
+_STREAMS = {"init": 0, "batches": 1, "signs": 2, "masks": 3}
+Stream = Literal["init", "batches", "signs", "masks"]
+# What has no part in training the dense network, round 0.
+_AFTER_ROUND_0 = (
+    "experiment",
+    "strategy",
+    "perturbation",
+    "rounds",
+    "prune_base",
+    "prune_scope",
+    "sign_scope",
+    "survivors",
+    "mix",
+    "keep_rest",
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,9 @@ class RunConfig:
     weights: str | None = None
     device: str = "cpu"
     bf16: bool = False
+    survivors: Survivors = "magnitude"
+    resolution: int | None = None
+    width: int | None = None
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> RunConfig:
@@ -67,10 +87,19 @@ class RunConfig:
     @property
     def digest(self) -> str:
         """Short hash of the settings; a weights file counts by its content, not by its path."""
-        decisive = asdict(self)
+        return settings_digest(self._decisive())
+
+    @property
+    def dense_digest(self) -> str:
+        """Short hash of the settings that decide round 0, the training of the dense network."""
+        decisive = self._decisive()
+        return settings_digest({k: v for k, v in decisive.items() if k not in _AFTER_ROUND_0})
+
+    def _decisive(self) -> dict[str, Any]:
+        settings = asdict(self)
         if self.weights is not None:
-            decisive["weights"] = _file_digest(self.weights)
-        return settings_digest(decisive)
+            settings["weights"] = _file_digest(self.weights)
+        return settings
 
     @property
     def run_id(self) -> str:
@@ -86,7 +115,7 @@ class RunConfig:
         )
         return "-".join(parts)
 
-    def stream(self, purpose: Literal["init", "batches", "signs"]) -> int:
+    def stream(self, purpose: Stream) -> int:
         """Return the seed of one of the run's random streams; no two streams or seeds share one."""
         return stream_seed(f"polarity benchmark, seed {self.seed}, stream {_STREAMS[purpose]}")
 

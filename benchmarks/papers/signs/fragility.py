@@ -37,5 +37,8 @@ training settings unknown only the shape can be compared, not the level.
 from __future__ import annotations
 
 EXPERIMENT = "fragility"
-# Swept where the command line names no values: the range of Figure 1.
+# Swept where the command line names no values: the range of Figure 1, and for the data sets whose
+# printed cells are those of delta a grid of ours.
 EPSILON = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+DELTA = (0.0, 0.1, 0.2, 0.5, 0.8, 1.0)
+BY_DELTA = ("cifar10", "cifar100")

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 
-from benchmarks.papers.signs.config import Kind, Perturbation, RunConfig, Strategy
+from .config import Kind, Perturbation, RunConfig, Strategy
 
 
 def perturbation_grid(
     phi: Sequence[float] = (),
     epsilon: Sequence[float] = (),
     delta: Sequence[float] = (),
+    delta_largest: Sequence[float] = (),
     *,
     combined: bool = False,
 ) -> list[Perturbation]:
@@ -24,14 +25,15 @@ def perturbation_grid(
         phi: thresholds of polarity.
         epsilon: fractions of survivors whose sign is flipped.
         delta: fractions of survivors, the smallest first, whose sign is drawn anew.
-        combined: apply every combination together, in the order phi, epsilon, delta; otherwise
-            each kind is swept alone.
+        delta_largest: the same, the largest first.
+        combined: apply every combination together, in the order of the arguments; otherwise each
+            kind is swept alone.
 
     Returns:
         The perturbations in the order in which they were asked for.
     """
     axes: list[tuple[Kind, Sequence[float]]] = [("phi", phi), ("epsilon", epsilon)]
-    axes.append(("delta", delta))
+    axes += [("delta", delta), ("delta_largest", delta_largest)]
     points: Iterable[tuple[tuple[Kind, float], ...]]
     if combined:
         points = product(*([(kind, value) for value in values] for kind, values in axes if values))
@@ -47,10 +49,14 @@ def expand(
     perturbations: Sequence[Perturbation],
     seeds: Sequence[int],
 ) -> list[RunConfig]:
-    """Return every combination as a run, seed by seed: a part of the sweep is a result too."""
+    """Return every combination as a run, seed by seed: a part of the sweep is a result too.
+
+    Strategy `rewind` gives no signs that could be perturbed: it runs once for each seed.
+    """
     combinations = product(seeds, perturbations, strategies)
     runs = (
         replace(base, strategy=strategy, perturbation=perturbation, seed=seed)
         for seed, perturbation, strategy in combinations
+        if strategy != "rewind" or not perturbation
     )
     return list(dict.fromkeys(runs))

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from benchmarks.pages.published import Best
-from benchmarks.pages.style import BLUE, GREEN, GREY, RED, drawing, error_bars, save, ticks
-from benchmarks.papers.signs.config import Perturbation
-from benchmarks.papers.signs.summary import Sweep
-from benchmarks.papers.signs.tables import SYMBOLS, point_label
+from ...pages.published import Best
+from ...pages.style import BLUE, GREEN, GREY, RED, drawing, error_bars, save, ticks
+from .config import Perturbation
+from .summary import Sweep
+from .tables import SYMBOLS, point_label
 
 _LOOKS = {
     "gradual": (GREEN, "D"),

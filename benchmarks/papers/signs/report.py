@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import same_settings, shared_settings
-from benchmarks.pages.published import Best, best_over_grid, setup
-from benchmarks.pages.section import (
+from ...harness.results import Result
+from ...pages.estimates import same_settings, shared_settings
+from ...pages.published import Best, best_over_grid, setup
+from ...pages.section import (
     Section,
     distinct,
     figure_stem,
@@ -17,9 +17,11 @@ from benchmarks.pages.section import (
     seeds,
     write_paper,
 )
-from benchmarks.papers.signs import fragility, zero_crossing
-from benchmarks.papers.signs.summary import VARIED, Sweep, sweeps
-from benchmarks.papers.signs.tables import accuracy_table, sign_table, summary_table
+from . import fragility, zero_crossing
+from .captions import caption
+from .config import RunConfig
+from .summary import VARIED, Sweep, sweeps
+from .tables import accuracy_table, sign_table, summary_table
 
 _SETTINGS = {
     "rounds": "rounds",
@@ -88,7 +90,7 @@ def _draw(
 ) -> list[Path]:
     """Draw the figures of a sweep."""
     # matplotlib is slow to import and only needed here.
-    from benchmarks.papers.signs.plots import plot_rounds, plot_sweep
+    from .plots import plot_rounds, plot_sweep
 
     config = group[0]["config"]
     names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
@@ -116,7 +118,9 @@ def _coverage(experiment: str, sweep: Sweep) -> list[str]:
 
 def _scale(group: list[Result]) -> str:
     """Say what was run, and how much smaller than the paper's it is."""
-    captions = distinct(result["caption"] for result in group)
+    captions = distinct(
+        caption(RunConfig.from_json(result["config"]), result["dataset"]) for result in group
+    )
     density = group[0]["final"]["density"]
     return (
         f"{runs_and_seeds(group)}; final density {density:.4f}. "

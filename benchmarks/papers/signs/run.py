@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,27 +13,22 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.results import finite
-from benchmarks.harness.training import evaluate, make_optimizer, train_epochs
-from benchmarks.models import build_model
-from benchmarks.papers.signs.checkpoints import (
+
+from ...harness.data import Dataset
+from ...harness.results import finite
+from ...harness.training import evaluate, make_optimizer, train_epochs
+from ...models import build_model
+from .checkpoints import (
     Checkpoint,
     last_round,
     read_checkpoint,
     write_checkpoint,
 )
-from benchmarks.papers.signs.config import Perturbation, RunConfig
+from .config import RunConfig
+from .dense import read_dense, write_dense
+from .tickets import dense_layers, next_ticket, perturbations
 
 Record = dict[str, Any]
-_KINDS: dict[str, Callable[[float], Any]] = {
-    "phi": pol.Phi,
-    "epsilon": pol.Epsilon,
-    "delta": pol.Delta,
-}
-
-# What a record states of a sign report, and of each of its layers.
-_COUNTS = ("positive", "agree_init", "agree_trained", "flipped")
 
 
 def train_rounds(
@@ -40,6 +36,7 @@ def train_rounds(
     data: Dataset,
     *,
     checkpoint: Path | None = None,
+    dense: Path | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     on_round: Callable[[Record], None] | None = None,
     channels_last: bool = False,
@@ -57,6 +54,8 @@ def train_rounds(
         data: resident data set, on the device of the run.
         checkpoint: file that holds the state after each round. If it exists the run goes on from
             there, bit for bit as if it had not been interrupted.
+        dense: file of the state after round 0, which the runs of a seed share: read where it is,
+            written where not.
         on_epoch: called with the round and the number of its finished epochs.
         on_round: called with the record of each finished round, after its checkpoint is written.
         channels_last: as for `training.train_epochs`.
@@ -70,10 +69,16 @@ def train_rounds(
     signs = perturbations(config.perturbation)
     generators = {
         name: torch.Generator().manual_seed(config.stream(name))
-        for name in ("init", "batches", "signs")
+        for name in ("init", "batches", "signs", "masks")
     }
     model = build_model(
-        config.arch, data.shape, data.classes, config.init, generators["init"], config.weights
+        config.arch,
+        data.shape,
+        data.classes,
+        config.init,
+        generators["init"],
+        config.weights,
+        config.width,
     )
     model = pol.mask_weights(model.to(device))
     if checkpoint is not None and last_round(checkpoint) is not None:
@@ -86,12 +91,27 @@ def train_rounds(
     else:
         start, records = pol.RewindPoint.capture(model), []
 
+    def reached(record: Record) -> None:
+        records.append(record)
+        if checkpoint is not None:
+            states = {name: generator.get_state() for name, generator in generators.items()}
+            state = Checkpoint(model.state_dict(), start.weights, states, records)
+            write_checkpoint(checkpoint, config, state)
+        if on_round is not None:
+            on_round(record)
+
+    shared = None if records or dense is None else read_dense(dense)
+    if shared is not None:
+        model.load_state_dict(shared.model)
+        generators["batches"].set_state(shared.batches)
+        reached(shared.record)
+
     for number in range(len(records), config.rounds + 1):
         began = time.perf_counter()
         if number == 0:
-            touched = _dense_layers(model)
+            touched = dense_layers(model)
         else:
-            touched = _next_ticket(model, config, number, start, signs, generators["signs"])
+            touched = next_ticket(model, config, number, start, signs, generators)
         optimizer = make_optimizer(
             config.optimizer, model, config.lr, config.momentum, config.weight_decay
         )
@@ -107,82 +127,45 @@ def train_rounds(
             compile=compile,
             on_epoch=None if on_epoch is None else partial(on_epoch, number),
         )
-        val_loss, val_accuracy = evaluate(model, data.val_x, data.val_y, bf16=config.bf16)
-        test_loss, test_accuracy = evaluate(model, data.test_x, data.test_y, bf16=config.bf16)
         record = {
             "round": number,
             **touched,
             "train_loss": finite(loss),
-            "val_loss": finite(val_loss),
-            "val_accuracy": finite(val_accuracy),
-            "test_loss": finite(test_loss),
-            "test_accuracy": test_accuracy,
+            **_tested(model, data, config),
+            **(_with_its_mask(model, data, config) if number else {}),
             "seconds": time.perf_counter() - began,
         }
-        records.append(record)
-        if checkpoint is not None:
-            states = {name: generator.get_state() for name, generator in generators.items()}
-            reached = Checkpoint(model.state_dict(), start.weights, states, records)
-            write_checkpoint(checkpoint, config, reached)
-        if on_round is not None:
-            on_round(record)
+        if number == 0 and dense is not None:
+            write_dense(dense, model, generators["batches"], record)
+        reached(record)
     return records
 
 
-def perturbations(perturbation: Perturbation) -> tuple[Any, ...]:
-    """Make polarity's objects for a configured perturbation; a value out of range raises here."""
-    return tuple(_KINDS[kind](value) for kind, value in perturbation)
-
-
-def _next_ticket(
-    model: nn.Module,
-    config: RunConfig,
-    number: int,
-    start: pol.RewindPoint,
-    signs: tuple[Any, ...],
-    generator: torch.Generator,
-) -> Record:
-    # `standard` gives pruned weights back: that takes their values from before, and only a density
-    # of the whole model is meaningful.
-    trained = pol.RewindPoint.capture(model)
-    pruned = pol.imp_prune(model, density=config.prune_base**number, scope=config.prune_scope)
-    if not config.keep_rest:
-        start.restore_weights(model, only="unmasked")
-    report = pol.reinit_signs(
-        model,
-        config.strategy,
-        signs or None,
-        init=start,
-        trained=trained,
-        scope=config.sign_scope,
-        mix=config.mix,
-        generator=generator,
-    )
-    signed = {row.name: row for row in report}
+def _tested(model: nn.Module, data: Dataset, config: RunConfig) -> Record:
+    """Test a network on the images that it was trained on, those held out, and the test images."""
+    _, train_accuracy = evaluate(model, data.train_x, data.train_y, bf16=config.bf16)
+    val_loss, val_accuracy = evaluate(model, data.val_x, data.val_y, bf16=config.bf16)
+    test_loss, test_accuracy = evaluate(model, data.test_x, data.test_y, bf16=config.bf16)
     return {
-        "density": pruned.density,
-        "survivors": pruned.survivors,
-        "total": pruned.total,
-        "signs": {key: getattr(report, key) for key in _COUNTS},
-        "layers": [
-            {
-                "name": row.name,
-                "total": row.total,
-                "survivors": row.after,
-                "density": row.density,
-                **{key: getattr(signed[row.name], key) for key in ("sigma", *_COUNTS)},
-            }
-            for row in pruned
-        ],
+        "train_accuracy": finite(train_accuracy),
+        "val_loss": finite(val_loss),
+        "val_accuracy": finite(val_accuracy),
+        "test_loss": finite(test_loss),
+        "test_accuracy": test_accuracy,
     }
 
 
-def _dense_layers(model: nn.Module) -> Record:
-    sizes = {name: mask.numel() for name, mask in pol.masks(model).items()}
-    total = sum(sizes.values())
-    layers = [
-        {"name": name, "total": size, "survivors": size, "density": 1.0}
-        for name, size in sizes.items()
-    ]
-    shared = {"density": 1.0, "survivors": total, "total": total, "signs": None}
-    return {**shared, "layers": layers}
+def _with_its_mask(model: nn.Module, data: Dataset, config: RunConfig) -> Record:
+    """Test a network that trains without its masks, as `standard` does, with them too."""
+    if config.strategy != "standard":
+        return {}
+    sparse = copy.deepcopy(model)
+    pol.load_masks(sparse, pol.masks(sparse))
+    accuracies = {
+        f"{part}_accuracy_masked": evaluate(sparse, x, y, bf16=config.bf16)[1]
+        for part, x, y in (
+            ("val", data.val_x, data.val_y),
+            ("test", data.test_x, data.test_y),
+        )
+    }
+    return {name: finite(accuracy) for name, accuracy in accuracies.items()}

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate
-from benchmarks.papers.signs.config import Perturbation, RunConfig
+from ...harness.results import Result
+from ...pages.estimates import Estimate, estimate
+from .config import Perturbation, RunConfig
 
-# The order of the papers' tables.
-STRATEGIES = ("gradual", "mask0", "mask1", "standard")
+# The order of the papers' tables, and the control.
+STRATEGIES = ("gradual", "mask0", "mask1", "standard", "rewind")
 # What differs between the runs of one group.
 VARIED = ("seed", "strategy", "perturbation")
 
@@ -21,7 +21,8 @@ class Sweep:
     """Runs that differ in strategy, one perturbation and seed, and in nothing else.
 
     Attributes:
-        kind: `epsilon`, `delta`, `phi`, `combined`, or `unperturbed` where nothing was perturbed.
+        kind: `epsilon`, `delta`, `delta_largest`, `phi`, `combined`, or `unperturbed` where nothing
+            was perturbed.
         points: the perturbations, in the order of their values.
         strategies: the strategies that have results.
         cells: results of each strategy and point, one per seed.
@@ -64,7 +65,7 @@ def sweeps(results: Sequence[Result]) -> list[Sweep]:
         cells[config.strategy, config.perturbation].append(result)
     points = {point for _, point in cells}
     found = []
-    for kind in ("epsilon", "delta", "phi"):
+    for kind in ("epsilon", "delta", "delta_largest", "phi"):
         alone = {point for point in points if len(point) == 1 and point[0][0] == kind}
         if alone:
             found.append(_sweep(kind, alone | (points & {()}), cells))

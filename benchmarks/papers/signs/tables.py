@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.estimates import cell, estimate, percent
-from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.published import Best
-from benchmarks.papers.signs.config import Perturbation
-from benchmarks.papers.signs.summary import Sweep
+from ...pages.estimates import cell, estimate, percent
+from ...pages.markdown import NONE, markdown
+from ...pages.published import Best
+from .config import Perturbation
+from .summary import Sweep
 
-SYMBOLS = {"epsilon": "ε", "delta": "δ", "phi": "φ"}
+SYMBOLS = {"epsilon": "ε", "delta": "δ", "delta_largest": "δ, largest first", "phi": "φ"}
 
 
 def accuracy_table(sweep: Sweep) -> str:

@@ -33,7 +33,7 @@ the 8x8 digits, whose rounds have forty times fewer steps, 0.1 leaves the networ
 
 from __future__ import annotations
 
-from benchmarks.pages.published import setup
+from ...pages.published import setup
 
 EXPERIMENT = "zero_crossing"
 # Swept where the command line names no values: the paper's phi_center.

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from benchmarks.harness.command_line import RunOptions, conduct, too_small
-from benchmarks.harness.names import DatasetName
-from benchmarks.harness.settings import given, same_named
-from benchmarks.papers.winning_sign.config import AwsArch, AwsConfig
-from benchmarks.papers.winning_sign.grid import plan
-from benchmarks.papers.winning_sign.recipes import choose_recipe
-from benchmarks.papers.winning_sign.report import describe
+from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.names import DatasetName
+from ...harness.settings import given, same_named
+from .config import AwsArch, AwsConfig
+from .grid import plan
+from .recipes import choose_recipe
+from .report import describe
 
 if TYPE_CHECKING:
-    from benchmarks.harness.sweep import Outcome
+    from ...harness.sweep import Outcome
 
 Part = Literal["six", "norms", "norm_signs", "gem_miner", "rewinding"]
 # Rounds that are reported where they exist: densities 0.33, 0.17, 0.086 and 0.044.
@@ -121,7 +121,7 @@ def main(options: WinningSignOptions) -> int:
 
     def perform() -> tuple[list[AwsConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.papers.winning_sign.sweep import sweep
+        from .sweep import sweep
 
         base, at, barrier_at = configuration(options)
         chains = [

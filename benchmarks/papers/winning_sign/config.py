@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.settings import settings_digest, stream_seed
-from benchmarks.papers.winning_sign.recipes import AwsRecipe
+from ...harness.recipes import Recipe
+from ...harness.settings import settings_digest, stream_seed
+from .recipes import AwsRecipe
 
 EXPERIMENT = "winning_sign"
 AwsArch = Literal[

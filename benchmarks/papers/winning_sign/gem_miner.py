@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import polarity as pol
-from benchmarks.papers.winning_sign.loops import Plan
+
+from .loops import Plan
 
 # Trains the scores of a model for a number of epochs, given their optimizer and a penalty.
 TrainScores = Callable[

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.papers.winning_sign.config import AwsConfig
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PARTS
+from .config import AwsConfig
+from .contestants import CONTESTANTS, PARTS
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 import polarity as pol
-from benchmarks.models.mixer import mixer_s16, small_mixer
-from benchmarks.models.mobile import MOBILE, mobile
-from benchmarks.models.resnet import cifar_resnet, resnet50, seeded
-from benchmarks.models.vgg import with_classifier
-from benchmarks.papers.winning_sign.config import AwsArch
+
+from ...models.mixer import mixer_s16, small_mixer
+from ...models.mobile import MOBILE, mobile
+from ...models.resnet import cifar_resnet, resnet50, seeded
+from ...models.vgg import with_classifier
+from .config import AwsArch
 
 Shape = tuple[int, int, int]
 NETWORKS: tuple[str, ...] = get_args(AwsArch)

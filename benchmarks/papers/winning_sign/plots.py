@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.pages.estimates import Estimate
-from benchmarks.pages.section import figure_stem
-from benchmarks.pages.style import drawing, save, ticks
-from benchmarks.papers.winning_sign.config import EXPERIMENT
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, pair_label
-from benchmarks.papers.winning_sign.summary import Outcomes
+from ...pages.estimates import Estimate
+from ...pages.section import figure_stem
+from ...pages.style import drawing, save, ticks
+from .config import EXPERIMENT
+from .contestants import CONTESTANTS, pair_label
+from .summary import Outcomes
 
 # The paper's colours by network; marks serve those who cannot tell or print them.
 _LOOKS = {

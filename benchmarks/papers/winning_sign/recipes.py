@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.harness.recipes import Recipe
+from ...harness.recipes import Recipe
 
 
 @dataclass(frozen=True)

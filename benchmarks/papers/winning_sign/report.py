@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, cell
-from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.section import Section, write_paper
-from benchmarks.papers import winning_sign
-from benchmarks.papers.winning_sign.config import EXPERIMENT
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PARTS, pair_label
-from benchmarks.papers.winning_sign.scale import full_scale, scale
-from benchmarks.papers.winning_sign.summary import Outcomes, settings
+from ...harness.results import Result
+from ...pages.estimates import Estimate, cell
+from ...pages.markdown import NONE, markdown
+from ...pages.section import Section, write_paper
+from .. import winning_sign
+from .config import EXPERIMENT
+from .contestants import CONTESTANTS, PARTS, pair_label
+from .scale import full_scale, scale
+from .summary import Outcomes, settings
 
 _YES, _NO = "yes", "no"
 # Tickets that are trained from the one initialisation they were found for.
@@ -63,7 +63,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         parts.append(full_scale(outcomes) if details else scale(outcomes))
         figures: list[tuple[Path, str]] = []
         if plots is not None:
-            from benchmarks.papers.winning_sign.plots import draw
+            from .plots import draw
 
             figures = draw(outcomes, plots)
             drawn += [path for path, _ in figures]

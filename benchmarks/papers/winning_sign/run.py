@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.recipe_training import train
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.results import (
+
+from ...harness.data import Dataset
+from ...harness.recipe_training import train
+from ...harness.recipes import Recipe
+from ...harness.results import (
     Result,
     finite,
     new_result,
@@ -29,16 +30,16 @@ from benchmarks.harness.results import (
     stored_result,
     write_result,
 )
-from benchmarks.harness.settings import same_named
-from benchmarks.harness.training import evaluate
-from benchmarks.papers.winning_sign import loops
-from benchmarks.papers.winning_sign.config import AwsConfig
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS
-from benchmarks.papers.winning_sign.gem_miner import gem_miner
-from benchmarks.papers.winning_sign.loops import Plan
-from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
-from benchmarks.papers.winning_sign.starts import start
-from benchmarks.papers.winning_sign.states import (
+from ...harness.settings import same_named
+from ...harness.training import evaluate
+from . import loops
+from .config import AwsConfig
+from .contestants import CONTESTANTS, PAIRS
+from .gem_miner import gem_miner
+from .loops import Plan
+from .networks import masked_network, norm_parameters
+from .starts import start
+from .states import (
     State,
     is_saved,
     read_state,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.pages.section import provenance, runs_and_seeds, subset
-from benchmarks.papers.winning_sign.summary import Outcomes
+from ...pages.section import provenance, runs_and_seeds, subset
+from .summary import Outcomes
 
 # Data sets of the paper.
 _PAPER = ("cifar100", "tiny_imagenet", "imagenet")

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.papers.winning_sign.contestants import CONTESTANTS, Gift
-from benchmarks.papers.winning_sign.networks import norm_parameters
+
+from .contestants import CONTESTANTS, Gift
+from .networks import norm_parameters
 
 # The bias that appendix A initialises normalisation layers with, so that its sign can be seen.
 NORM_BIAS = 0.1

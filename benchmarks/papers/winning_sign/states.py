@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.states import Tensors, read_metadata, read_state_file, write_state_file
-from benchmarks.papers.winning_sign.config import AwsConfig
+
+from ...harness.states import Tensors, read_metadata, read_state_file, write_state_file
+from .config import AwsConfig
 
 
 @dataclass(frozen=True)

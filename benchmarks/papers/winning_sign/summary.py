@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
-from benchmarks.pages.section import seeds
+from ...harness.results import Result
+from ...pages.estimates import Estimate, estimate, same_settings, shared_key
+from ...pages.section import seeds
 
 # What differs between the runs of one setting.
 _VARIED = ("seed", "kind", "subject", "round", "order", "score_lr", "score_penalty")

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness.place import Place
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.results import Result, result_path, stored_result
-from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.papers.winning_sign.config import AwsConfig
-from benchmarks.papers.winning_sign.grid import Chain
-from benchmarks.papers.winning_sign.networks import build_network
-from benchmarks.papers.winning_sign.run import Pipeline
+from ...harness.place import Place
+from ...harness.progress import Progress
+from ...harness.results import Result, result_path, stored_result
+from ...harness.sweep import Outcome, perform_pending
+from .config import AwsConfig
+from .grid import Chain
+from .networks import build_network
+from .run import Pipeline
 
 
 def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:

@@ -117,8 +117,12 @@ def words_in(seed: int, name: str, start: int, stop: int) -> Words:
     return numbers.astype("<u8", copy=False).view("<u4")[skipped : skipped + stop - start]
 
 
-def words_at(seed: int, masks: Mapping[str, Tensor]) -> Words:
+def words_at(
+    seed: int, masks: Mapping[str, Tensor], starts: Mapping[str, int] | None = None
+) -> Words:
     """Return the words of the survivors of bool masks: mask after mask, row-major within each.
+
+    A mask may be of a piece of a weight: ``starts`` has the position of its first entry.
 
     Example:
         >>> words_at(0, {"a": torch.tensor([False, True]), "b": torch.tensor([True])}).shape
@@ -127,9 +131,10 @@ def words_at(seed: int, masks: Mapping[str, Tensor]) -> Words:
     words = np.empty(sum(int(mask.count_nonzero()) for mask in masks.values()), dtype=np.uint32)
     start = 0
     for name, mask in masks.items():
+        first = 0 if starts is None else starts[name]
         for chunk, places in survivors_of(mask.reshape(-1)):
             stop = start + places.numel()
-            drawn = words_in(seed, name, chunk.start, chunk.stop)
+            drawn = words_in(seed, name, first + chunk.start, first + chunk.stop)
             words[start:stop] = drawn.take(places.cpu().numpy())
             start = stop
     return words

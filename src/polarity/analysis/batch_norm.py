@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_callable
 from polarity._inputs import check_batches
+from polarity._progress import Progress, watching
 from polarity._running import call, map_tensors, outside_inference_mode, same_modes
 from polarity.targets.wrappers import unwrapped
 
@@ -21,7 +22,11 @@ Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
 @outside_inference_mode
 def recalibrate_batch_norm(
-    model: nn.Module, batches: Iterable[Any], *, forward: Forward | None = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    forward: Forward | None = None,
+    progress: Progress = False,
 ) -> tuple[str, ...]:
     r"""Recompute the running statistics of every BatchNorm layer, in place.
 
@@ -45,6 +50,8 @@ def recalibrate_batch_norm(
             tensor, a dict of keyword arguments or, inside a pair, a tuple of arguments; it is moved
             to the device of the model.
         forward: ``(model, batch) -> anything``, to feed a model with other kinds of batches.
+        progress: True shows a bar over the batches (needs tqdm); a function wraps them as
+            ``tqdm.tqdm`` does.
 
     Returns:
         Plain names of the recalibrated layers; if the model has none, nothing is fed.
@@ -71,6 +78,7 @@ def recalibrate_batch_norm(
     check_batches("batches", batches)
     if forward is not None:
         check_callable("forward", forward, "a function (model, batch)")
+    watch = watching(progress)
     layers = tracked_norms(model)
     if not layers:
         return ()
@@ -86,7 +94,7 @@ def recalibrate_batch_norm(
                 if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
                     # InstanceNorm reads momentum=None as "never", and does not count its calls.
                     hooks.append(layer.register_forward_pre_hook(_average_next))
-            feed(model, batches, forward)
+            feed(model, watch(batches), forward)
         finally:
             for name, layer in layers.items():
                 layer.momentum = momenta[name]

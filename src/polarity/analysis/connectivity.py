@@ -19,9 +19,10 @@ from polarity._checks import (
     check_shape,
 )
 from polarity._inputs import check_batches
-from polarity._reports import plain_data
+from polarity._progress import Progress, watching
+from polarity._reports import Tabular
 from polarity._running import drawn_seed, outside_inference_mode, same_random_state
-from polarity._tables import format_table
+from polarity._tables import Table
 from polarity.analysis.batch_norm import (
     Forward,
     feed,
@@ -39,7 +40,7 @@ State: TypeAlias = nn.Module | RewindPoint | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ErrorBarrier:
+class ErrorBarrier(Tabular):
     r"""The error :math:`\mathcal{E}` along the straight path from network a to network b.
 
     Attributes:
@@ -86,14 +87,15 @@ class ErrorBarrier:
         pairs = zip(self.alphas, self.curve, strict=True)
         return _supremum(tuple(e - ((1 - a) * first + a * last) for a, e in pairs))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the points, the curve and the barriers as lists and numbers, as for JSON."""
-        return plain_data(self)
+    def _records(self) -> list[dict[str, Any]]:
+        points = zip(self.alphas, self.curve, self.excess, strict=True)
+        return [{"alpha": a, "error": error, "excess": above} for a, error, above in points]
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         points = zip(self.alphas, self.curve, self.excess, strict=True)
         rows = [(f"{a:.3g}", f"{error:.6g}", f"{above:.6g}") for a, error, above in points]
-        return f"barrier {self.barrier:.6g}\n{format_table(('alpha', 'error', 'excess'), rows)}"
+        above = (f"barrier {self.barrier:.6g}",)
+        return Table(("alpha", "error", "excess"), rows, above)
 
 
 @outside_inference_mode
@@ -108,6 +110,7 @@ def error_barrier(
     batches: Iterable[Any] | None = None,
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
+    progress: Progress = False,
 ) -> ErrorBarrier:
     r"""Evaluate the networks on the straight path between two sets of weights.
 
@@ -147,6 +150,8 @@ def error_barrier(
             state unchanged; by default dropout draws from the global random state, or from a seed
             that is common to all ranks of an initialised ``torch.distributed`` group, which must
             all call then.
+        progress: True shows a bar over the points (needs tqdm); a function wraps them as
+            ``tqdm.tqdm`` does.
 
     Returns:
         The :class:`ErrorBarrier`.
@@ -173,14 +178,16 @@ def error_barrier(
     """
     check_module(model)
     check_settings(evaluate, points, bn, batches, forward, generator)
+    watch = watching(progress)
     network = plain_copy(model).eval()
     a = _checked_state(network, plain_state(state_a, "state_a", network), "state_a")
     b = _checked_state(network, plain_state(state_b, "state_b", network), "state_b")
     recalibrates = check_given(batches, bn, network)
-    seed = drawn_seed(generator) if recalibrates and bn == "aws" else None
     alphas = tuple(point / (points - 1) for point in range(points))
+    watched = watch(alphas)
+    seed = drawn_seed(generator) if recalibrates and bn == "aws" else None
     curve = []
-    for alpha in alphas:
+    for alpha in watched:
         _set_between(network, a, b, alpha)
         if recalibrates and batches is not None:
             _refresh_statistics(network, bn, batches, forward, seed)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from polarity._reports import Report, plain_data, table
-from polarity._tables import format_table
+from polarity._reports import Report, Tabular, table
+from polarity._tables import Table
 
 __all__ = ["FlipReport", "FlipSeries", "LayerFlips"]
 
@@ -72,7 +72,7 @@ class FlipReport(Report[LayerFlips]):
         """``flipped / counted`` of the whole model; 0 where nothing was counted."""
         return self.flipped / self.counted if self.counted else 0.0
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         total = LayerFlips("total", self.flipped, self.counted, self.survivors)
 
         def cells(row: LayerFlips) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class FlipReport(Report[LayerFlips]):
 
 
 @dataclass(frozen=True)
-class FlipSeries:
+class FlipSeries(Tabular):
     """Sign flips step by step; ``print`` shows them as a table.
 
     Attributes:
@@ -123,17 +123,26 @@ class FlipSeries:
         """
         return FlipSeries(tuple(FlipReport((step[name],)) for step in self.steps))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the steps and the series as dicts, lists and numbers, as for JSON."""
-        return plain_data(self)
-
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __str__(self) -> str:
+    def _records(self) -> list[dict[str, Any]]:
         numbers = zip(self.steps, self.cumulative, self.per_survivor, strict=True)
-        rows = [
-            (f"{place}", f"{step.survivors}", f"{step.flipped}", f"{total}", f"{share:.4f}")
+        return [
+            {
+                "step": place,
+                "survivors": step.survivors,
+                "flipped": step.flipped,
+                "cumulative": total,
+                "per_survivor": share,
+            }
             for place, (step, total, share) in enumerate(numbers, 1)
         ]
-        return format_table(("step", "survivors", "flipped", "cumulative", "per survivor"), rows)
+
+    def _table(self) -> Table:
+        header = ("step", "survivors", "flipped", "cumulative", "per survivor")
+        rows = [
+            (*(f"{count}" for count in counts), f"{share:.4f}")
+            for *counts, share in (each.values() for each in self._records())
+        ]
+        return Table(header, rows)

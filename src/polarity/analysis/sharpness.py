@@ -22,6 +22,7 @@ from polarity._checks import (
     check_number,
 )
 from polarity._inputs import check_batches
+from polarity._progress import Progress, counting, watching
 from polarity._running import (
     arguments,
     map_tensors,
@@ -54,6 +55,7 @@ def sharpness(
     tolerance: float = 1e-4,
     max_iterations: int = 1000,
     generator: torch.Generator | None = None,
+    progress: Progress = False,
 ) -> float:
     r"""Return the largest eigenvalue of the Hessian of the mean loss, a measure of sharpness.
 
@@ -96,12 +98,14 @@ def sharpness(
         max_iterations: largest number of restarts of the iteration.
         generator: draws the start vector; by default one with a fixed seed. It changes the result
             by no more than ``tolerance``.
+        progress: True counts the products with the Hessian, whose number is not known beforehand
+            (needs tqdm); a function wraps an endless count of them as ``tqdm.tqdm`` does.
 
     Returns:
         The eigenvalue.
 
     Raises:
-        ImportError: if scipy is missing (``pip install polarity[analysis]``).
+        ImportError: if scipy is missing (``pip install "torch-polarity[analysis]"``).
         ValueError: if there is no batch, no parameter, or the loss is not a mean; if ``bn``,
             ``tolerance`` or ``max_iterations`` is out of range.
         TypeError: if an argument is of another type.
@@ -125,6 +129,7 @@ def sharpness(
     check_number("tolerance", tolerance, above=0, below=1)
     check_integer("max_iterations", max_iterations, at_least=1)
     check_generator(generator)
+    watch = watching(progress)
     linalg = _scipy_linalg()
     _check_mean(loss_fn)
     with recording_gradients(), same_random_state(model):
@@ -139,15 +144,18 @@ def sharpness(
 
     size = sum(value.numel() for value in network.values)
     generator = generator or torch.Generator().manual_seed(0)
-    start = torch.randn(size, generator=generator, device=generator.device).double().cpu().numpy()
 
     def times_hessian(vector: Any) -> Any:
+        count_one()
         along = torch.from_numpy(vector.reshape(-1)).to(network.values[0])
         return _times_hessian(network, loss_fn, data, along).double().cpu().numpy()
 
-    operator = linalg.LinearOperator((size, size), matvec=times_hessian, dtype=start.dtype)
-    with recording_gradients(), same_random_state(model), twice_differentiable(model):
-        return _largest_eigenvalue(linalg, operator, start, tolerance, max_iterations)
+    with counting(watch) as count_one:
+        drawn = torch.randn(size, generator=generator, device=generator.device)
+        start = drawn.double().cpu().numpy()
+        operator = linalg.LinearOperator((size, size), matvec=times_hessian, dtype=start.dtype)
+        with recording_gradients(), same_random_state(model), twice_differentiable(model):
+            return _largest_eigenvalue(linalg, operator, start, tolerance, max_iterations)
 
 
 def _largest_eigenvalue(
@@ -321,5 +329,5 @@ def _scipy_linalg() -> ModuleType:
         return import_module("scipy.sparse.linalg")
     except ImportError as error:
         raise ImportError(
-            f"sharpness needs scipy ({error}): pip install polarity[analysis]"
+            f'sharpness needs scipy ({error}): pip install "torch-polarity[analysis]"'
         ) from error

@@ -12,6 +12,7 @@ from polarity._checks import (
     check_module,
     check_type,
 )
+from polarity._progress import Progress, watching
 from polarity._running import outside_inference_mode
 from polarity.analysis.batch_norm import Forward
 from polarity.analysis.connectivity import (
@@ -40,6 +41,7 @@ def sgd_noise_stability(
     batches: Iterable[Any] | None = None,
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
+    progress: Progress = False,
 ) -> ErrorBarrier:
     r"""Train two copies of one network on two orders of the data, and return their error barrier.
 
@@ -62,6 +64,7 @@ def sgd_noise_stability(
         batches: see :func:`error_barrier`.
         forward: see :func:`error_barrier`.
         generator: see :func:`error_barrier`.
+        progress: see :func:`error_barrier`; training is not counted.
 
     Returns:
         The :class:`ErrorBarrier` of the two trained networks.
@@ -93,6 +96,7 @@ def sgd_noise_stability(
         batches=batches,
         forward=forward,
         generator=generator,
+        progress=progress,
     )
 
 
@@ -108,6 +112,7 @@ def init_noise_stability(
     batches: Iterable[Any] | None = None,
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
+    progress: Progress = False,
 ) -> ErrorBarrier:
     """Train two networks from two random initialisations, and return their error barrier.
 
@@ -126,6 +131,7 @@ def init_noise_stability(
         batches: see :func:`error_barrier`.
         forward: see :func:`error_barrier`.
         generator: see :func:`error_barrier`.
+        progress: see :func:`error_barrier`; training is not counted.
 
     Returns:
         The :class:`ErrorBarrier` of the two trained networks.
@@ -152,6 +158,7 @@ def init_noise_stability(
     check_callable("build", build, "a function (seed) -> network", classes=True)
     check_callable("train", train, "a function (network, seed)")
     check_settings(evaluate, points, bn, batches, forward, generator)
+    watching(progress)  # now, not after hours of training
     check_type("seeds", seeds, (tuple, list), "two different seeds: (0, 1), for instance")
     if len(seeds) != 2:
         raise ValueError(f"seeds={seeds!r}, expected two different seeds")
@@ -176,6 +183,7 @@ def init_noise_stability(
         batches=batches,
         forward=forward,
         generator=generator,
+        progress=progress,
     )
 
 

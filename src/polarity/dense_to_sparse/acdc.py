@@ -178,6 +178,8 @@ class ACDC:
         self._optimizers, self._found, self._momentum = optimizers, found, momentum
         self._wanted = HowMany(density=density, scope=scope, ties=ties)
         self._sparse = False
+        # Not a decorator: it would bring the compiler with every `import polarity`.
+        self._switch_untraced = torch.compiler.disable(self._switch)  # type: ignore[no-untyped-call]
         self._open()
         self._steps = StepCount(optimizers[0])
         self.pending = self._is_sparse_after(0)
@@ -205,11 +207,13 @@ class ACDC:
         report, self._fresh = self._fresh, None
         return report
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def switch(self) -> None:
         """Make a switch that is pending now; without one, do nothing."""
-        if not self.pending:
-            return
+        if self.pending:
+            self._switch_untraced()
+
+    def _switch(self) -> None:
+        """Go from the phase of the step before to the other one."""
         refuse_compact(self._found, type(self).__name__)
         taken = self._steps.taken
         notes: tuple[str, ...] = ()

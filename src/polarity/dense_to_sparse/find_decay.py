@@ -3,16 +3,20 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from polarity._checks import check_callable, check_fraction, check_integer, check_number
+from polarity._progress import Progress, watching
+from polarity._reports import Tabular
+from polarity._tables import Table
 from polarity._warnings import warn_caller
 
 __all__ = ["DecaySearch", "find_decay"]
 
 
 @dataclass(frozen=True)
-class DecaySearch:
-    """The result of :func:`find_decay`.
+class DecaySearch(Tabular):
+    """The result of :func:`find_decay`; ``print`` shows its runs as a table.
 
     Attributes:
         decay: the decay whose run came nearest to the density.
@@ -23,8 +27,10 @@ class DecaySearch:
 
     Example:
         >>> print(DecaySearch(0.002, 0.104, 0.1, 0.005, ((0.001, 0.3), (0.002, 0.104))))
-        decay 0.001: density 0.3000
-        decay 0.002: density 0.1040
+        decay  density
+        --------------
+        0.001   0.3000
+        0.002   0.1040
         0.002 is the nearest to density 0.1, within 0.005
     """
 
@@ -39,11 +45,14 @@ class DecaySearch:
         """Whether the density is within the tolerance."""
         return abs(self.density - self.wanted) <= self.tolerance
 
-    def __str__(self) -> str:
-        lines = [f"decay {decay:.4g}: density {density:.4f}" for decay, density in self.runs]
+    def _records(self) -> list[dict[str, Any]]:
+        return [{"decay": decay, "density": density} for decay, density in self.runs]
+
+    def _table(self) -> Table:
+        rows = [(f"{decay:.4g}", f"{density:.4f}") for decay, density in self.runs]
         within = "within" if self.found else "not within"
         end = f"is the nearest to density {self.wanted:g}, {within} {self.tolerance:g}"
-        return "\n".join([*lines, f"{self.decay:.4g} {end}"])
+        return Table(("decay", "density"), rows, below=(f"{self.decay:.4g} {end}",))
 
 
 def find_decay(
@@ -53,6 +62,7 @@ def find_decay(
     runs: int = 6,
     *,
     between: tuple[float, float] = (1e-5, 1e-2),
+    progress: Progress = False,
 ) -> DecaySearch:
     r"""Find the weight decay of :math:`s` for which a whole STR run ends at a density.
 
@@ -71,6 +81,8 @@ def find_decay(
         tolerance: a run that ends this close ends the search.
         runs: the most runs to make.
         between: the smallest and the largest decay to consider, both positive.
+        progress: True shows a bar over the runs (needs tqdm); a function wraps them as
+            ``tqdm.tqdm`` does.
 
     Returns:
         The :class:`DecaySearch`.
@@ -92,8 +104,9 @@ def find_decay(
     check_number("tolerance", tolerance, at_least=0)
     check_integer("runs", runs, at_least=1)
     low, high = _checked_between(between)
+    watch = watching(progress)
     made: list[tuple[float, float]] = []
-    for _ in range(runs):
+    for _ in watch(range(runs)):
         decay = math.sqrt(low * high)
         reached = train(decay)
         check_fraction(f"what train({decay:.4g}) returns", reached)
@@ -105,7 +118,7 @@ def find_decay(
         else:
             high = decay
     nearest = min(made, key=lambda run: abs(run[1] - density))
-    search = DecaySearch(*nearest, density, tolerance, tuple(made))
+    search = DecaySearch(*nearest, float(density), float(tolerance), tuple(made))
     if not search.found:
         warn_caller(
             f"density={density} was not met within tolerance={tolerance} in {len(made)} runs, the "

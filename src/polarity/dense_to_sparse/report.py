@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from polarity._reports import CountedReport, CountedRow, table
-from polarity._tables import format_shape
+from polarity._tables import Table, format_shape
 
 __all__ = ["LayerUpdate", "UpdateReport"]
 
@@ -62,7 +62,7 @@ class UpdateReport(CountedReport[LayerUpdate]):
         """Entries that are live now and were not before, over all layers."""
         return self._sum("grown")
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         total = LayerUpdate("total", (self.total,), self.survivors, self.dropped, self.grown)
 
         def cells(row: LayerUpdate) -> tuple[str, ...]:
@@ -70,5 +70,5 @@ class UpdateReport(CountedReport[LayerUpdate]):
             return format_shape(row.shape), *map(str, counts), f"{row.density:.4f}"
 
         header = ("weight", "shape", "live", "dropped", "grown", "density")
-        rows = table(header, (*self.layers, total), cells)
-        return "\n".join([rows, f"step {self.step}: {self.what}", *self.notes])
+        below = (f"step {self.step}: {self.what}", *self.notes)
+        return table(header, (*self.layers, total), cells, below=below)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from polarity._reports import CountedReport, CountedRow, table
-from polarity._tables import format_shape
+from polarity._tables import Table, format_shape
 
 __all__ = ["LayerThreshold", "ThresholdReport"]
 
@@ -50,7 +50,7 @@ class ThresholdReport(CountedReport[LayerThreshold]):
 
     layers: tuple[LayerThreshold, ...]
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         def cells(row: LayerThreshold) -> tuple[str, ...]:
             s = "" if row.s is None else f"{row.s:.4g}"
             threshold = "" if row.threshold is None else f"{row.threshold:.4g}"

@@ -16,6 +16,7 @@ from polarity._checks import (
     check_number,
 )
 from polarity._inputs import check_inputs
+from polarity._progress import Progress, Watch, watching
 from polarity._running import call, evaluation, outside_inference_mode, tensors_in
 from polarity.attach.norms import attached_norms
 from polarity.deploy.calls import recording
@@ -41,6 +42,7 @@ def compress(
     measure: Measure = time_in_turns,
     generator: torch.Generator | None = None,
     verbose: bool = False,
+    progress: Progress = False,
 ) -> CompressReport:
     r"""Replace the linear layers for which a sparse product is faster on this machine, in place.
 
@@ -80,6 +82,8 @@ def compress(
         generator: draws the random inputs that the layers are timed on; on the CPU. By default one
             with a fixed seed; the random state of torch is unchanged.
         verbose: print the report.
+        progress: True shows a bar over the layers that are timed (needs tqdm); a function wraps
+            them as ``tqdm.tqdm`` does.
 
     Returns:
         The :class:`CompressReport`: for each layer the decision, the reason and the times.
@@ -106,6 +110,7 @@ def compress(
     check_callable("measure", measure, "a function (dense, sparse) -> (seconds, seconds)")
     check_inputs("example_inputs", example_inputs)
     check_flag("verbose", verbose)
+    watch = watching(progress)
     check_generator(generator)
     layers = {
         f"{path}.weight".removeprefix("."): module
@@ -120,7 +125,15 @@ def compress(
         )
     with torch.inference_mode(False):  # the model must remain usable outside that mode
         report = _compress(
-            model, example_inputs, layers, float(break_even), margin, tolerance, measure, generator
+            model,
+            example_inputs,
+            layers,
+            float(break_even),
+            margin,
+            tolerance,
+            measure,
+            generator,
+            watch,
         )
     if verbose:
         print(report)
@@ -136,6 +149,7 @@ def _compress(
     tolerance: float | None,
     measure: Measure,
     generator: torch.Generator | None,
+    watch: Watch,
 ) -> CompressReport:
     """Record, choose, swap and compare outputs; swap back after an error."""
     with evaluation(model), recording(layers) as calls:
@@ -145,7 +159,7 @@ def _compress(
         candidates, decisions = find_candidates(
             layers, calls, dense_reasons(model, layers, calls), break_even
         )
-        chosen = choose(candidates, decisions, margin, measure, draw)
+        chosen = choose(candidates, decisions, margin, measure, draw, watch)
     weights = {name: layers[name]._parameters["weight"] for name in chosen}
     machine = machine_of(layers.values())
     try:

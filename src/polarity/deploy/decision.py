@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from polarity._csr import CSR, encode, has_kernel
+from polarity._progress import Watch
 from polarity.deploy.calls import Call
 from polarity.deploy.reasons import why_no_product, why_not_called, why_not_linear
 from polarity.deploy.replay import Replay, agree, settled
@@ -95,10 +96,11 @@ def choose(
     margin: float,
     measure: Measure,
     generator: torch.Generator,
+    watch: Watch,
 ) -> dict[str, CSR]:
     """Measure the candidates, enter their decisions, and return the weights to be swapped."""
     chosen = {}
-    for name, candidate in candidates.items():
+    for name, candidate in watch(candidates.items()):
         decisions[name] = _measured(decisions[name], candidate, margin, measure, generator)
         if decisions[name].swapped:
             chosen[name] = candidate.matrix

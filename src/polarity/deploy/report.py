@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from polarity._reports import Report, table
-from polarity._tables import format_shape
+from polarity._tables import Table, format_shape
 
 __all__ = ["CompressReport", "LayerDecision", "decision_table"]
 
@@ -77,27 +77,29 @@ class CompressReport(Report[LayerDecision]):
         """Names of the weights that are sparse now."""
         return tuple(layer.name for layer in self.layers if layer.swapped)
 
-    def __str__(self) -> str:
-        text = decision_table(
+    def _table(self) -> Table:
+        return decision_table(
             self.layers,
             ("dense ms", "sparse ms"),
             lambda row: f"{'sparse' if row.swapped else 'dense'}: {row.reason}",
-        )
-        return (
-            f"{text}\nmeasured on {self.machine}; outputs differ by at most "
-            f"{self.difference:.1e} of the largest"
+            f"measured on {self.machine}; outputs differ by at most {self.difference:.1e} of the "
+            "largest",
         )
 
 
 def decision_table(
-    layers: Sequence[Decision], times: tuple[str, str], decided: Callable[[Decision], str]
-) -> str:
-    """Return decisions as a text table.
+    layers: Sequence[Decision],
+    times: tuple[str, str],
+    decided: Callable[[Decision], str],
+    measured: str,
+) -> Table:
+    """Return decisions as a table.
 
     Args:
         layers: the decisions.
         times: the headings of the two times.
         decided: what was decided about a layer, in words.
+        measured: the line below: on what was measured.
     """
     width = max(map(len, (*map(decided, layers), "decision")))
 
@@ -113,7 +115,7 @@ def decision_table(
         )
 
     header = ("weight", "shape", "density", "rows", *times, "speed-up", "decision".ljust(width))
-    return table(header, layers, cells)
+    return table(header, layers, cells, below=(measured,))
 
 
 def _rows(rows: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from polarity._reports import CountedReport, ShapedRow, table
-from polarity._tables import format_shape
+from polarity._tables import Table, format_shape
 from polarity.selection.ties import Ties
 from polarity.targets.reach import Reach
 
@@ -70,15 +70,15 @@ class PruneReport(CountedReport[LayerReport]):
         """Entries that are live now, over all layers."""
         return self._sum("after")
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         total = LayerReport("total", (self.total,), self.before, self.survivors)
 
         def cells(row: LayerReport) -> tuple[str, ...]:
             return format_shape(row.shape), f"{row.before}", f"{row.after}", f"{row.density:.4f}"
 
         header = ("weight", "shape", "before", "after", "density")
-        lines = [table(header, (*self.layers, total), cells), *self.notes]
-        return "\n".join(lines if self.reach is None else [*lines, str(self.reach)])
+        reach = () if self.reach is None else (str(self.reach),)
+        return table(header, (*self.layers, total), cells, below=(*self.notes, *reach))
 
 
 def note_on_ties(by_ties: int, survivors: int, ties: Ties) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import all_finite, check_dtype, check_fraction, check_integer, check_ties
 from polarity._inputs import check_inputs
+from polarity._progress import Progress, watching
 from polarity._running import (
     call,
     map_tensors,
@@ -43,6 +44,7 @@ def synflow(
     exclude: Selector | None = None,
     ties: Ties = "index",
     generator: torch.Generator | None = None,
+    progress: Progress = False,
 ) -> dict[str, Tensor]:
     r"""Score by the step at which iterative synaptic flow pruning would remove an entry.
 
@@ -88,6 +90,8 @@ def synflow(
         generator: source of the seed of ``ties="random"``, by default the global one of the CPU. By
             default all ranks of an initialised ``torch.distributed`` group must call: they draw
             from rank 0's seed.
+        progress: True shows a bar over the steps (needs tqdm); a function wraps them as
+            ``tqdm.tqdm`` does.
 
     Returns:
         ``{plain name: float64 tensor of the weight's shape}``, in [0, 1].
@@ -119,6 +123,7 @@ def synflow(
     check_dtype("dtype", dtype)
     density = float(density)
     check_ties(ties)
+    watch = watching(progress)
     found = masked_or_prunable(model, targets, exclude)
     check_inputs("example_inputs", example_inputs)
     check_has_values(found.values())
@@ -145,7 +150,7 @@ def synflow(
                     if each.is_floating_point():
                         each.abs_()
             inputs = _ones(example_inputs, next(iter(weights.values())))
-            for step in range(1, steps + 1):
+            for step in watch(range(1, steps + 1)):
                 saliency = _checked_saliency(twin, inputs, weights, live)
                 if step == 1:
                     _warn_of_closed_branches(twin, inputs, weights, live, saliency)

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from polarity._bits.arrays import survivors_of
+from polarity.selection.across import find_cut_across
 from polarity.selection.cpu import CpuKeys
 from polarity.selection.cut import find_cut, share_among_first, ties_of
 from polarity.selection.gpu import GpuKeys
 from polarity.selection.keys import KeyFormat, key_format_for
 from polarity.selection.passes import Scratch, TensorKeys, for_each_chunk
+from polarity.selection.ranks import Ranks
 from polarity.selection.ties import Draw, keys_of
 
 __all__ = ["Chosen", "Entries"]
@@ -99,9 +101,11 @@ class Chosen:
         signed: whether entries rank by value, or by magnitude.
         finite: see :func:`find_cut`.
         draw: returns the random words of entries; None if the first of equal ones stay.
+        ranks: the ranks of which each has a piece of every tensor, consecutive in the order of the
+            ranks; None where this process has all of them.
 
     Attributes:
-        kept: how many entries of each tensor stay.
+        kept: how many entries of each tensor, or of its piece here, stay.
         by_ties: how many of these were chosen among equal ones, where others of them go.
 
     Raises:
@@ -117,11 +121,13 @@ class Chosen:
         signed: bool,
         finite: str | None,
         draw: Draw | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._entries = dict(entries)
         self._signed = signed
         self._finite = finite
         self._draw = draw
+        self._ranks = ranks
         self.kept: dict[str, int] = {}
         self.by_ties = 0
         self._cuts: dict[str, _CutTensor] = {}
@@ -141,11 +147,18 @@ class Chosen:
             for name, each, order in zip(names, chosen, orders, strict=True)
         ]
         live = sum(each.live_count for each in tensors)
+        if self._ranks is not None:
+            live = int(self._ranks.add([live])[0])
         if not 0 <= keep <= live:
             raise ValueError(
                 f"{parameter}={keep}, expected a number from 0 to the {live} live entries"
             )
-        cut = find_cut(tensors, live - keep, key_format, finite=self._finite)
+        if self._ranks is None:
+            cut = find_cut(tensors, live - keep, key_format, finite=self._finite)
+        else:
+            cut = find_cut_across(
+                tensors, live - keep, live, key_format, self._ranks, finite=self._finite
+            )
         for at, name in enumerate(names):
             self.kept[name] = cut.kept[at]
             self._cuts[name] = _CutTensor(
@@ -157,10 +170,16 @@ class Chosen:
                 cut.kept_ties[at],
             )
         ties, kept_ties = (sum(map(sum, each)) for each in (cut.ties, cut.kept_ties))
+        if self._ranks is not None:
+            ties, kept_ties = self._ranks.add([ties, kept_ties]).tolist()
         if 0 < kept_ties < ties:
             self.by_ties += kept_ties
             if self._draw is not None:
-                tied = [name for name in names if sum(self._cuts[name].ties) > 0]
+                # Every rank names the same tensors.
+                anywhere = [
+                    self._ranks is not None or sum(self._cuts[name].ties) > 0 for name in names
+                ]
+                tied = [name for name, holds in zip(names, anywhere, strict=True) if holds]
                 self._draw_among(tied, kept_ties, self._draw)
 
     def _draw_among(self, names: list[str], keep: int, draw: Draw) -> None:
@@ -172,14 +191,15 @@ class Chosen:
             self._drawn[name] = self._new_mask(name, above)
             with_ties = self._new_mask(name, replace(cut, kept_ties=cut.ties))
             tied[name] = with_ties.logical_xor_(self._drawn[name]).view(-1)
-        keys = {"keys": Entries.of(keys_of(draw(tied)), None)}
-        stays = Chosen(keys, keep, signed=False, finite=None).new_mask("keys")
-        start = 0
+        counts = [int(mask.count_nonzero()) for mask in tied.values()]
+        drawn = torch.split(keys_of(draw(tied)), counts)
+        keys = {name: Entries.of(each, None) for name, each in zip(tied, drawn, strict=True)}
+        stays = Chosen(keys, keep, signed=False, finite=None, ranks=self._ranks)
         for name, mask in tied.items():
-            flat = self._drawn[name].view(-1)
+            flat, mine, start = self._drawn[name].view(-1), stays.new_mask(name), 0
             for chunk, places in survivors_of(mask):
                 stop = start + places.numel()
-                flat[chunk][places] = stays[start:stop].to(flat.device)
+                flat[chunk][places] = mine[start:stop].to(flat.device)
                 start = stop
             self.kept[name] = int(flat.count_nonzero())
 

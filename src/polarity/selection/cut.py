@@ -11,10 +11,18 @@ import torch
 from torch import Tensor
 
 from polarity._checks import nonfinite_error
-from polarity.selection.keys import Integers, KeyFormat
+from polarity.selection.keys import KeyFormat
 from polarity.selection.passes import Bracket, ChunkScan, TensorKeys, for_each_chunk
 
-__all__ = ["Cut", "find_cut", "share_among_first", "ties_of"]
+__all__ = [
+    "Cut",
+    "all_or_none",
+    "counts_at",
+    "find_cut",
+    "histogram_of",
+    "share_among_first",
+    "ties_of",
+]
 
 Counts = npt.NDArray[np.int64]
 
@@ -81,7 +89,7 @@ def find_cut(
                 if sum(bad):
                     raise nonfinite_error(f"{finite} {each.name!r}", sum(bad))
         if drop in (0, live):
-            return _all_or_none(tensors, drop == 0, key_format)
+            return all_or_none(tensors, drop == 0, key_format)
         below, at_low, at_high, between, _ = counts.sum(0).tolist()
         rank = drop - below  # within the bracket, the lowest has 1
         if rank < 1:
@@ -132,7 +140,7 @@ def _narrow(
     low, high = bracket.low, bracket.high
     while True:
         shift = max(0, (high - low).bit_length() - _HISTOGRAM_BITS)
-        heights = _histogram(tensors, key_format, Bracket(low, high, 0), shift)
+        heights = histogram_of(tensors, key_format, Bracket(low, high, 0), shift)
         upto = heights.cumsum()
         place = int(np.searchsorted(upto, rank))
         rank -= int(upto[place] - heights[place])
@@ -151,16 +159,18 @@ def _scan(
     )
 
 
-def _histogram(
+def histogram_of(
     tensors: Sequence[TensorKeys], key_format: KeyFormat, bracket: Bracket, shift: int
-) -> Integers:
+) -> Counts:
     """Add up the histograms of every chunk of every tensor."""
     counted = for_each_chunk(
         tensors,
         key_format,
         lambda each, at, scratch: each.histogram(each.chunks[at], bracket, shift, scratch),
     )
-    heights: Integers = np.sum([each for mine in counted for each in mine], axis=0)
+    heights = np.zeros((bracket.high >> shift) - (bracket.low >> shift) + 1, dtype=np.int64)
+    for each in (each for mine in counted for each in mine):
+        heights += each
     return heights
 
 
@@ -200,9 +210,16 @@ def _finish(
 
 def ties_of(tensor: TensorKeys, key_format: KeyFormat, threshold: int) -> list[int]:
     """Count the live entries at the threshold in each chunk of a tensor."""
+    return [ties for _, ties, _ in counts_at(tensor, key_format, threshold)]
+
+
+def counts_at(
+    tensor: TensorKeys, key_format: KeyFormat, threshold: int
+) -> list[tuple[int, int, int]]:
+    """Count in each chunk the live entries below a threshold, at it, and NaN or infinite."""
     scans = _scan([tensor], key_format, Bracket(threshold, threshold, 0))
-    counted: list[int] = _counts(scans)[:, _LOW].tolist()
-    return counted
+    counts = _counts(scans)[:, [_BELOW, _LOW, _BAD]]
+    return [(below, ties, bad) for below, ties, bad in counts.tolist()]
 
 
 def share_among_first(counts: list[int], total: int) -> list[int]:
@@ -211,7 +228,7 @@ def share_among_first(counts: list[int], total: int) -> list[int]:
     return [min(max(total - start, 0), count) for count, start in zip(counts, starts, strict=False)]
 
 
-def _all_or_none(tensors: Sequence[TensorKeys], everything: bool, key_format: KeyFormat) -> Cut:
+def all_or_none(tensors: Sequence[TensorKeys], everything: bool, key_format: KeyFormat) -> Cut:
     """Cut below or above all entries."""
     zeros = [[0] * len(each.chunks) for each in tensors]
     if everything:

@@ -19,8 +19,12 @@ Ties: TypeAlias = Literal["index", "random"]
 Draw: TypeAlias = Callable[[Mapping[str, Tensor]], Words]
 
 
-def draw_for(ties: Ties, generator: torch.Generator | None) -> Draw | None:
+def draw_for(
+    ties: Ties, generator: torch.Generator | None, starts: Mapping[str, int] | None = None
+) -> Draw | None:
     """Return what draws among equal entries; None, and nothing is drawn, if the index decides.
+
+    Of pieces of weights ``starts`` has the position of each one's first entry.
 
     Example:
         >>> draw = draw_for("random", torch.Generator().manual_seed(0))
@@ -28,7 +32,9 @@ def draw_for(ties: Ties, generator: torch.Generator | None) -> Draw | None:
         (2,)
     """
     check_ties(ties)
-    return partial(words_at, seed_from(generator)) if ties == "random" else None
+    if ties == "index":
+        return None
+    return partial(words_at, seed_from(generator), starts=starts)
 
 
 def keys_of(words: Words) -> Tensor:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from polarity._reports import Report, table
+from polarity._tables import Table
 from polarity.targets.reach import Reach
 
 __all__ = ["LayerSigns", "SignReport"]
@@ -92,7 +93,7 @@ class SignReport(Report[LayerSigns]):
         total = sum(layer.survivors * getattr(layer, attribute) for layer in self.layers)
         return total / self.survivors if self.survivors else 0.0
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         agree = self.positive, self.agree_init, self.agree_trained
         total = LayerSigns("total", self.survivors, math.nan, *agree, self.flipped, self.revived)
 
@@ -103,5 +104,6 @@ class SignReport(Report[LayerSigns]):
             return f"{row.survivors}", sigma, *shares, f"{row.flipped}", f"{row.revived}"
 
         header = ("weight", "survivors", "sigma", "+", "= init", "= trained", "flipped", "revived")
-        lines = [f"strategy {self.strategy}", table(header, (*self.layers, total), cells)]
-        return "\n".join(lines if self.reach is None else [*lines, str(self.reach)])
+        above = (f"strategy {self.strategy}",)
+        below = () if self.reach is None else (str(self.reach),)
+        return table(header, (*self.layers, total), cells, above=above, below=below)

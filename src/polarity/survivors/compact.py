@@ -16,6 +16,7 @@ from polarity._checks import (
     check_number,
 )
 from polarity._inputs import check_inputs
+from polarity._progress import Progress, watching
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.deploy.timing import Measure, machine_of, time_in_turns
@@ -54,6 +55,7 @@ def compact(
     measure: Measure = time_in_turns,
     generator: torch.Generator | None = None,
     verbose: bool = False,
+    progress: Progress = False,
 ) -> CompactReport:
     r"""Store and train only the survivors of masked weights, where that makes a step faster.
 
@@ -107,6 +109,8 @@ def compact(
         generator: draws the random inputs that the layers are timed on. By default one with a fixed
             seed; the random state of torch is unchanged.
         verbose: print the report.
+        progress: True shows a bar over the weights that are timed (needs tqdm); a function wraps
+            them as ``tqdm.tqdm`` does.
 
     Returns:
         The :class:`CompactReport`: for each weight the decision, the reason and the times.
@@ -147,6 +151,7 @@ def compact(
         ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     check_flag("verbose", verbose)
+    watch = watching(progress)
     check_number("margin", margin, at_least=1)
     if break_even is not None:
         check_fraction("break_even", break_even)
@@ -170,7 +175,9 @@ def compact(
         else:
             draw = torch.Generator().manual_seed(0) if generator is None else generator
             limit = MEASURED if break_even is None else break_even
-            decisions = by_measurement(model, example_inputs, found, limit, margin, measure, draw)
+            decisions = by_measurement(
+                model, example_inputs, found, limit, margin, measure, draw, watch
+            )
             machine = machine_of(target.module for target in found.values())
         decisions = {
             name: replace(each, compact=each.swapped or targets is not None)

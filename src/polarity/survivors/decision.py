@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from polarity._bits.random import among_ranks
 from polarity._csr import has_gradients
+from polarity._progress import Watch
 from polarity._running import call, evaluation, recordable, recording_gradients
 from polarity.deploy.calls import Call, recording
 from polarity.deploy.reasons import why_no_product, why_not_called, why_not_linear
@@ -54,6 +55,7 @@ def by_measurement(
     margin: float,
     measure: Measure,
     generator: torch.Generator,
+    watch: Watch,
 ) -> Decisions:
     """Give sparse products to the linear layers that a training step passes faster with them.
 
@@ -64,7 +66,7 @@ def by_measurement(
     with evaluation(model), recording_gradients(), recording(layers) as calls:
         call(unwrapped(model), recordable(example_inputs))
     decisions = {}
-    for name, target in found.items():
+    for name, target in watch(found.items()):
         seen = calls.get(name, [])
         why = reasons[name] or why_not_called(seen, autocast=True) or _why_no_product(target, seen)
         each = _decision(name, target, seen, why, break_even)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from polarity._reports import Report
+from polarity._tables import Table
 from polarity.deploy.report import LayerDecision, decision_table
 
 __all__ = ["CompactReport", "WeightDecision"]
@@ -74,9 +75,9 @@ class CompactReport(Report[WeightDecision]):
         """Names of the weights with sparse products now."""
         return tuple(layer.name for layer in self.layers if layer.swapped)
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
+        measured = "not measured: no example_inputs"
+        if self.machine:
+            measured = f"forward and backward, measured on {self.machine}"
         times = ("masked ms", "sparse ms")
-        text = decision_table(self.layers, times, lambda row: f"{row.form}: {row.reason}")
-        if not self.machine:
-            return f"{text}\nnot measured: no example_inputs"
-        return f"{text}\nforward and backward, measured on {self.machine}"
+        return decision_table(self.layers, times, lambda r: f"{r.form}: {r.reason}", measured)

@@ -1,7 +1,6 @@
 """Find the weights of a model that can be pruned, under the names of the plain model."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
@@ -10,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from polarity._tables import format_shape, format_table
 from polarity.targets.defaults import Use, too_narrow
+from polarity.targets.found import Targets
 from polarity.targets.left_out import JIT, frozen, matrix_size, narrow, reach_of, why_no_default
-from polarity.targets.reach import Reach
 from polarity.targets.selectors import Selector, select
 from polarity.targets.state_hooks import original_order
 from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside
@@ -35,44 +33,6 @@ __all__ = [
 
 # An error lists no more reasons than this.
 _LISTED = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Targets(Mapping[str, Target]):
-    """The result of a search: the targets by name, and what was skipped and why.
-
-    Attributes:
-        found: the targets by plain name, in the model's order.
-        skipped: why a matrix, or another parameter that was asked for, is not a target, by plain
-            name.
-        reach: how many of the model's matrix entries the targets are.
-    """
-
-    found: dict[str, Target]
-    skipped: dict[str, str] = field(default_factory=dict)
-    reach: Reach | None = None
-
-    def __getitem__(self, name: str) -> Target:
-        return self.found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.found)
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def __str__(self) -> str:
-        rows = [
-            (
-                name,
-                format_shape(target.shape),
-                parametrize.type_before_parametrizations(target.module).__name__,
-            )
-            for name, target in self.found.items()
-        ]
-        rows += [(name, "skipped", why) for name, why in self.skipped.items()]
-        table = format_table(("weight", "shape", "used by"), rows)
-        return table if self.reach is None else f"{table}\n{self.reach}"
 
 
 def attached(model: nn.Module) -> dict[str, Target]:

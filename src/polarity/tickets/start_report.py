@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from polarity._reports import CountedReport, ShapedRow, table
-from polarity._tables import format_shape
+from polarity._tables import Table, format_shape
 
 __all__ = ["LayerStart", "StartReport"]
 
@@ -59,18 +59,13 @@ class StartReport(CountedReport[LayerStart]):
         """Survivors that start at exactly 0, over all layers."""
         return self._sum("zeros")
 
-    def __str__(self) -> str:
+    def _table(self) -> Table:
         def cells(row: LayerStart) -> tuple[str, ...]:
             counts = row.survivors, row.missing, row.zeros
             return format_shape(row.shape), *map(str, counts)
 
         total = LayerStart("total", (self.total,), self.survivors, self.missing, self.zeros)
-        rows = table(
-            ("weight", "shape", "survivors", "missing", "zero"), (*self.layers, total), cells
-        )
-        had = (
-            ""
-            if self.what == "mask"
-            else f"; {self.missing} of {self.survivors} survivors had none"
-        )
-        return f"{rows}\nstarted from {'the mask' if self.what == 'mask' else self.what}{had}"
+        header = ("weight", "shape", "survivors", "missing", "zero")
+        had = f"{self.what}; {self.missing} of {self.survivors} survivors had none"
+        below = (f"started from {'the mask' if self.what == 'mask' else had}",)
+        return table(header, (*self.layers, total), cells, below=below)

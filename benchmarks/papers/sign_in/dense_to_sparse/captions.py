@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.published import transcript
-from benchmarks.papers.sign_in.dense_to_sparse.config import SEARCH
-from benchmarks.papers.sign_in.dense_to_sparse.summary import NAMES, Comparison
+from ....pages.markdown import NONE, markdown
+from ....pages.published import transcript
+from .config import SEARCH
+from .summary import NAMES, Comparison
 
 NOT_GIVEN = "not given"
 _OR = " or "

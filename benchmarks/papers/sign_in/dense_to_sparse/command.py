@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from benchmarks.harness.command_line import RunOptions, conduct, too_small
-from benchmarks.harness.names import DatasetName, NetworkName
-from benchmarks.harness.settings import same_named
-from benchmarks.papers.sign_in.config import Densities
-from benchmarks.papers.sign_in.dense_to_sparse.config import (
+from ....harness.command_line import RunOptions, conduct, too_small
+from ....harness.names import DatasetName, NetworkName
+from ....harness.settings import same_named
+from ..config import Densities
+from .config import (
     AT_INITIALISATION,
     METHODS,
     SEARCH,
@@ -20,10 +20,10 @@ from benchmarks.papers.sign_in.dense_to_sparse.config import (
     Calendar,
     DenseToSparseConfig,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.report import describe
+from .report import describe
 
 if TYPE_CHECKING:
-    from benchmarks.harness.sweep import Outcome
+    from ....harness.sweep import Outcome
 
 Table = Literal["1", "5", "10"]
 
@@ -32,7 +32,7 @@ Table = Literal["1", "5", "10"]
 class DenseToSparseOptions:
     """Sign-In to the Lottery: AC/DC, RigL and STR, and training from the masks they learn.
 
-    The same as `python -m benchmarks sign_in dense-to-sparse`.
+    The same as the command `sign_in dense-to-sparse`.
     """
 
     # Tables of the paper whose rows are run; their sources are run with them. 1: the methods, and
@@ -166,7 +166,7 @@ def main(options: DenseToSparseOptions) -> int:
 
     def perform() -> tuple[list[DenseToSparseConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from benchmarks.papers.sign_in.dense_to_sparse.sweep import sweep
+        from .sweep import sweep
 
         configs = configurations(options)
         return configs, sweep(configs, where.place())

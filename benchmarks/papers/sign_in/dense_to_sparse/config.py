@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from benchmarks.harness.names import OptimizerName, ScheduleName
-from benchmarks.harness.recipes import Recipe
-from benchmarks.harness.settings import same_named, settings_digest, stream_seed
-from benchmarks.papers.sign_in.config import Densities, Purpose
+from ....harness.names import OptimizerName, ScheduleName
+from ....harness.recipes import Recipe
+from ....harness.settings import same_named, settings_digest, stream_seed
+from ..config import Densities, Purpose
 
 EXPERIMENT = "dense_to_sparse"
 

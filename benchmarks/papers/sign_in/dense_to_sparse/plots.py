@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from benchmarks.pages.estimates import estimate
-from benchmarks.pages.style import (
+from ....pages.estimates import estimate
+from ....pages.style import (
     BLUE,
     GREEN,
     GREY,
@@ -23,9 +23,9 @@ from benchmarks.pages.style import (
     legend_below,
     save,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.captions import scale
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS, STARTS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import (
+from .captions import scale
+from .config import METHODS, STARTS
+from .summary import (
     DENSITY,
     MASKS,
     NAMES,
@@ -34,7 +34,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.summary import (
     by_layer,
     paper1,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.tables import difference_to_baseline, row_name
+from .tables import difference_to_baseline, row_name
 
 _STAGES = {
     "init_to_end": ("initialisation → end", BLUE),

@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.results import Result, load_results
-from benchmarks.pages.section import (
+from ....harness.results import Result, load_results
+from ....pages.section import (
     Section,
     figure_stem,
     provenance,
     runs_and_seeds,
     write_page,
 )
-from benchmarks.pages.verdicts import FAILS, HOLDS, MISSING, PARTLY, UNTESTABLE
-from benchmarks.papers.sign_in import dense_to_sparse
-from benchmarks.papers.sign_in.dense_to_sparse import tables
-from benchmarks.papers.sign_in.dense_to_sparse.captions import (
+from ....pages.verdicts import FAILS, HOLDS, MISSING, PARTLY, UNTESTABLE
+from .. import dense_to_sparse
+from . import tables
+from .captions import (
     derived,
     differences,
     scale,
     settings_table,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.claims import Claim, claims
-from benchmarks.papers.sign_in.dense_to_sparse.config import EXPERIMENT, METHODS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import NAMES, Comparison, comparisons
+from .claims import Claim, claims
+from .config import EXPERIMENT, METHODS
+from .summary import NAMES, Comparison, comparisons
 
 if TYPE_CHECKING:
-    from benchmarks.papers.sign_in.dense_to_sparse.plots import Drawn
+    from .plots import Drawn
 
 _RULE = """\
 A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
@@ -189,7 +189,7 @@ def _folded(title: str, text: str) -> list[str]:
 
 def _draw(group: Comparison, folder: Path) -> dict[str, Drawn]:
     # matplotlib is slow to import and only needed here.
-    from benchmarks.papers.sign_in.dense_to_sparse.plots import draw
+    from .plots import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     names = (EXPERIMENT, group.config["dataset"], group.config["arch"])

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.recipe_training import Record, recipe_optimizer, train
-from benchmarks.papers.sign_in.dense_to_sparse.config import DenseToSparseConfig
-from benchmarks.papers.sign_in.dense_to_sparse.starts import Learned, start_from
-from benchmarks.papers.sign_in.masks import prune_at_initialisation
-from benchmarks.papers.sign_in.network import converted, fresh_network
-from benchmarks.papers.sign_in.watch import Measured, Watch, product_penalty
+
+from ....harness.data import Dataset
+from ....harness.recipe_training import Record, recipe_optimizer, train
+from ..masks import prune_at_initialisation
+from ..network import converted, fresh_network
+from ..watch import Measured, Watch, product_penalty
+from .config import DenseToSparseConfig
+from .starts import Learned, start_from
 
 
 @dataclass

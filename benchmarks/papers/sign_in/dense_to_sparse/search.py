@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polarity as pol
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.recipe_training import Record
-from benchmarks.harness.results import set_aside
-from benchmarks.papers.sign_in.dense_to_sparse.config import DenseToSparseConfig
-from benchmarks.papers.sign_in.dense_to_sparse.run import train_trial
+
+from ....harness.data import Dataset
+from ....harness.recipe_training import Record
+from ....harness.results import set_aside
+from .config import DenseToSparseConfig
+from .run import train_trial
 
 
 def find_decay(

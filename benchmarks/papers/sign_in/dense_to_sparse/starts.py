@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import polarity as pol
-from benchmarks.harness.states import Tensors, read_metadata, read_state_file, write_state_file
-from benchmarks.papers.sign_in.dense_to_sparse.config import DenseToSparseConfig
+
+from ....harness.states import Tensors, read_metadata, read_state_file, write_state_file
+from .config import DenseToSparseConfig
 
 _GROUPS = ("masks", "10", "30", "final")
 

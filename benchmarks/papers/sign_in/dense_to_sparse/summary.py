@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate, same_settings, shared_key
-from benchmarks.pages.paired import Spread, pooled_spread, spread_to_reference
-from benchmarks.pages.published import transcript
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS, SEARCH, STARTS
+from ....harness.results import Result
+from ....pages.estimates import Estimate, estimate, same_settings, shared_key
+from ....pages.paired import Spread, pooled_spread, spread_to_reference
+from ....pages.published import transcript
+from .config import METHODS, SEARCH, STARTS
 
 # What differs between the runs of one comparison: what belongs to an arm.
 VARIED = (
@@ -194,10 +194,11 @@ def paper5(arm: str, density: float) -> tuple[float, float]:
     return float(mean), float(std)
 
 
-def paper10(mask: str, *, sign_in: bool) -> float:
-    """Return a number of the paper's Table 10."""
+def paper10(mask: str, *, sign_in: bool) -> tuple[float, float | None]:
+    """Return a number of the paper's Table 10 and its deviation; None where one run is printed."""
     table = _paper("table10_masks_imagenet_resnet50_s90")
-    return float(table[mask]["sign_in" if sign_in else "random_init"])
+    mean, std = table[mask]["sign_in" if sign_in else "random_init"]
+    return float(mean), None if std is None else float(std)
 
 
 def arm_name(arm: str) -> str:

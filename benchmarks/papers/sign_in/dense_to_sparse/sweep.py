@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from benchmarks.harness.committed import found_result
-from benchmarks.harness.data import Dataset
-from benchmarks.harness.place import Place
-from benchmarks.harness.progress import Progress
-from benchmarks.harness.recipe_training import Record
-from benchmarks.harness.results import new_result, now, result_path, write_result
-from benchmarks.harness.sweep import Outcome, perform_pending
-from benchmarks.models.networks import SMALL
-from benchmarks.papers.sign_in.dense_to_sparse.config import SEARCH, DenseToSparseConfig
-from benchmarks.papers.sign_in.dense_to_sparse.run import schedule_of, steps_of, train_arm
-from benchmarks.papers.sign_in.dense_to_sparse.search import find_decay
-from benchmarks.papers.sign_in.dense_to_sparse.starts import (
+from ....harness.committed import found_result
+from ....harness.data import Dataset
+from ....harness.place import Place
+from ....harness.progress import Progress
+from ....harness.recipe_training import Record
+from ....harness.results import new_result, now, result_path, write_result
+from ....harness.sweep import Outcome, perform_pending
+from ....models.networks import SMALL
+from ..network import fresh_network
+from .config import SEARCH, DenseToSparseConfig
+from .run import schedule_of, steps_of, train_arm
+from .search import find_decay
+from .starts import (
     Learned,
     learned_path,
     read_learned,
     write_learned,
 )
-from benchmarks.papers.sign_in.network import fresh_network
 
 
 def sweep(configs: Sequence[DenseToSparseConfig], place: Place) -> list[Outcome]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.harness.results import Result
-from benchmarks.pages.estimates import Estimate, estimate
-from benchmarks.pages.markdown import NONE, markdown
-from benchmarks.pages.paired import Compared, Seeds, Spread, compare
-from benchmarks.pages.verdicts import FAILS, MISSING, PARTLY
-from benchmarks.papers.sign_in.dense_to_sparse.claims import (
+from ....harness.results import Result
+from ....pages.estimates import Estimate, estimate
+from ....pages.markdown import NONE, markdown
+from ....pages.paired import Compared, Seeds, Spread, compare
+from ....pages.verdicts import FAILS, MISSING, PARTLY
+from .claims import (
     Case,
     Claim,
+    paper10_gain,
     table1_case,
     table5_case,
     table10_case,
 )
-from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS
-from benchmarks.papers.sign_in.dense_to_sparse.summary import (
+from .config import METHODS
+from .summary import (
     DENSITY,
     MASKS,
     NAMES,
@@ -107,14 +108,13 @@ def table5(group: Comparison) -> str:
     rows = []
     for density in table5_densities():
         for arm in ("acdc", "acdc+sign_in"):
-            mean, std = paper5(arm, density)
             case = table5_case(group, density) if "+" in arm else None
             rows.append(
                 [
                     f"{density:g}",
                     arm_name(arm),
                     _accuracy(group, arm, density),
-                    f"{mean:.2f} ± {std:.2f}",
+                    _printed(*paper5(arm, density)),
                     *_case(case),
                     *_runs(group, arm, density),
                 ]
@@ -132,7 +132,7 @@ def table10(group: Comparison) -> str:
                     NAMES[mask],
                     "Random + Sign-In" if sign_in else "Random",
                     _accuracy(group, arm),
-                    f"{paper10(mask, sign_in=sign_in):.2f}",
+                    _printed(*paper10(mask, sign_in=sign_in)),
                     *(table10_cells(group, mask) if sign_in else [NONE] * 4),
                     *_runs(group, arm, DENSITY),
                 ]
@@ -140,11 +140,16 @@ def table10(group: Comparison) -> str:
     return markdown(("mask", "init", "accuracy (%)", "paper", *_COMPARED, *_RUNS), rows)
 
 
+def _printed(mean: float, std: float | None) -> str:
+    """Write a number of the paper, with its deviation where it prints one."""
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+
+
 def table10_cells(group: Comparison, mask: str) -> list[str]:
     """Compare Sign-In with the plain random start of a mask, in the direction with − without."""
     plain, with_sign_in = table10_arms(mask)
     found = compare(group.accuracy(with_sign_in), group.accuracy(plain), group.spread10())
-    paper = paper10(mask, sign_in=True) - paper10(mask, sign_in=False)
+    paper = paper10_gain(mask)
     verdict = table10_case(group, mask).verdict
     return [_shown(found), _detectable(found), f"{paper:+.2f}", verdict]
 

@@ -292,8 +292,9 @@ def test_tables_by_hand(group):
 
 def test_published_numbers():
     assert published("cifar10", "random+sign_in", 0.05) == "84.74 ± 0.06"
-    assert published("cifar100", "snip+sign_in", 0.2) == "75.16"
-    assert published("cifar100", "synflow", 0.05) == "68.56"
+    assert published("cifar100", "snip+sign_in", 0.2) == "75.16 ± 0.15"
+    assert published("cifar100", "synflow", 0.05) == "68.56 ± 0.17"
+    assert published("cifar10", "synflow", 0.05) == "73.22"  # one run: the others crashed
     assert published("cifar10", "grasp", 0.1) is None
     assert published("cifar10", "random", 0.3) is None
     assert published("mnist", "random", 0.1) is None

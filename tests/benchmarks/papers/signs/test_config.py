@@ -1,12 +1,12 @@
 """Names, hashes and random streams of runs; grids of runs."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import product
 
 import pytest
 
-from benchmarks.papers.signs.captions import caption
+from benchmarks.papers.signs.captions import AXES, caption
 from benchmarks.papers.signs.command import (
     FragilityOptions,
     ZeroCrossingOptions,
@@ -38,6 +38,9 @@ def test_settings_survive_json(tiny):
         {"device": "cuda"},
         {"init": "torch"},
         {"holdout": 0.2},
+        {"survivors": "random"},
+        {"resolution": 4},
+        {"width": 8},
     ],
 )
 def test_different_settings_never_share_a_name(tiny, change):
@@ -54,9 +57,9 @@ def test_weights_count_by_content(tiny, tmp_path):
 def test_streams_are_distinct(tiny):
     seeds = {
         tiny(seed=seed).stream(purpose)
-        for seed, purpose in product(range(50), ("init", "batches", "signs"))
+        for seed, purpose in product(range(50), ("init", "batches", "signs", "masks"))
     }
-    assert len(seeds) == 150
+    assert len(seeds) == 200
     assert tiny(seed=1).stream("init") == tiny(seed=1, strategy="mask0").stream("init")
 
 
@@ -90,6 +93,7 @@ def test_expansion_is_complete_and_without_repetition(tiny):
         ("cifar10", "fragility", "conv2", 10),
         ("cifar10", "zero_crossing", "conv2", 80),
         ("cifar100", "fragility", "vgg16", 50),
+        ("cifar100", "zero_crossing", "vgg16_pretrained", 50),
         ("digits", "zero_crossing", "fc", 10),
     ],
 )
@@ -101,17 +105,59 @@ def test_defaults_are_the_papers(dataset, experiment, arch, epochs):
     assert (config.rounds, config.prune_base, config.mix) == (10, 0.8, 0.7)
 
 
-def test_caption_names_every_shortcut(tiny):
-    facts = {"train": 270, "held_out": 30, "test": 100}
-    facts |= {"train_available": 60_000, "test_available": 10_000}
-    text = caption(tiny(dataset="mnist"), facts)
-    for part in ("300 of 60000 training", "30 of 300", "100 of 10000", "3 rounds", "1 epochs"):
-        assert part in text
-    full = tiny(dataset="mnist", rounds=10, epochs=10)
-    facts = {"train": 60_000, "held_out": 0, "test": 10_000}
-    facts |= {"train_available": 60_000, "test_available": 10_000}
-    assert caption(full, facts) == "the paper's scale"
-    assert "proxy" in caption(tiny(), facts)
+FACTS = {
+    **{"train": 54_000, "held_out": 6_000, "test": 10_000, "shape": [1, 28, 28]},
+    **{"train_available": 60_000, "test_available": 10_000, "pooled_from": None},
+}
+
+
+def test_a_caption_names_what_departs_from_the_paper_and_what_the_paper_leaves_open(tiny):
+    text = caption(tiny(dataset="mnist"), {**FACTS, "train": 270, "held_out": 30, "test": 100})
+    departs, chosen = text.split("; not given by the paper: ")
+    assert departs == (
+        "rounds 3, the paper's 10; epochs per round 1, the paper's 10; training images 300 of "
+        "60,000, drawn at random, the paper's all; test images 100 of 10,000, drawn at random, the "
+        "paper's all"
+    )
+    for part in ("optimizer adam", "learning rate 0.0012", "30 training images", "init"):
+        assert part in chosen
+    whole = caption(tiny(dataset="mnist", rounds=10, epochs=10), FACTS)
+    assert whole.startswith("as the paper gives it; not given by the paper: ")
+    assert "proxy" in caption(tiny(), FACTS)
+    # A network from scratch is not the pretrained one, and one of other width is not VGG-16.
+    other = tiny(experiment="zero_crossing", dataset="cifar100", arch="vgg16")
+    assert "arch vgg16, the paper's vgg16 pretrained" in caption(other, FACTS)
+    assert "width of VGG 8" in caption(tiny(dataset="cifar10", arch="vgg16", width=8), FACTS)
+
+
+OTHER_VALUES = {
+    **{"dataset": "cifar10", "arch": "conv2", "rounds": 4, "prune_base": 0.7, "epochs": 2},
+    **{"optimizer": "sgd", "lr": 0.1, "momentum": 0.8, "weight_decay": 1e-4, "batch_size": 30},
+    **{"prune_scope": "layer", "sign_scope": "global", "mix": 0.6, "init": "torch"},
+    **{"keep_rest": True, "weights": "file.pt", "device": "cuda", "bf16": True},
+    **{"survivors": "random", "width": 8},
+}
+# What a caption takes from the images that were really used.
+OTHER_FACTS = {
+    **{"holdout": {"held_out": 5_999, "train": 54_001}, "train_size": {"train": 200}},
+    **{"test_size": {"test": 50}, "resolution": {"shape": [1, 14, 14], "pooled_from": 28}},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(RunConfig) if field.name not in AXES]
+)
+def test_a_caption_tells_of_every_field_that_differs(tiny, name):
+    one = caption(tiny(dataset="mnist"), FACTS)
+    if name in OTHER_FACTS:
+        assert caption(tiny(dataset="mnist"), {**FACTS, **OTHER_FACTS[name]}) != one
+        return
+    value = OTHER_VALUES[name]
+    other = caption(tiny(**{"dataset": "mnist", name: value}), FACTS)
+    assert other != one
+    # The section's title names the data set, and its paper has other networks for it.
+    named = {"dataset": "conv2 or conv4 or conv6 or vgg16", "keep_rest": "yes", "bf16": "yes"}
+    assert named.get(name, f"{value}") in other
 
 
 def test_without_values_each_paper_sweeps_its_own_grid():

@@ -49,7 +49,10 @@ def make(tiny):
             "experiment": config.experiment,
             "run_id": config.run_id,
             "config": asdict(config),
-            "caption": "2 rounds, the paper's 10",
+            "dataset": {
+                **{"train": 270, "held_out": 30, "test": 100, "shape": [1, 28, 28]},
+                **{"train_available": 60_000, "test_available": 10_000},
+            },
             "final": final,
             "rounds": rounds,
             "seconds": 3.0,
@@ -120,7 +123,7 @@ def test_reports_show_tables_plots_and_provenance(results, tmp_path):
         "97.50 ± 0.71",
         "published best",
         "abacus",
-        "2 rounds",
+        "rounds 2, the paper's 10",
         "seeds 0, 1",
     )
     for part in parts:

@@ -8,6 +8,7 @@ import torch
 from benchmarks.harness.data import Dataset
 from benchmarks.papers.signs.checkpoints import last_round, read_checkpoint
 from benchmarks.papers.signs.run import train_rounds
+from benchmarks.papers.signs.tickets import DeltaLargest
 
 
 class Killed(Exception):
@@ -122,3 +123,90 @@ def test_batch_normalised_networks_resume_and_restore_their_statistics(tiny, tmp
     # Two batches per round: statistics that were restored have seen two, kept ones four.
     seen = read_checkpoint(path, config).model["features.1.num_batches_tracked"]
     assert int(seen) == 2
+
+
+def test_runs_of_a_seed_share_round_0_bit_for_bit(tiny, digits, tmp_path):
+    shared = tmp_path / "dense.safetensors"
+    first = tiny(strategy="standard", perturbation=(("epsilon", 0.5),))
+    train_rounds(first, digits, dense=shared)
+    second = tiny(strategy="mask1", survivors="random")
+    begun = []
+    ours = train_rounds(second, digits, dense=shared, on_epoch=lambda k, _: begun.append(k))
+    assert begun == [1, 2, 3]
+    assert without_times(ours) == without_times(train_rounds(second, digits))
+    assert first.dense_digest == second.dense_digest
+
+
+@pytest.mark.parametrize(
+    ("change", "shares"),
+    [
+        *(({name: value}, True) for name, value in (("mix", 0.5), ("rounds", 1), ("seed", 0))),
+        *(({name: value}, False) for name, value in (("lr", 0.1), ("seed", 1), ("width", 8))),
+    ],
+)
+def test_round_0_is_shared_where_its_settings_are_the_same(tiny, change, shares):
+    assert (tiny(**change).dense_digest == tiny().dense_digest) == shares
+
+
+def test_a_damaged_state_of_round_0_is_set_aside(tiny, digits, tmp_path):
+    shared = tmp_path / "dense.safetensors"
+    shared.write_bytes(b"cut short")
+    ours = train_rounds(tiny(), digits, dense=shared)
+    assert without_times(ours) == without_times(train_rounds(tiny(), digits))
+
+
+def test_standard_is_tested_with_its_mask_too(tiny, digits):
+    records = train_rounds(tiny(strategy="standard"), digits)
+    assert "test_accuracy_masked" not in records[0]
+    assert all("test_accuracy_masked" in record for record in records[1:])
+    assert records[-1]["test_accuracy_masked"] != records[-1]["test_accuracy"]
+    assert "test_accuracy_masked" not in train_rounds(tiny(strategy="mask0"), digits)[-1]
+
+
+def test_random_survivors_are_as_many_in_each_layer_and_others(tiny, digits):
+    config = tiny(rounds=1)
+    dense = train_rounds(tiny(rounds=0), digits)
+    found = {
+        kind: train_rounds(replace(config, survivors=kind), digits)[1]["layers"]
+        for kind in ("magnitude", "random")
+    }
+    assert dense
+    counts = {kind: [layer["survivors"] for layer in rows] for kind, rows in found.items()}
+    assert counts["random"] == counts["magnitude"]
+    # Magnitude keeps the largest: a random mask keeps much smaller ones too.
+    for ours, theirs in zip(found["random"], found["magnitude"], strict=True):
+        assert ours["smallest"] < theirs["smallest"] / 2
+
+
+def test_rewind_gives_survivors_their_initial_values(tiny, digits, tmp_path):
+    config = tiny(strategy="rewind", perturbation=(), rounds=1, epochs=0)
+    path = tmp_path / "run.safetensors"
+    record = train_rounds(config, digits, checkpoint=path)[1]
+    assert record["signs"] is None
+    state = read_checkpoint(path, config)
+    for name, layer in (("1.weight", "1"), ("3.weight", "3")):
+        mask = state.model[f"{layer}.parametrizations.weight.0.mask"].bool()
+        stored = state.model[f"{layer}.parametrizations.weight.original"]
+        assert 0 < mask.count_nonzero() < mask.numel()
+        assert torch.equal(stored, torch.where(mask, state.start[name], 0.0))
+
+
+def test_delta_largest_draws_the_signs_of_the_largest_anew():
+    magnitudes = torch.tensor([5.0, 0.1, 4.0, 0.2])
+    ones = torch.ones(4, dtype=torch.int8)
+    drawn = [
+        DeltaLargest(0.5)(ones, magnitudes, torch.Generator().manual_seed(seed))
+        for seed in range(20)
+    ]
+    assert all(signs[1] == signs[3] == 1 for signs in drawn)
+    assert {tuple(signs[[0, 2]].tolist()) for signs in drawn} == {
+        (1, 1), (1, -1), (-1, 1), (-1, -1),
+    }  # fmt: skip
+
+
+def test_the_smallest_survivor_of_a_layer_is_recorded(tiny, digits):
+    record = train_rounds(tiny(rounds=1, prune_scope="global"), digits)[1]
+    smallest = [layer["smallest"] for layer in record["layers"]]
+    # Pruned globally: no survivor of any layer is below the threshold.
+    assert min(smallest) > 0
+    assert max(smallest) < 10 * min(smallest)

@@ -172,7 +172,7 @@ def test_tables_5_and_10_state_differences_with_sign_in_minus_without():
     for row, plain in zip(rows[1::2], rows[::2], strict=True):
         ours = float(row["accuracy (%)"].split()[0]) - float(plain["accuracy (%)"].split()[0])
         assert float(row["difference [95 %]"].split()[0]) == pytest.approx(ours, abs=0.011)
-        printed = float(row["paper"]) - float(plain["paper"])
+        printed = float(row["paper"].split()[0]) - float(plain["paper"].split()[0])
         assert float(row["paper's"]) == pytest.approx(printed, abs=0.011)
 
 
