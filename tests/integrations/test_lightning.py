@@ -400,6 +400,13 @@ def test_densities_and_numbers_of_reports_are_logged(tmp_path):
     assert set(logged.values("polarity/density")) == {0.25}
 
 
+def test_no_density_is_logged_of_a_model_without_masks(tmp_path):
+    logged = Logged()
+    sparsity = SparsityCallback(attach=pol.interpolate_norms)
+    trainer(tmp_path, sparsity, logger=logged).fit(Net(), Batches(rows))
+    assert logged.values("polarity/density") == []
+
+
 def test_log_false_logs_nothing(tmp_path):
     logged = Logged()
     fitted = trainer(tmp_path, callback("pruning", log=False), logger=logged, log_every_n_steps=1)
