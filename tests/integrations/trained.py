@@ -154,6 +154,40 @@ METHODS: dict[str, tuple[dict[str, Any], list[float]]] = {
 }
 
 
+def thresholded(model: nn.Module) -> None:
+    pol.dense_to_sparse.threshold_weights(model, None, decay=1e-3, s0=-4.0)
+
+
+def compacted(model: nn.Module) -> nn.Module:
+    pol.imp_prune(model, 0.5)
+    return pol.compact(model)
+
+
+def acdc(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
+    return pol.dense_to_sparse.ACDC(model, optimizer, density=0.5, switches=(3, 6, 9))
+
+
+def gradual(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
+    return pol.dense_to_sparse.GradualMagnitude(
+        model, optimizer, density=0.25, begin=1, end=9, every=2
+    )
+
+
+def exchanged(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
+    densities = pol.densities.uniform(model, 0.5)
+    return pol.dense_to_sparse.SET(model, optimizer, every=2, densities=densities)
+
+
+# Of these only the outputs and the bits are compared.
+OTHER_METHODS: dict[str, dict[str, Any]] = {
+    "set": {"attach": masked, "each_step": exchanged},
+    "gradual": {"attach": masked, "each_step": gradual},
+    "acdc": {"attach": masked, "each_step": acdc},
+    "compact": {"attach": compacted},
+    "soft thresholds": {"attach": thresholded},
+}
+
+
 class Saves(transformers.TrainerCallback):
     """Notes the density and the outputs of the model at every checkpoint."""
 
