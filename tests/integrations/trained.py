@@ -14,6 +14,10 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from polarity.integrations.transformers import SparseTrainer, SparsityCallback  # noqa: E402
+from polarity.integrations.transformers.state_file import (  # noqa: E402, F401  for the tests
+    read_states,
+    write_states,
+)
 
 EXAMPLES, BATCH, EPOCHS = 32, 8, 3
 STEPS = EXAMPLES // BATCH  # in each epoch
