@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import polarity as pol
-from tests.integrations.lightning_runs import Net, Saving, callback, outcome, pl, rows
+from tests.integrations.trained_by_lightning import Net, Saving, callback, outcome, pl, rows
 
 
 def main(method: str, folder: Path) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import polarity as pol
-from tests.integrations.lightning_runs import (
+from tests.integrations.trained_by_lightning import (
     METHODS,
     Batches,
     Net,
@@ -398,6 +398,13 @@ def test_densities_and_numbers_of_reports_are_logged(tmp_path):
     assert logged.values("polarity/dropped")[0] == 10  # 7 of 18 and 3 of 9
     assert logged.values("polarity/grown") == logged.values("polarity/dropped")
     assert set(logged.values("polarity/density")) == {0.25}
+
+
+def test_no_density_is_logged_of_a_model_without_masks(tmp_path):
+    logged = Logged()
+    sparsity = SparsityCallback(attach=pol.interpolate_norms)
+    trainer(tmp_path, sparsity, logger=logged).fit(Net(), Batches(rows))
+    assert logged.values("polarity/density") == []
 
 
 def test_log_false_logs_nothing(tmp_path):

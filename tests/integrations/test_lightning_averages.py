@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
-from tests.integrations.lightning_runs import (
+from tests.integrations.trained_by_lightning import (
     METHODS,
     Batches,
     Net,

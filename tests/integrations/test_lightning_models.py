@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.integrations.lightning_runs import (
+from tests.integrations.trained_by_lightning import (
     METHODS,
     Batch,
     Batches,

@@ -122,3 +122,158 @@ def test_what_is_out_of_range_is_refused_when_the_schedule_is_made(given: Any, t
     with pytest.raises(ValueError, match=text):
         pol.PruneRounds(model, **{"every": 1, "rounds": 1, **given})
     assert not hasattr(model[0], "parametrizations")
+
+
+def equal(name: str, weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight)
+
+
+@pytest.mark.parametrize(
+    "how", [{"ties": "random", "score": equal}, {"score": pol.scores.random}], ids=["ties", "score"]
+)
+def test_a_run_that_is_resumed_draws_what_it_would_have_drawn(how: Any) -> None:
+    given = {"every": 1, "rounds": 3, **how}
+    model, other = build(), build()
+    rounds = pol.PruneRounds(model, 0.5, **given)
+    rounds.step()
+    state = rounds.state_dict()
+    masks = pol.masks(model)
+    for _ in range(2):
+        rounds.step()
+    again = pol.PruneRounds(other, 0.5, **given)
+    assert again.state_dict()["seed"] != state["seed"]
+    pol.load_masks(other, masks)
+    again.load_state_dict(state)
+    for _ in range(2):
+        again.step()
+    torch.testing.assert_close(pol.masks(other), pol.masks(model))
+
+
+def test_a_generator_gives_the_seed_and_rounds_draw_differently() -> None:
+    kept = []
+    for _ in range(2):
+        model, draw = build(), torch.Generator().manual_seed(3)
+        before = torch.get_rng_state()
+        given = {"score": pol.scores.random, "generator": draw}
+        rounds = pol.PruneRounds(model, 0.5, every=1, rounds=2, **given)
+        rounds.step()
+        first = pol.masks(model)
+        pol.load_masks(model, {name: torch.ones_like(mask) for name, mask in first.items()})
+        rounds.step()
+        assert not torch.equal(pol.masks(model)["0.weight"], first["0.weight"])
+        assert torch.equal(torch.get_rng_state(), before)
+        kept.append(pol.masks(model))
+    torch.testing.assert_close(*kept)
+
+
+def test_rounds_by_magnitude_draw_nothing() -> None:
+    model, before = build(), torch.get_rng_state()
+    rounds = pol.PruneRounds(model, 0.5, every=1, rounds=1)
+    assert rounds.state_dict()["seed"] is None
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("rewind", ["weights", "schedule", None])
+def test_compact_weights_are_pruned_and_rewound_as_masked_ones(rewind: Any) -> None:
+    found = []
+    for compact in (False, True):
+        model = build()
+        pol.imp_prune(model, density=0.5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        trained(model, optimizer, 0)
+        if compact:
+            pol.compact(model, optimizer=optimizer, break_even=1.0)
+            compacted = [each for each in model.modules() if isinstance(each, pol.MaskedWeight)]
+            assert all(each.places is not None for each in compacted)
+        rounds = pol.PruneRounds(model, 0.5, every=1, rounds=2, rewind=rewind, optimizer=optimizer)
+        for epoch in range(1, 4):
+            trained(model, optimizer, epoch)
+            rounds.step()
+            rounds.load_state_dict(rounds.state_dict())
+        found.append((values(model), pol.masks(model)))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("rewind", ["weights", "schedule", None])
+def test_several_optimizers_and_schedulers_are_rewound(rewind: Any) -> None:
+    model = build()
+    halves = [torch.optim.Adam(layer.parameters(), lr=0.1) for layer in (model[0], model[2])]
+    decays = [torch.optim.lr_scheduler.StepLR(each, 1, 0.5) for each in halves]
+    given = {} if rewind is None else {"scheduler": decays}
+    rounds = pol.PruneRounds(
+        model, 0.5, every=1, rounds=1, rewind=rewind, optimizer=halves, **given
+    )
+    for half, decay in zip(halves, decays, strict=True):
+        trained(model, half, 1)
+        decay.step()
+    report = rounds.step()
+    assert report is not None
+    assert [each.param_groups[0]["lr"] for each in halves] == 2 * [0.05 if rewind is None else 0.1]
+
+
+def test_the_point_of_another_moment_can_be_given() -> None:
+    model = build()
+    start = pol.RewindPoint.capture(model)
+    with torch.no_grad():
+        model[0].bias.add_(1)
+    rounds = pol.PruneRounds(model, 0.5, every=1, rounds=1, rewind="weights", point=start)
+    rounds.step()
+    assert torch.equal(model[0].bias, start.weights["0.bias"])
+    assert rounds.point is start
+
+
+def refused() -> dict[str, tuple[Any, str]]:
+    model = build()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    stranger = torch.optim.SGD(build().parameters(), lr=0.1)
+    alone = pol.RewindPoint.capture(model)
+    return {
+        "a scheduler without rewind": (
+            {"scheduler": scheduler},
+            "scheduler=StepLR is given without rewind",
+        ),
+        "a point without rewind": ({"point": alone}, "point is given without rewind"),
+        "a point without what is rewound": (
+            {"point": alone, "rewind": "schedule", "optimizer": optimizer},
+            "the rewind point holds none",
+        ),
+        "a point without the scheduler": (
+            {"point": alone, "rewind": "weights", "scheduler": scheduler},
+            "the rewind point holds none",
+        ),
+        "an optimizer of another model": ({"optimizer": stranger}, "holds none of the 2 weights"),
+    } | {"model": (model, "")}
+
+
+@pytest.mark.parametrize("case", [case for case in refused() if case != "model"])
+def test_what_a_round_would_refuse_is_refused_when_the_schedule_is_made(case: str) -> None:
+    cases = refused()
+    given, text = cases[case]
+    model = cases["model"][0]
+    with pytest.raises(ValueError, match=text):
+        pol.PruneRounds(model, every=1, rounds=1, **given)
+    assert not hasattr(model[0], "parametrizations")
+
+
+def test_a_round_that_fails_is_not_counted() -> None:
+    model = build()
+    rounds = pol.PruneRounds(model, 0.5, every=1, rounds=1)
+    with torch.no_grad():
+        model[0].parametrizations.weight.original.fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        rounds.step()
+    assert (rounds.epoch, rounds.report) == (0, None)
+
+
+def test_what_is_made_in_inference_mode_trains_on() -> None:
+    with torch.inference_mode():
+        rounds = pol.PruneRounds(model := build_outside(), 0.5, every=1, rounds=1)
+        rounds.step()
+    trained(model, torch.optim.SGD(model.parameters(), lr=0.1), 1)
+    assert pol.density(model) == 0.5
+
+
+def build_outside() -> nn.Module:
+    with torch.inference_mode(False):
+        return build()

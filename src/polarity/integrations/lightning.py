@@ -191,7 +191,7 @@ class SparsityCallback(Callback):
         values = {}
         if trainer.is_last_batch:
             values = self._step("each_epoch", trainer, pl_module)
-        if self._log:
+        if self._log and _has_masks(pl_module):
             values["density"] = self._schedules.density(pl_module)
         self._write(pl_module, values, on_epoch=True)
 
@@ -329,7 +329,7 @@ def _exact_masks(model: nn.Module) -> dict[str, Tensor]:
 
     In a dense phase masks are remembered, and weights are not zero outside them.
     """
-    if not any(isinstance(each, pol.MaskedWeight) for each in model.modules()):
+    if not _has_masks(model):
         return {}
     masks = {}
     for name, mask in pol.masks(model).items():
@@ -340,9 +340,13 @@ def _exact_masks(model: nn.Module) -> dict[str, Tensor]:
     return masks
 
 
+def _has_masks(model: nn.Module) -> bool:
+    return any(isinstance(each, pol.MaskedWeight) for each in model.modules())
+
+
 def _has_interpolated_norms(model: nn.Module) -> bool:
     return any(isinstance(each, pol.NormInterp) for each in model.modules())
 
 
 def _is_attached(model: nn.Module) -> bool:
-    return any(isinstance(each, (pol.MaskedWeight, pol.NormInterp)) for each in model.modules())
+    return _has_masks(model) or _has_interpolated_norms(model)

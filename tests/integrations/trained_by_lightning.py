@@ -14,11 +14,9 @@ from polarity.dense_to_sparse import RigL
 from tests.laws.world import snapshot
 from tests.models import seeded
 
-pytest.importorskip("lightning.pytorch")
+pl = pytest.importorskip("lightning.pytorch")
 
-import lightning.pytorch as pl
-
-from polarity.integrations.lightning import SparsityCallback
+from polarity.integrations.lightning import SparsityCallback  # noqa: E402
 
 Batch = tuple[Tensor, Tensor]
 BATCHES = 3
