@@ -12,9 +12,11 @@ from ...pages.section import (
     Section,
     distinct,
     figure_stem,
+    images,
     provenance,
     runs_and_seeds,
     seeds,
+    spread_text,
     write_paper,
 )
 from . import fragility, zero_crossing
@@ -95,15 +97,17 @@ def _draw(
     config = group[0]["config"]
     names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
     stem = figure_stem(names, repr(sorted(shared_settings(config, VARIED).items())))
-    count = len(seeds(group))
-    title = f"{config['dataset']}, {config['arch']}: "
-    mean = "1 seed" if count == 1 else f"mean over {count} seeds"
     folder.mkdir(parents=True, exist_ok=True)
+    width = f" of width {config['width']}" if config.get("width") else ""
+    scale = (
+        f"{images(group[0]['dataset'])}, {config['arch']}{width}\n"
+        f"{config['rounds'] + 1} trainings of {config['epochs']} epochs; "
+        f"{spread_text(len(seeds(group)))}"
+    )
     figures = []
-    if sweep.kind in ("epsilon", "delta", "phi"):
-        spread = title + mean.replace("mean", "mean ± std")
-        figures.append(plot_sweep(sweep, folder / f"{stem}.png", spread, published))
-    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title + mean))
+    if sweep.kind in ("epsilon", "delta", "delta_largest", "phi"):
+        figures.append(plot_sweep(sweep, folder / f"{stem}.png", scale, published))
+    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", scale))
     return figures
 
 
