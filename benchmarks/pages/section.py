@@ -138,3 +138,8 @@ def subset(used: int, available: int, images: str) -> list[str]:
 def figure_stem(names: Sequence[str], settings: str) -> str:
     """Begin the file names of a group's figures; a digest stands for all of its settings."""
     return "-".join([*names, hashlib.sha256(settings.encode()).hexdigest()[:6]])
+
+
+def folded(title: str, text: str) -> list[str]:
+    """Put a long piece of a page behind its title."""
+    return [f"<details>\n<summary>{title}</summary>", text, "</details>"]

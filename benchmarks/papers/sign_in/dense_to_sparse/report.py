@@ -11,6 +11,7 @@ from ....pages.claims import case_table, claim_table, tally
 from ....pages.section import (
     Section,
     figure_stem,
+    folded,
     provenance,
     runs_and_seeds,
     write_page,
@@ -94,14 +95,14 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         parts += ["### Verdicts", tally(judged), claim_table(judged)]
         parts += _figures(shown, "table1", "figure1")
         if details:
-            parts += [_RULE, *_folded("Every case of every claim", case_table(judged))]
+            parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
         parts += _accuracies(group)
         parts += ["### Signs and curvature at density 0.1", tables.sign_table(group)]
         parts += [_FLIPS, *_figures(shown, "figure5", "figure8")] if details else []
         layers = tables.layer_table(group)
         if details and layers is not None:
             parts += ["### Layerwise densities", *_figures(shown, "figure9")]
-            parts += _folded("The densities of Figure 9, layer by layer", layers)
+            parts += folded("The densities of Figure 9, layer by layer", layers)
         parts += _search(group)
         if details:
             parts += _provenance(group)
@@ -169,17 +170,13 @@ def _provenance(group: Comparison) -> list[str]:
     return [
         "### Settings and provenance",
         "\n".join([*derived(group), *provenance(group.shown)]),
-        *_folded("Every setting, with the paper's", settings_table(group)),
+        *folded("Every setting, with the paper's", settings_table(group)),
     ]
 
 
 def _figures(figures: dict[str, Drawn], *names: str) -> list[str]:
     found = [figures[name] for name in names if name in figures]
     return [f"![{each.title}]({each.path.name})\n\n{each.caption}" for each in found]
-
-
-def _folded(title: str, text: str) -> list[str]:
-    return [f"<details>\n<summary>{title}</summary>", text, "</details>"]
 
 
 def _draw(group: Comparison, folder: Path) -> dict[str, Drawn]:
