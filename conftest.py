@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from doctest import ELLIPSIS
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ SLOW, GPU = "takes minutes; run with --slow", "needs a CUDA device"
 
 # Configuration, and scripts that tests/docs runs as a user would; neither is a module of tests.
 collect_ignore = ["docs/conf.py", "docs/examples", "docs/gallery", "docs/_build"]
+# Integrations whose package is not installed have no examples to run.
+collect_ignore += [
+    f"src/polarity/integrations/{module}"
+    for module, package in (("lightning.py", "lightning"), ("transformers", "transformers"))
+    if find_spec(package) is None
+]
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],

@@ -39,6 +39,8 @@ sphinx_gallery_conf = {
 }
 
 autodoc_member_order = "bysource"
+# The integrations are documented where their packages are not installed.
+autodoc_mock_imports = ["accelerate", "lightning", "transformers"]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True

@@ -43,6 +43,7 @@ from polarity.parametrizations import (
 from polarity.pruning.imp import imp_prune, lrr_step
 from polarity.pruning.prune import prune
 from polarity.pruning.report import PruneReport
+from polarity.pruning.rounds import PruneRounds
 from polarity.rewind import RewindPoint
 from polarity.signs.constants import signed_constants
 from polarity.signs.perturb import Delta, Epsilon, Phi
@@ -69,6 +70,7 @@ __all__ = [
     "NormInterp",
     "Phi",
     "PruneReport",
+    "PruneRounds",
     "RescaleSchedule",
     "RewindPoint",
     "SignInMW",

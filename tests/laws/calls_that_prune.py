@@ -17,7 +17,7 @@ from tests.laws.calls_that_attach import (
     old_file,
 )
 from tests.laws.refusals import W0, W2
-from tests.laws.wrong_values import NONE, values
+from tests.laws.wrong_values import NONE, Wrong, value, values
 from tests.models import square
 
 FEW = just({W0: 0.1, W2: 0.2})
@@ -31,6 +31,28 @@ TIES = Arg(kinds.CHOICE | NONE, just("random"))
 POINT = {
     "optimizer": Arg(kinds.OPTIMIZER, the("optimizer")),
     "scheduler": Arg(kinds.SCHEDULER, the("scheduler")),
+}
+
+
+def state_with(**changed: object) -> kinds.Make:
+    """Return what makes the state of rounds in which some entries are others."""
+    return lambda world: world.rounds.state_dict() | changed
+
+
+ROUNDS_STATE = kinds.STATE | {
+    "empty": value({}, "missing 'schedule'"),
+    "of another schedule": Wrong(state_with(schedule="RigL"), "'RigL'"),
+    "an unknown entry": Wrong(state_with(lr=1), "'lr'"),
+    "a negative epoch": Wrong(state_with(epoch=-1), "'epoch'.*-1"),
+    "a fractional epoch": Wrong(state_with(epoch=1.5), "'epoch'.*1.5"),
+    "another period": Wrong(state_with(every=3), "'every'.*3"),
+    "other rounds": Wrong(state_with(rounds=9), "'rounds'.*9"),
+    "a seed that is not drawn": Wrong(state_with(seed=3), "seed.*3"),
+    "no point": Wrong(state_with(point=None), "None"),
+    "half a point": Wrong(state_with(point={}), "missing 'weights'"),
+    "another model's point": Wrong(
+        state_with(point={"weights": {}, "optimizer": None, "scheduler": None}), "'0.weight'"
+    ),
 }
 ROUND = {
     "model": MODEL,
@@ -124,6 +146,20 @@ PRUNE: dict[str, Call] = {
     ),
     "imp_prune": bare(pol.imp_prune, **ROUND, rewind=Arg(kinds.REWIND, the("start"))),
     "lrr_step": bare(pol.lrr_step, **ROUND, rewind=Arg(kinds.REWIND_TYPES | NONE, the("start"))),
+    "PruneRounds": bare(
+        pol.PruneRounds,
+        **{name: each for name, each in ROUND.items() if name not in ("amount", "density")},
+        amount=Arg(kinds.FRACTION | NONE, just(0.2)),
+        every=Arg(kinds.COUNT | NONE, just(2)),
+        rounds=Arg(kinds.COUNT | NONE, just(3)),
+        rewind=Arg(kinds.CHOICE, just("weights")),
+        point=Arg(kinds.REWIND, the("start"), ("rewind",)),
+    ),
+    "PruneRounds.step": method("rounds.step"),
+    "PruneRounds.state_dict": method("rounds.state_dict"),
+    "PruneRounds.load_state_dict": method(
+        "rounds.load_state_dict", state=Arg(ROUNDS_STATE, lambda w: w.rounds.state_dict())
+    ),
     "RewindPoint": bare(
         pol.RewindPoint,
         weights=Arg(maps.POINT_WEIGHTS, the("init")),

@@ -115,6 +115,16 @@ def scheduled(s: Setting) -> Any:
     return s.signed
 
 
+def in_rounds(s: Setting) -> Any:
+    given = {"point": s.start, "optimizer": s.optimizer, "scheduler": s.scheduler}
+    rounds = pol.PruneRounds(
+        s.model, 0.3, every=1, rounds=2, rewind="weights", ties="random", **given
+    )
+    again = pol.PruneRounds(s.plain, 0.2, every=1, rounds=1, rewind="weights")
+    again.load_state_dict(again.state_dict())
+    return [rounds.step(), again.step(), rounds.state_dict(), s.model, s.plain]
+
+
 def enforced(s: Setting) -> Any:
     handle = pol.enforce_in_step(s.model, s.optimizer)
     handle.project()
@@ -182,6 +192,7 @@ CALLS: dict[str, Callable[[Setting], Any]] = {
     ),
     "imp_prune a plain model": lambda s: (pol.imp_prune(s.plain, density=0.2), s.plain),
     "lrr_step": lambda s: (pol.lrr_step(s.model, 0.2, rewind=s.start), s.model),
+    "PruneRounds": in_rounds,
     "prune": lambda s: (
         pol.prune(s.model, pol.scores.random, amount=0.5, generator=s.draw),
         s.model,

@@ -74,6 +74,8 @@ def pruned(how: str) -> Case:
             sgd = torch.optim.SGD(model.parameters(), lr=0.1)
             start = pol.RewindPoint.capture(model, sgd)
             pol.lrr_step(model, 0.5, score=random, rewind=start, optimizer=sgd, generator=draw)
+        elif how == "rounds":
+            pol.PruneRounds(model, 0.5, every=1, rounds=1, score=random, generator=draw).step()
         elif how == "ties":
             pol.imp_prune(model, 0.5, score=zeros, ties="random", generator=draw)
         else:
@@ -124,6 +126,7 @@ CASES: dict[str, Case] = {
     "imp": pruned("imp"),
     "lrr": pruned("lrr"),
     "densities": pruned("densities"),
+    "rounds": pruned("rounds"),
     "ties": pruned("ties"),
     "ties of Delta": lambda draw: [Delta(0.5, ties="random")(SIGNS, SIZES * 0, draw)],
     "ties of synflow": lambda draw: list(

@@ -61,6 +61,9 @@ WRITES: dict[str, Callable[[nn.Module, Any, Any, Start], object]] = {
     "lrr_step": lambda m, o, s, p: pol.lrr_step(m, 0.3, rewind=p, optimizer=o, scheduler=s),
     "imp_prune": lambda m, o, s, p: pol.imp_prune(m, 0.3, optimizer=o),
     "prune": lambda m, o, s, p: pol.prune(m, pol.scores.magnitude, amount=0.3, optimizer=o),
+    "PruneRounds": lambda m, o, s, p: pol.PruneRounds(
+        m, 0.3, every=1, rounds=1, rewind="weights", point=p, optimizer=o, scheduler=s
+    ).step(),
     "merge": lambda m, o, s, p: pol.merge(m, optimizer=o),
     "sign_in": lambda m, o, s, p: pol.sign_in(m, beta=2.0, optimizer=o),
     "load_masks": lambda m, o, s, p: pol.load_masks(m, other_masks(m)),

@@ -20,6 +20,9 @@ EXTRAS = (
     "tyro",
     "joblib",
     "PIL",
+    "lightning",
+    "transformers",
+    "accelerate",
     "benchmarks",
     "polarity_bench",
 )

@@ -222,6 +222,7 @@ MODELS = {
     "prune": lambda m: pol.prune(m, pol.scores.magnitude, density=0.5),
     "imp_prune": pol.imp_prune,
     "lrr_step": lambda m: pol.lrr_step(m, rewind=pol.RewindPoint({})),
+    "PruneRounds": lambda m: pol.PruneRounds(m, every=1, rounds=1),
     "capture": pol.RewindPoint.capture,
     "restore_weights": lambda m: pol.RewindPoint({}).restore_weights(m),
     "reinit_signs": lambda m: pol.reinit_signs(m, init={}),
@@ -243,6 +244,7 @@ OPTIMIZERS = {
     "imp_prune": lambda r, o: pol.imp_prune(r.model, optimizer=o),
     "imp_prune and rewind": lambda r, o: pol.imp_prune(r.model, rewind=r.start, optimizer=o),
     "lrr_step": lambda r, o: pol.lrr_step(r.model, rewind=r.start, optimizer=o),
+    "PruneRounds": lambda r, o: pol.PruneRounds(r.model, every=1, rounds=1, optimizer=o),
     "capture": lambda r, o: pol.RewindPoint.capture(r.model, o),
     "restore_schedule": lambda r, o: r.start.restore_schedule(o),
     "sign_in": lambda r, o: pol.sign_in(r.model, optimizer=o),
@@ -317,6 +319,7 @@ def test_a_refused_call_consumes_no_random_numbers(run, call, own):
 GENERATORS = {
     **{name: call for name, call in DRAWING.items() if name != "prune too much"},
     "imp_prune by magnitude": lambda r, g: pol.imp_prune(r.model, 0.2, generator=g),
+    "PruneRounds": lambda r, g: pol.PruneRounds(r.model, every=1, rounds=1, generator=g),
     "reinit_signs": lambda r, g: pol.reinit_signs(r.model, init=r.start, generator=g),
     "interpolate_norms": lambda r, g: pol.interpolate_norms(r.model, generator=g),
     "delta": lambda r, g: Delta(0.5)(torch.ones(3), torch.ones(3), g),

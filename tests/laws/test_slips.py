@@ -175,6 +175,12 @@ def test_numpys_numbers_are_numbers(half):
     assert [schedule.step() for _ in range(4)] == [False, True, False, True]
 
 
+def test_rounds_count_by_numpys_integers():
+    counts = {"every": np.int64(2), "rounds": np.int64(1)}
+    rounds = pol.PruneRounds(plain_net(), np.float16(0.5), **counts)
+    assert [rounds.step() is not None for _ in range(4)] == [False, True, False, False]
+
+
 @pytest.mark.parametrize("flag", [1, 0, None, "no", []])
 def test_a_flag_is_true_or_false(flag):
     with pytest.raises(TypeError, match=r"^verbose=.* is .*, expected True or False$"):

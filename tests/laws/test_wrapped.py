@@ -142,6 +142,11 @@ def returned(model: nn.Module, result: nn.Module) -> dict[str, Tensor]:
     return point(model)
 
 
+def in_rounds(model: nn.Module) -> Any:
+    rounds = pol.PruneRounds(model, 0.5, every=1, rounds=1, rewind="weights")
+    return str(rounds.step()), point(model)
+
+
 Call = Callable[[nn.Module], Any]
 # What to call, on which model, and what must be the same for the wrapper.
 CALLS: dict[str, tuple[Callable[[], nn.Module], Call]] = {
@@ -160,6 +165,7 @@ CALLS: dict[str, tuple[Callable[[], nn.Module], Call]] = {
     ),
     "imp_prune, selected": (masked, lambda m: str(pol.imp_prune(m, 0.5, targets="3"))),
     "lrr_step": (masked, lambda m: str(pol.lrr_step(m, rewind=pol.RewindPoint.capture(m)))),
+    "PruneRounds": (masked, in_rounds),
     "prune": (masked, lambda m: str(pol.prune(m, scores.random, density=0.3, generator=draw()))),
     "RewindPoint": (
         masked,
@@ -295,6 +301,7 @@ ATTACH = {
     "load_masks": lambda m: pol.load_masks(m, {"0.weight": torch.ones(8, 4)}),
     "imp_prune": lambda m: pol.imp_prune(m, 0.5),
     "lrr_step": lambda m: pol.lrr_step(m, 0.5, rewind=pol.RewindPoint.capture(m)),
+    "PruneRounds": lambda m: pol.PruneRounds(m, every=1, rounds=1),
     "prune": lambda m: pol.prune(m, scores.magnitude, density=0.5),
     "sign_in": pol.sign_in,
     "interpolate_norms": pol.interpolate_norms,

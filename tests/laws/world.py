@@ -107,6 +107,11 @@ class World:
         return pol.RescaleSchedule(self.signed, every=2, until=9)
 
     @cached_property
+    def rounds(self) -> pol.PruneRounds:
+        given = {"rewind": "weights", "optimizer": self.optimizer, "scheduler": self.scheduler}
+        return pol.PruneRounds(self.model, 0.2, every=2, rounds=2, point=self.start, **given)
+
+    @cached_property
     def rigl(self) -> pol.dense_to_sparse.RigL:
         return pol.dense_to_sparse.RigL(self.model, self.optimizer, every=3, end=9)
 

@@ -104,13 +104,21 @@ def imp_prune(run: Run, draw: random.Random) -> Step | None:
     given |= {"rewind": run.captured[0]} if rewind else {}
     given |= {"scheduler": run.scheduler} if rewind and told and run.schedules else {}
     lrr = rewind and told and draw.random() < 0.3
+    by_schedule = density is None and draw.random() < 0.3
 
-    def act() -> pol.PruneReport:
-        return (pol.lrr_step if lrr else pol.imp_prune)(run.model, **given)
+    def act() -> pol.PruneReport | None:
+        if not by_schedule:
+            return (pol.lrr_step if lrr else pol.imp_prune)(run.model, **given)
+        how = {name: value for name, value in given.items() if name != "rewind"}
+        how |= {"rewind": "schedule" if lrr else "weights"} if rewind else {}
+        how |= {"point": given["rewind"]} if rewind else {}
+        return pol.PruneRounds(run.model, every=1, rounds=1, **how).step()
 
     def expect(report: pol.PruneReport) -> None:
         scores = {name: reference.weights[name].effective.detach().abs() for name in names}
         seed = rules.draw_seed(None) if ties == "random" else None
+        if seed is not None and by_schedule:
+            seed = rules.draw_seed(torch.Generator().manual_seed(seed + 1))  # that of round 1
         kept = reference.kept(scores, amount, density, scope, seed)
         assert report.survivors == sum(int(mask.sum()) for mask in kept.values())
         moment = run.captured[1] if rewind else None
@@ -127,7 +135,8 @@ def imp_prune(run: Run, draw: random.Random) -> Step | None:
             run.not_told(before)
         put_zeros_back(run)
 
-    return Step(f"{'lrr_step' if lrr else 'imp_prune'}({shown(given)})", act, expect)
+    call = "PruneRounds" if by_schedule else "lrr_step" if lrr else "imp_prune"
+    return Step(f"{call}({shown(given)})", act, expect)
 
 
 def prune(run: Run, draw: random.Random) -> Step | None:

@@ -187,6 +187,7 @@ LISTS: dict[str, Callable[..., object]] = {
     "capture": lambda m, o: pol.RewindPoint.capture(m, o),
     "restore_schedule": lambda m, o: pol.RewindPoint.capture(m).restore_schedule(o),
     "lrr_step": lambda m, o: pol.lrr_step(m, 0.1, rewind=pol.RewindPoint.capture(m), optimizer=o),
+    "PruneRounds": lambda m, o: pol.PruneRounds(m, 0.1, every=1, rounds=1, optimizer=o),
 }
 
 

@@ -38,6 +38,7 @@ CALLS: dict[str, Callable[..., object]] = {
     ),
     "sign_in": lambda m, o: pol.sign_in(m, optimizer=o),
     "merge": lambda m, o: pol.merge(m, optimizer=o),
+    "PruneRounds": lambda m, o: pol.PruneRounds(m, every=1, rounds=1, optimizer=o),
 }
 
 

@@ -184,7 +184,9 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
 
     The names of a tied weight share one tensor. So this is what to give to others that save a
     model: ``model.save_pretrained(folder, state_dict=polarity.dense_state_dict(model))`` writes a
-    checkpoint of transformers that ``from_pretrained`` reads. :func:`save` keeps the masks.
+    checkpoint of transformers that ``from_pretrained`` reads, which ``save_pretrained`` alone does
+    not: it refuses masked weights that are tied ("shared tensors"). :func:`save` keeps the masks.
+    In the Trainer, ``polarity.integrations.transformers.SparseTrainer`` does both.
 
     Example:
         >>> from torch import nn

@@ -11,7 +11,7 @@ from polarity._checks import check_callable, check_entries, check_floating
 from polarity._inputs import check_arguments
 from polarity.targets.target import Target
 
-__all__ = ["Score", "check_named_scores", "check_score", "score_weights"]
+__all__ = ["Score", "check_named_scores", "check_score", "score_weights", "takes_generator"]
 
 Score: TypeAlias = Callable[[str, Tensor], Tensor]
 
@@ -53,6 +53,11 @@ def _parameters(function: Callable[..., object]) -> Collection[str]:
         return ()
 
 
+def takes_generator(score: Score) -> bool:
+    """Return whether a score is given the generator of the call that applies it."""
+    return "generator" in _parameters(score)
+
+
 def score_weights(
     found: Mapping[str, Target], score: Score, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
@@ -68,7 +73,7 @@ def score_weights(
         ValueError: if a weight holds NaN or infinite entries.
         TypeError: if the score returns anything but a tensor.
     """
-    draws = generator is not None and "generator" in _parameters(score)
+    draws = generator is not None and takes_generator(score)
     for name, target in found.items():  # all of them, before a score draws for the first
         check_entries(f"weight {name!r}", target.weight)
     scores = {}
