@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST_VENV ?= .venv-oldest
+ECOSYSTEM_VENV ?= .venv-ecosystem
 BIN := $(VENV)/bin
 # How many processes the tests share. The tests of one file stay in one process.
 WORKERS ?= 2
@@ -10,8 +11,15 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disa
 POLARITY_TORCH ?=
 # What README.md names as the oldest PyTorch, and its torchvision.
 OLDEST := torch==2.6.0 torchvision==0.21.0
+# The packages of the extra `ecosystem`, as they are imported, and the tests and pages that name one.
+ECOSYSTEM := accelerate lightning onnx onnxruntime onnxscript pandas peft tensorboard timm transformers wandb
+EMPTY :=
+ECOSYSTEM_PATTERN := (importorskip|find_spec)\(.*"($(subst $(EMPTY) ,|,$(ECOSYSTEM)))[".]
+ECOSYSTEM_TESTS = $(sort $(wildcard tests/integrations src/polarity/integrations) \
+	$(shell grep -rlE --include=*.py --include=*.md '$(ECOSYSTEM_PATTERN)' tests docs \
+		--exclude-dir=integrations))
 
-.PHONY: help demo test test-slow test-gpu test-oldest bench coverage fix lint types docs results clean
+.PHONY: help demo test test-slow test-gpu test-oldest ecosystem bench coverage fix lint types docs results clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +39,9 @@ test-gpu: $(VENV)/.installed ## the tests that need a CUDA device (skipped witho
 test-oldest: $(OLDEST_VENV)/.installed ## the library's tests on the oldest PyTorch that is supported
 	$(OLDEST_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable \
 		tests src --ignore=tests/benchmarks --ignore=tests/docs
+
+ecosystem: $(ECOSYSTEM_VENV)/.installed ## what needs Lightning, transformers, timm and the like; nothing is left out
+	$(ECOSYSTEM_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-skips $(ECOSYSTEM_TESTS)
 
 bench: $(VENV)/.installed ## the timings of docs/results/throughput.md, on this machine (takes long)
 	$(BIN)/python -m benchmarks throughput
@@ -65,6 +76,11 @@ $(OLDEST_VENV)/.installed: pyproject.toml
 	$(OLDEST_VENV)/bin/pip install -q -e ".[test]" $(OLDEST)
 	touch $@
 
+$(ECOSYSTEM_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(ECOSYSTEM_VENV)
+	$(ECOSYSTEM_VENV)/bin/pip install -q -e ".[ecosystem]" $(POLARITY_TORCH)
+	touch $@
+
 clean: ## remove what was installed, built and run
-	rm -rf $(VENV) $(OLDEST_VENV) docs/_build docs/gallery docs/sg_execution_times.rst
+	rm -rf $(VENV) $(OLDEST_VENV) $(ECOSYSTEM_VENV) docs/_build docs/gallery docs/sg_execution_times.rst
 	rm -rf runs build dist htmlcov .coverage

@@ -1,9 +1,11 @@
 """Options and markers of the test run, and the code blocks of the documentation as tests."""
 
 import os
+from collections.abc import Generator
 from doctest import ELLIPSIS
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # Before torch: threads that wait for each other make small tensors slow, and busy cores slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +14,8 @@ import pytest
 import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+SLOW, GPU = "takes minutes; run with --slow", "needs a CUDA device"
 
 # Configuration, and scripts that tests/docs runs as a user would; neither is a module of tests.
 collect_ignore = ["docs/conf.py", "docs/examples", "docs/gallery", "docs/_build"]
@@ -32,6 +36,9 @@ pytest_collect_file = Sybil(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--no-skips", action="store_true", help="fail what is skipped, but for minutes and CUDA"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,9 +47,29 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    return failed_if_skipped((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, Any]:
+    return failed_if_skipped((yield), collector.config)
+
+
+def failed_if_skipped(report: Any, config: pytest.Config) -> Any:
+    """With --no-skips, fail what something missing would leave out: a package, for instance."""
+    if config.getoption("--no-skips") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[-1])
+        if not reason.endswith((SLOW, GPU)):
+            report.outcome, report.longrepr = "failed", f"--no-skips: {reason}"
+    return report
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    slow = pytest.mark.skip(reason="takes minutes; run with --slow")
-    gpu = pytest.mark.skip(reason="needs a CUDA device")
+    slow, gpu = pytest.mark.skip(reason=SLOW), pytest.mark.skip(reason=GPU)
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(slow)

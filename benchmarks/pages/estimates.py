@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
@@ -20,6 +20,7 @@ class Estimate:
     mean: float
     std: float | None
     count: int
+    values: tuple[float, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.mean:.2f}" if self.std is None else f"{self.mean:.2f} ± {self.std:.2f}"
@@ -30,7 +31,8 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return Estimate(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
+    std = stdev(known) if len(known) > 1 else None
+    return Estimate(fmean(known), std, len(known), tuple(known))
 
 
 def cell(found: Estimate | None, full: int = 0) -> str:

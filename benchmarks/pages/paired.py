@@ -137,6 +137,24 @@ def pooled_spread(tables: Iterable[Iterable[Seeds]]) -> Spread | None:
     return Spread(math.sqrt(2 * squares / freedom), freedom) if freedom else None
 
 
+def level_spread(rows: Iterable[Seeds]) -> Spread | None:
+    """Pool over rows what a run varies by from seed to seed, for comparisons with a constant.
+
+    Args:
+        rows: values by seed.
+
+    Returns:
+        The spread of a run; None where no row has two seeds.
+    """
+    squares, freedom = 0.0, 0
+    for row in rows:
+        if len(row) > 1:
+            mean = fmean(row.values())
+            squares += sum((value - mean) ** 2 for value in row.values())
+            freedom += len(row) - 1
+    return Spread(math.sqrt(squares / freedom), freedom) if freedom else None
+
+
 def spread_to_reference(rows: Iterable[Seeds], reference: Seeds) -> Spread | None:
     """Pool over the rows of a table what their differences to one reference vary by chance.
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..harness.results import Result, load_results
+
+_DATASETS = {
+    "digits": "scikit-learn's digits",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ImageNet",
+}
 
 
 @dataclass
@@ -102,6 +111,25 @@ def runs_and_seeds(results: Sequence[Result]) -> str:
     return f"{len(results)} runs, seeds {', '.join(map(str, seeds(results)))}"
 
 
+def images(data: Mapping[str, Any]) -> str:
+    """Name a data set as a result states it, with the size and number of its images."""
+    size = f"{data['shape'][-2]}×{data['shape'][-1]}"
+    if data.get("pooled_from"):
+        size += " (averaged)"
+    name = _DATASETS.get(data["name"], data["name"])
+    return f"{name} at {size}, {data['train']:,} training images"
+
+
+def seeds_text(count: int) -> str:
+    """Write a number of seeds."""
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def spread_text(count: int) -> str:
+    """Say what bands and whiskers are; nothing where there are none."""
+    return seeds_text(count) + (", mean ± std" if count > 1 else "")
+
+
 def subset(used: int, available: int, images: str) -> list[str]:
     """Say that only some of the images were used, where that is so."""
     return [f"a random subset of {used} of {available} {images}"] if used < available else []
@@ -110,3 +138,8 @@ def subset(used: int, available: int, images: str) -> list[str]:
 def figure_stem(names: Sequence[str], settings: str) -> str:
     """Begin the file names of a group's figures; a digest stands for all of its settings."""
     return "-".join([*names, hashlib.sha256(settings.encode()).hexdigest()[:6]])
+
+
+def folded(title: str, text: str) -> list[str]:
+    """Put a long piece of a page behind its title."""
+    return [f"<details>\n<summary>{title}</summary>", text, "</details>"]

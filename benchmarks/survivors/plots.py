@@ -7,21 +7,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..pages.estimates import Estimate
-from ..pages.style import BLUE, GREY, RED, drawing, error_bars, save, ticks
+from polarity import plot
 
-_LOOKS = {
-    "dense": {"color": GREY, "marker": "s"},
-    "masks": {"color": RED, "marker": "^"},
-    "survivors": {"color": BLUE, "marker": "o"},
-}
+from ..pages.estimates import Estimate
+from ..pages.style import LEAST, drawn, save, ticks, title
 
 
 def plot_rounds(
     series: Mapping[str, tuple[Sequence[Estimate], Sequence[Estimate]]],
     densities: Sequence[float],
     path: Path,
-    title: str,
+    scale: str,
 ) -> Path:
     """Draw the seconds of each round's training, and the test accuracy after it.
 
@@ -29,16 +25,17 @@ def plot_rounds(
         series: seconds and accuracies by form.
         densities: of each round, written above the panels at every few rounds.
         path: the figure.
-        title: stands above both panels.
+        scale: what was run, for the title.
     """
-    with drawing():
-        figure = Figure(figsize=(8, 3.4), layout="constrained")
+    with plot.style():
+        figure = Figure(figsize=(8, 4.1), layout="constrained")
         left, right = figure.subplots(1, 2)
         rounds = range(len(densities))
         shown = list(rounds)[:: max(1, len(rounds) // 5)]
+        looks = plot.looks(list(series))
         for form, estimates in series.items():
             for axes, values in zip((left, right), estimates, strict=True):
-                error_bars(axes, rounds, values, label=form, **_LOOKS[form])
+                plot.points(axes, rounds, drawn(values), band=True, **looks[form])
         left.set_ylim(bottom=0)
         left.set_ylabel("seconds of training")
         right.set_ylabel("test accuracy (%)")
@@ -46,8 +43,9 @@ def plot_rounds(
             axes.set_xlabel("round")
             ticks(axes, shown, "{:.0f}".format)
             above = axes.secondary_xaxis("top")
-            above.set_xticks(shown, [f"{densities[at]:.2g}" for at in shown])
-            above.set_xlabel("density")
-        figure.suptitle(title)
-        left.legend(loc="lower left")
+            above.set_xticks(shown, [f"{100 * densities[at]:.3g}" for at in shown])
+            above.set_xlabel("density (%)")
+        plot.widen(right, LEAST, within=(0, 100.2))
+        title(figure, "Seconds and accuracy round by round", scale)
+        plot.legend(figure, where="below")
         return save(figure, path)

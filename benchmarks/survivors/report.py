@@ -23,8 +23,10 @@ from ..pages.section import (
     Section,
     distinct,
     figure_stem,
+    images,
     provenance,
     runs_and_seeds,
+    spread_text,
     write_paper,
 )
 from .config import EXPERIMENT
@@ -168,8 +170,8 @@ def _draw(group: Sequence[Result], folder: Path) -> Path:
         for form in FORMS
     }
     densities = [each.mean for each in over_seeds(group, "survivors", "density")]
-    title = (
-        f"{config['dataset']}, {config['arch']}, {config['epochs']} epochs per round, "
-        f"{len(group)} seed{'s' if len(group) > 1 else ''}"
+    scale = (
+        f"{images(group[0]['dataset'])}, {config['arch']}, {config['epochs']} epochs per round; "
+        f"{spread_text(len(group))}"
     )
-    return plot_rounds(series, densities, folder / f"{stem}.png", title)
+    return plot_rounds(series, densities, folder / f"{stem}.png", scale)

@@ -94,4 +94,8 @@ for place, mask in enumerate(("fixed mask", "RigL", "AC/DC")):
 left.set(xlabel="epoch", ylabel="density of the forward pass", xticks=range(0, 21, 5))
 right.set(xlabel="epoch", ylabel="sign flips per survivor, so far", xticks=range(0, 21, 5))
 figure.legend(loc="outside right center")
+figure.suptitle(
+    "scikit-learn's digits, 64-300-100-10 at 5 %, 20 epochs; mean and range of 3 seeds",
+    fontsize="medium",
+)
 plt.show()

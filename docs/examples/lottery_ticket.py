@@ -8,6 +8,8 @@ the accuracy of the dense network. The control keeps the mask and draws new init
 the difference between the two curves is what the initial values are worth.
 
 Frankle & Carbin (2019), `The Lottery Ticket Hypothesis <https://arxiv.org/abs/1803.03635>`_.
+One round of it, call by call: :doc:`/tutorials/first_ticket`. On a network of torchvision's:
+:doc:`first_ticket_resnet18`.
 """
 
 import matplotlib.pyplot as plt
@@ -73,7 +75,9 @@ def rounds(seed: int, count: int = 7) -> list[tuple[float, float, float]]:
 # %%
 # The ticket and its control
 # --------------------------
-# The report is that of the last round. The bands span the seeds.
+# The report is that of the last round. The bands span the seeds. At an eighth of the weights the
+# ticket is within a point of the dense network, and its mask with new values four points below.
+# Further down it wins nothing, but the gap to its control grows.
 
 results = torch.tensor([rounds(seed) for seed in range(3)])
 density = results[0, :, 0]
@@ -86,4 +90,8 @@ plt.gca().invert_xaxis()
 plt.xlabel("density")
 plt.ylabel("test accuracy (%)")
 plt.legend()
+plt.suptitle(
+    "scikit-learn's digits, 64-300-100-10, 8 epochs a round; mean and range of 3 seeds",
+    fontsize="medium",
+)
 plt.show()

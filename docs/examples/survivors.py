@@ -92,4 +92,9 @@ plt.ylim(bottom=0)
 plt.xlabel("density")
 plt.ylabel("seconds of training in a round")
 plt.legend()
+plt.suptitle(
+    "2,048 noisy patterns of 784 numbers, 784-300-100-10, 3 epochs a round;\n"
+    "one seed, one thread, one run on the machine that built this page",
+    fontsize="medium",
+)
 plt.show()

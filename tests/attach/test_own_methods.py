@@ -126,6 +126,26 @@ def test_weights_that_a_loop_ties_after_masking_are_refused_by_the_masked_layer(
     model[1].weight = model[0].weight
 
 
+# Further layers
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("arguments", [(nn.Linear, 4, 3), (nn.Conv2d, 3, 4, 2)], ids=["fc", "conv"])
+def test_calling_the_type_of_a_masked_layer_makes_a_plain_layer(form: Form, arguments: Any) -> None:
+    """peft makes the adapters of a convolution by ``type(layer)(...)``."""
+    kind, *sizes = arguments
+    layer = form.attach(seeded(kind(*sizes)))
+    before, modules = fingerprint(layer.state_dict()), list(layer.named_modules())
+    torch.manual_seed(3)
+    made = type(layer)(*sizes, bias=False)
+    torch.manual_seed(3)
+    expected = kind(*sizes, bias=False)
+    assert type(made) is kind
+    assert torch.equal(made.weight, expected.weight)
+    assert (fingerprint(layer.state_dict()), list(layer.named_modules())) == (before, modules)
+    assert fingerprint(copy.deepcopy(layer).state_dict()) == before
+
+
 # Pickling
 
 REMEDY = (

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 import polarity
+from polarity import plot
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
@@ -84,7 +85,10 @@ def test_papers_have_the_same_doors_and_do_not_know_each_other(paper):
 def test_of_polarity_only_public_names_are_used(module):
     called = set()
     for node in ast.walk(MODULES[module]):
-        if isinstance(node, ast.ImportFrom):
+        if ast.unparse(node) == "from polarity import plot":
+            # `import polarity` does not bring it: it needs an extra.
+            called.add("plot")
+        elif isinstance(node, ast.ImportFrom):
             assert node.level or not (node.module or "").startswith("polarity"), ast.unparse(node)
         elif isinstance(node, ast.Import):
             for alias in node.names:
@@ -99,9 +103,15 @@ def test_of_polarity_only_public_names_are_used(module):
 
 
 def check_public(path):
-    value = polarity
+    value = plot if path[0] == "plot" else polarity
     for part in path[1:]:
         if not isinstance(value, ModuleType):
             return
         assert part in [*value.__all__, "__version__", "__draws_version__"], ".".join(path)
         value = getattr(value, part)
+
+
+def test_a_name_of_the_figures_that_is_not_public_is_found():
+    check_public(["plot", "style"])
+    with pytest.raises(AssertionError, match=r"plot\.canvas"):
+        check_public(["plot", "canvas"])

@@ -270,6 +270,16 @@ def test_the_density_is_in_the_logs_of_the_loss(tmp_path: Path) -> None:
     assert not any(key.startswith("polarity") for each in silent.state.log_history for key in each)
 
 
+def test_the_density_that_is_logged_is_that_of_soft_thresholds(tmp_path: Path) -> None:
+    def attach(model: nn.Module) -> None:
+        pol.dense_to_sparse.threshold_weights(model, None, decay=0.0, s0=-4.0)
+
+    run = made("gpt2", tmp_path, {"attach": attach}, save_strategy="no")
+    run.train()
+    logged = run.state.log_history[-1]["polarity/density"]
+    assert logged == pol.dense_to_sparse.soft_density(run.model) < 1.0
+
+
 def test_a_second_run_builds_its_schedules_anew_and_those_of_the_first_act_no_more(
     tmp_path: Path,
 ) -> None:

@@ -14,6 +14,10 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from polarity.integrations.transformers import SparseTrainer, SparsityCallback  # noqa: E402
+from polarity.integrations.transformers.state_file import (  # noqa: E402, F401  for the tests
+    read_states,
+    write_states,
+)
 
 EXAMPLES, BATCH, EPOCHS = 32, 8, 3
 STEPS = EXAMPLES // BATCH  # in each epoch
@@ -151,6 +155,40 @@ METHODS: dict[str, tuple[dict[str, Any], list[float]]] = {
     "sign-in": ({"attach": signed_in, "each_epoch": rounds_and_rescaling}, [0.5, 0.25, 0.25]),
     "norms": ({"attach": interpolated, "each_epoch": rounds(None)}, [0.5, 0.25, 0.25]),
     "rigl": ({"attach": masked, "each_step": rigl}, [0.25, 0.25, 0.25]),
+}
+
+
+def thresholded(model: nn.Module) -> None:
+    pol.dense_to_sparse.threshold_weights(model, None, decay=1e-3, s0=-4.0)
+
+
+def compacted(model: nn.Module) -> nn.Module:
+    pol.imp_prune(model, 0.5)
+    return pol.compact(model)
+
+
+def acdc(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
+    return pol.dense_to_sparse.ACDC(model, optimizer, density=0.5, switches=(3, 6, 9))
+
+
+def gradual(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
+    return pol.dense_to_sparse.GradualMagnitude(
+        model, optimizer, density=0.25, begin=1, end=9, every=2
+    )
+
+
+def exchanged(model: nn.Module, optimizer: Any, scheduler: Any) -> Any:
+    densities = pol.densities.uniform(model, 0.5)
+    return pol.dense_to_sparse.SET(model, optimizer, every=2, densities=densities)
+
+
+# Of these only the outputs and the bits are compared.
+OTHER_METHODS: dict[str, dict[str, Any]] = {
+    "set": {"attach": masked, "each_step": exchanged},
+    "gradual": {"attach": masked, "each_step": gradual},
+    "acdc": {"attach": masked, "each_step": acdc},
+    "compact": {"attach": compacted},
+    "soft thresholds": {"attach": thresholded},
 }
 
 

@@ -1,7 +1,6 @@
 """What every form owes every kind of layer in every mode of PyTorch: graphs, dtypes, freezing."""
 
 import io
-from typing import Any
 
 import pytest
 import torch
@@ -149,24 +148,6 @@ def test_an_exported_layer_holds_its_mask(kind: Kind, form: Form) -> None:
                 p.add_(0.5)
     values = {name: p.detach() for name, p in exported.named_parameters()}
     close(exported(*inputs), explicit(kind, form, model)(values))
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "export"])
-@pytest.mark.parametrize("kind", [KINDS[0], KINDS[2], WIDE], ids=lambda kind: kind.name)
-@EVERY_FORM
-def test_a_layer_goes_to_onnx_by_both_exporters(
-    form: Form, kind: Kind, dynamo: bool, tmp_path: Any
-) -> None:
-    pytest.importorskip("onnx")
-    if dynamo:
-        pytest.importorskip("onnxscript")
-    model, inputs = converted(kind, form), feed(kind)
-    file = tmp_path / "layer.onnx"
-    torch.onnx.export(model, inputs, str(file), dynamo=dynamo)
-    evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator(str(file))
-    feeds = dict(zip(evaluator.input_names, (x.numpy() for x in inputs), strict=True))
-    close(torch.from_numpy(evaluator.run(None, feeds)[0]), outputs(model, inputs))
 
 
 # Dtypes and swaps

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from importlib.util import resolve_name
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ LAYERS = [
     {"analysis", "pruning"},
     {"dense_to_sparse"},
     {"__init__"},
-    {"integrations"},
+    {"integrations", "plot"},
 ]
 LAYER_OF = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
 TOP = {
@@ -39,11 +40,13 @@ TOP = {
     "_warnings",
     "_bits",
 } | LAYER_OF.keys() - {"_"}
+# Public namespaces that `import polarity` does not import, because each needs an extra.
+OPTIONAL = ("plot",)
 PUBLIC = {
     name: set(getattr(polarity, name).__all__)
     for name in polarity.__all__
     if isinstance(getattr(polarity, name), ModuleType)
-}
+} | {name: set(import_module(f"polarity.{name}").__all__) for name in OPTIONAL}
 
 Graph = dict[str, set[str]]
 
@@ -198,7 +201,7 @@ def is_public(path: str) -> bool:
     names = [name for name in rest if not (name.startswith("__") and name.endswith("__"))]
     if not names:
         return True
-    return names[0] in polarity.__all__ and (
+    return names[0] in {*polarity.__all__, *OPTIONAL} and (
         names[0] not in PUBLIC or len(names) == 1 or names[1] in PUBLIC[names[0]]
     )
 
@@ -234,10 +237,14 @@ def test_a_private_path_is_told_from_a_public_one(tmp_path: Path) -> None:
         "from polarity.scores import magnitude, score",
         "pol.prune, pol.densities.erk, scores.random, pol.__version__",
         "pol.attach, scores.score",
+        "from polarity import plot",
+        "from polarity.plot import style, layers",
+        "plot.flips, plot.canvas",
     ]
     file.write_text("\n".join(lines))
     wrong = {path for path in used_of_polarity(file) if not is_public(path)}
-    assert wrong == {"polarity.selection.cut", "polarity.scores.score", "polarity.attach"}
+    inside = {"polarity.selection.cut", "polarity.scores.score", "polarity.attach"}
+    assert wrong == inside | {"polarity.plot.layers", "polarity.plot.canvas"}
 
 
 def test_benchmarks_and_examples_use_public_names_only() -> None:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 import polarity as pol
 from tests.machine.kinds import MACHINES, SETTINGS
 from tests.machine.run import Run
+from tests.models import compacted
 
 KINDS = {kind.name: kind for kind in MACHINES}
 OPTIMIZERS = {setting.name: setting for setting in SETTINGS}
@@ -61,12 +62,14 @@ def prepared(form: str) -> Run:
     pol.imp_prune(run.model, density=0.4, optimizer=run.optimizer)
     if form == "norms":
         pol.interpolate_norms(run.model, generator=torch.Generator().manual_seed(1))
-    if form == "sign_in":
+    if form in ("sign_in", "compact_sign_in"):
         pol.sign_in(run.model, optimizer=run.optimizer)
         run.captured = (pol.RewindPoint.capture(run.model, run.optimizer, run.scheduler), None)
     if form == "remembered":
         trained = pol.dense_state_dict(run.model)
         pol.reinit_signs(run.model, "standard", init=run.captured[0], trained=trained)
+    if form.startswith("compact"):
+        compacted(run.model, run.optimizer)
     if form == "in_step":
         run.handle = pol.enforce_in_step(run.model, run.optimizer)
     train(run)
@@ -94,13 +97,22 @@ def told(run: Run) -> dict[str, Any]:
 
 
 def random_masks(run: Run) -> dict[str, Tensor]:
+    """Draw masks; where survivors alone are stored, masks of some of them."""
     draw = seeded()
-    shapes = {name: target.shape for name, target in pol.find_targets(run.model).items()}
-    return {name: torch.rand(shape, generator=draw) < 0.5 for name, shape in shapes.items()}
+    targets = pol.find_targets(run.model)
+    drawn = {n: torch.rand(target.shape, generator=draw) < 0.5 for n, target in targets.items()}
+    if not any(target.masking and target.masking.places for target in targets.values()):
+        return drawn
+    return {name: mask & drawn[name] for name, mask in pol.masks(run.model).items()}
 
 
 def random_scores(run: Run) -> dict[str, Tensor]:
     return {name: mask + torch.rand(mask.shape) for name, mask in random_masks(run).items()}
+
+
+COMPACT = ("compact", "compact_sign_in")
+ATTACHED = ("masked", "sign_in", "norms", "remembered", "in_step", *COMPACT)
+EVERY = ("plain", *ATTACHED, "bfloat16")
 
 
 @dataclass
@@ -108,7 +120,7 @@ class Case:
     """A call, the forms of a model it is made on, and what is made ready before it."""
 
     call: Callable[..., Any]
-    forms: tuple[str, ...] = ("masked", "sign_in", "norms", "remembered", "in_step")
+    forms: tuple[str, ...] = ATTACHED
     ready: Callable[[Run], Any] | None = None
 
 
@@ -124,7 +136,6 @@ def own_file(run: Run) -> str:
 
 
 FOLDER: list[Any] = [None]
-EVERY = ("plain", "masked", "sign_in", "norms", "remembered", "in_step", "bfloat16")
 
 CASES: dict[str, Case] = {
     "mask_weights": Case(lambda r, _: pol.mask_weights(r.model), ("plain",)),
@@ -158,7 +169,8 @@ CASES: dict[str, Case] = {
         lambda r, trained: pol.reinit_signs(
             r.model, "standard", pol.Delta(0.2), init=point(r), trained=trained
         ),
-        ready=lambda r: pol.dense_state_dict(r.model),
+        tuple(form for form in ATTACHED if form not in COMPACT),
+        lambda r: pol.dense_state_dict(r.model),
     ),
     "SignedMask.apply": Case(
         lambda r, ticket: ticket.apply(r.model),
@@ -172,13 +184,14 @@ CASES: dict[str, Case] = {
         ("norms",),
         lambda r: pol.sign_in(r.model, optimizer=r.optimizer),
     ),
-    "rescale": Case(lambda r, _: pol.rescale(r.model), ("sign_in",)),
+    "rescale": Case(lambda r, _: pol.rescale(r.model), ("sign_in", "compact_sign_in")),
     "rescale, momentum zero": Case(
-        lambda r, _: pol.rescale(r.model, optimizer=r.optimizer, momentum="zero"), ("sign_in",)
+        lambda r, _: pol.rescale(r.model, optimizer=r.optimizer, momentum="zero"),
+        ("sign_in", "compact_sign_in"),
     ),
     "rescale, momentum transform": Case(
         lambda r, _: pol.rescale(r.model, optimizer=r.optimizer, momentum="transform"),
-        ("sign_in",),
+        ("sign_in", "compact_sign_in"),
     ),
     "interpolate_norms": Case(
         lambda r, _: pol.interpolate_norms(r.model), ("norms",), lambda r: pol.merge(r.model)
@@ -193,22 +206,40 @@ CASES: dict[str, Case] = {
     "restore_weights": Case(lambda r, _: point(r).restore_weights(r.model), EVERY),
     "restore_weights masked": Case(lambda r, _: point(r).restore_weights(r.model, only="masked")),
     "restore_schedule": Case(
-        lambda r, _: point(r).restore_schedule(r.optimizer, r.scheduler), EVERY
+        lambda r, _: point(r).restore_schedule(r.optimizer, r.scheduler),
+        tuple(form for form in EVERY if form not in COMPACT),
     ),
-    "load": Case(lambda r, path: pol.load(r.model, path), ("plain", "masked", "sign_in"), own_file),
+    "load": Case(
+        lambda r, path: pol.load(r.model, path), ("plain", "masked", "sign_in", *COMPACT), own_file
+    ),
+    "compact": Case(
+        lambda r, _: pol.compact(r.model, optimizer=r.optimizer, targets=tuple(pol.masks(r.model))),
+        ("masked", "sign_in"),
+    ),
+    "expand": Case(lambda r, _: pol.expand(r.model, optimizer=r.optimizer), COMPACT),
     "enforce_in_step": Case(
         lambda r, _: pol.enforce_in_step(r.model, r.optimizer), ("masked", "sign_in")
     ),
 }
 
 # What a failure leaves half done, by call and form, and why it is left so.
+GATHERED = (
+    "a call on compact weights writes dense copies of them, and then gathers what survives into "
+    "new memory: where that cannot be had, the new values stay, stored densely"
+)
 IN_PLACE = "signs are written piece by piece where the weight is stored, without a copy of it"
 PENDING: dict[tuple[str, str], str] = {
     **{("reinit_signs", form): IN_PLACE for form in ("masked", "norms", "remembered", "in_step")},
     ("set_norm_alpha hold", "norms"): "draws in place",
+    **{
+        (name, form): GATHERED
+        for name, case in CASES.items()
+        for form in COMPACT
+        if form in case.forms and name not in ("merge", "expand")
+    },
 }
 # Of these, what a failed write alone leaves half done.
-WRITES_PENDING = {case for case in PENDING if case[0] in ("reinit_signs", "set_norm_alpha hold")}
+WRITES_PENDING = {case for case, why in PENDING.items() if why is not GATHERED}
 # Calls that register hooks and zero what is stored, and do nothing else.
 REGISTERS = {"enforce_in_step"}
 

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from polarity import plot
+
+from ...harness.results import Result
+from ...pages.estimates import estimate
+from ...pages.section import images, seeds, spread_text
 from ...pages.style import (
     BLUE,
-    GREEN,
     GREY,
+    LEAST,
     ORANGE,
-    RED,
-    drawing,
-    error_bars,
-    legend_above,
+    STAGES,
+    drawn,
     save,
     ticks,
+    title,
 )
-from .summary import Arm, Comparison, label, mean_over_seeds
+from .summary import Arm, Comparison, label
 
 _COLOURS = {"": GREY, "mv": ORANGE, "sign_in": BLUE}
 _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}
 _LINES = {"random": "-", "snip": "--", "grasp": ":", "synflow": "-."}
-_STAGES = {
-    "init_to_end": ("initialisation → end", BLUE),
-    "init_to_warmup": ("initialisation → warm-up", RED),
-    "warmup_to_end": ("warm-up → end", GREEN),
-}
 
 
 def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
@@ -47,122 +45,139 @@ def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
     """
     density = _middle(group.densities)
     at = f"density {density:g}, mean over seeds"
-    todo: list[tuple[str, Callable[[Figure, Comparison, float], None], tuple[float, float], str]]
+    todo: list[tuple[str, _Painter, tuple[float, float], str, str]]
     todo = [
-        ("accuracy", _accuracy, (5.2, 3.4), "Test accuracy against density, mean ± std."),
-        ("stages", _stages, (6.4, 3.2), f"Sign flips by stage ({at}), after Figure 1."),
-        ("epochs", _epochs, (7.2, 3.2), f"Sign flips and sharpness by epoch ({at}), as Figure 5."),
-        ("layers", _layer_flips, (7.2, 3.2), f"Layerwise sign flips ({at}), after Figure 8."),
-        ("densities", _layer_densities, (5.6, 3.2), f"Layerwise densities ({at}), as Figure 9."),
+        (
+            *("accuracy", _accuracy, (5.6, 3.8), "Test accuracy against density"),
+            "Test accuracy against density, mean ± std.",
+        ),
+        (
+            *("stages", _stages, (6.4, 3.6), f"Sign flips by stage, density {density:g}"),
+            f"Sign flips by stage ({at} ± std), after Figure 1.",
+        ),
+        (
+            *("epochs", _epochs, (7.2, 3.6), f"Sign flips and sharpness, density {density:g}"),
+            f"Sign flips and sharpness by epoch ({at}, bands of one std), as Figure 5.",
+        ),
+        (
+            *("layers", _layer_flips, (7.6, 3.6), f"Layerwise sign flips, density {density:g}"),
+            f"Layerwise sign flips ({at}, bands of one std), after Figure 8.",
+        ),
+        (
+            *(
+                "densities",
+                _layer_densities,
+                (5.6, 4.2),
+                f"Layerwise densities, density {density:g}",
+            ),
+            f"Layerwise densities ({at}), as Figure 9.",
+        ),
     ]
     if group.swept():
-        todo.append(("period", _period, (5.4, 3.4), "Test accuracy against the rescale period p."))
-    drawn = []
-    with drawing():
-        for name, painter, size, caption in todo:
+        todo.append(
+            (
+                *("period", _period, (5.6, 3.8), "Test accuracy against the rescale period p"),
+                "Test accuracy against the rescale period p, mean ± std.",
+            )
+        )
+    pictures = []
+    with plot.style():
+        for name, painter, size, what, caption in todo:
             figure = Figure(figsize=size, layout="constrained")
             painter(figure, group, density)
-            drawn.append((save(figure, folder / f"{stem}-{name}.png"), caption))
-    return drawn
+            title(figure, what, _scale(group))
+            plot.legend(figure, where="below", columns=3)
+            pictures.append((save(figure, folder / f"{stem}-{name}.png"), caption))
+    return pictures
+
+
+_Painter = Callable[[Figure, Comparison, float], None]
+
+
+def _scale(group: Comparison) -> str:
+    width = f" of width {group.config['width']}" if group.config["width"] else ""
+    return (
+        f"{images(group.results[0]['dataset'])}\n{group.config['arch']}{width}, "
+        f"{group.config['epochs']} epochs; {spread_text(len(seeds(group.results)))}"
+    )
 
 
 def _accuracy(figure: Figure, group: Comparison, density: float) -> None:
-    axes = figure.subplots()
-    for place, arm in enumerate(group.main_arms):
-        known = [
-            (each, found)
+    results = {
+        label(arm): {
+            each: found.values
             for each in group.densities
-            if (found := group.final(arm, each, "test_accuracy")) is not None
-        ]
-        # A little space between the methods keeps their error bars apart.
-        shift = 1 + 0.03 * (place - (len(group.main_arms) - 1) / 2)
-        places, finals = [each * shift for each, _ in known], [found for _, found in known]
-        error_bars(axes, places, finals, **_look(arm))
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    ticks(axes, group.densities, "{:g}".format)
-    axes.set_xlabel("density")
-    axes.set_ylabel("test accuracy (%)")
-    legend_above(figure, axes, columns=3)
+            if (found := group.final(arm, each, _ACCURACY)) is not None
+        }
+        for arm in group.main_arms
+    }
+    plot.accuracy(results, looks=_looks(group), ax=figure.subplots())
 
 
 def _stages(figure: Figure, group: Comparison, density: float) -> None:
-    axes = figure.subplots()
-    arms = [arm for arm in group.main_arms if group.of(arm, density)]
-    for place, (stage, (name, colour)) in enumerate(_STAGES.items()):
-        found = [group.final(arm, density, stage) for arm in arms]
-        axes.bar(
-            [i + 0.27 * (place - 1) for i in range(len(arms))],
-            [100 * each.mean if each else 0.0 for each in found],
-            yerr=[100 * (each.std or 0.0) if each else 0.0 for each in found],
-            width=0.25,
-            color=colour,
-            capsize=2,
-            error_kw={"elinewidth": 0.8},
-            label=name,
-        )
-    axes.set_xticks(range(len(arms)), [label(arm).replace(" + ", "\n+ ") for arm in arms])
-    axes.grid(axis="x", visible=False)
-    axes.set_axisbelow(True)
-    axes.set_ylabel("survivors whose sign differs (%)")
-    legend_above(figure, axes, columns=3)
+    stages = {
+        # Long names stand in two lines.
+        label(arm).replace(" + ", "\n+ "): {
+            name: found.values
+            for stage, name in STAGES.items()
+            if (found := group.final(arm, density, stage)) is not None
+        }
+        for arm in group.main_arms
+        if group.of(arm, density)
+    }
+    plot.flip_stages(stages, ax=figure.subplots())
 
 
 def _epochs(figure: Figure, group: Comparison, density: float) -> None:
     left, right = figure.subplots(1, 2)
+    looks, flips = _looks(group), {}
     for arm in group.main_arms:
         runs = [result["epochs"] for result in group.of(arm, density)]
         if not runs:
             continue
-        flips = mean_over_seeds([[each["flips_cumulative"] for each in run] for run in runs])
-        left.plot(range(1, len(flips) + 1), flips, **{**_look(arm), "marker": ""})
+        flips[label(arm)] = [[each["flips_cumulative"] for each in run] for run in runs]
         xs = [each["epoch"] for each in runs[0] if each.get("sharpness") is not None]
-        curves = [[run[x - 1].get("sharpness") for x in xs] for run in runs]
-        whole = [curve for curve in curves if None not in curve]
-        if xs and whole:
-            right.plot(xs, mean_over_seeds(whole), **_look(arm))
+        found = [estimate(run[x - 1].get("sharpness") for run in runs) for x in xs]
+        known = [(x, each) for x, each in zip(xs, found, strict=True) if each is not None]
+        if known:
+            estimates = drawn([each for _, each in known])
+            plot.points(right, [x for x, _ in known], estimates, band=True, **looks[label(arm)])
+    plot.flips(flips, looks=looks, ax=left)
     warmup = max(1, round(0.2 * group.config["epochs"]))
-    left.axvline(warmup, color="#999999", lw=0.8, ls=":")
-    left.set_ylabel("sign flips so far per survivor")
+    left.axvline(warmup, color=GREY, lw=0.8, ls=":")
+    left.set_title("(a) flips; dotted: end of the warm-up", loc="left")
+    right.set_title("(b) sharpness", loc="left")
     right.set_ylabel("largest Hessian eigenvalue")
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=0)
-    legend_above(figure, left, columns=3)
+    right.set_xlabel("epoch")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_ylim(bottom=0)
 
 
 def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
     arms = [arm for arm in group.main_arms if group.of(arm, density)]
     panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     for axes, arm in zip(panels, arms, strict=True):
-        runs = [result["layers"] for result in group.of(arm, density)]
-        for stage, (name, colour) in _STAGES.items():
-            means = [100 * y for y in _by_layer(runs, lambda layer, s=stage: layer[s])]
-            axes.plot(range(1, len(means) + 1), means, color=colour, marker="o", ms=3, label=name)
+        runs = group.of(arm, density)
+        stages = {name: _by_layer(runs, stage) for stage, name in STAGES.items()}
+        plot.layer_flips(stages, numbered=True, ax=axes)
         axes.set_title(label(arm), loc="left")
-    # Shared by all panels, so not before all are drawn.
-    panels[0].set_ylim(bottom=0)
-    figure.supxlabel("layer, input to output")
-    panels[0].set_ylabel("survivors whose sign differs (%)")
-    legend_above(figure, panels[0], columns=3)
+        axes.label_outer()
 
 
 def _layer_densities(figure: Figure, group: Comparison, density: float) -> None:
-    axes = figure.subplots()
-    seen = set()
+    found: dict[str, list[dict[str, float]]] = {}
+    looks = {}
     for arm in group.main_arms:
-        mask, runs = arm[0].split("+")[0], [r["layers"] for r in group.of(arm, density)]
+        mask = arm[0].split("+")[0]
+        name = label((mask, None))
         # Methods with the same kind of mask have the same layerwise densities.
-        if runs and mask not in seen:
-            seen.add(mask)
-            means = _by_layer(runs, lambda layer: layer["survivors"] / layer["total"])
-            name, marker = label((mask, None)), _MARKERS[mask]
-            axes.plot(range(1, len(means) + 1), means, marker=marker, label=name)
-    axes.set_xlabel("layer, input to output")
-    axes.set_ylabel("density")
-    axes.set_ylim(0, 1.05)
-    legend_above(figure, axes, columns=3)
+        if name not in found and (runs := group.of(arm, density)):
+            looks[name] = {"marker": _MARKERS[mask]}
+            found[name] = [
+                {layer["name"]: layer["survivors"] / layer["total"] for layer in run["layers"]}
+                for run in runs
+            ]
+    plot.densities(found, looks=looks, ax=figure.subplots())
 
 
 def _period(figure: Figure, group: Comparison, density: float) -> None:
@@ -170,34 +185,40 @@ def _period(figure: Figure, group: Comparison, density: float) -> None:
     panels = figure.subplots(1, len(swept), squeeze=False)[0]
     for axes, (method, at) in zip(panels, swept, strict=True):
         arms = [arm for arm in group.arms if arm[0] == method and group.of(arm, at)]
-        known = [(arm[1], found) for arm in arms if (found := group.final(arm, at, _ACCURACY))]
-        periods, finals = [period for period, _ in known], [found for _, found in known]
-        error_bars(axes, periods, finals, **_look((method, None)))
+        known = [(arm[1] or 0, found) for arm in arms if (found := group.final(arm, at, _ACCURACY))]
+        periods = [period for period, _ in known]
+        plot.points(axes, periods, drawn([found for _, found in known]), **_look((method, None)))
         for other in (f"{method.split('+')[0]}+mv", method.split("+")[0]):
             if found := group.final((other, None), at, _ACCURACY):
                 look = _look((other, None))
                 name = f"{look['label']} (never)" if "+" in other else look["label"]
                 axes.axhline(found.mean, color=look["color"], ls="--", label=name)
+                if found.std is not None:
+                    low, high = found.mean - found.std, found.mean + found.std
+                    axes.axhspan(low, high, color=look["color"], alpha=0.12, lw=0)
         axes.set_title(f"density {at:g}", loc="left")
+        axes.set_xlabel("rescale period p (epochs)")
         axes.set_xscale("log")
-        ticks(axes, [float(period or 0) for period, _ in known], "{:g}".format)
-    figure.supxlabel("rescale period p (epochs)")
+        ticks(axes, periods, "{:g}".format)
+        plot.widen(axes, LEAST, within=(0, 100))
     panels[0].set_ylabel("test accuracy (%)")
-    legend_above(figure, panels[0], columns=3)
 
 
 _ACCURACY = "test_accuracy"
 
 
-def _by_layer(
-    runs: Sequence[Sequence[dict[str, Any]]], number: Callable[[dict[str, Any]], float]
-) -> list[float]:
-    return [fmean(number(layer) for layer in layers) for layers in zip(*runs, strict=True)]
+def _by_layer(runs: Sequence[Result], number: str) -> list[dict[str, float]]:
+    """Return a number of every layer, seed by seed."""
+    return [{layer["name"]: layer[number] for layer in run["layers"]} for run in runs]
 
 
 def _middle(densities: Sequence[float]) -> float:
     # The paper's figures are at sparsity 0.9.
     return 0.1 if 0.1 in densities else densities[len(densities) // 2]
+
+
+def _looks(group: Comparison) -> dict[str, dict[str, Any]]:
+    return {label(arm): _look(arm) for arm in group.main_arms}
 
 
 def _look(arm: Arm) -> dict[str, Any]:

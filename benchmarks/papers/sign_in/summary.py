@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,11 +145,6 @@ def published(dataset: str, method: Method | str, density: float) -> str | None:
     mean, spread = found
     # One run, where the paper's others crashed, has no spread.
     return f"{mean:g}" if spread is None else f"{mean:g} ± {spread:g}"
-
-
-def mean_over_seeds(series: Sequence[Sequence[float]]) -> list[float]:
-    """Average position by position, over the positions that all have."""
-    return [sum(values) / len(values) for values in zip(*series, strict=False)]
 
 
 def _arm(result: Result) -> Arm:

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ...pages.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, drawing, legend_above, save
+from polarity import plot
+
+from ...pages.style import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, save, title
 from .line import pull
 from .neuron import CASE_NAMES, CASES
 from .records import Record
@@ -28,10 +30,10 @@ def plot_portrait(record: Record, path: Path) -> Path:
         "gradient flow": ("gradient flow", (0.0, 0.0)),
         "sign_in, 2 and 1": ("Sign-In, β₁ = 2, β₂ = 1", (2.0, 1.0)),
     }
-    with drawing():
-        figure = Figure(figsize=(7.6, 4.3), layout="constrained")
+    with plot.style():
+        figure = Figure(figsize=(7.6, 4.8), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
-        for axes, (flow, (title, beta)) in zip(panels, names.items(), strict=True):
+        for axes, (flow, (name, beta)) in zip(panels, names.items(), strict=True):
             _field(axes, beta if any(beta) else None)
             lines = zip(record["paths"][flow]["a"], record["paths"][flow]["w"], strict=True)
             for a, w in lines:
@@ -40,7 +42,7 @@ def plot_portrait(record: Record, path: Path) -> Path:
                 axes.plot(a, w, color=colour, lw=1.3, zorder=3)
                 axes.plot(a[0], w[0], "o", ms=3.5, mfc="white", mec=colour, zorder=4)
                 axes.plot(a[-1], w[-1], "o" if solved else "X", ms=5, color=colour, zorder=5)
-            axes.set_title(title)
+            axes.set_title(name)
             axes.set_xlabel("a")
             axes.set_aspect("equal")
         panels[0].set_ylabel("w")
@@ -50,7 +52,10 @@ def plot_portrait(record: Record, path: Path) -> Path:
             Line2D([], [], color=BLUE, marker="o", ms=5, label="recovered"),
             Line2D([], [], color=RED, marker="X", ms=5, label="stuck"),
         ]
-        figure.legend(handles=keys, loc="outside upper center", ncols=4)
+        settings = record["settings"]
+        scale = f"One input; {settings['steps']:,} steps of {settings['lr']:g}, from chosen starts"
+        title(figure, "One neuron: vector fields and paths, as Figure 3", scale)
+        figure.legend(handles=keys, loc="outside lower center", ncols=4)
         return save(figure, path)
 
 
@@ -84,10 +89,10 @@ def plot_dependence(record: Record, path: Path) -> Path:
         ("gf", short): (RED, "s", f"gradient descent, T = {time:g}"),
         ("sign_in", short // 10): (SKY, "v", f"Sign-In, T = {time / 10:g}"),
         ("sign_in", short): (BLUE, "o", f"Sign-In, T = {time:g}"),
-        ("sign_in", 10 * short): ("#003a5c", "^", f"Sign-In, T = {10 * time:g}"),
+        ("sign_in", 10 * short): (BLACK, "^", f"Sign-In, T = {10 * time:g}"),
     }
-    with drawing():
-        figure = Figure(figsize=(8.4, 3.3), layout="constrained")
+    with plot.style():
+        figure = Figure(figsize=(8.4, 3.9), layout="constrained")
         panels = figure.subplots(1, 3, sharey=True)
         for axes, (kind, label) in zip(panels, axis.items(), strict=True):
             _recoveries(axes, [c for c in record["cells"] if c["kind"] == kind], "value", looks)
@@ -96,7 +101,15 @@ def plot_dependence(record: Record, path: Path) -> Path:
                 axes.set_xscale("log", base=2)
             axes.set_xlabel(label)
         _label_recoveries(panels[0])
-        legend_above(figure, panels[0], columns=4)
+        settings = record["settings"]
+        data = len(settings["data_seeds"])
+        title(
+            figure,
+            "Recoveries from a < 0, with 95 % intervals",
+            f"One neuron, {settings['dim']} inputs; per mark {settings['runs']} starts on each of "
+            f"{data} data sets",
+        )
+        plot.legend(figure, where="below")
         return save(figure, path)
 
 
@@ -108,12 +121,14 @@ def _recoveries(
         mine = [cell for cell in cells if (cell["method"], cell["steps"]) == key]
         if not mine:
             continue
-        shares = np.array([cell["loss"]["successes"] / cell["loss"]["runs"] for cell in mine])
-        ends = np.array([cell["loss"]["interval"] for cell in mine]).T
-        bars = np.abs(100 * (ends - shares))
+        found = [
+            plot.Estimate(
+                100 * loss["successes"] / loss["runs"], *(100 * e for e in loss["interval"])
+            )
+            for loss in (cell["loss"] for cell in mine)
+        ]
         look: Any = {"color": colour, "marker": mark, "label": label}
-        values = [cell[quantity] for cell in mine]
-        axes.errorbar(values, 100 * shares, bars, ms=4, capsize=2, elinewidth=0.8, **look)
+        plot.points(axes, [cell[quantity] for cell in mine], found, **look)
 
 
 def _label_recoveries(axes: Axes) -> None:
@@ -125,10 +140,10 @@ def _label_recoveries(axes: Axes) -> None:
 def plot_figure7(record: Record, path: Path) -> Path:
     """Draw Figure 7: (a, w₁) and the loss for d = 5, overparameterised with and without Sign-In."""
     steps = np.array(record["settings"]["steps"])
-    with drawing():
-        figure = Figure(figsize=(7.8, 6.0), layout="constrained")
+    with plot.style():
+        figure = Figure(figsize=(7.8, 6.6), layout="constrained")
         grid = figure.subplots(2, 2, sharex="row", sharey="row", height_ratios=[1.25, 1])
-        for column, (method, title) in enumerate(_METHODS.items()):
+        for column, (method, name) in enumerate(_METHODS.items()):
             plane, curves = grid[:, column]
             for case, paths in record["methods"][method].items():
                 colour = _CASE_COLOURS[case]
@@ -144,7 +159,7 @@ def plot_figure7(record: Record, path: Path) -> Path:
             plane.axvline(0, color="#999999", lw=0.6)
             plane.set_xlim(-3.8, 3.8)
             plane.set_ylim(-2.6, 2.6)
-            plane.set_title(title)
+            plane.set_title(name)
             plane.set_xlabel("a")
             curves.set_xscale("log")
             curves.set_yscale("log")
@@ -154,7 +169,13 @@ def plot_figure7(record: Record, path: Path) -> Path:
         grid[1, 0].set_ylabel("loss (cut at 1e-12)")
         keys = [Line2D([], [], color=_CASE_COLOURS[case], label=CASE_NAMES[case]) for case in CASES]
         keys.append(Line2D([], [], color="black", ls="--", lw=1, label="a·w₁ = 1"))
-        figure.legend(handles=keys, loc="outside upper center", ncols=5)
+        settings = record["settings"]
+        scale = (
+            f"One neuron, {settings['dim']} inputs, {settings['samples']} samples; "
+            f"{settings['runs']} starts per sign case, {int(steps[-1]):,} steps"
+        )
+        title(figure, "Paths and losses, as Figure 7", scale)
+        figure.legend(handles=keys, loc="outside lower center", ncols=5)
         return save(figure, path)
 
 
@@ -170,18 +191,21 @@ def plot_failure(record: Record, path: Path) -> Path:
         ("sign_in", first): (SKY, "v", f"Sign-In, {first} steps"),
         ("sign_in", last): (BLUE, "o", f"Sign-In, {last} steps"),
     }
-    with drawing():
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    with plot.style():
+        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, (reading, title) in zip(panels, titles.items(), strict=True):
+        for axes, (reading, name) in zip(panels, titles.items(), strict=True):
             _recoveries(axes, [c for c in record["cells"] if c["reading"] == reading], "dim", looks)
             axes.set_xscale("log")
             axes.set_xticks([2, 3, 5, 10, 20], ["2", "3", "5", "10", "20"])
             axes.minorticks_off()
             axes.set_xlabel("inputs d of the student")
-            axes.set_title(title)
+            axes.set_title(name)
         _label_recoveries(panels[0])
-        legend_above(figure, panels[0], columns=3)
+        settings = record["settings"]
+        scale = f"{settings['samples']} samples, {settings['runs']} starts per mark"
+        title(figure, "Recoveries from a < 0 of a random teacher, with 95 % intervals", scale)
+        plot.legend(figure, where="below")
         return save(figure, path)
 
 
@@ -195,8 +219,8 @@ def plot_obstruction(record: Record, path: Path) -> Path:
         )
     )
     times = np.array(record["settings"]["record"]) * record["settings"]["lr"]
-    with drawing():
-        figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+    with plot.style():
+        figure = Figure(figsize=(7.6, 3.9), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True, sharex=True)
         for axes, start in zip(panels, ("a = abs(w)", "a = 2·abs(w)"), strict=True):
             for row in (row for row in record["rows"] if row["start"] == start):
@@ -208,6 +232,8 @@ def plot_obstruction(record: Record, path: Path) -> Path:
             axes.set_ylim(-1.05, 0.08)
             axes.set_title(f"start: {start}, w = −1")
         panels[0].set_ylabel("w")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", title="a and w =")
+        settings = record["settings"]
+        scale = f"One input; {settings['steps']:,} steps of {settings['lr']:g}, one start each"
+        title(figure, "No reparameterisation crosses w = 0 (Theorem 5.4)", scale)
+        plot.legend(figure, where="right", title="a and w =")
         return save(figure, path)

@@ -9,38 +9,38 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from polarity import plot
+
+from ...pages.estimates import estimate
 from ...pages.published import Best
-from ...pages.style import BLUE, GREEN, GREY, RED, drawing, error_bars, save, ticks
+from ...pages.style import BLACK, BLUE, GREY, LEAST, RED, SKY, drawn, save, title
 from .config import Perturbation
 from .summary import Sweep
 from .tables import SYMBOLS, point_label
 
-_LOOKS = {
-    "gradual": (GREEN, "D"),
-    "mask0": (BLUE, "s"),
-    "mask1": (RED, "o"),
-    "standard": (GREY, "^"),
-}
 _AXIS = {
     "epsilon": "ε: fraction of surviving signs flipped",
     "delta": "δ: fraction of survivors (smallest first) whose signs are drawn anew",
+    "delta_largest": "δ: fraction of survivors (largest first) whose signs are drawn anew",
     "phi": "φ: threshold above which a reference weight counts as positive",
 }
+# The perturbations that are drawn as lines, from the smallest value to the largest.
+_LINES = ((SKY, "v"), (BLUE, "s"), (RED, "o"))
+_MANY = 4
 
 
-def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best]) -> Path:
+def plot_sweep(sweep: Sweep, path: Path, scale: str, published: dict[str, Best]) -> Path:
     """Draw final test accuracy against the perturbation: mean ± std, a line per strategy.
 
     Args:
         sweep: a sweep over one kind of perturbation.
         path: the PNG to write.
-        title: stands above the figure.
+        scale: what was run, for the title.
         published: the paper's best; drawn as a star where the paper says at which point it lies.
 
     Returns:
@@ -51,80 +51,99 @@ def plot_sweep(sweep: Sweep, path: Path, title: str, published: dict[str, Best])
         for strategy, best in published.items()
         if best.at is not None and strategy in sweep.strategies
     }
-    finals = [
-        found
+    lines = {
+        strategy: [
+            (sweep.value(point), found)
+            for point in sweep.points
+            if (found := sweep.final(strategy, point, "test_accuracy")) is not None
+        ]
         for strategy in sweep.strategies
-        for point in sweep.points
-        if (found := sweep.final(strategy, point, "test_accuracy")) is not None
-    ]
-    bars = [(found.mean, found.std or 0.0) for found in finals]
+    }
+    bars = [(found.mean, found.std or 0.0) for line in lines.values() for _, found in line]
     bars += [(accuracy, 0.0) for _, accuracy in stars.values()]
-    with drawing():
-        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    values = [sweep.value(point) for point in sweep.points] + [at for at, _ in stars.values()]
+    places = _places(sweep.kind, values)
+    looks = plot.looks(sweep.strategies)
+    with plot.style():
+        figure = Figure(figsize=(6.4, 4.1), layout="constrained")
         ((*parts,),) = _panels(figure, 1, 1, bars)
         for axes in parts:
-            _perturbation_axis(axes, sweep)
-            for place, strategy in enumerate(sweep.strategies):
-                # A little space between the strategies keeps their error bars apart.
-                shift = 0.008 * (place - (len(sweep.strategies) - 1) / 2)
-                _strategy_line(axes, sweep, strategy, shift)
+            for place, (strategy, line) in enumerate(lines.items()):
+                # A little space between the strategies keeps their whiskers apart.
+                shift = 0.01 * (max(places.values()) - min(places.values()))
+                shift *= place - (len(lines) - 1) / 2
+                xs = [places[value] + shift for value, _ in line]
+                plot.points(axes, xs, drawn([found for _, found in line]), **looks[strategy])
             for strategy, (at, accuracy) in stars.items():
-                colour = _LOOKS[strategy][0]
-                axes.plot(at, accuracy, "*", ms=11, mfc="none", mec=colour, zorder=5)
+                colour = looks[strategy]["color"]
+                star: Any = {"ms": 11, "mfc": "none", "mec": colour, "zorder": 5}
+                axes.plot(places[at], accuracy, "*", **star)
+            _perturbation_axis(axes, sweep.kind, places)
+        _lengthen(parts)
         parts[-1].set_xlabel(_AXIS[sweep.kind])
         figure.supylabel("final test accuracy (%)")
-        handles, labels = parts[0].get_legend_handles_labels()
+        title(figure, "Test accuracy after the last round", scale)
         if stars:
-            handles.append(Line2D([], [], ls="", marker="*", ms=11, mfc="none", mec="#333333"))
-            labels.append("published best")
-        # Above the axes a legend can hide nothing.
-        figure.legend(handles, labels, loc="outside upper center", ncols=5, title=title)
+            # For the legend alone.
+            star = Line2D([], [], ls="", marker="*", ms=11, mfc="none", mec=BLACK)
+            parts[0].add_line(star)
+            star.set_label("published best")
+        plot.legend(figure, where="below", columns=5)
         return save(figure, path)
 
 
-def plot_rounds(sweep: Sweep, path: Path, title: str) -> Path:
-    """Draw test accuracy against density, a panel per strategy and a line per grid point.
+def plot_rounds(sweep: Sweep, path: Path, scale: str) -> Path:
+    """Draw test accuracy against density, a panel per strategy.
+
+    Many grid points are drawn as the unperturbed one, three of the others, and a band that the
+    means of the rest lie in.
 
     Args:
         sweep: any sweep.
         path: the PNG to write.
-        title: stands above the figure.
+        scale: what was run, for the title.
 
     Returns:
         The path.
     """
     columns = min(2, len(sweep.strategies))
     rows = -(-len(sweep.strategies) // columns)
-    lines = {
-        (strategy, point): _round_means(sweep, strategy, point)
+    curves = {
+        (strategy, point): curve
         for strategy in sweep.strategies
         for point in sweep.points
+        if (curve := _curve(sweep, strategy, point))[0]
     }
-    with drawing():
-        figure = Figure(figsize=(3.3 * columns + 1.2, 2.6 * rows + 0.7), layout="constrained")
-        bars = [(y, 0.0) for _, ys in lines.values() for y in ys]
-        panels = _panels(figure, rows, columns, bars)
-        # cividis without its lightest end, which is lost on white.
-        colours = colormaps["cividis"].resampled(256)
-        last = max(1, len(sweep.points) - 1)
-        shades = {p: colours(0.92 * i / last) for i, p in enumerate(sweep.points)}
+    looks = _looks(sweep)
+    with plot.style():
+        figure = Figure(figsize=(3.4 * columns + 0.6, 2.5 * rows + 1.3), layout="constrained")
+        panels = _panels(
+            figure, rows, columns, [(e.mean, 0.0) for _, es in curves.values() for e in es]
+        )
         for strategy, parts in zip(sweep.strategies, panels, strict=False):
             # `standard` only remembers its mask: the axis is the mask's density, not the network's.
             note = " (mask not enforced)" if strategy == "standard" else ""
             parts[0].set_title(strategy + note, loc="left")
+            mine = {point: curve for (who, point), curve in curves.items() if who == strategy}
             for axes in parts:
-                for point in sweep.points:
-                    label = point_label(sweep.kind, point)
-                    _round_line(axes, lines[strategy, point], label, shades[point], not point)
+                _rest(axes, [curve for point, curve in mine.items() if point not in looks], sweep)
+                for point, look in looks.items():
+                    if point in mine:
+                        plot.points(axes, *mine[point], band=True, **look)
+                        axes.lines[-1].set_zorder(3 if point else 4)
         for axes in (axes for parts in panels[len(sweep.strategies) :] for axes in parts):
             axes.set_visible(False)
-        _density_axis(panels[0][0], max((xs for xs, _ in lines.values()), key=len))
-        figure.supxlabel("density of the mask (%), one mark per round")
+        longest = max((xs for xs, _ in curves.values()), key=len)
+        for axes in figure.axes:
+            plot.density_axis(axes, longest, label="")
+        for parts in panels:
+            _lengthen(parts)
+        for parts in panels[: len(sweep.strategies)][-columns:]:
+            parts[-1].set_xlabel("density of the mask (%)")
+            parts[-1].tick_params(labelbottom=True)
         figure.supylabel("test accuracy (%)")
-        figure.suptitle(title)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        symbol = SYMBOLS.get(sweep.kind, "perturbation")
-        figure.legend(handles, labels, loc="outside right center", title=symbol)
+        title(figure, "Test accuracy after each round", scale)
+        plot.legend(figure, where="below", columns=5)
         return save(figure, path)
 
 
@@ -174,66 +193,73 @@ def _gap(accuracies: Sequence[float]) -> float | None:
     return (low + high) / 2 if wide else None
 
 
-def _strategy_line(axes: Axes, sweep: Sweep, strategy: str, shift: float) -> None:
-    known = [
-        (sweep.value(point), found)
-        for point in sweep.points
-        if (found := sweep.final(strategy, point, "test_accuracy")) is not None
-    ]
-    colour, marker = _LOOKS[strategy]
-    places = _shifted(axes, [x for x, _ in known], shift)
-    finals = [found for _, found in known]
-    error_bars(axes, places, finals, color=colour, marker=marker, label=strategy)
+def _lengthen(parts: Sequence[Axes]) -> None:
+    """Keep the accuracies of a panel from being zoomed in on."""
+    plot.widen(parts[0], LEAST, within=(0, 100.2))
 
 
-def _shifted(axes: Axes, values: Sequence[float], shift: float) -> Any:
-    """Move values by a fraction of the axis, in its own scale."""
-    scale = axes.xaxis.get_transform()
-    places = scale.transform(np.asarray(values, dtype=float))
-    return scale.inverted().transform(places + shift * (places.max() - places.min()))
-
-
-def _round_means(
-    sweep: Sweep, strategy: str, point: Perturbation
-) -> tuple[list[float], list[float]]:
-    """Return densities in percent and mean test accuracies, over the rounds all seeds have."""
-    runs = [result["rounds"] for result in sweep.results(strategy, point)]
-    shared = range(min(map(len, runs), default=0))
-    densities = [100 * runs[0][k]["density"] for k in shared]
-    return densities, [fmean(run[k]["test_accuracy"] for run in runs) for k in shared]
-
-
-def _round_line(
-    axes: Axes, line: tuple[list[float], list[float]], label: str, colour: Any, unperturbed: bool
-) -> None:
-    axes.plot(
-        *line,
-        color="black" if unperturbed else colour,
-        linestyle="--" if unperturbed else "-",
-        zorder=3 if unperturbed else 2,
-        marker="o",
-        ms=2.8,
-        label=_short(label),
+def _places(kind: str, values: Sequence[float]) -> dict[float, float]:
+    """Return where each value stands: thresholds of many magnitudes stand at equal distances."""
+    ordered = sorted(set(values))
+    return (
+        {v: float(at) for at, v in enumerate(ordered)} if kind == "phi" else {v: v for v in ordered}
     )
 
 
-def _perturbation_axis(axes: Axes, sweep: Sweep) -> None:
-    values = [sweep.value(point) for point in sweep.points]
-    if sweep.kind == "phi":
-        nonzero = [abs(value) for value in values if value]
-        axes.set_xscale("symlog", linthresh=min(nonzero, default=1e-4), linscale=0.6)
-        ticks(axes, values, lambda value: _short(f"{value:g}"))
-        axes.tick_params(axis="x", labelrotation=55)
-    elif len(values) <= 12:
-        axes.xaxis.set_major_locator(FixedLocator(values))
+def _perturbation_axis(axes: Axes, kind: str, places: dict[float, float]) -> None:
+    if kind == "phi":
+        names = [_short(f"{value:g}") for value in places]
+        axes.set_xticks(list(places.values()), names, rotation=40 if len(names) > 8 else 0)
+    elif len(places) <= 12:
+        axes.xaxis.set_major_locator(FixedLocator(list(places)))
 
 
-def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    # Every second round where there are many, the last one in any case.
-    shown = densities[::-1][:: 2 if len(densities) > 6 else 1]
-    ticks(axes, shown, lambda value: f"{value:.0f}")
+def _curve(
+    sweep: Sweep, strategy: str, point: Perturbation
+) -> tuple[list[float], list[plot.Estimate]]:
+    """Return densities and test accuracies, over the rounds that all seeds have."""
+    runs = [result["rounds"] for result in sweep.results(strategy, point)]
+    shared = range(min(map(len, runs), default=0))
+    found = (estimate(run[k]["test_accuracy"] for run in runs) for k in shared)
+    densities = [fmean(run[k]["density"] for run in runs) for k in shared]
+    return densities, drawn([each for each in found if each is not None])
+
+
+def _looks(sweep: Sweep) -> dict[Perturbation, dict[str, Any]]:
+    """Return how the points that are drawn as lines look; of many, a few are chosen."""
+    points = [point for point in sweep.points if point]
+    if len(points) > _MANY:
+        points = [points[0], points[len(points) // 2], points[-1]]
+    symbol = SYMBOLS.get(sweep.kind, "")
+    looks: dict[Perturbation, dict[str, Any]] = {}
+    if () in sweep.points:
+        looks[()] = {"color": BLACK, "ls": "--", "marker": "D", "ms": 3, "label": "unperturbed"}
+    for place, point in enumerate(points):
+        colour, mark = _LINES[place % len(_LINES)]
+        label = _short(point_label(sweep.kind, point))
+        looks[point] = {
+            "color": colour,
+            "marker": mark,
+            "ms": 3,
+            "label": f"{symbol} = {label}" if symbol else label,
+        }
+    return looks
+
+
+def _rest(
+    axes: Axes, curves: Sequence[tuple[list[float], list[plot.Estimate]]], sweep: Sweep
+) -> None:
+    """Draw the band in which the means of other grid points lie."""
+    if not curves:
+        return
+    rounds = min(len(xs) for xs, _ in curves)
+    low, high = (
+        [end(estimates[k].mean for _, estimates in curves) for k in range(rounds)]
+        for end in (min, max)
+    )
+    label = f"means of {len(curves)} other {SYMBOLS.get(sweep.kind, 'perturbations')}"
+    look: Any = {"facecolor": "none", "edgecolor": GREY, "hatch": "////", "lw": 0, "alpha": 0.7}
+    axes.fill_between(curves[0][0][:rounds], low, high, label=label, **look)
 
 
 def _short(label: str) -> str:

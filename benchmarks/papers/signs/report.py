@@ -6,40 +6,44 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...harness.results import Result
+from ...pages.claims import case_table, claim_table, tally
 from ...pages.estimates import same_settings, shared_settings
+from ...pages.markdown import markdown
 from ...pages.published import Best, best_over_grid, setup
 from ...pages.section import (
     Section,
     distinct,
     figure_stem,
+    folded,
+    images,
     provenance,
     runs_and_seeds,
     seeds,
+    spread_text,
     write_paper,
 )
 from . import fragility, zero_crossing
-from .captions import caption
+from .captions import caption, settings
+from .claims import claims
 from .config import RunConfig
 from .summary import VARIED, Sweep, sweeps
 from .tables import accuracy_table, sign_table, summary_table
+from .thresholds import acting_table, chance_table
 
-_SETTINGS = {
-    "rounds": "rounds",
-    "prune_base": "prune base",
-    "epochs": "epochs per round",
-    "optimizer": "optimizer",
-    "lr": "learning rate",
-    "momentum": "momentum (sgd)",
-    "batch_size": "batch size",
-    "weight_decay": "weight decay",
-    "init": "initialisation",
-    "prune_scope": "pruning scope",
-    "sign_scope": "sign scope",
-    "mix": "gradual's share of trained signs",
-    "keep_rest": "biases and norms kept at a round",
-    "holdout": "held out",
-    "device": "device",
-}
+_EVERY_SETTING = "Every setting, with the paper's"
+_RULE = """\
+A difference is paired by seed, with its 95 % interval (Student); the spread is pooled over the rows
+that a claim compares. A claim *holds* if the interval lies above zero, and *does not hold* if it
+lies below zero or below the paper's effect. It is *not testable at this size* where neither is so,
+or where the effect that this many seeds detect with 80 % power exceeds the paper's. Where the paper
+says "little" or "hardly" and prints no number, our bound is one point. Points of a grid are chosen
+by the held-out images and judged by the test images."""
+_BY_CHANCE = """\
+The paper's way, the best test accuracy over the grid, gains even if no threshold does anything. Of
+the small thresholds (all but ±0.1):"""
+_ACTING = """\
+`mask0` and `standard` take the sign of trained survivors, and pruning by magnitude leaves none that
+is smaller than those it removed: a threshold nearer to zero than all of them changes no sign."""
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
@@ -66,8 +70,12 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     drawn: list[Path] = []
     for group in same_settings(results, VARIED):
         config = group[0]["config"]
-        parts.append(f"## {config['dataset']}, {config['arch']}")
-        parts.append(_settings(group) if details else _scale(group))
+        judged = claims(group)
+        parts += [f"## {config['dataset']}, {config['arch']}", _scale(group)]
+        if judged:
+            parts += ["### Verdicts", tally(judged), claim_table(judged)]
+        if judged and details:
+            parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
         for sweep in sweeps(group):
             published = best_over_grid(
                 config["experiment"], config["dataset"], config["arch"], sweep.kind
@@ -75,14 +83,26 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
             figures = _draw(group, sweep, published, plots) if plots is not None else []
             drawn += figures
             parts.append(f"### {sweep.kind}: final test accuracy (%)")
-            parts += _coverage(config["experiment"], sweep)
-            parts.append(accuracy_table(sweep))
-            parts.append(summary_table(sweep, published))
             if details:
                 parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
-                parts.append("Signs of the survivors at the last round, before training:")
-                parts.append(sign_table(sweep))
+            parts += _coverage(config["experiment"], sweep)
+            parts += [accuracy_table(sweep), summary_table(sweep, published)]
+            parts += _thresholds(sweep)
+            if details:
+                title = "Signs of the survivors at the last round, before training"
+                parts += folded(title, sign_table(sweep))
+        if details:
+            parts += ["\n".join(provenance(group)), *folded(_EVERY_SETTING, _settings(group))]
     return Section("\n\n".join(parts), drawn)
+
+
+def _thresholds(sweep: Sweep) -> list[str]:
+    """Say what a threshold could act on, and what the best of the grid gains by chance."""
+    if sweep.kind != "phi":
+        return []
+    by_chance, acting = chance_table(sweep), acting_table(sweep)
+    parts = [_BY_CHANCE, by_chance] if by_chance else []
+    return [*parts, _ACTING, acting] if acting else parts
 
 
 def _draw(
@@ -95,15 +115,17 @@ def _draw(
     config = group[0]["config"]
     names = (config["experiment"], config["dataset"], config["arch"], sweep.kind)
     stem = figure_stem(names, repr(sorted(shared_settings(config, VARIED).items())))
-    count = len(seeds(group))
-    title = f"{config['dataset']}, {config['arch']}: "
-    mean = "1 seed" if count == 1 else f"mean over {count} seeds"
     folder.mkdir(parents=True, exist_ok=True)
+    width = f" of width {config['width']}" if config.get("width") else ""
+    scale = (
+        f"{images(group[0]['dataset'])}, {config['arch']}{width}\n"
+        f"{config['rounds'] + 1} trainings of {config['epochs']} epochs; "
+        f"{spread_text(len(seeds(group)))}"
+    )
     figures = []
-    if sweep.kind in ("epsilon", "delta", "phi"):
-        spread = title + mean.replace("mean", "mean ± std")
-        figures.append(plot_sweep(sweep, folder / f"{stem}.png", spread, published))
-    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", title + mean))
+    if sweep.kind in ("epsilon", "delta", "delta_largest", "phi"):
+        figures.append(plot_sweep(sweep, folder / f"{stem}.png", scale, published))
+    figures.append(plot_rounds(sweep, folder / f"{stem}-rounds.png", scale))
     return figures
 
 
@@ -129,8 +151,6 @@ def _scale(group: list[Result]) -> str:
 
 
 def _settings(group: list[Result]) -> str:
-    """State scale, settings and provenance of a group."""
-    config = group[0]["config"]
-    settings = "; ".join(f"{label} {config[key]}" for key, label in _SETTINGS.items())
-    lines = [_scale(group), "", f"- Settings: {settings}", *provenance(group)]
-    return "\n".join(lines)
+    """Tabulate every setting of a group, with the paper's."""
+    config = RunConfig.from_json(group[0]["config"])
+    return markdown(("setting", "ours", "paper"), settings(config, group[0]["dataset"]))

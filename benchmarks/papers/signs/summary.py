@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...harness.results import Result
 from ...pages.estimates import Estimate, estimate
+from ...pages.paired import Seeds
 from .config import Perturbation, RunConfig
 
 # The order of the papers' tables, and the control.
@@ -45,12 +46,26 @@ class Sweep:
         """Return the estimate of `test_accuracy` or `val_accuracy` after the last round."""
         return estimate(result["final"][key] for result in self.results(strategy, point))
 
-    def best(self, strategy: str, key: str) -> Perturbation | None:
+    def seeds(self, strategy: str, point: Perturbation) -> Seeds:
+        """Return the final test accuracies, by seed."""
+        return {
+            result["config"]["seed"]: result["final"]["test_accuracy"]
+            for result in self.results(strategy, point)
+        }
+
+    def best(self, strategy: str, key: str, *, perturbed: bool = False) -> Perturbation | None:
         """Return the point with the highest mean; of equals the smallest perturbation.
 
-        None where there is no value.
+        Args:
+            strategy: the strategy.
+            key: `test_accuracy` or `val_accuracy`.
+            perturbed: leave out the unperturbed runs.
+
+        Returns:
+            The point; None where there is no value.
         """
-        estimates = {point: self.final(strategy, point, key) for point in self.points}
+        points = [point for point in self.points if point or not perturbed]
+        estimates = {point: self.final(strategy, point, key) for point in points}
         known = {point: found.mean for point, found in estimates.items() if found is not None}
         if not known:
             return None

@@ -38,3 +38,5 @@ from ...pages.published import setup
 EXPERIMENT = "zero_crossing"
 # Swept where the command line names no values: the paper's phi_center.
 PHI: tuple[float, ...] = tuple(setup(EXPERIMENT)["phi_center"])
+# All of the grid but its ends, ±0.1, where most signs become negative and networks may not train.
+SMALL_PHI = 1e-3

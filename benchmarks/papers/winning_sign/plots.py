@@ -6,30 +6,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...pages.estimates import Estimate
-from ...pages.section import figure_stem
-from ...pages.style import drawing, save, ticks
+from polarity import plot
+
+from ...pages.section import figure_stem, images, spread_text
+from ...pages.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    LEAST,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    save,
+    title,
+)
 from .config import EXPERIMENT
 from .contestants import CONTESTANTS, pair_label
 from .summary import Outcomes
 
-# The paper's colours by network; marks serve those who cannot tell or print them.
 _LOOKS = {
-    "lrr": ("#1f77b4", "o"),
-    "aws": ("#2ca02c", "s"),
-    "init+lrr_sign": ("#ff7f0e", "^"),
-    "init+aws_sign": ("#d62728", "D"),
-    "init+lrr_mask": ("#9467bd", "v"),
-    "init+lrr_sign+norms": ("#8c564b", "P"),
-    "init+lrr_sign+norm_signs": ("#17becf", "X"),
-    "init+lrr_sign+norm_bias": ("#bcbd22", "<"),
-    "gem_miner": ("#333333", "*"),
-    "imp": ("#e377c2", "h"),
-    "wr": ("#7f7f7f", "p"),
+    "lrr": (BLUE, "o"),
+    "aws": (GREEN, "s"),
+    "init+lrr_sign": (ORANGE, "^"),
+    "init+aws_sign": (RED, "D"),
+    "init+lrr_mask": (PURPLE, "v"),
+    "init+lrr_sign+norms": (BLACK, "P"),
+    "init+lrr_sign+norm_signs": (SKY, "X"),
+    "init+lrr_sign+norm_bias": (PURPLE, "<"),
+    "gem_miner": (BLACK, "*"),
+    "imp": (PURPLE, "h"),
+    "wr": (GREY, "p"),
 }
 # Figure, contestants of its left panel, and the pairs of the others under their titles.
 _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
@@ -101,7 +112,7 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     stem = figure_stem((EXPERIMENT, outcomes.dataset, outcomes.arch), outcomes.shared)
     drawn = []
-    for name, (title, contestants, paths) in _FIGURES.items():
+    for name, (what, contestants, paths) in _FIGURES.items():
         own = set(contestants) - {"lrr", "aws", "init+lrr_sign", "init+aws_sign"}
         shown = [c for c in contestants if any(outcomes.accuracy(c, k) for k in outcomes.rounds)]
         panels = {
@@ -113,106 +124,90 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
         if (contestants and not own & set(shown)) or not (shown or panels):
             continue
         path = folder / f"{stem}-{name}.png"
-        _figure(outcomes, title, shown, panels, path)
-        caption = f"{title}: {_small(outcomes)}. Mean and standard deviation over seeds."
+        _figure(outcomes, what, shown, panels, path)
+        caption = f"{what}; {_scale(outcomes)} over seeds.".replace("\n", ", ")
         drawn.append((path, caption))
     return drawn
 
 
 def _figure(
     outcomes: Outcomes,
-    title: str,
+    what: str,
     contestants: Sequence[str],
     panels: dict[str, list[str]],
     path: Path,
 ) -> None:
     count = bool(contestants) + len(panels)
-    with drawing():
+    with plot.style():
         # A single panel is wide enough for its title and its legend.
-        size = (3.1 * max(count, 1.6) + 0.4, 3.7)
+        # Names stand below the only density, and take room from the panels.
+        size = (3.1 * max(count, 1.8) + 0.4, 4.2 if len(outcomes.rounds) > 1 else 4.8)
         figure = Figure(figsize=size, layout="constrained")
         grid = list(figure.subplots(1, count, squeeze=False)[0])
         if contestants:
             _accuracy_panel(grid.pop(0), outcomes, contestants, lettered=bool(panels))
         for axes, (panel, pairs) in zip(grid, panels.items(), strict=True):
             _path_panel(axes, outcomes, panel, pairs)
-        handles: dict[str, Any] = {}
-        for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        note = _small(outcomes)
-        if count == 1:  # too narrow for the whole line
-            note = note.replace(": ", ":\n", 1)
-        figure.suptitle(f"{title}\n{note}")
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles))
-        )
+        for axes in grid[1:]:
+            # One scale for all paths: noise next to a barrier looks as small as it is.
+            axes.sharey(grid[0])
+            axes.set_ylabel("")
+        if grid:
+            _share_limits(grid)
+        title(figure, what, _scale(outcomes))
+        plot.legend(figure, where="below", columns=3)
         save(figure, path)
+
+
+def _share_limits(panels: Sequence[Axes]) -> None:
+    """Show the curves of all panels on one axis."""
+    ends = [axes.dataLim.intervaly for axes in panels]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    margin = 0.05 * (high - low)
+    panels[0].set_ylim(low - margin, high + margin)
+    plot.widen(panels[0], LEAST)
 
 
 def _accuracy_panel(
     axes: Axes, outcomes: Outcomes, contestants: Sequence[str], *, lettered: bool
 ) -> None:
     dense = outcomes.accuracy("dense", 0)
-    if dense is not None:
-        axes.axhline(dense.mean, color="#7f7f7f", ls=":", label="dense")
-    for place, name in enumerate(contestants):
-        known = [
-            (outcomes.density(round), found)
+    results = {
+        CONTESTANTS[name].label: {
+            outcomes.density(round): found.values
             for round in outcomes.rounds
             if (found := outcomes.accuracy(name, round)) is not None
-        ]
-        ratios, points = [x for x, _ in known], [found for _, found in known]
-        colour, mark = _LOOKS[name]
-        label = CONTESTANTS[name].label
-        if len(known) == 1:
-            # Next to the lines, not on them.
-            ratios = [ratios[0] * 0.98**place]
-            look: Any = {"color": colour, "marker": mark, "ls": "", "capsize": 2.5}
-            (point,) = points
-            axes.errorbar(ratios, point.mean, yerr=point.std or 0.0, label=label, **look)
-        else:
-            _band(axes, ratios, points, name, label)
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    ticks(axes, [outcomes.density(k) for k in outcomes.rounds], "{:.2g}".format)
-    axes.set_xlabel("remaining parameter ratio")
-    axes.set_ylabel("test accuracy (%)")
+        }
+        for name in contestants
+    }
+    looks = {CONTESTANTS[name].label: _look(name) for name in contestants}
+    plot.accuracy(results, dense=dense and dense.values, looks=looks, ax=axes)
     axes.set_title("(a) after training" if lettered else "after training", loc="left")
 
 
-def _path_panel(axes: Axes, outcomes: Outcomes, title: str, pairs: Sequence[str]) -> None:
+def _path_panel(axes: Axes, outcomes: Outcomes, what: str, pairs: Sequence[str]) -> None:
+    paths, looks = {}, {}
     for pair in pairs:
-        found = outcomes.curve(pair)
-        if found is None:
-            continue
-        alphas, points = found
-        name = pair.split(":", 1)[1]
-        known = name if name in _LOOKS else f"init+{name}"
-        _band(axes, alphas, points, known, pair_label(pair))
-    axes.axhline(0, color="#333333", lw=0.6)
-    axes.set_xlabel("interpolation factor α")
-    axes.set_ylabel("test error above the ends' mean")
-    axes.set_title(title, loc="left")
+        if found := outcomes.paths(pair):
+            name = pair.split(":", 1)[1]
+            known = name if name in _LOOKS else f"init+{name}"
+            paths[pair_label(pair)] = found
+            looks[pair_label(pair)] = _look(known)
+    plot.barriers(paths, looks=looks, ax=axes)
+    axes.set_xlabel("α (open marks: the ends)")
+    axes.set_ylabel("error above the ends' mean (points)")
+    axes.set_title(what, loc="left")
 
 
-def _band(
-    axes: Axes, xs: Sequence[float], points: Sequence[Estimate], name: str, label: str
-) -> None:
-    """Draw means as a line and one standard deviation on both sides as a band."""
+def _look(name: str) -> dict[str, Any]:
     colour, mark = _LOOKS[name]
-    means = np.array([point.mean for point in points])
-    spreads = np.array([point.std or 0.0 for point in points])
-    axes.plot(xs, means, color=colour, marker=mark, label=label)
-    axes.fill_between(xs, means - spreads, means + spreads, color=colour, alpha=0.15, lw=0)
+    return {"color": colour, "marker": mark, "ls": "-"}
 
 
-def _small(outcomes: Outcomes) -> str:
-    """Describe the scale in a title: the caption says that it is not the paper's."""
+def _scale(outcomes: Outcomes) -> str:
+    """Describe the scale in a title."""
     data, recipe = outcomes.results[0]["dataset"], outcomes.config["recipe"]
-    seeds = len(outcomes.seeds)
     return (
-        f"smaller scale than the paper's: {outcomes.arch}, {data['train']} images of "
-        f"{outcomes.dataset}, {recipe['final']['epochs']} epochs, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}"
+        f"{images(data)}\n{outcomes.arch}, {recipe['final']['epochs']} epochs; "
+        f"{spread_text(len(outcomes.seeds))}"
     )

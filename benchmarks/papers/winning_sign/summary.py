@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polarity as pol
+
 from ...harness.results import Result
 from ...pages.estimates import Estimate, estimate, same_settings, shared_key
 from ...pages.section import seeds
@@ -99,12 +101,16 @@ class Outcomes:
 
     def curve(self, pair: str) -> tuple[list[float], list[Estimate]] | None:
         """Return the points α and the test error above the mean of the ends at each."""
-        runs = list(self.runs("barrier", pair).values())
-        if not runs:
+        paths = self.paths(pair)
+        if not paths:
             return None
-        columns = zip(*(r["excess"] for r in runs), strict=True)
-        found = [estimate(column) for column in columns]
-        return runs[0]["alphas"], [each for each in found if each is not None]
+        found = [estimate(column) for column in zip(*(p.excess for p in paths), strict=True)]
+        return list(paths[0].alphas), [each for each in found if each is not None]
+
+    def paths(self, pair: str) -> list[pol.ErrorBarrier]:
+        """Return the paths of a pair, seed by seed; the mean of the ends is already 0."""
+        runs = self.runs("barrier", pair).values()
+        return [pol.ErrorBarrier(tuple(run["alphas"]), tuple(run["excess"])) for run in runs]
 
 
 def settings(results: Iterable[Result]) -> list[Outcomes]:

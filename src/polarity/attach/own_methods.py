@@ -24,6 +24,17 @@ def give_own_methods(module: nn.Module) -> None:
     own_class.register_parameter = _registering(plain_class, "register_parameter")
     own_class.register_buffer = _registering(plain_class, "register_buffer")
     own_class.__getstate__ = _refuse_pickling
+    own_class.__new__ = staticmethod(_making(plain_class))
+
+
+def _making(plain_class: Any) -> Any:
+    """Let ``type(layer)(...)``, as peft calls it for adapters, make a layer of the plain class."""
+
+    def make(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        # Copies call __new__ without arguments and fill in what the layer has.
+        return plain_class(*args, **kwargs) if args or kwargs else plain_class.__new__(cls)
+
+    return make
 
 
 def _resetting(plain_class: Any, method: str) -> Any:

@@ -88,10 +88,10 @@ class Schedules:
                 switch()
 
     def density(self, model: nn.Module) -> float:
-        """Return the density that a schedule tells, which knows of dense phases, or the masks'."""
+        """Return the density that a schedule tells, which knows of dense phases, or the model's."""
         built = [schedule for each in self._built.values() for schedule in each]
         told = [tell for each in built if callable(tell := getattr(each, "density", None))]
-        return float(told[-1]()) if told else pol.density(model)
+        return float(told[-1]()) if told else pol.dense_to_sparse.soft_density(model)
 
     def remove(self) -> None:
         """Take the hooks of what was built off model and optimizers; the states stay readable."""

@@ -163,7 +163,7 @@ def _forget_former_shape(parameter: Tensor) -> None:
     """
     data = parameter.data
     other = torch.float16 if data.dtype == torch.float32 else torch.float32
-    parameter.data = data.new_empty(0, dtype=other)
+    parameter.data = torch.empty(0, dtype=other, device=data.device)
     parameter.data = data
 
 

@@ -13,6 +13,7 @@ from benchmarks.pages.paired import (
     compare,
     critical,
     detectable_errors,
+    level_spread,
     pooled_spread,
     spread_to_reference,
 )
@@ -158,3 +159,10 @@ def test_runs_that_do_not_vary_have_a_point_for_an_interval():
     assert spread_to_reference(still, by_seed(0.0, 0.0, 0.0)) == Spread(0.0, 2.0)
     found = compare(still[1], still[0])
     assert (found.low, found.high, found.detectable) == (1.0, 1.0, 0.0)
+
+
+def test_the_level_of_rows_is_pooled_over_their_own_means():
+    found = level_spread([{0: 1.0, 1: 3.0}, {0: 10.0, 1: 10.0, 2: 13.0}, {5: 7.0}])
+    # Squares 2 and 6 about the means 2 and 11, with one and two degrees of freedom.
+    assert found == Spread(math.sqrt(8 / 3), 3)
+    assert level_spread([{0: 1.0}]) is None

@@ -1,7 +1,7 @@
 """Provenance lines and pages."""
 
 from benchmarks.pages.markdown import markdown
-from benchmarks.pages.section import Section, provenance, write_page
+from benchmarks.pages.section import Section, images, provenance, spread_text, write_page
 
 
 def result(**changes):
@@ -36,3 +36,11 @@ def test_the_source_of_a_table_is_aligned():
         "|------|------|",
         "| wide | 1    |",
     ]
+
+
+def test_titles_name_data_set_size_and_seeds():
+    data = {"name": "cifar10", "shape": [3, 16, 16], "train": 5000, "pooled_from": 32}
+    assert images(data) == "CIFAR-10 at 16×16 (averaged), 5,000 training images"
+    own = {"name": "flowers", "shape": [3, 32, 32], "train": 10}
+    assert images(own) == "flowers at 32×32, 10 training images"
+    assert [spread_text(count) for count in (1, 3)] == ["1 seed", "3 seeds, mean ± std"]

@@ -32,6 +32,7 @@ def result(seed, slow=1.0):
     ]
     return {
         "schema": 1, "experiment": "survivors", "run_id": f"survivors-{seed}", "config": config,
+        "dataset": {"name": "mnist", "shape": [1, 28, 28], "train": 60000},
         "caption": "6 epochs per round", "rounds": rounds, "versions": {"torch": "9"},
         "machine": {"cpu": "abacus", "cores": 2, "threads": 1, "device": "cpu"},
         "git_commit": "0123", "started": "2026-01-01", "seconds": 100.0,

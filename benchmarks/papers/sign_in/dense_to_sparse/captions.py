@@ -7,27 +7,22 @@ from typing import Any
 
 from ....pages.markdown import NONE, markdown
 from ....pages.published import transcript
+from ....pages.section import images
 from .config import SEARCH
 from .summary import NAMES, Comparison
 
 NOT_GIVEN = "not given"
 _OR = " or "
-_DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
 # What tables and figures are spread over; they are no settings.
 _AXES = ("arm", "seed", "density", "experiment")
 
 
 def scale(group: Comparison) -> str:
     """Say in a few words how large the experiment is, for titles."""
-    config, data = group.config, group.results[0]["dataset"]
-    size = f"{data['shape'][-2]}×{data['shape'][-1]}"
-    if data.get("pooled_from"):
-        size += " (averaged)"
+    config = group.config
     width = "" if config["width"] is None else f" of width {config['width']}"
-    name = _DATASETS.get(config["dataset"], config["dataset"])
     return (
-        f"{name} at {size}, {data['train']:,} training images, {config['arch']}{width}, "
-        f"{config['epochs']} epochs"
+        f"{images(group.results[0]['dataset'])}, {config['arch']}{width}, {config['epochs']} epochs"
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import fmean
 
+from ....pages.claims import Case, Claim
 from ....pages.paired import Compared, Seeds, Spread, compare
-from ....pages.verdicts import positive, reaches, together
+from ....pages.verdicts import positive, reaches
 from .config import METHODS
 from .summary import (
     DENSITY,
@@ -24,47 +24,6 @@ from .summary import (
 
 # "With an error of about 1 %": what the paper allows the signs of epoch 10, in points.
 _ABOUT = 1.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """A claim for one method, mask or density.
-
-    Attributes:
-        name: of the method, mask or density.
-        verdict: what our runs say.
-        gain: the difference that must be positive.
-        paper: the paper's; None where it prints no number.
-        rest: where the claim has a second half, the difference that must not be negative.
-    """
-
-    name: str
-    verdict: str
-    gain: Compared | None
-    paper: float | None
-    rest: Compared | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, and what our runs say of it.
-
-    Attributes:
-        source: the table or figure.
-        text: the claim.
-        measure: which difference decides, and in which unit.
-        cases: the methods, masks or densities it is made for.
-    """
-
-    source: str
-    text: str
-    measure: str
-    cases: tuple[Case, ...]
-
-    @property
-    def verdict(self) -> str:
-        """All cases together."""
-        return together(case.verdict for case in self.cases)
 
 
 def claims(group: Comparison) -> list[Claim]:

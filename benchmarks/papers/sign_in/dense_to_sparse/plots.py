@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ....pages.estimates import estimate
-from ....pages.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    SKY,
-    drawing,
-    legend_below,
-    save,
-)
+from polarity import plot
+
+from ....harness.results import Result
+from ....pages.section import seeds_text
+from ....pages.style import BLUE, GREY, ORANGE, STAGES, save, title
 from .captions import scale
 from .config import METHODS, STARTS
 from .summary import (
@@ -36,20 +28,10 @@ from .summary import (
 )
 from .tables import difference_to_baseline, row_name
 
-_STAGES = {
-    "init_to_end": ("initialisation → end", BLUE),
-    "init_to_warmup": ("initialisation → warm-up", RED),
-    "warmup_to_end": ("warm-up → end", GREEN),
-}
+# What the names of the library leave open.
 _LOOKS: dict[str, dict[str, Any]] = {
-    "acdc": {"color": GREEN, "marker": "o", "linestyle": "-"},
-    "rigl": {"color": BLUE, "marker": "s", "linestyle": "-"},
-    "str": {"color": RED, "marker": "^", "linestyle": "-"},
-    "acdc+sign_in": {"color": GREEN, "marker": "D", "linestyle": ":"},
-    "random": {"color": GREY, "marker": "v", "linestyle": "--"},
+    "acdc+sign_in": {"color": plot.PALETTE["green"], "marker": "D", "linestyle": ":"},
     "random+sign_in": {"color": ORANGE, "marker": "P", "linestyle": "--"},
-    "snip": {"color": ORANGE, "marker": "D", "linestyle": ":"},
-    "synflow": {"color": SKY, "marker": "P", "linestyle": ":"},
 }
 _FIGURE5 = ("acdc", "rigl", "str", "acdc+sign_in", "random", "random+sign_in")
 _FIGURE8 = ("acdc", "acdc+sign_in", "acdc/random")
@@ -77,17 +59,19 @@ def draw(group: Comparison, folder: Path, stem: str) -> dict[str, Drawn]:
         The figures by name: `table1`, `figure1`, `figure5`, `figure8`,
         `figure9`; without those that have no run.
     """
-    at = f"{scale(group)}; density {DENSITY:g}"
+    count = len({result["config"]["seed"] for result in group.shown})
+    at = f"density {DENSITY:g}; {seeds_text(count)}"
     drawn = {}
-    with drawing():
-        for name, (painter, arms, size, title, caption) in _FIGURES.items():
+    with plot.style():
+        for name, (painter, arms, size, what, caption) in _FIGURES.items():
             if not any(group.of(arm) for arm in arms):
                 continue
             figure = Figure(figsize=size, layout="constrained")
             painter(figure, group)
-            figure.suptitle(f"{title}\n{at}", x=0.01, ha="left")
+            title(figure, what, f"{scale(group)}\n{at}")
+            plot.legend(figure, where="below", columns=3)
             path = save(figure, folder / f"{stem}-{name}.png")
-            drawn[name] = Drawn(path, title, f"{caption} {at}.")
+            drawn[name] = Drawn(path, what, f"{caption} {scale(group)}; {at}.")
     return drawn
 
 
@@ -113,7 +97,6 @@ def _table1(figure: Figure, group: Comparison) -> None:
     panels[0].set_yticks(range(len(STARTS)), [row_name(group, start) for start in STARTS])
     panels[0].set_ylim(len(STARTS) - 0.4, -0.6)
     panels[1].set_xlabel("test accuracy − baseline (points)")
-    legend_below(figure, panels[0], columns=2)
 
 
 def _figure1(figure: Figure, group: Comparison) -> None:
@@ -123,110 +106,82 @@ def _figure1(figure: Figure, group: Comparison) -> None:
     _stage_bars(right, group, scratch, [*(f"{NAMES[m]}\nmask" for m in METHODS), "Random\nmask"])
     left.set_title("(a) dense-to-sparse", loc="left")
     right.set_title("(b) masks trained from scratch", loc="left")
-    left.set_ylabel("survivors whose sign differs (%)")
-    legend_below(figure, left, columns=3)
+    right.set_ylabel("")
 
 
 def _stage_bars(axes: Axes, group: Comparison, arms: Sequence[str], names: Sequence[str]) -> None:
-    for place, (stage, (label, colour)) in enumerate(_STAGES.items()):
-        xs = [each + 0.27 * (place - 1) for each in range(len(arms))]
-        found = [group.final(arm, stage) for arm in arms]
-        heights = [100 * each.mean if each else 0.0 for each in found]
-        axes.bar(xs, heights, width=0.25, color=colour, label=label)
-        for x, height, each in zip(xs, heights, found, strict=True):
-            if each is not None and each.std is not None:
-                axes.errorbar(
-                    x, height, yerr=100 * each.std, color="black", capsize=2, elinewidth=0.8
-                )
+    stages = {
+        name: {
+            shown: found.values
+            for stage, shown in STAGES.items()
+            if (found := group.final(arm, stage)) is not None
+        }
+        for arm, name in zip(arms, names, strict=True)
+    }
+    plot.flip_stages(stages, ax=axes)
     for x, arm in enumerate(arms):
         if not group.of(arm):
             axes.annotate("not run", (x, 0), ha="center", va="bottom", rotation=90, color=GREY)
-    axes.set_xticks(range(len(arms)), names)
-    axes.grid(axis="x", visible=False)
-    axes.set_axisbelow(True)
 
 
 def _figure5(figure: Figure, group: Comparison) -> None:
     left, right = figure.subplots(1, 2)
-    for arm in _FIGURE5:
-        runs = [result["epochs"] for result in group.of(arm)]
-        if not runs:
-            continue
-        look = {**_LOOKS[arm], "label": arm_name(arm)}
-        _band(left, runs, "flips_cumulative", {**look, "marker": ""})
-        _band(right, runs, "sharpness", look)
-    left.axvline(group.epochs_named["10"], color="#999999", lw=0.8, ls=":")
-    left.set_ylabel("sign flips so far per survivor")
+    arms = {arm_name(arm): arm for arm in _FIGURE5 if group.of(arm)}
+    looks = plot.looks(list(arms), {name: _LOOKS.get(arm, {}) for name, arm in arms.items()})
+    flips = {
+        name: [[each["flips_cumulative"] for each in result["epochs"]] for result in group.of(arm)]
+        for name, arm in arms.items()
+    }
+    plot.flips(flips, spread="range", looks=looks, ax=left)
+    for name, arm in arms.items():
+        _sharpness(right, group.of(arm), looks[name])
+    left.axvline(group.epochs_named["10"], color=GREY, lw=0.8, ls=":")
     right.set_ylabel("largest Hessian eigenvalue")
     right.set_yscale("log")
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.yaxis.set_minor_locator(NullLocator())
     right.yaxis.set_major_formatter("{x:g}")
-    left.set_ylim(bottom=0)
     left.set_title("(a) flips; dotted: end of the warm-up", loc="left")
     right.set_title("(b) sharpness", loc="left")
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, right if right.lines else left, columns=3)
+    right.set_xlabel("epoch")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _band(axes: Axes, runs: Sequence[Any], key: str, look: dict[str, Any]) -> None:
-    """Draw the mean over seeds of a number by epoch, and a band from the least to the largest."""
+def _sharpness(axes: Axes, results: Sequence[Result], look: Any) -> None:
+    """Draw the mean over seeds by epoch, and a band from the least to the largest."""
     values: dict[int, list[float]] = {}
-    for run in runs:
-        for record in run:
-            if record.get(key) is not None:
-                values.setdefault(record["epoch"], []).append(record[key])
-    if not values:
-        return
-    epochs = sorted(values)
-    axes.plot(epochs, [fmean(values[epoch]) for epoch in epochs], **look)
-    if any(len(found) > 1 for found in values.values()):
-        low, high = ([end(values[epoch]) for epoch in epochs] for end in (min, max))
-        axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, lw=0)
+    for result in results:
+        for record in result["epochs"]:
+            if record.get("sharpness") is not None:
+                values.setdefault(record["epoch"], []).append(record["sharpness"])
+    if values:
+        epochs = sorted(values)
+        found = [plot.estimate(values[epoch], "range") for epoch in epochs]
+        plot.points(axes, epochs, found, band=True, **look)
 
 
 def _figure8(figure: Figure, group: Comparison) -> None:
     panels = figure.subplots(1, len(_FIGURE8), sharex=True, sharey=True)
     for axes, arm, letter in zip(panels, _FIGURE8, "abc", strict=True):
-        axes.set_title(f"({letter}) {arm_name(arm)}", loc="left")
         results = group.of(arm)
-        if not results:
+        if results:
+            stages = {name: _by_layer(results, stage) for stage, name in STAGES.items()}
+            plot.layer_flips(stages, numbered=True, ax=axes)
+        else:
             axes.annotate("not run", (0.5, 0.5), xycoords="axes fraction", ha="center")
-            continue
-        for stage, (label, colour) in _STAGES.items():
-            _layers(axes, by_layer(results, stage), 100, color=colour, marker="o", label=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0].set_ylim(bottom=0)
-    panels[1].set_xlabel("layer, input to output")
-    panels[0].set_ylabel("survivors whose sign differs (%)")
-    shown = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    legend_below(figure, shown, columns=3)
+        axes.set_title(f"({letter}) {arm_name(arm)}", loc="left")
+        axes.label_outer()
 
 
 def _figure9(figure: Figure, group: Comparison) -> None:
-    axes = figure.subplots()
-    for mask in MASKS:
-        if results := group.of(mask):
-            _layers(axes, by_layer(results, "density"), 1, **_LOOKS[mask], label=NAMES[mask])
-    axes.set_xlabel("layer, input to output")
-    axes.set_ylabel("density")
-    axes.set_ylim(0, 1.05)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, axes, columns=6)
+    found = {NAMES[m]: _by_layer(results, "density") for m in MASKS if (results := group.of(m))}
+    plot.densities(found, ax=figure.subplots())
 
 
-def _layers(axes: Axes, runs: Sequence[Sequence[float]], factor: float, **look: Any) -> None:
-    """Draw a number of every layer, mean over seeds, with its standard deviation as a band."""
-    found = [each for values in zip(*runs, strict=True) if (each := estimate(values))]
-    xs = range(1, len(found) + 1)
-    axes.plot(xs, [factor * each.mean for each in found], ms=3.5, **look)
-    if any(each.std for each in found):
-        low, high = (
-            [factor * (each.mean + sign * (each.std or 0.0)) for each in found] for sign in (-1, 1)
-        )
-        axes.fill_between(xs, low, high, color=look["color"], alpha=0.15, lw=0)
+def _by_layer(results: Sequence[Result], number: str) -> list[dict[str, float]]:
+    """Return a number of every layer, seed by seed."""
+    names = [layer["name"] for layer in results[0]["layers"]]
+    return [dict(zip(names, values, strict=True)) for values in by_layer(results, number)]
 
 
 _FIGURES: dict[str, tuple[Painter, tuple[str, ...], tuple[float, float], str, str]] = {
@@ -264,7 +219,7 @@ _FIGURES: dict[str, tuple[Painter, tuple[str, ...], tuple[float, float], str, st
     "figure9": (
         _figure9,
         MASKS,
-        (7.2, 3.8),
+        (7.2, 4.8),
         "Layerwise densities, as Figure 9",
         "Layerwise densities (mean over seeds, bands of one std), as Figure 9.",
     ),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....harness.results import Result, load_results
+from ....pages.claims import case_table, claim_table, tally
 from ....pages.section import (
     Section,
     figure_stem,
+    folded,
     provenance,
     runs_and_seeds,
     write_page,
 )
-from ....pages.verdicts import FAILS, HOLDS, MISSING, PARTLY, UNTESTABLE
 from .. import dense_to_sparse
 from . import tables
 from .captions import (
@@ -24,7 +24,7 @@ from .captions import (
     scale,
     settings_table,
 )
-from .claims import Claim, claims
+from .claims import claims
 from .config import EXPERIMENT, METHODS
 from .summary import NAMES, Comparison, comparisons
 
@@ -88,17 +88,17 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         shown = figures if details else {}
         judged = claims(group)
         parts += [f"## {scale(group)}", _runs(group)]
-        parts += ["### Verdicts", _tally(judged), tables.claim_table(judged)]
+        parts += ["### Verdicts", tally(judged), claim_table(judged)]
         parts += _figures(shown, "table1", "figure1")
         if details:
-            parts += [_RULE, *_folded("Every case of every claim", tables.case_table(judged))]
+            parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
         parts += _accuracies(group)
         parts += ["### Signs and curvature at density 0.1", tables.sign_table(group)]
         parts += [_FLIPS, *_figures(shown, "figure5", "figure8")] if details else []
         layers = tables.layer_table(group)
         if details and layers is not None:
             parts += ["### Layerwise densities", *_figures(shown, "figure9")]
-            parts += _folded("The densities of Figure 9, layer by layer", layers)
+            parts += folded("The densities of Figure 9, layer by layer", layers)
         parts += _search(group)
         if details:
             parts += _provenance(group)
@@ -148,14 +148,6 @@ def _runs(group: Comparison) -> str:
     )
 
 
-def _tally(judged: Sequence[Claim]) -> str:
-    """Say how many claims have which verdict."""
-    found = Counter(claim.verdict.split(" (")[0] for claim in judged)
-    words = (HOLDS, PARTLY, FAILS, UNTESTABLE, MISSING)
-    counts = [f"{word}: {found[word]}" for word in words if found[word]]
-    return f"The verdicts on {len(judged)} claims: {'; '.join(counts)}."
-
-
 def _search(group: Comparison) -> list[str]:
     search = group.search
     if search is None:
@@ -174,17 +166,13 @@ def _provenance(group: Comparison) -> list[str]:
     return [
         "### Settings and provenance",
         "\n".join([*derived(group), *provenance(group.shown)]),
-        *_folded("Every setting, with the paper's", settings_table(group)),
+        *folded("Every setting, with the paper's", settings_table(group)),
     ]
 
 
 def _figures(figures: dict[str, Drawn], *names: str) -> list[str]:
     found = [figures[name] for name in names if name in figures]
     return [f"![{each.title}]({each.path.name})\n\n{each.caption}" for each in found]
-
-
-def _folded(title: str, text: str) -> list[str]:
-    return [f"<details>\n<summary>{title}</summary>", text, "</details>"]
 
 
 def _draw(group: Comparison, folder: Path) -> dict[str, Drawn]:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ....harness.results import Result
+from ....pages.claims import Case, detectable, shown
 from ....pages.estimates import Estimate, estimate
 from ....pages.markdown import NONE, markdown
 from ....pages.paired import Compared, Seeds, Spread, compare
-from ....pages.verdicts import FAILS, MISSING, PARTLY
 from .claims import (
-    Case,
-    Claim,
     paper10_gain,
     table1_case,
     table5_case,
@@ -37,36 +35,6 @@ from .summary import (
 # What every row of Tables 1, 5 and 10 says of its runs.
 _RUNS = ("density", "mask updates", "steps")
 _COMPARED = ("difference [95 %]", "detectable", "paper's", "verdict")
-
-
-def claim_table(claims: Sequence[Claim]) -> str:
-    """Tabulate the claims with their verdicts and the numbers that decide them."""
-    rows = [
-        [claim.source, claim.text, claim.verdict, "; ".join(map(_decider, claim.cases))]
-        for claim in claims
-    ]
-    return markdown(("paper", "claim", "verdict", "decided by"), rows)
-
-
-def case_table(claims: Sequence[Claim]) -> str:
-    """Tabulate every case of every claim."""
-    head = ("claim", "what", "for", "first", "second", "detectable", "paper's first", "verdict")
-    rows = []
-    for claim in claims:
-        for place, case in enumerate(claim.cases):
-            named = [f"{claim.source}: {claim.text}", claim.measure] if not place else ["", ""]
-            rows.append(
-                [
-                    *named,
-                    case.name,
-                    _shown(case.gain),
-                    _shown(case.rest),
-                    _detectable(case.gain),
-                    NONE if case.paper is None else f"{case.paper:+.2f}",
-                    case.verdict,
-                ]
-            )
-    return markdown(head, rows)
 
 
 def table1(group: Comparison) -> str:
@@ -94,7 +62,7 @@ def method_table(group: Comparison, method: str) -> str:
             difference = difference_to_baseline(group, method, start, spread)
             paper = paper1(method, start) - paper1(method, "")
             verdict = table1_case(group, method, start).verdict
-            compared = [_shown(difference), _detectable(difference), f"{paper:+.2f}", verdict]
+            compared = [shown(difference), detectable(difference), f"{paper:+.2f}", verdict]
         runs = _runs(group, arm, DENSITY)
         rows.append(
             [row_name(group, start), _accuracy(group, arm), *compared, *runs, _missing(group, arm)]
@@ -151,7 +119,7 @@ def table10_cells(group: Comparison, mask: str) -> list[str]:
     found = compare(group.accuracy(with_sign_in), group.accuracy(plain), group.spread10())
     paper = paper10_gain(mask)
     verdict = table10_case(group, mask).verdict
-    return [_shown(found), _detectable(found), f"{paper:+.2f}", verdict]
+    return [shown(found), detectable(found), f"{paper:+.2f}", verdict]
 
 
 def sign_table(group: Comparison) -> str:
@@ -249,32 +217,16 @@ def _arm(method: str, start: str) -> str:
     return f"{method}/{start}" if start else method
 
 
-def _decider(case: Case) -> str:
-    if case.verdict == MISSING:
-        return f"{case.name}: {MISSING}"
-    decides = case.rest is not None and case.verdict in (PARTLY, FAILS)
-    second = f" and {case.rest}" if decides else ""
-    return f"{case.name}: {case.gain}{second}, {case.verdict.removesuffix(' at this size')}"
-
-
 def _case(case: Case | None) -> list[str]:
     if case is None:
         return [NONE] * 4
     paper = NONE if case.paper is None else f"{case.paper:+.2f}"
-    return [_shown(case.gain), _detectable(case.gain), paper, case.verdict]
+    return [shown(case.gain), detectable(case.gain), paper, case.verdict]
 
 
 def _accuracy(group: Comparison, arm: str, density: float = DENSITY) -> str:
     found = group.final(arm, "test_accuracy", density)
     return NONE if found is None else f"{found} (n = {found.count})"
-
-
-def _shown(found: Compared | None) -> str:
-    return NONE if found is None else str(found)
-
-
-def _detectable(found: Compared | None) -> str:
-    return NONE if found is None or found.detectable is None else f"{found.detectable:.2f}"
 
 
 def _percent(found: Estimate | None) -> str:

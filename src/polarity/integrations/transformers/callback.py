@@ -148,7 +148,8 @@ class SparsityCallback(TrainerCallback):
             self.build(model, optimizer, lr_scheduler)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-        """Let interpolated norms keep one value for all micro-batches of a step."""
+        """Make switches that are due, and let interpolated norms keep one value for the step."""
+        self.schedules.switch()
         if args.gradient_accumulation_steps > 1 and holds(model, (pol.NormInterp,)):
             pol.set_norm_alpha(model, "hold")
 

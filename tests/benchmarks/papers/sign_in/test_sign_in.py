@@ -241,7 +241,10 @@ def made_up(method, density, seed, accuracy, period=None, sharpness=2.0):
         "experiment": "sign_in",
         "run_id": config.run_id,
         "config": asdict(config),
-        "dataset": {"train": 300, "train_available": 50_000, "test": 100, "test_available": 10_000},
+        "dataset": {
+            **{"name": "cifar10", "shape": [3, 32, 32]},
+            **{"train": 300, "train_available": 50_000, "test": 100, "test_available": 10_000},
+        },
         "epochs": [epoch] * 3,
         "layers": [layer] * 4,
         "final": {**final, "inner_scaling": scaling, "density": density},

@@ -50,6 +50,7 @@ def make(tiny):
             "run_id": config.run_id,
             "config": asdict(config),
             "dataset": {
+                "name": "mnist",
                 **{"train": 270, "held_out": 30, "test": 100, "shape": [1, 28, 28]},
                 **{"train_available": 60_000, "test_available": 10_000},
             },
