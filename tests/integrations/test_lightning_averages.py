@@ -132,6 +132,22 @@ def test_averages_in_checkpoints_have_the_masks_and_runs_resume(average, method,
         assert found == expected
 
 
+def test_saving_a_checkpoint_leaves_the_average_as_it_would_have_been(tmp_path):
+    def often(module: Any, optimizer: Any, scheduler: Any) -> Any:
+        return pol.dense_to_sparse.SET(
+            module, optimizer, every=1, fraction=0.5, generator=torch.Generator().manual_seed(1)
+        )
+
+    models = []
+    for others in ([], [Saving(tmp_path, "on_train_batch_end")]):
+        models.append(Net())
+        sparsity = SparsityCallback(attach=sparse, each_step=often)
+        fitted = trainer(tmp_path, sparsity, ema(decay=0.8), *others, max_epochs=1)
+        fitted.fit(models[-1], Batches(rows, 12))
+    first, second = (model.state_dict() for model in models)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("average", AVERAGES)
 def test_merging_comes_after_the_average_was_copied_into_the_model(average, tmp_path):
     models = []
@@ -154,9 +170,15 @@ def test_dense_phases_keep_their_average_and_sparse_ones_its_zeros(tmp_path):
         )
 
     for switches, zeros in (((1, 4), 0), ((2, 4, 6), 54)):
-        model = Net()
+        model, saving = Net(), Saving(tmp_path, "on_train_epoch_end")
         sparsity = SparsityCallback(each_step=acdc(switches))
-        trainer(tmp_path, sparsity, ema(decay=0.8)).fit(model, Batches(rows), Batches(rows))
+        fitted = trainer(tmp_path, sparsity, ema(decay=0.8), saving)
+        fitted.fit(model, Batches(rows), Batches(rows))
+        for path in saving.paths:  # a dense phase is one of the average too
+            state = torch.load(path, weights_only=True)
+            for name, value in state["current_model_state"].items():
+                if name.endswith("_extra_state"):
+                    assert torch.equal(state["state_dict"][name], value)
         found = pol.find_targets(model).values()
         assert sum(int((each.weight == 0).sum()) for each in found) == zeros
 
