@@ -12,6 +12,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sphinx
+from sphinx.util import inspect as sphinx_inspect
 
 import polarity
 
@@ -142,7 +143,18 @@ def annotations_as_written(app: Any, obj: Any, bound_method: bool) -> None:
 def aliases_by_name(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
 ) -> tuple[str, str]:
-    """Write `Selector | None` where Sphinx writes what it keeps of a name in a union."""
+    """Write `Selector | None` where Sphinx writes what it keeps of a name in a union.
+
+    Of a class whose base is of a missing package, Sphinx reads what stands for the base.
+    """
+    if what == "class" and signature == "(*args: Any, **kwargs: Any)" and "__init__" in vars(obj):
+        annotations_as_written(app, obj.__init__, True)
+        names = app.config.autodoc_type_aliases
+        own = sphinx_inspect.signature(obj.__init__, bound_method=True, type_aliases=names)
+        signature = sphinx_inspect.stringify_signature(
+            own, show_return_annotation=False, unqualified_typehints=True
+        )
+        signature = re.sub(r"<function (\w+)>", r"\1", signature)
     return tuple(
         re.sub(r"TypeAliasForwardRef\('([\w.]+)'\)", r"\1", each) if each else each
         for each in (signature, returned)
