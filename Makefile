@@ -82,5 +82,5 @@ $(ECOSYSTEM_VENV)/.installed: pyproject.toml
 	touch $@
 
 clean: ## remove what was installed, built and run
-	rm -rf $(VENV) $(OLDEST_VENV) $(ECOSYSTEM_VENV) docs/_build docs/gallery docs/sg_execution_times.rst
+	rm -rf $(VENV) $(OLDEST_VENV) $(ECOSYSTEM_VENV) docs/_build docs/api docs/gallery docs/sg_execution_times.rst
 	rm -rf runs build dist htmlcov .coverage

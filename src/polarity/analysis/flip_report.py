@@ -39,7 +39,7 @@ class FlipReport(Report[LayerFlips]):
     over layers.
 
     Attributes:
-        layers: one :class:`LayerFlips` per weight, in the model's order.
+        layers: one :class:`~polarity.analysis.LayerFlips` per weight, in the model's order.
 
     Example:
         >>> one, two = LayerFlips("0.weight", 5, 30, 30), LayerFlips("1.weight", 5, 10, 12)
@@ -88,7 +88,7 @@ class FlipSeries(Tabular):
     """Sign flips step by step; ``print`` shows them as a table.
 
     Attributes:
-        steps: one :class:`FlipReport` per recorded step: what flipped since the step before.
+        steps: one :class:`~polarity.FlipReport` per recorded step: what flipped since the last one.
 
     Example:
         >>> steps = [FlipReport((LayerFlips("weight", n, 10, 10),)) for n in (4, 1, 2)]

@@ -47,7 +47,7 @@ def sgd_noise_stability(
 
     The paper's definition: :math:`\theta` is stable against SGD noise if
     :math:`\mathcal{A}(\theta, u)` and :math:`\mathcal{A}(\theta, u')` are linearly mode-connected,
-    that is, if the returned :attr:`~polarity.analysis.ErrorBarrier.barrier` is small. Both copies
+    that is, if the returned :attr:`~polarity.ErrorBarrier.barrier` is small. Both copies
     start from the same weights, masks and buffers, those of ``model``. The official code demands
     more: :func:`init_noise_stability`.
 

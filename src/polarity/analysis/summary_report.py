@@ -67,8 +67,8 @@ class Summary(CountedReport[WeightSummary]):
     Columns without any entry are not printed.
 
     Attributes:
-        layers: one :class:`WeightSummary` for every matrix and every parameter with something
-            attached, tied ones once, in the model's order.
+        layers: one :class:`~polarity.analysis.WeightSummary` for every matrix and every parameter
+            with something attached, tied ones once, in the model's order.
         other_entries: entries of all other parameters: biases, norms.
         other_multiply_adds: multiply-adds for one example of products without a weight, as in
             attention; None if nothing was counted.

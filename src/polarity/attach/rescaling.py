@@ -107,7 +107,7 @@ def rescale(
 
 
 class RescaleSchedule:
-    """Rescale every ``every`` epochs until an epoch: call :meth:`step` once per epoch.
+    """Rescale every ``every`` epochs until an epoch: call ``step`` once per epoch.
 
     Called at the beginning of epoch i (the first is 1), a step rescales if i is a multiple of
     ``every`` and less than ``until``, exactly as in Algorithm 1. Called at the end of an epoch,

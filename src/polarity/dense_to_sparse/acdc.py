@@ -48,7 +48,7 @@ _CALENDARS: dict[str, tuple[tuple[int, ...], int]] = {
 
 
 def acdc_switches(name: Literal["imagenet", "cifar10"], steps: int) -> tuple[int, ...]:
-    """Return after how many steps the phases of a published calendar begin, for :class:`ACDC`.
+    """Return after how many steps the phases of a published calendar begin, for ``ACDC``.
 
     Training is dense up to the first number, sparse up to the second, and so on. The published
     epochs are scaled by fractions of the run and rounded to whole steps:

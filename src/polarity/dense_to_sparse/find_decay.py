@@ -16,7 +16,7 @@ __all__ = ["DecaySearch", "find_decay"]
 
 @dataclass(frozen=True)
 class DecaySearch(Tabular):
-    """The result of :func:`find_decay`; ``print`` shows its runs as a table.
+    """The result of :func:`~polarity.dense_to_sparse.find_decay`; ``print`` tabulates its runs.
 
     Attributes:
         decay: the decay whose run came nearest to the density.

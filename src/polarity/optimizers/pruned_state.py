@@ -19,7 +19,7 @@ def zero_pruned_state(
     """Zero the state of optimizers (momentum, Adam's moments) outside the masks, in place.
 
     State of another shape than its parameter (step counts, factored moments) belongs to no single
-    entry and is left unchanged; :func:`check_holds` refuses moments of a wrong shape, and those
+    entry and is left unchanged; ``check_holds`` refuses moments of a wrong shape, and those
     that cannot be zeroed, beforehand. A ``ZeroRedundancyOptimizer`` has each parameter's state on
     one rank: what other ranks keep is zeroed by their own call.
 

@@ -32,8 +32,9 @@ class NormInterp(nn.Module):
     Args:
         initial: :math:`\psi_\mathrm{init}`, of the parameter's shape and dtype. It is copied.
         alpha: :math:`\alpha` as a number or a 0-dim tensor; such a tensor is kept, so it can be
-            changed in place and given to several parametrizations. A :class:`SharedAlpha` stays
-            common to them when the model changes device or dtype.
+            changed in place and given to several parametrizations. A
+            :class:`~polarity.parametrizations.SharedAlpha` stays common to them when the model
+            changes device or dtype.
 
     Raises:
         ValueError: if ``alpha`` is not a 0-dim floating-point tensor, or, when the parametrization

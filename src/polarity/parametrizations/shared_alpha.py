@@ -16,7 +16,7 @@ _FACTORS = (40014, 40692)
 
 
 class SharedAlpha(nn.Module):
-    r"""One interpolation weight :math:`\alpha`, held in common by many :class:`NormInterp`.
+    r"""One interpolation weight :math:`\alpha`, shared by many :class:`~polarity.NormInterp`.
 
     Its values are drawn by L'Ecuyer's combined generator, two multiplicative congruential ones
 
@@ -40,7 +40,7 @@ class SharedAlpha(nn.Module):
 
     Args:
         alpha: the value before the first draw; a tensor is kept, not copied.
-        seeds: int64 tensor of shape (2,), as :func:`draw_seeds` returns; it is kept, not copied.
+        seeds: int64 tensor of shape (2,), as ``draw_seeds`` returns; it is kept, not copied.
             Without it the value is fixed.
 
     Raises:

@@ -22,9 +22,10 @@ class SignInMW(MaskedWeight):
     .. math:: w = m \odot v \odot M
 
     and :meth:`right_inverse` chooses, among all factors of a weight, those with the inner scaling
-    :math:`m^2 - v^2 = \beta`, see :func:`balanced_factors`. (The paper writes :math:`w` for what is
-    :math:`v` here.) Gradient descent on the factors moves a weight near zero, where signs change,
-    at :math:`\sqrt{4w^2+\beta^2}` times the speed of gradient descent on the weight.
+    :math:`m^2 - v^2 = \beta`, see :func:`~polarity.parametrizations.balanced_factors`. (The paper
+    writes :math:`w` for what is :math:`v` here.) Gradient descent on the factors moves a weight
+    near zero, where signs change, at :math:`\sqrt{4w^2+\beta^2}` times the speed of gradient
+    descent on the weight.
 
     It is a :class:`MaskedWeight`: it owns the mask, and masks behave as described there. Outside
     the mask both factors are zero, and elementwise optimizers keep them so; an entry that becomes

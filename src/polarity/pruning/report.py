@@ -40,7 +40,7 @@ class PruneReport(CountedReport[LayerReport]):
     """What one call pruned, layer by layer; ``print`` shows it as a table.
 
     Attributes:
-        layers: one :class:`LayerReport` per weight, in the model's order.
+        layers: one :class:`~polarity.pruning.report.LayerReport` per weight, in the model's order.
         notes: how many survivors were chosen among equal scores, if more than 1 % of them; and
             what else was done to the model, optimizer and scheduler, or left undone.
         reach: how many of the model's matrix entries the layers are, and the largest others.

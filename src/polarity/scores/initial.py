@@ -20,7 +20,7 @@ def large_final_same_sign(init: Initial) -> Score:
     An entry whose sign changed in training scores 0 and is pruned first.
 
     Args:
-        init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
+        init: the initial weights, a :class:`~polarity.RewindPoint` or ``{name: tensor}``.
 
     Raises:
         ValueError: when scoring, if the weight is missing in ``init`` or has another shape there.
@@ -47,7 +47,7 @@ def large_final_diff_sign(init: Initial) -> Score:
     The control of :func:`large_final_same_sign`.
 
     Args:
-        init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
+        init: the initial weights, a :class:`~polarity.RewindPoint` or ``{name: tensor}``.
 
     Raises:
         ValueError: when scoring, if the weight is missing in ``init`` or has another shape there.
@@ -72,7 +72,7 @@ def magnitude_increase(init: Initial) -> Score:
     r"""Score by :math:`|w_f| - |w_i|`: how much an entry grew in training. May be negative.
 
     Args:
-        init: the initial weights, a :class:`RewindPoint` or ``{name: tensor}``.
+        init: the initial weights, a :class:`~polarity.RewindPoint` or ``{name: tensor}``.
 
     Raises:
         ValueError: when scoring, if the weight is missing in ``init`` or has another shape there.

@@ -42,7 +42,7 @@ class SignReport(Report[LayerSigns]):
     Fractions of the whole model are means over its survivors, not over its layers.
 
     Attributes:
-        layers: one :class:`LayerSigns` per masked weight, in the model's order.
+        layers: one :class:`~polarity.signs.report.LayerSigns` per masked weight, in model order.
         strategy: the reference strategy, under the papers' name.
         reach: how many of a model's matrix entries the layers are, and the largest others.
 

@@ -45,7 +45,7 @@ class CompactReport(Report[WeightDecision]):
     """The decisions of :func:`polarity.compact`; ``print`` shows them as a table.
 
     Attributes:
-        layers: one :class:`WeightDecision` per masked weight, in the model's order.
+        layers: one :class:`~polarity.survivors.WeightDecision` per masked weight, in model order.
         machine: device and threads of the measurement, for which the decisions hold; empty if
             nothing was measured.
 

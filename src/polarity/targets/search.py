@@ -93,7 +93,7 @@ def find_targets(
             below it.
 
     Returns:
-        The :class:`Targets`; ``print`` shows them as a table.
+        The :class:`~polarity.targets.search.Targets`; ``print`` shows them as a table.
 
     Raises:
         ValueError: if nothing is left to prune; if a name or glob matches nothing; if one user of a

@@ -58,7 +58,7 @@ def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
 
 
 def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Undo :func:`pack_signs`.
+    """Undo ``pack_signs``.
 
     Args:
         packed: uint8 tensor of one dimension.

@@ -34,7 +34,8 @@ class StartReport(CountedReport[LayerStart]):
 
     Attributes:
         what: ``"signs"``, ``"magnitudes"`` or ``"mask"``: what was given.
-        layers: one :class:`LayerStart` per masked weight, in the model's order.
+        layers: one :class:`~polarity.tickets.start_report.LayerStart` per masked weight, in model
+            order.
 
     Example:
         >>> rows = (LayerStart("fc.weight", (10, 4), survivors=8, missing=2, zeros=0),)

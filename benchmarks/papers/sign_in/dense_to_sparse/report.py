@@ -59,14 +59,18 @@ for which the source had no sign or magnitude at that epoch."""
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
-    """Write `dense_to_sparse.md` and its figures where there are results."""
+    """Write `dense_to_sparse.md`, its figures and that of the first page, where results exist."""
+    # matplotlib is slow to import and only needed here.
+    from . import first_page
+
     results = load_results(folder, [EXPERIMENT])
     if not results:
         return []
     title, claim, *rest = (dense_to_sparse.__doc__ or "").strip().split("\n\n")
     section = describe(results, out, details=True)
     text = "\n\n".join([section.text, "## The experiment", *rest])
-    return [write_page(out / f"{EXPERIMENT}.md", f"{title.rstrip('.')}\n\n{claim}", Section(text))]
+    page = write_page(out / f"{EXPERIMENT}.md", f"{title.rstrip('.')}\n\n{claim}", Section(text))
+    return [page, *first_page.draw(comparisons(results), out)]
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
