@@ -48,3 +48,9 @@ def test_addresses_are_those_of_the_citation():
     told = set(re.findall(r"https://(?:arxiv|openreview)[^)\s]+", PAGE))
     assert len(told) == 3
     assert not known or known == told
+
+
+def test_an_arxiv_link_says_where_it_leads():
+    links = re.findall(r"\[arXiv:([\d.]+)\]\(https://arxiv.org/abs/([\d.]+)\)", PAGE)
+    assert len(links) == 2
+    assert [link for link in links if link[0] != link[1]] == []
