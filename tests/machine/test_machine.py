@@ -26,6 +26,8 @@ LEFT_OUT: dict[str, str] = {
     "SoftThreshold": "the class that threshold_weights attaches",
     "StartReport": "what the starts return",
     "CompactReport": "what compact returns",
+    "Summary": "what summary returns",
+    "summary": "only looks; tests/laws/test_public_calls.py shows that it changes nothing",
     "SurvivorWeight": "what a layer reads of a compact weight",
     **dict.fromkeys(
         ("start_from_signs", "start_from_magnitudes", "start_from_mask"),

@@ -293,10 +293,10 @@ class SparsityCallback(Callback):
 
 
 def _attaching(attach: Attach) -> Callable[..., None]:
-    """Return a hook that attaches to a plain model if what it is about to load was attached."""
+    """Return a hook that attaches to a plain model whose names are not what it is about to load."""
 
     def before_loading(module: nn.Module, state: Mapping[str, Any], *_: Any) -> None:
-        if not _is_attached(module) and any(".parametrizations." in key for key in state):
+        if not _is_attached(module) and module.state_dict().keys() - state.keys():
             attach(module)
 
     return before_loading
