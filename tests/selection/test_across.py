@@ -109,7 +109,7 @@ def by_the_rule(case: dict[str, Any], number: int) -> Tensors:
     return kept
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_keep_what_one_process_keeps(world: int, tmp_path: Path) -> None:
     (tmp_path / "world").write_text(str(world))
     found = from_ranks(choose_all, tmp_path, world)
