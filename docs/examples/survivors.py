@@ -98,3 +98,13 @@ plt.suptitle(
     fontsize="medium",
 )
 plt.show()
+
+# %%
+# On MNIST
+# --------
+# The same at the size of the papers' network: 20 rounds, three seeds, from the committed results of
+# ``python -m benchmarks survivors``. :doc:`Its page </results/survivors>` has every round and what
+# the processor was.
+#
+# .. image:: /results/survivors-mnist-fc-b6e254.png
+#    :alt: Seconds of training and test accuracy of each round: dense, with masks, survivors alone
