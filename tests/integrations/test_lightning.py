@@ -495,8 +495,8 @@ def test_a_checkpoint_of_a_run_without_the_callback_begins_its_schedules(tmp_pat
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"attach": 3}, "attach=3, expected a function of the module"),
-        ({"attach": nn.ReLU()}, r"attach=ReLU\(\), expected a function of the module"),
+        ({"attach": 3}, "attach=3, expected a function of the model"),
+        ({"attach": nn.ReLU()}, r"attach=ReLU\(\), expected a function of the model"),
         ({"each_step": "RigL"}, "each_step='RigL', expected a function"),
         ({"each_epoch": [1]}, r"each_epoch=\[1\], expected a function"),
         ({"merge": 1}, "merge=1, expected True or False"),

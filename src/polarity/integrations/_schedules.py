@@ -8,7 +8,7 @@ from torch import nn
 
 import polarity as pol
 
-__all__ = ["Attach", "Build", "Schedule", "Schedules", "check_flag", "numbers"]
+__all__ = ["Attach", "Build", "Schedule", "Schedules", "check_attach", "check_flag", "numbers"]
 
 # What reports say in numbers, by the names of their attributes.
 _NUMBERS = ("density", "survivors", "dropped", "grown")
@@ -145,6 +145,15 @@ def numbers(reports: Iterable[Any]) -> dict[str, float]:
         for name in _NUMBERS
         if isinstance(value := getattr(report, name, None), (int, float))
     }
+
+
+def check_attach(attach: object) -> None:
+    """Raise unless what attaches is a function, and not the model itself."""
+    if attach is not None and (not callable(attach) or isinstance(attach, nn.Module)):
+        raise TypeError(
+            f"attach={attach!r}, expected a function of the model, such as pol.mask_weights, "
+            "or None"
+        )
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
-from polarity.integrations._schedules import Attach, Build, Schedules, check_flag, numbers
+from polarity.integrations._schedules import (
+    Attach,
+    Build,
+    Schedules,
+    check_attach,
+    check_flag,
+    numbers,
+)
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -92,11 +99,7 @@ class SparsityCallback(Callback):
         log: bool = True,
     ) -> None:
         super().__init__()
-        if attach is not None and (not callable(attach) or isinstance(attach, nn.Module)):
-            raise TypeError(
-                f"attach={attach!r}, expected a function of the module, such as pol.mask_weights, "
-                "or None"
-            )
+        check_attach(attach)
         check_flag("merge", merge)
         check_flag("log", log)
         self._attach, self._merge, self._log = attach, merge, log

@@ -7,7 +7,14 @@ from torch import nn
 from transformers import TrainerCallback
 
 import polarity as pol
-from polarity.integrations._schedules import Attach, Build, Schedules, check_flag, numbers
+from polarity.integrations._schedules import (
+    Attach,
+    Build,
+    Schedules,
+    check_attach,
+    check_flag,
+    numbers,
+)
 
 __all__ = ["FORMS", "SparsityCallback", "holds"]
 
@@ -72,11 +79,7 @@ class SparsityCallback(TrainerCallback):
         merge: bool = False,
         log: bool = True,
     ) -> None:
-        if attach is not None and (not callable(attach) or isinstance(attach, nn.Module)):
-            raise TypeError(
-                f"attach={attach!r}, expected a function of the model, such as pol.mask_weights, "
-                "or None"
-            )
+        check_attach(attach)
         check_flag("merge", merge)
         check_flag("log", log)
         self._attach, self._merge, self._log = attach, merge, log
