@@ -1,13 +1,13 @@
 """A callback that attaches to a LightningModule and steps its schedules while it is trained."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
+from polarity.integrations._averages import exact_masks, has_masks, restore_averages
 from polarity.integrations._schedules import (
     Attach,
     Build,
@@ -167,7 +167,7 @@ class SparsityCallback(Callback):
         if trainer.is_last_batch:
             # A checkpoint that was made after the last batch: the end of its epoch may not come.
             self._step("each_epoch", trainer, pl_module)
-        self._restore_averages(trainer, pl_module)
+        restore_averages(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -194,31 +194,31 @@ class SparsityCallback(Callback):
         values = {}
         if trainer.is_last_batch:
             values = self._step("each_epoch", trainer, pl_module)
-        if self._log and _has_masks(pl_module):
+        if self._log and has_masks(pl_module):
             values["density"] = self._schedules.density(pl_module)
         self._write(pl_module, values, on_epoch=True)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give averages the masks of the model before they are validated."""
-        self._restore_averages(trainer, pl_module)
+        restore_averages(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give averages the masks of the model before they are copied into it."""
-        self._restore_averages(trainer, pl_module)
+        restore_averages(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Give averages the masks of the model before they are saved."""
-        self._restore_averages(trainer, pl_module)
+        restore_averages(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks of schedules off, before averages are copied into the model."""
         self._schedules.remove()
         if _has_interpolated_norms(pl_module):
             pol.set_norm_alpha(pl_module, "random")
-        self._restore_averages(trainer, pl_module)
-        self._last_masks = _exact_masks(pl_module)
+        restore_averages(trainer, pl_module)
+        self._last_masks = exact_masks(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the model its masks again, in case an average of them was copied into it."""
@@ -265,7 +265,7 @@ class SparsityCallback(Callback):
         reports = self._schedules.step(when)
         self._at[when] = trainer.global_step
         if reports:
-            self._restore_averages(trainer, pl_module)
+            restore_averages(trainer, pl_module)
         return numbers(reports) if self._log else {}
 
     def _write(
@@ -281,18 +281,6 @@ class SparsityCallback(Callback):
                 reduce_fx="max",
                 sync_dist=True,
             )
-
-    def _restore_averages(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the averages that other callbacks keep the masks of the model."""
-        averages = list(_averages(trainer))
-        masks = _exact_masks(pl_module) if averages else {}
-        for average in averages:
-            if masks:
-                pol.load_masks(average, masks)
-            theirs = dict(_inside(average).named_modules())
-            for name, mine in pl_module.named_modules():
-                if isinstance(mine, pol.MaskedWeight):
-                    theirs[name].enforce = mine.enforce
 
 
 def _attaching(attach: Attach) -> Callable[..., None]:
@@ -314,42 +302,9 @@ def _callbacks(trainer: Any) -> list[Any]:
     return list(trainer.callbacks)
 
 
-def _averages(trainer: Trainer) -> Iterator[nn.Module]:
-    """Yield the averages of the model that callbacks keep."""
-    for callback in _callbacks(trainer):
-        average = getattr(callback, "_average_model", None)
-        if isinstance(average, nn.Module):
-            yield average
-
-
-def _inside(average: nn.Module) -> nn.Module:
-    """Return the model that torch's AveragedModel wraps; others wrap none."""
-    return average.module if isinstance(average, AveragedModel) else average
-
-
-def _exact_masks(model: nn.Module) -> dict[str, Tensor]:
-    """Return the masks outside which the weights of a model are zero.
-
-    In a dense phase masks are remembered, and weights are not zero outside them.
-    """
-    if not _has_masks(model):
-        return {}
-    masks = {}
-    for name, mask in pol.masks(model).items():
-        path, _, tensor = name.rpartition(".")
-        weight = getattr(model.get_submodule(path), tensor).detach()
-        if not weight[~mask].any():
-            masks[name] = mask
-    return masks
-
-
-def _has_masks(model: nn.Module) -> bool:
-    return any(isinstance(each, pol.MaskedWeight) for each in model.modules())
-
-
 def _has_interpolated_norms(model: nn.Module) -> bool:
     return any(isinstance(each, pol.NormInterp) for each in model.modules())
 
 
 def _is_attached(model: nn.Module) -> bool:
-    return _has_masks(model) or _has_interpolated_norms(model)
+    return has_masks(model) or _has_interpolated_norms(model)
