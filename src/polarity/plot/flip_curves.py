@@ -191,9 +191,8 @@ def layer_flips(
     expected = "a FlipReport or {name: fraction}, one per seed, or {label: any of these}"
     runs = by_label("reports", reports, fractions_of("fraction"), expected)
     check_looks(looks)
-    labels = [label for label in runs if label is not None]
     with canvas(ax, (6.0, 3.4)) as axes:
-        draw_layers(axes, runs, looks_of(labels, looks), spread=spread, numbered=numbered)
+        draw_layers(axes, runs, looks, spread=spread, numbered=numbered)
         percent_axis(axes, "survivors whose sign differs")
         from_zero(axes)
     return axes

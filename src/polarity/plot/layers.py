@@ -71,9 +71,8 @@ def densities(
     check_flag("log", log)
     runs = by_label("reports", reports, fractions_of("density"), expected)
     check_looks(looks)
-    labels = [label for label in runs if label is not None]
     with canvas(ax, (6.0, 3.4)) as axes:
-        draw_layers(axes, runs, looks_of(labels, looks), spread=spread, numbered=numbered)
+        draw_layers(axes, runs, looks, spread=spread, numbered=numbered)
         percent_axis(axes, "density")
         if log:
             axes.set_yscale("log")
@@ -115,12 +114,13 @@ def _share(mask: Tensor) -> float:
 def draw_layers(
     ax: Axes,
     runs: Mapping[str | None, Sequence[Layers]],
-    found: Mapping[str, Look],
+    looks: Mapping[str, Look] | None,
     *,
     spread: Spread,
     numbered: bool,
 ) -> list[str]:
     """Draw a number of every layer, a line per label, and return the layers' names."""
+    found = looks_of([label for label in runs if label is not None], looks)
     names = list(dict.fromkeys(name for each in runs.values() for run in each for name in run))
     for label, each in runs.items():
         known = {
@@ -178,10 +178,8 @@ def sign_balance(
     )
     runs = by_label("signs", signs, _balances, expected)
     check_looks(looks)
-    labels = [label for label in runs if label is not None]
     with canvas(ax, (6.0, 3.4)) as axes:
-        found = looks_of(labels, looks)
-        names = draw_layers(axes, runs, found, spread=spread, numbered=numbered)
+        names = draw_layers(axes, runs, looks, spread=spread, numbered=numbered)
         axes.axhline(0.5, color=PALETTE["black"], lw=0.8, ls="--")
         counts = _counts(signs)
         band: dict[str, Any] = {"color": "#d9d9d9", "lw": 0, "zorder": 0}
