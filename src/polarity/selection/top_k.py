@@ -124,9 +124,7 @@ def choose_top(
     draw: Draw | None = None,
 ) -> Chosen:
     """Choose what :func:`keep_top` would keep, of equal entries by ``draw`` if that is given."""
-    check_names("scores", scores, live, needed=(), what="masked")
-    entries = {name: _entries(name, score, live[name]) for name, score in scores.items()}
-    return Chosen(entries, keep, signed=True, finite="score", draw=draw)
+    return Chosen(_all_entries(scores, live), keep, signed=True, finite="score", draw=draw)
 
 
 def _choose_together(
@@ -141,8 +139,7 @@ def _choose_together(
 
     def checked() -> tuple[dict[str, Entries], object]:
         check_ties(ties)
-        check_names("scores", scores, live, needed=(), what="masked")
-        entries = {name: _entries(name, score, live[name]) for name, score in scores.items()}
+        entries = _all_entries(scores, live)
         what = [(name, each.dtype, tuple(each.shape[1:])) for name, each in entries.items()]
         return entries, (what, keep if isinstance(keep, int) else sorted(keep.items()), ties)
 
@@ -169,6 +166,12 @@ def largest_of(values: Tensor, keep: int, words: Words | None = None) -> Tensor:
 
     by = None if words is None else draw
     return Chosen(entries, keep, signed=True, finite=None, draw=by).new_mask("values")
+
+
+def _all_entries(scores: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> dict[str, Entries]:
+    """Return checked scores with their masks, by name."""
+    check_names("scores", scores, live, needed=(), what="masked")
+    return {name: _entries(name, score, live[name]) for name, score in scores.items()}
 
 
 def _entries(name: str, score: Tensor, live: Tensor) -> Entries:
