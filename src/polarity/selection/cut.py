@@ -257,16 +257,21 @@ def _finish(
 
 def ties_of(tensor: TensorKeys, key_format: KeyFormat, threshold: int) -> list[int]:
     """Count the live entries at the threshold in each chunk of a tensor."""
-    return [ties for _, ties, _ in counts_at(tensor, key_format, threshold)]
+    (counted,) = counts_at([tensor], key_format, threshold)
+    return [ties for _, ties, _ in counted]
 
 
 def counts_at(
-    tensor: TensorKeys, key_format: KeyFormat, threshold: int
-) -> list[tuple[int, int, int]]:
-    """Count in each chunk the live entries below a threshold, at it, and NaN or infinite."""
-    scans = _scan([tensor], key_format, Bracket(threshold, threshold, 0))
-    counts = _counts(scans)[:, [_BELOW, _LOW, _BAD]]
-    return [(below, ties, bad) for below, ties, bad in counts.tolist()]
+    tensors: Sequence[TensorKeys], key_format: KeyFormat, threshold: int
+) -> list[list[tuple[int, int, int]]]:
+    """Count in each chunk of each tensor what is below a threshold, at it, and NaN or infinite.
+
+    Only live entries count.
+    """
+    counts = _counts(_scan(tensors, key_format, Bracket(threshold, threshold, 0)))
+    rows = [(below, ties, bad) for below, ties, bad in counts[:, [_BELOW, _LOW, _BAD]].tolist()]
+    found = iter(rows)
+    return [[next(found) for _ in each.chunks] for each in tensors]
 
 
 def share_among_first(counts: list[int], total: int) -> list[int]:
