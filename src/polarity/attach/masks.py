@@ -13,6 +13,7 @@ from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.dense_leaves import on_dense_leaves
+from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import TORCH_MASK
@@ -85,7 +86,10 @@ def mask_weights(
     """
     check_flag("verbose", verbose)
     if masks is not None:
-        masks = checked_masks(model, masks)
+        given = masks
+        masks = chosen_alike(
+            replicas_of(model), lambda: checked_masks(model, given), lambda masks: masks.items()
+        )
         targets = tuple(masks) if targets is None else targets
     found = find_targets(model, targets, exclude)
     if masks is not None and (stray := [name for name in masks if name not in found]):

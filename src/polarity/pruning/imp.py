@@ -26,6 +26,7 @@ from polarity.scores import Score, magnitude
 from polarity.scores.score import check_score
 from polarity.selection.ties import Ties
 from polarity.targets.dense_leaves import on_dense_leaves
+from polarity.targets.replicas import replicas_of
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
 
@@ -251,7 +252,15 @@ def _prune(
         return rewind.staged(model, pruned=tuple(found))
 
     values = None if rewind is None else rewound
-    report = prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
+    report = prune_targets(
+        found,
+        wanted,
+        score or magnitude,
+        optimizer,
+        generator,
+        values,
+        replicas=replicas_of(model),
+    )
     return replace(report, notes=notes + report.notes, reach=reach)
 
 

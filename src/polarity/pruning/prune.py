@@ -20,10 +20,12 @@ from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
 from polarity.scores.score import Score, check_named_scores, check_score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
+from polarity.selection.ranks import Ranks
 from polarity.selection.ties import Ties, draw_for
 from polarity.selection.top_k import choose_top
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.entries import choose_by_magnitude
+from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
 from polarity.targets.target import Target, check_has_values
@@ -156,7 +158,7 @@ def prune(
         scores = {name: value for name, value in scores.items() if name not in others}
     before_masking(model, found, "prune")
     reach, notes = reached(model, found, targets, exclude, by_name=by_name)
-    report = prune_targets(found, wanted, scores, optimizer, generator)
+    report = prune_targets(found, wanted, scores, optimizer, generator, replicas=replicas_of(model))
     return replace(report, notes=notes + report.notes, reach=reach)
 
 
@@ -167,6 +169,7 @@ def prune_targets(
     optimizer: Optimizers | None = None,
     generator: torch.Generator | None = None,
     values: Callable[[], Pairs] | None = None,
+    replicas: Ranks | None = None,
 ) -> PruneReport:
     """Prune weights as :func:`prune` does: everything is checked before anything is changed.
 
@@ -178,6 +181,7 @@ def prune_targets(
         generator: as for :func:`prune`.
         values: returns (tensor, new values) to write, of the survivors and of other tensors. By
             default everything keeps its values.
+        replicas: the ranks that hold copies of the model and prune them alike, or none.
     """
     check_has_values(found.values())
     optimizers = as_optimizers(optimizer)
@@ -188,7 +192,12 @@ def prune_targets(
             for leaf in target.stored:
                 check_writable(leaf, f"what {name!r} is stored as")
         pairs = () if values is None else values()
-        chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
+        keep = wanted.keep(found, before)
+        chosen = chosen_alike(
+            replicas,
+            lambda: _choose(found, keep, scores, wanted.ties, generator),
+            lambda chosen: ((name, chosen.new_mask(name)) for name in found),
+        )
         install(found, chosen, pairs)
         if optimizers:
             zero_pruned_state(optimizers, masked_leaves(found.values()))

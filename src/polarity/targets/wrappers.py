@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from polarity._checks import check_module
 
-__all__ = ["refuse_ddp", "unwrapped"]
+__all__ = ["layers", "refuse_ddp", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -20,13 +20,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
         TypeError: if ``model`` is not a module.
     """
     check_module(model)
-    *_, innermost = _layers(model)
+    *_, innermost = layers(model)
     return innermost
 
 
 def refuse_ddp(model: nn.Module, call: str) -> None:
     """Raise if DistributedDataParallel wraps a model whose parameters ``call`` would change."""
-    if any(isinstance(each, DistributedDataParallel) for each in _layers(model)):
+    if any(isinstance(each, DistributedDataParallel) for each in layers(model)):
         raise TypeError(
             "model is wrapped in DistributedDataParallel, which has registered its parameters, "
             f"expected the model itself: attach before wrapping (call {call} on the model, then "
@@ -34,7 +34,7 @@ def refuse_ddp(model: nn.Module, call: str) -> None:
         )
 
 
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
+def layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model, what it wraps, and so on to the innermost."""
     inner: nn.Module | None = model
     while inner is not None:
