@@ -70,8 +70,10 @@ def test_a_run_that_begins_again_from_its_file_ends_as_one_that_was_never_cut_of
                 assert (rank["began"], whole["began"]) == (1, 0)
                 assert rank["density"] == whole["density"] < 0.4
                 for key, value in rank["state"].items():
-                    if isinstance(value, torch.Tensor):
+                    if key.endswith(".mask"):
                         assert torch.equal(value, whole["state"][key]), key
+                # DDP adds three gradients in another order in a first step than in later ones.
+                torch.testing.assert_close(rank["state"], whole["state"])
 
 
 @pytest.mark.parametrize("name", CASES)
