@@ -65,7 +65,8 @@ def prune(
     Args:
         model: any module. Without masks and ``targets``, the weights that ``scores`` names are
             masked first; if ``scores`` is a function, those that ``densities`` names, or every
-            prunable one.
+            prunable one. Given a ``DistributedDataParallel``, all its ranks call, and compare the
+            masks that they chose before any of them changes its model.
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every weight that
             the call prunes; or a function ``(name, weight) -> tensor`` of the effective weights,
             such as those of :mod:`polarity.scores`.
@@ -96,7 +97,8 @@ def prune(
     Raises:
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
             range; if ``scope`` or ``ties`` is another word; if the density exceeds the present one;
-            if a score is missing, of another shape, NaN or infinite; if ``optimizer`` holds none of
+            if a score is missing, of another shape, NaN or infinite; if the ranks of a
+            ``DistributedDataParallel`` would prune differently; if ``optimizer`` holds none of
             the pruned parameters, or its state has another shape than its parameter. Model, masks,
             optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
