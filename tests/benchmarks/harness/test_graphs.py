@@ -83,6 +83,20 @@ def test_a_replayed_sign_in_follows_its_schedule_and_is_rescaled(digits):
         torch.testing.assert_close(scaling[key].mean(), value.mean(), rtol=0.05, atol=0.02)
 
 
+@pytest.mark.gpu
+def test_a_replayed_step_draws_the_alphas_of_steps(digits):
+    data, drawn = on_gpu(digits), []
+    recipe = Recipe(epochs=2, batch_size=60, lr=0.05)
+    for graphs in (False, True):
+        draw = torch.Generator().manual_seed(0)
+        model = cifar_resnet(8, data.classes, width=4, channels=data.shape[0], generator=draw)
+        pol.interpolate_norms(model.cuda(), generator=draw)
+        train(model, data, recipe, generator=draw, graphs=graphs)
+        drawn.append((pol.norm_alpha(model), pol.norm_alpha_state(model)))
+    for plain, replayed in zip(*drawn, strict=True):
+        assert all(torch.equal(plain[key], replayed[key]) for key in plain)
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [
