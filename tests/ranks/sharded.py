@@ -46,7 +46,9 @@ def divided(model: nn.Module, sharded: bool) -> nn.Module:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
-        fully_shard(next(iter(model.children())), mesh=mesh)
+        # Not an embedding that is tied: both its modules must be in one group.
+        inner = getattr(model, "block", None) or next(iter(model.children()))
+        fully_shard(inner, mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
 
