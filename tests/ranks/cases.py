@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.ranks.sharded import Tensors, divided, enforced, state_of, train, uneven, whole
+from tests.ranks.sharded import Tensors, batch, divided, enforced, state_of, train, uneven, whole
 
 
 def ready(sharded: bool, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -31,6 +31,8 @@ def rounds_of_imp(sharded: bool) -> Tensors:
     start = pol.RewindPoint.capture(model, sgd)
     for number in range(5):
         train(model, sgd, start=10 * number)
+        with torch.no_grad():
+            model(batch(0))  # without a backward FSDP2 leaves weights whole
         report = pol.imp_prune(model, 0.3, rewind=start, optimizer=sgd)
         noted(found, f"round {number}", model, report)
     train(model, sgd)

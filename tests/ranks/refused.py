@@ -228,6 +228,10 @@ REFUSALS = {
         ),
         ("ranks 0 and 1 of the group differ",),
     ),
+    "a call that knows no pieces": Refused(
+        lambda model, *_: pol.merge(model),
+        ("TypeError: model is sharded (DTensor), expected a whole one: merge does not take",),
+    ),
     "amounts that differ": Refused(
         lambda model, _, rank: pol.imp_prune(model, only_one(rank, 0.3, 0.2)),
         ("ranks 0 and 1 of the group differ, expected the same call on the same model",),

@@ -118,7 +118,7 @@ def _check_placement(name: str, leaf: Tensor) -> None:
 
 def refuse_sharded(model: nn.Module, call: str) -> None:
     """Raise if a model is sharded and a call does not take such models."""
-    if ranks_of_model(model) is not None:
+    if _fsdp_module() is not None and ranks_of_model(model) is not None:
         raise TypeError(
             f"model is sharded (DTensor), expected a whole one: {call} does not take models that "
             "fully_shard has divided"
