@@ -198,12 +198,13 @@ def test_copies_that_would_differ_are_refused_on_every_rank_and_nothing_is_chang
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_copies_that_are_alike_are_pruned_and_exchange_32_bytes(ranks: Any, name: str) -> None:
+def test_copies_that_are_alike_are_pruned_and_exchange_96_bytes_at_most(ranks: Any, name: str) -> None:
     first, second = (rank[f"{name}, True"] for rank in ranks)
     assert first["said"] == second["said"] == ""
     assert first["changed"]
     assert second["changed"]
-    assert first["told"] == second["told"] == [32]
+    assert set(first["told"]) == set(second["told"]) == {32}
+    assert len(first["told"]) == len(second["told"]) <= 3
     assert first["masks"].keys() == second["masks"].keys()
     for weight, mask in first["masks"].items():
         assert torch.equal(mask, second["masks"][weight])

@@ -29,6 +29,7 @@ from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.replicas import replicas_of
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
+from polarity.targets.shards import ranks_of_model, together
 
 __all__ = ["imp_prune", "lrr_step"]
 
@@ -130,10 +131,13 @@ def imp_prune(
             )
         return _prune(model, wanted, score, optimizer, generator, targets, exclude)
     _check_rewind(rewind)
-    rewind.check(model)
-    restore = _staged_schedule(
-        model, rewind, optimizer if rewind.optimizer is not None else None, scheduler
-    )
+    point, restored = rewind, optimizer if rewind.optimizer is not None else None
+
+    def checked() -> Callable[[], None]:
+        point.check(model)
+        return _staged_schedule(model, point, restored, scheduler)
+
+    restore = together(ranks_of_model(model) or replicas_of(model), checked)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude, rewind)
     restore()
     rewound = "rewound: every parameter and buffer to the rewind point"
@@ -202,7 +206,10 @@ def lrr_step(
     """
     _check(model, score, scheduler, generator)
     _check_rewind(rewind)
-    restore = _staged_schedule(model, rewind, optimizer, scheduler)
+    restore = together(
+        ranks_of_model(model) or replicas_of(model),
+        lambda: _staged_schedule(model, rewind, optimizer, scheduler),
+    )
     wanted = _how_many(amount, density, scope, ties)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude)
     restore()

@@ -22,13 +22,14 @@ from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
 from polarity.selection.ranks import Ranks
 from polarity.selection.ties import Ties, draw_for
-from polarity.selection.top_k import choose_top
+from polarity.selection.top_k import choose_among_ranks, choose_top
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.entries import choose_by_magnitude
 from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
-from polarity.targets.target import Target, check_has_values
+from polarity.targets.shards import added, ranks_of, together
+from polarity.targets.target import Target, check_has_values, count_survivors
 from polarity.targets.writing import check_writable
 
 __all__ = ["Scope", "prune", "prune_targets"]
@@ -187,30 +188,44 @@ def prune_targets(
     """
     check_has_values(found.values())
     optimizers = as_optimizers(optimizer)
-    before = {name: target.survivors for name, target in found.items()}
-    with undrawn_on_error(generator):
+    ranks = ranks_of(target.stored[0] for target in found.values())
+    before = count_survivors(found.values())
+
+    def checked() -> Pairs:
         check_holds(optimizers, {name: target.stored for name, target in found.items()})
         for name, target in found.items():
             for leaf in target.stored:
                 check_writable(leaf, f"what {name!r} is stored as")
-        pairs = () if values is None else values()
+        return () if values is None else values()
+
+    # Copies may have generators in different states where nothing is drawn.
+    alike = () if ranks is None else (wanted, _state_of(generator))
+    with undrawn_on_error(generator):
+        pairs = together(ranks or replicas, checked, list(found), *alike)
         keep = wanted.keep(found, before)
         chosen = chosen_alike(
             replicas,
-            lambda: _choose(found, keep, scores, wanted.ties, generator),
+            lambda: _choose(found, keep, scores, wanted.ties, generator, ranks),
             lambda chosen: ((name, chosen.new_mask(name)) for name in found),
         )
+        # The last that ranks tell each other: writing comes after it.
+        after = added(ranks, chosen.kept)
         install(found, chosen, pairs)
         if optimizers:
             zero_pruned_state(optimizers, masked_leaves(found.values()))
     return PruneReport(
         tuple(
-            LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
+            LayerReport(name, tuple(target.shape), before[name], after[name])
             for name, target in found.items()
         ),
-        note_on_ties(chosen.by_ties, sum(chosen.kept.values()), wanted.ties)
+        note_on_ties(chosen.by_ties, sum(after.values()), wanted.ties)
         + note_of_divided(optimizers),
     )
+
+
+def _state_of(generator: torch.Generator | None) -> bytes | None:
+    """Return the state of a generator, which ranks must share to draw alike."""
+    return None if generator is None else generator.get_state().numpy().tobytes()
 
 
 def _choose(
@@ -219,15 +234,24 @@ def _choose(
     scores: Mapping[str, Tensor] | Score,
     ties: Ties,
     generator: torch.Generator | None,
+    ranks: Ranks | None,
 ) -> Chosen:
     """Choose the entries that stay; magnitudes are read where they lie, without a copy."""
     if scores is magnitude:
-        return choose_by_magnitude(found, keep, draw_for(ties, generator))
+        starts = {name: target.start for name, target in found.items()}
+        return choose_by_magnitude(found, keep, draw_for(ties, generator, starts), ranks)
     if not isinstance(scores, Mapping):
         scores = score_weights(found, scores, generator)
-    check_names("scores", scores, found, what="masked")
+    given = scores
+
+    def checked() -> dict[str, Tensor]:
+        check_names("scores", given, found, what="masked")
+        return {name: target.piece(given[name], "scores") for name, target in found.items()}
+
+    in_order = together(ranks, checked)
     live = {name: target.live for name, target in found.items()}
-    in_order = {name: scores[name] for name in found}
+    if ranks is not None:
+        return choose_among_ranks(in_order, keep, live, ties, generator, ranks)
     return choose_top(in_order, keep, live, draw_for(ties, generator))
 
 
