@@ -198,7 +198,9 @@ def test_copies_that_would_differ_are_refused_on_every_rank_and_nothing_is_chang
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_copies_that_are_alike_are_pruned_and_exchange_96_bytes_at_most(ranks: Any, name: str) -> None:
+def test_copies_that_are_alike_are_pruned_and_exchange_96_bytes_at_most(
+    ranks: Any, name: str
+) -> None:
     first, second = (rank[f"{name}, True"] for rank in ranks)
     assert first["said"] == second["said"] == ""
     assert first["changed"]
