@@ -14,6 +14,7 @@ from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.dense_leaves import on_dense_leaves
+from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.shards import ranks_of_model, together
@@ -89,7 +90,12 @@ def mask_weights(
     check_flag("verbose", verbose)
     if masks is not None:
         given, names = masks, list(masks) if isinstance(masks, Mapping) else ()
-        masks = together(ranks_of_model(model), lambda: checked_masks(model, given), names)
+        ranks = ranks_of_model(model)
+        masks = chosen_alike(
+            replicas_of(model),
+            lambda: together(ranks, lambda: checked_masks(model, given), names),
+            lambda masks: masks.items(),
+        )
         targets = tuple(masks) if targets is None else targets
     found = find_targets(model, targets, exclude)
     if masks is not None and (stray := [name for name in masks if name not in found]):

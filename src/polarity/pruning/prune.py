@@ -25,6 +25,7 @@ from polarity.selection.ties import Ties, draw_for
 from polarity.selection.top_k import choose_among_ranks, choose_top
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.entries import choose_by_magnitude
+from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
 from polarity.targets.shards import added, ranks_of, together
@@ -65,7 +66,8 @@ def prune(
     Args:
         model: any module. Without masks and ``targets``, the weights that ``scores`` names are
             masked first; if ``scores`` is a function, those that ``densities`` names, or every
-            prunable one.
+            prunable one. Given a ``DistributedDataParallel``, all its ranks call, and compare the
+            masks that they chose before any of them changes its model.
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every weight that
             the call prunes; or a function ``(name, weight) -> tensor`` of the effective weights,
             such as those of :mod:`polarity.scores`.
@@ -96,7 +98,8 @@ def prune(
     Raises:
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
             range; if ``scope`` or ``ties`` is another word; if the density exceeds the present one;
-            if a score is missing, of another shape, NaN or infinite; if ``optimizer`` holds none of
+            if a score is missing, of another shape, NaN or infinite; if the ranks of a
+            ``DistributedDataParallel`` would prune differently; if ``optimizer`` holds none of
             the pruned parameters, or its state has another shape than its parameter. Model, masks,
             optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
@@ -158,7 +161,7 @@ def prune(
         scores = {name: value for name, value in scores.items() if name not in others}
     before_masking(model, found, "prune")
     reach, notes = reached(model, found, targets, exclude, by_name=by_name)
-    report = prune_targets(found, wanted, scores, optimizer, generator)
+    report = prune_targets(found, wanted, scores, optimizer, generator, replicas=replicas_of(model))
     return replace(report, notes=notes + report.notes, reach=reach)
 
 
@@ -169,6 +172,7 @@ def prune_targets(
     optimizer: Optimizers | None = None,
     generator: torch.Generator | None = None,
     values: Callable[[], Pairs] | None = None,
+    replicas: Ranks | None = None,
 ) -> PruneReport:
     """Prune weights as :func:`prune` does: everything is checked before anything is changed.
 
@@ -180,6 +184,7 @@ def prune_targets(
         generator: as for :func:`prune`.
         values: returns (tensor, new values) to write, of the survivors and of other tensors. By
             default everything keeps its values.
+        replicas: the ranks that hold copies of the model and prune them alike, or none.
     """
     check_has_values(found.values())
     optimizers = as_optimizers(optimizer)
@@ -196,7 +201,11 @@ def prune_targets(
     with undrawn_on_error(generator):
         pairs = together(ranks, checked, list(found), wanted, _state_of(generator))
         keep = wanted.keep(found, before)
-        chosen = _choose(found, keep, scores, wanted.ties, generator, ranks)
+        chosen = chosen_alike(
+            replicas,
+            lambda: _choose(found, keep, scores, wanted.ties, generator, ranks),
+            lambda chosen: ((name, chosen.new_mask(name)) for name in found),
+        )
         # The last that ranks tell each other: writing comes after it.
         after = added(ranks, chosen.kept)
         install(found, chosen, pairs)

@@ -100,8 +100,10 @@ class RewindPoint:
 
         Args:
             model: any module, before or after something was attached.
-            optimizer: any ``torch.optim`` optimizer, or a list of them. Of a
-                ``ZeroRedundancyOptimizer`` call ``consolidate_state_dict`` first, on every rank.
+            optimizer: any ``torch.optim`` optimizer, or a list of them. The state of a
+                ``ZeroRedundancyOptimizer`` is captured on the rank that
+                ``consolidate_state_dict(to=rank)`` has just gathered it on; for a point on each
+                rank, gather and capture in turn.
             scheduler: any learning-rate scheduler, or a list of them.
 
         Raises:
