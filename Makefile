@@ -12,7 +12,7 @@ POLARITY_TORCH ?=
 # What README.md names as the oldest PyTorch, and its torchvision.
 OLDEST := torch==2.6.0 torchvision==0.21.0
 # The packages of the extra `ecosystem`, as they are imported, and the tests and pages that name one.
-ECOSYSTEM := accelerate lightning onnx onnxruntime onnxscript pandas peft tensorboard timm transformers wandb
+ECOSYSTEM := accelerate distributed lightning onnx onnxruntime onnxscript pandas peft tensorboard timm transformers wandb
 EMPTY :=
 ECOSYSTEM_PATTERN := (importorskip|find_spec)\(.*"($(subst $(EMPTY) ,|,$(ECOSYSTEM)))[".]
 ECOSYSTEM_TESTS = $(sort $(wildcard tests/integrations src/polarity/integrations) \
