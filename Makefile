@@ -40,7 +40,7 @@ test-oldest: $(OLDEST_VENV)/.installed ## the library's tests on the oldest PyTo
 	$(OLDEST_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable \
 		tests src --ignore=tests/benchmarks --ignore=tests/docs
 
-ecosystem: $(ECOSYSTEM_VENV)/.installed ## what needs Lightning, transformers, timm and the like; nothing is left out
+ecosystem: $(ECOSYSTEM_VENV)/.installed ## what needs Lightning, transformers, timm, Dask and the like; nothing is left out
 	$(ECOSYSTEM_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-skips $(ECOSYSTEM_TESTS)
 
 bench: $(VENV)/.installed ## the timings of docs/results/throughput.md, on this machine (takes long)

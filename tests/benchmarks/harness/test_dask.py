@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.harness import away
 from benchmarks.harness.cluster import perform_on_cluster
+from benchmarks.harness.instructions import INSTRUCTIONS
 from benchmarks.harness.place import Place
 from benchmarks.harness.results import load_results, write_result
 from benchmarks.harness.sweep import Outcome, perform_pending
@@ -71,6 +72,21 @@ def test_a_failure_is_an_end_and_leaves_the_others_alone(scheduler):
     assert "RuntimeError: out of luck" in ends["fail"].failure
     assert ends["a"].value is not None
     assert ends["b"].value is not None
+
+
+def capability(item):
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def test_workers_keep_to_the_instructions_of_the_sweep(monkeypatch):
+    with a_cluster(1) as cluster:
+        for name, value in INSTRUCTIONS.items():
+            monkeypatch.setenv(name, value)
+        (limited,) = on_dask(cluster.scheduler_address, capability, [0])
+        monkeypatch.undo()
+        (free,) = on_dask(cluster.scheduler_address, capability, [0])
+    assert limited.value == "AVX2"
+    assert "start the workers again" in free.failure
 
 
 def span(item):
