@@ -21,6 +21,7 @@ COMMANDS = {
     "sign-in": (".papers.sign_in.command", "SignInOptions"),
     "sign-in-theory": (".papers.sign_in_theory.command", "TheoryOptions"),
     "dense-to-sparse": (".papers.sign_in.dense_to_sparse.command", "DenseToSparseOptions"),
+    "layerwise": (".papers.sign_in.layerwise.command", "LayerwiseOptions"),
     "survivors": (".survivors.command", "SurvivorOptions"),
     "zoo": (".zoo", "ZooOptions"),
     "throughput": (".throughput.command", "ThroughputOptions"),
@@ -80,7 +81,7 @@ def _perform(args: list[str]) -> int:
 def _spelled(args: list[str]) -> list[str]:
     """Accept a paper spelled as a module or as a command, and parts of a paper as its words.
 
-    They are `sign_in theory` and `sign_in dense-to-sparse`.
+    They are `sign_in theory`, `sign_in dense-to-sparse` and `sign_in layerwise`.
     """
     if args and args[0].replace("_", "-") in COMMANDS:
         args[0] = args[0].replace("_", "-")
@@ -88,6 +89,8 @@ def _spelled(args: list[str]) -> list[str]:
         args[:2] = ["sign-in-theory"]
     if args[:1] == ["sign-in"] and args[1:2] in (["dense-to-sparse"], ["dense_to_sparse"]):
         args[:2] = ["dense-to-sparse"]
+    if args[:2] == ["sign-in", "layerwise"]:
+        args[:2] = ["layerwise"]
     return args
 
 
