@@ -57,10 +57,11 @@ def main(options: LayerwiseOptions) -> int:
 
     def perform() -> tuple[list[LayerwiseConfig], list[Outcome]]:
         # Not before here: torch is slow to import, and --help must not wait for it.
-        from .sweep import sweep
+        from ....harness.untrained import compute
+        from .run import measure
 
         configs = configurations(options)
-        return configs, sweep(configs, options.where.place())
+        return configs, compute(configs, options.where.place(), measure)
 
     return conduct(options.where, _problems(options), perform, describe)
 

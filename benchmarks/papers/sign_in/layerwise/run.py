@@ -17,6 +17,13 @@ from .config import STEPS, LayerwiseConfig
 _CHUNK = 16
 
 
+def measure(config: LayerwiseConfig) -> dict[str, Any]:
+    """Return what the result of a mask holds."""
+    layers = layer_counts(config)
+    kept, total = (sum(layer[key] for layer in layers) for key in ("survivors", "total"))
+    return {"layers": layers, "final": {"density": kept / total, "survivors": kept}}
+
+
 def layer_counts(config: LayerwiseConfig) -> list[dict[str, Any]]:
     """Prune a fresh network and return `name`, `total` and `survivors` of every layer."""
     shape = (3, config.image_size, config.image_size)
