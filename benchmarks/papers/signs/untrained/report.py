@@ -14,13 +14,13 @@ from .config import EXPERIMENT
 
 _TITLE = "## Fresh networks: what a small threshold could act on"
 _TEXT = f"""\
-The first pruning of the papers' networks as they are initialised, before any training: 20 % of the
-weights go, the smallest of the network, and every survivor is larger than they were. `mask0` and
-`standard` give survivors the signs of these weights. Where the smallest survivor is larger than
-{SMALL_PHI:g}, no threshold between −{SMALL_PHI:g} and {SMALL_PHI:g} can change a sign, whichever
-data follows: the last column counts the weights that differ from those at φ = 0, over both
-strategies, all such φ of the paper's grid and all seeds. Training moves survivors, and the tables
-of trained networks say by how much."""
+The first pruning of the papers' networks as they are initialised, before any training: the smallest
+20 % of the weights go, of the network or of each layer. `mask0` and `standard` give the survivors
+the signs of these weights. Where the smallest survivor is larger than {SMALL_PHI:g}, no threshold
+between −{SMALL_PHI:g} and {SMALL_PHI:g} can change a sign, whichever data follows. The last column
+counts the weights that differ from those at φ = 0, over both strategies, all such φ of the paper's
+grid, and all seeds. Training moves survivors; the tables of trained networks, above, say which
+thresholds could act on those."""
 
 
 def section(folder: Path) -> list[str]:
@@ -49,15 +49,12 @@ def smallest_table(results: Sequence[Result]) -> str:
     rows = []
     for group in same_settings(results, ("seed",)):
         config = group[0]["config"]
-        least = {
-            key: [
-                each
-                for result in group
-                for layer in result["layers"]
-                if (each := layer[key]) is not None
-            ]
-            for key in ("smallest", "largest_pruned")
-        }
+        least = [
+            each
+            for result in group
+            for layer in result["layers"]
+            if (each := layer["smallest"]) is not None
+        ]
         small = [
             count
             for result in group
@@ -70,10 +67,9 @@ def smallest_table(results: Sequence[Result]) -> str:
                 f"{config['arch']}, {config['dataset']}",
                 f"{config['init']}, {config['prune_scope']} scope",
                 f"{sum(layer['total'] for layer in group[0]['layers']):,}",
-                f"{max(least['largest_pruned']):.2e}" if least["largest_pruned"] else NONE,
-                f"{min(least['smallest']):.2e}" if least["smallest"] else NONE,
+                f"{min(least):.2e}" if least else NONE,
                 f"{sum(small)} in {len(small)} networks",
             ]
         )
-    head = ("network", "initialisation, pruning", "weights", "largest pruned", "smallest survivor")
+    head = ("network", "initialisation, pruning", "weights", "smallest survivor")
     return markdown((*head, f"changed by 0 < abs(φ) ≤ {SMALL_PHI:g}"), rows)
