@@ -15,4 +15,11 @@ dense-to-sparse training has their layers, for a smaller network. SNIP needs ima
 ImageNet are not here, and Gaussian noise with random labels takes their place. The paper says
 neither which layers are the initial ones nor how SynFlow was computed. Ours are the stem and the
 first stage, and all others are later ones.
+
+Seen. SynFlow in a hundred steps has what the paper says of it in one place: the projections of the
+shortcuts, which it empties. Next to them a signal has another way, so that SynFlow may take them
+without closing the network; all other layers are denser than the paper's borders. One step, as in
+the public code that the paper's resembles, empties the classifier, and so does magnitude across the
+network. No such network can learn anything, and the paper's SynFlow network did: it must have come
+from more steps, or from another mode of batch normalisation.
 """

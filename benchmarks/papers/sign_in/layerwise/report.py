@@ -9,11 +9,15 @@ from ....harness.results import Result, load_results
 from ....pages.claims import claim_table, tally
 from ....pages.estimates import estimate, same_settings, shared_settings
 from ....pages.markdown import NONE, markdown
-from ....pages.section import Section, figure_stem, folded, provenance, seeds, seeds_text
+from ....pages.section import Section, distinct, figure_stem, folded, provenance, seeds, seeds_text
 from .. import layerwise
 from .claims import claims, least_densities
 from .config import EXPERIMENT, MASKS, NAMES
 
+_PANELS = {
+    "random, by layer": ("balanced", "erk", "uniform"),
+    "by a score": ("synflow", "synflow_once", "snip", "magnitude"),
+}
 # What differs between the masks of one comparison.
 _VARIED = ("mask", "seed", "score_images")
 _NETWORKS = {"resnet50": "torchvision's ResNet-50"}
@@ -62,19 +66,19 @@ def sparsest_table(group: Sequence[Result]) -> str:
     for mask, results in _by_mask(group).items():
         layers = [layer for result in results for layer in result["layers"]]
         sparse = sum(100 * layer["survivors"] < layer["total"] for layer in layers) / len(results)
-        empty = sum(not layer["survivors"] for layer in layers) / len(results)
+        empty = distinct(layer["name"] for layer in layers if not layer["survivors"])
         least = (initial.get(mask, {}), later.get(mask, {}))
         rows.append(
             [
                 NAMES[mask],
                 *(f"{estimate(row.values())}" if row else NONE for row in least),
                 f"{sparse:.3g}",
-                f"{empty:.3g}",
+                _listed(empty),
                 f"{100 * results[0]['final']['density']:.3f}",
             ]
         )
     head = ("mask", "sparsest initial layer, %", "sparsest later layer, %")
-    return markdown((*head, "layers below 1 %", "layers without survivor", "all layers, %"), rows)
+    return markdown((*head, "layers below 1 %", "without any survivor", "all layers, %"), rows)
 
 
 def layer_table(group: Sequence[Result]) -> str:
@@ -89,6 +93,14 @@ def layer_table(group: Sequence[Result]) -> str:
         )
         rows.append([layer["name"], f"{layer['total']:,}", *(f"{each:.3g}" for each in found)])
     return markdown(("layer", "weights", *(f"{NAMES[mask]}, %" for mask in columns)), rows)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name layers; the projections of shortcuts are counted where there are several."""
+    shortcuts = [name for name in names if "downsample" in name]
+    others = [name.removesuffix(".weight") for name in names if name not in shortcuts]
+    counted = [f"projections of {len(shortcuts)} shortcuts"] if shortcuts else []
+    return ", ".join([*counted, *others]) or "no layer"
 
 
 def _by_mask(group: Sequence[Result]) -> dict[str, list[Result]]:
@@ -132,12 +144,14 @@ def _draw(group: Sequence[Result], folder: Path) -> Path:
     found = {NAMES[mask]: _densities(results) for mask, results in _by_mask(group).items()}
     scale = (
         f"{_network(config['arch'])}, density {config['density']:g}; "
-        f"{seeds_text(len(seeds(group)))}, bands from the least to the largest"
+        f"{seeds_text(len(seeds(group)))}, bands from the least to the largest; "
+        "crosses: no survivor"
     )
-    return plot_layers(found, folder / f"{stem}.png", scale)
+    panels = {what: [NAMES[mask] for mask in masks] for what, masks in _PANELS.items()}
+    return plot_layers(found, panels, folder / f"{stem}.png", scale)
 
 
-_SPARSEST = (
-    "The initial layers are the stem and the first stage. ± is the standard deviation over seeds; "
-    "a layer without a survivor is not in the figure, whose axis is logarithmic."
-)
+_SPARSEST = """\
+The initial layers are the stem and the first stage; ± is the standard deviation over seeds.
+*Without any survivor* are layers that a mask of at least one seed leaves empty: crosses below the
+figure's lines. Signals still pass a block whose projection is empty, and no classifier that is."""

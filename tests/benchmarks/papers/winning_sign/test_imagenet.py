@@ -18,7 +18,7 @@ FINAL = Recipe(epochs=1, batch_size=8, lr=0.05, augment=True)
 RECIPE = AwsRecipe("imagenet", "small_resnet", FINAL, warmup_epochs=1, round_epochs=1, rounds=1)
 BASE = AwsConfig(RECIPE, seed=0, recalibrate=6, image_size=16)
 TINY = (
-    *("--image-size", "32", "--rounds", "1", "--warmup-epochs", "1", "--round-epochs", "1"),
+    *("--image-size", "16", "--rounds", "1", "--warmup-epochs", "1", "--round-epochs", "1"),
     *("--final-epochs", "1", "--batch-size", "6", "--recalibrate", "6", "--workers", "0"),
     *("--seeds", "0", "--parts", "six", "--device", "cpu", "--no-plot", "--quiet"),
 )
@@ -114,7 +114,7 @@ def test_the_papers_recipes_run_end_to_end(recipe, image_root, tmp_path, capsys)
     assert main([*ask, *TINY, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert f"## imagenet, {recipe}" in shown
-    assert "images of 32x32, not 224x224" in shown
+    assert "images of 16x16, not 224x224" in shown
     assert "init + AWS sign" in shown
     results = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert {result["config"]["recipe"]["arch"] for result in results} == {recipe}

@@ -10,6 +10,7 @@ import polarity as pol
 from benchmarks.__main__ import main
 from benchmarks.models.networks import build_network
 from benchmarks.papers.sign_in import report as sign_in
+from benchmarks.papers.sign_in.layerwise import plots
 from benchmarks.papers.sign_in.layerwise.claims import claims
 from benchmarks.papers.sign_in.layerwise.config import MASKS, LayerwiseConfig
 from benchmarks.papers.sign_in.layerwise.report import describe
@@ -111,20 +112,44 @@ def test_a_balanced_mask_is_judged_by_its_sparsest_layers():
     ],
 )
 def test_a_poor_mask_is_sparse_at_one_end_or_the_other(initial, later, verdict, where):
-    (_, _, poor) = claims(several("snip", initial, later))
+    (_, _, poor, control) = claims(several("snip", initial, later))
     assert poor.verdict == verdict
+    assert control.verdict == verdict
     assert any(f"SNIP, noise images ({where} layers)" == case.name for case in poor.cases)
 
 
 def test_masks_that_were_not_computed_are_not_judged():
-    assert verdicts(several("erk", 20, 5)) == ["not run"] * 3
+    assert verdicts(several("erk", 20, 5)) == ["not run"] * 4
+
+
+def test_the_control_leaves_the_projections_of_shortcuts_out():
+    masks = several("synflow", 80, 3)
+    for each in masks:
+        shortcut = {"name": "layer1.0.downsample.0.weight", "total": 10, "survivors": 0}
+        each["layers"].append(shortcut)
+    assert verdicts(masks)[2:] == ["holds", "does not hold"]
+    assert "projections of 1 shortcuts" in describe(masks, None).text
 
 
 def test_the_table_counts_sparse_layers_and_empty_ones():
     text = describe([*several("snip", 40, 0), *several("balanced", 100, 2.3)], None).text
     (row,) = (line for line in text.splitlines() if line.startswith("| SNIP"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
-    assert cells == ["40.00 ± 0.00", "0.00 ± 0.00", "1", "1", "10.000"]
+    assert cells == ["40.00 ± 0.00", "0.00 ± 0.00", "1", "layer4.0.conv1", "10.000"]
+
+
+def test_the_figure_has_crosses_for_layers_without_survivors_and_no_points(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    seeds = [{"a": 0.5, "b": 0.0, "c": 0.1}, {"a": 0.7, "b": 0.2, "c": 0.1}]
+    plots.plot_layers({"SNIP": seeds}, {"scores": ["SNIP"], "none": ["GraSP"]}, tmp_path, "")
+    (axes,) = drawn[0].axes
+    line, crosses = axes.lines
+    assert line.get_xdata().tolist() == [1, 3]
+    assert line.get_ydata().tolist() == pytest.approx([0.6, 0.1])
+    assert list(crosses.get_xdata()) == [2]
+    assert crosses.get_ydata()[0] < 0.1
+    assert axes.get_title(loc="left") == "scores"
 
 
 def test_the_scale_names_another_network_than_the_papers():
