@@ -32,8 +32,8 @@ def equation4(record: Record) -> str:
     runs = sum(row["holds"]["runs"] for row in record["starts"])
     verdict = (
         f"The inequality holds at {held:,} of {runs:,} starts (least ρ {least:.4f}): it must, "
-        "since |a| is at least every |wₖ|. With one input both sides are equal and nothing is gained; ρ "
-        "grows with the number of inputs and shrinks as β grows."
+        "since |a| is at least every |wₖ|. With one input both sides are equal and nothing is "
+        "gained; ρ grows with the number of inputs and shrinks as β grows."
     )
     if not at_flip:
         return "\n\n".join([text, starts_table(record), verdict])
