@@ -93,13 +93,13 @@ def plot_equation4(record: Record, path: Path) -> Path:
         ticks(left, dims, "{:g}".format)
         left.set_xlabel("inputs d")
         left.set_ylabel("factor of a / mean factor of w")
-        left.set_title("at balanced starts; lines: closed form", loc="left")
+        left.set_title("√(θ² + β), balanced starts; lines: closed form", loc="left")
         for each in record["paths"]:
             a = np.array(each["a"])
             right.plot(a / abs(a[0]), each["ratio"], color=GREY, lw=1)
             right.plot(a[-1] / abs(a[0]), each["ratio"][-1], "o", ms=3.5, color=BLUE)
         right.set_xlabel("a, relative to the start")
-        right.set_title("along paths until a > 0 (dots)", loc="left")
+        right.set_title("√(4θ² + β²), on the way to a > 0 (dots)", loc="left")
         for axes in (left, right):
             axes.axhline(1.0, color=BLACK, lw=0.8, ls="--")
         settings = record["settings"]

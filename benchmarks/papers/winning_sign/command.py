@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.command_line import RunOptions, conduct, no_graphs, too_small
 from ...harness.names import FOLDERS, DatasetName, FolderName
 from ...harness.settings import given, same_named
 from .config import AwsArch, AwsConfig
@@ -113,6 +113,10 @@ class WinningSignOptions:
     # Gem-Miner: penalty on the squared scores.
     score_penalty: float = 1e-6
 
+    # On a GPU, replay every training step as one CUDA graph: meant for networks whose steps take
+    # longer to launch than to compute.
+    graphs: bool = False
+
     # Where runs take place, and what is shown of them.
     where: tyro.conf.OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(out=Path("runs/winning_sign"))
@@ -137,7 +141,7 @@ def main(options: WinningSignOptions) -> int:
             for seed in dict.fromkeys(options.seeds)
         ]
         configs = [config for chain in chains for config in chain.runs]
-        return configs, sweep(chains, where.place(), options.workers)
+        return configs, sweep(chains, where.place(graphs=options.graphs), options.workers)
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -165,6 +169,10 @@ def configuration(options: WinningSignOptions) -> tuple[AwsConfig, Sequence[int]
             f"--image-size {options.image_size} is for images from folders ({', '.join(FOLDERS)}), "
             f"and {recipe.dataset} has one size"
         )
+    if options.graphs and recipe.dataset in FOLDERS:
+        raise ValueError(
+            f"--graphs replays steps on images in memory, and {recipe.dataset} is read from files"
+        )
     last = recipe.rounds
     at = options.at or tuple(dict.fromkeys(min(k, last) for k in REPORTED))
     barrier_at = options.barrier_at if options.barrier_at is not None else min(BARRIER_ROUND, last)
@@ -191,6 +199,7 @@ def _size(asked: int | None, ours: int, small: bool, dataset: str) -> int | None
 def _problems(options: WinningSignOptions) -> list[str]:
     counts = ("rounds", "warmup_epochs", "round_epochs", "final_epochs", "batch_size")
     problems = too_small(options, (*counts, "recalibrate", "image_size"))
+    problems += no_graphs(options.where, options.graphs)
     if options.workers < 0:
         problems.append(f"--workers must not be negative, not {options.workers}")
     if not options.seeds or not options.parts:

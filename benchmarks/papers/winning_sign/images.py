@@ -42,12 +42,22 @@ def load(config: AwsConfig, place: Place, workers: int = 0) -> Images:
 
 
 def train(
-    model: nn.Module, images: Images, recipe: Recipe, **how: Any
+    model: nn.Module, images: Images, recipe: Recipe, *, graphs: bool = False, **how: Any
 ) -> list[recipe_training.Record]:
-    """Train a model in place; it is tested after the last epoch alone."""
-    if isinstance(images, ImageFolders):
-        return folder_training.train(model, images, recipe, **how)
-    return recipe_training.train(model, images, recipe, test_every=0, **how)
+    """Train a model in place; it is tested after the last epoch alone.
+
+    Args:
+        model: as for `recipe_training.train`.
+        images: what it is trained and tested on.
+        recipe: how to train.
+        graphs: as for `recipe_training.train`; not offered for folders.
+        how: what else both ways of training take.
+    """
+    if not isinstance(images, ImageFolders):
+        return recipe_training.train(model, images, recipe, test_every=0, graphs=graphs, **how)
+    if graphs:
+        raise ValueError(f"graphs replay steps on images in memory, and {images.name} is in files")
+    return folder_training.train(model, images, recipe, **how)
 
 
 def evaluate(model: nn.Module, images: Images) -> tuple[float, float]:

@@ -65,7 +65,13 @@ def _complete(
 ) -> Outcome:
     """Perform the runs of one seed, and write their files."""
     data = load(chain.runs[0], place, workers)
-    pipeline = Pipeline(data, place.out, None if quiet else _tell, compile=place.compile)
+    pipeline = Pipeline(
+        data,
+        place.out,
+        None if quiet else _tell,
+        compile=place.compile,
+        graphs=place.graphs,
+    )
     for config in chain.runs:
         pipeline.result(config)
     return Outcome(chain.run_id)

@@ -8,6 +8,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.harness.place import Place
 from benchmarks.harness.recipes import Recipe
+from benchmarks.papers.winning_sign.command import WinningSignOptions, configuration
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.images import load
 from benchmarks.papers.winning_sign.recipes import AWS, AwsRecipe
@@ -85,6 +86,15 @@ def test_a_recipe_with_something_else_is_refused(more, complaint, image_root, tm
 def test_an_image_size_belongs_to_folders(tmp_path, capsys):
     assert main(["winning-sign", "--image-size", "16", *_to(tmp_path / "runs")]) == 1
     assert "cifar10 has one size" in capsys.readouterr().err
+
+
+def test_replayed_steps_are_not_offered_for_folders(pipeline):
+    options = WinningSignOptions(recipe="imagenet-resnet50", graphs=True)
+    with pytest.raises(ValueError, match="--graphs replays steps on images in memory"):
+        configuration(options)
+    pipeline.graphs = True
+    with pytest.raises(ValueError, match="imagenet is in files"):
+        pipeline.result(BASE.task("final", "dense"))
 
 
 def test_settings_without_an_image_size_keep_the_names_of_their_results():
