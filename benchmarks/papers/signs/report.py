@@ -10,6 +10,7 @@ from ...pages.claims import case_table, claim_table, tally
 from ...pages.estimates import same_settings, shared_settings
 from ...pages.markdown import markdown
 from ...pages.published import Best, best_over_grid, setup
+from ...pages.repeat import unrepeatable
 from ...pages.section import (
     Section,
     distinct,
@@ -29,6 +30,7 @@ from .config import RunConfig
 from .summary import VARIED, Sweep, sweeps
 from .tables import accuracy_table, sign_table, summary_table
 from .thresholds import acting_table, chance_table
+from .times import run_times
 from .untrained import report as untrained
 
 _EVERY_SETTING = "Every setting, with the paper's"
@@ -77,6 +79,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         config = group[0]["config"]
         judged = claims(group)
         parts += [f"## {config['dataset']}, {config['arch']}", _scale(group)]
+        parts += [*unrepeatable(group), *run_times(group)]
         if judged:
             parts += ["### Verdicts", tally(judged), claim_table(judged)]
         if judged and details:

@@ -9,6 +9,7 @@ from ....harness.results import Result, load_results
 from ....pages.claims import claim_table, tally
 from ....pages.estimates import estimate, same_settings, shared_settings
 from ....pages.markdown import NONE, markdown
+from ....pages.repeat import unrepeatable
 from ....pages.section import Section, distinct, figure_stem, folded, provenance, seeds, seeds_text
 from .. import layerwise
 from .claims import claims, least_densities
@@ -47,7 +48,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     drawn: list[Path] = []
     for group in same_settings(results, _VARIED):
         judged = claims(group)
-        parts += [_scale(group), tally(judged), claim_table(judged)]
+        parts += [_scale(group), *unrepeatable(group), tally(judged), claim_table(judged)]
         if plots is not None:
             drawn.append(_draw(group, plots))
             if details:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ....harness.results import Result, load_results
 from ....pages.estimates import same_settings
 from ....pages.markdown import NONE, markdown
+from ....pages.repeat import unrepeatable
 from ....pages.section import Section, provenance, runs_and_seeds
 from ..zero_crossing import SMALL_PHI
 from .config import EXPERIMENT
@@ -41,7 +42,8 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     if not details:
         return Section(table)
     runs = f"{runs_and_seeds(results)}."
-    return Section("\n\n".join([_TITLE, _TEXT, runs, table, "\n".join(provenance(results))]))
+    parts = [_TITLE, _TEXT, runs, *unrepeatable(results), table, "\n".join(provenance(results))]
+    return Section("\n\n".join(parts))
 
 
 def smallest_table(results: Sequence[Result]) -> str:
