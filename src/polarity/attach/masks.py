@@ -90,14 +90,12 @@ def mask_weights(
     check_flag("verbose", verbose)
     if masks is not None:
         given, names = masks, list(masks) if isinstance(masks, Mapping) else ()
-
-        def checked() -> dict[str, Tensor]:
-            return checked_masks(model, given)
-
-        if (ranks := ranks_of_model(model)) is not None:
-            masks = together(ranks, checked, names)
-        else:
-            masks = chosen_alike(replicas_of(model), checked, lambda masks: masks.items())
+        ranks = ranks_of_model(model)
+        masks = chosen_alike(
+            replicas_of(model),
+            lambda: together(ranks, lambda: checked_masks(model, given), names),
+            lambda masks: masks.items(),
+        )
         targets = tuple(masks) if targets is None else targets
     found = find_targets(model, targets, exclude)
     if masks is not None and (stray := [name for name in masks if name not in found]):
