@@ -193,10 +193,10 @@ def run(name: str, world: int, folder: Path, last: Moment, how: str = "killed") 
 
 
 def runs(name: str, world: int, folder: Path, every: bool) -> dict[str, Any]:
-    """Run a case to its end, and with a rank that ends before each exchange, or some of them."""
+    """Run a case to its end, and with a rank that ends before each exchange, or the last."""
     whole = run(name, world, folder / "whole", None)
     count = whole[0]["exchanges"]
-    moments = range(count) if every else sorted({0, count - 1})
+    moments = range(count) if every else [count - 1]
     killed, resumed = {}, {}
     for last in moments:
         killed[last] = run(name, world, folder / str(last), last)
