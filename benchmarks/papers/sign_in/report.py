@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...harness.results import Result
+from ...harness.results import Result, load_results
 from ...pages.estimates import cell, estimate, percent
 from ...pages.markdown import NONE, markdown
 from ...pages.published import transcript
@@ -15,10 +15,11 @@ from ...pages.section import (
     provenance,
     runs_and_seeds,
     subset,
-    write_paper,
+    write_page,
 )
 from .. import sign_in
 from .config import EXPERIMENT
+from .layerwise import report as layerwise
 from .summary import Arm, Comparison, comparisons, label, published
 
 _STAND_INS = {
@@ -29,8 +30,13 @@ _STAND_INS = {
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
-    """Write `sign_in.md` and its figures where there are results."""
-    return write_paper(folder, out, EXPERIMENT, sign_in.__doc__, describe)
+    """Write `sign_in.md` and its figures where there are results, Figure 9's among them."""
+    results, layers = load_results(folder, [EXPERIMENT]), layerwise.section(folder, out)
+    parts = [describe(results, out, details=True).text] if results else []
+    parts += [layers.text] if layers is not None else []
+    if not parts:
+        return []
+    return [write_page(out / f"{EXPERIMENT}.md", sign_in.__doc__, Section("\n\n".join(parts)))]
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:

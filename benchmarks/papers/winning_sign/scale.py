@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ...harness.names import FOLDERS
 from ...pages.section import provenance, runs_and_seeds, subset
 from .summary import Outcomes
 
 # Data sets of the paper.
 _PAPER = ("cifar100", "tiny_imagenet", "imagenet")
+# Classes and training images of what lies in folders.
+_WHOLE = {"imagenet": (1000, 1_281_167), "tiny_imagenet": (200, 100_000)}
 _NETWORKS = {
     "small_resnet": "a ResNet-8 of width 16 whose stem halves the image (batch norm), where the "
     "paper has ResNet-50 and others",
@@ -26,6 +29,7 @@ def scale(outcomes: Outcomes) -> str:
         notes.append(f"{recipe['dataset']}, which the paper does not use")
     if recipe["arch"] in _NETWORKS:
         notes.append(_NETWORKS[recipe["arch"]])
+    notes += _folders(outcomes)
     notes += subset(data["train"], data["train_available"], "training images")
     notes += subset(data["test"], data["test_available"], "test images")
     notes.append(
@@ -40,6 +44,22 @@ def scale(outcomes: Outcomes) -> str:
         f"Smaller scale than the paper's: {'; '.join(notes)}.{counted} "
         "± is the standard deviation over seeds."
     )
+
+
+def _folders(outcomes: Outcomes) -> list[str]:
+    """Say where images from folders are smaller or fewer than the data set's."""
+    name, data = outcomes.dataset, outcomes.results[0]["dataset"]
+    if name not in FOLDERS:
+        return []
+    side, (classes, available) = data["shape"][-1], _WHOLE[name]
+    notes = [f"images of {side}x{side}, not {FOLDERS[name]}x{FOLDERS[name]}"]
+    notes = notes if side != FOLDERS[name] else []
+    if (data["classes"], data["train_available"]) != (classes, available):
+        notes.append(
+            f"a folder of {data['train_available']:,} images in {data['classes']} classes, where "
+            f"{name} has {available:,} in {classes:,}"
+        )
+    return notes
 
 
 def full_scale(outcomes: Outcomes) -> str:

@@ -12,7 +12,7 @@ from benchmarks.papers.sign_in_theory.neuron import gaussian_task
 from benchmarks.papers.sign_in_theory.records import count, interval, outcome
 from benchmarks.papers.sign_in_theory.report import write_pages
 
-PICTURES = ("portrait", "dependence", "students", "figure7", "failure", "obstruction")
+PICTURES = ("portrait", "dependence", "students", "figure7", "failure", "obstruction", "equation4")
 
 
 def test_intervals_are_exact():
@@ -46,7 +46,15 @@ def test_quick_run_writes_results_page_and_pictures(tmp_path, capsys):
         assert f"](sign_in_theory-{part}.png)" in text
         with Image.open(out / f"sign_in_theory-{part}.png") as picture:
             assert picture.width > 600
-    for heading in ("Table 2", "Table 8", "Figure 3", "Figure 7", "Theorem 5.4", "Figures 4 and 6"):
+    for heading in (
+        "Eq. (4)",
+        "Table 2",
+        "Table 8",
+        "Figure 3",
+        "Figure 7",
+        "Theorem 5.4",
+        "Figures 4 and 6",
+    ):
         assert heading in text
     # The same page comes from the files alone.
     before = text
