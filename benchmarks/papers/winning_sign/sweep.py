@@ -44,8 +44,10 @@ def sweep(chains: Sequence[Chain], place: Place, workers: int = 0) -> list[Outco
 
     return perform_pending(
         chains,
-        # A line per result takes the place of the bars.
-        replace(place, jobs=min(place.jobs, len(chains)), quiet=True),
+        # A line per result takes the place of the bars; those of a cluster's workers are not seen.
+        replace(
+            place, jobs=min(place.jobs, len(chains)), quiet=place.quiet or not place.on_cluster
+        ),
         finished=finished,
         check=lambda first: _check(first.runs[0], place),
         complete=partial(_complete, quiet=place.quiet, workers=workers),
