@@ -28,12 +28,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     from . import plots
     from .student_plots import plot_students
 
-    records: dict[str, Record] = {}
-    for part in PARTS:
-        record = read_result(results / f"{part}.json")
-        if record.get("schema") != SCHEMA:
-            raise ValueError(f"{results / part}.json is not a result of the theory section")
-        records[part] = record
+    records = read_records(results)
     out.mkdir(parents=True, exist_ok=True)
     drawing: dict[str, Callable[[Record, Path], Path]] = {
         "portrait": plots.plot_portrait,
@@ -47,6 +42,21 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     page = out / f"{_STEM}.md"
     page.write_text(_text(records), encoding="utf-8")
     return [page, *drawn]
+
+
+def read_records(results: Path) -> dict[str, Record]:
+    """Read the result file of every part of the section.
+
+    Raises:
+        ValueError: a file is no result of the section.
+    """
+    records: dict[str, Record] = {}
+    for part in PARTS:
+        record = read_result(results / f"{part}.json")
+        if record.get("schema") != SCHEMA:
+            raise ValueError(f"{results / part}.json is not a result of the theory section")
+        records[part] = record
+    return records
 
 
 def _text(records: dict[str, Record]) -> str:
