@@ -99,6 +99,15 @@ def too_small(options: object, names: Sequence[str]) -> list[str]:
     ]
 
 
+def no_graphs(where: RunOptions, graphs: bool) -> list[str]:
+    """Say why training steps cannot be captured as CUDA graphs, if that is asked for."""
+    if not graphs:
+        return []
+    if where.compile:
+        return ["--graphs captures the whole step, --compile its passes: give one of the two"]
+    return [] if where.chosen_device() == "cuda" else ["--graphs needs a GPU"]
+
+
 def conduct(
     where: RunOptions,
     problems: Sequence[str],

@@ -1,4 +1,4 @@
-"""How a training computes: compiled, in which memory order, without denormals."""
+"""How a training computes: compiled, in which memory order, repeatably, without denormals."""
 
 from __future__ import annotations
 
@@ -67,6 +67,17 @@ def memory_order(model: nn.Module, channels_last: bool) -> torch.memory_format:
         return torch.contiguous_format
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return torch.channels_last
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Let cuDNN choose among kernels that give the same bits each time; it works as a decorator."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 @contextmanager

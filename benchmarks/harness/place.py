@@ -35,6 +35,7 @@ class Place:
         threads: threads of one run; None lets the experiment choose.
         quiet: show no progress.
         compile: train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
+        graphs: replay training steps as CUDA graphs, where the experiment offers it.
         channels_last: convolutions and images in NHWC memory order.
         keep_checkpoints: leave the last checkpoint of a finished run on disk.
     """
@@ -46,6 +47,7 @@ class Place:
     threads: int | None = None
     quiet: bool = False
     compile: bool = False
+    graphs: bool = False
     channels_last: bool = False
     keep_checkpoints: bool = False
 

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, pad
 
 from .data import Dataset
-from .execution import forward_of, memory_order, without_denormals
+from .execution import forward_of, memory_order, repeatable, without_denormals
+from .graphs import CapturedStep
 from .recipes import Recipe
 from .results import finite
 from .schedules import make_schedule
@@ -22,6 +23,7 @@ PADDING = 4
 
 
 @without_denormals()
+@repeatable()
 def train(
     model: nn.Module,
     data: Dataset,
@@ -38,6 +40,7 @@ def train(
     bf16: bool = False,
     channels_last: bool = False,
     compile: bool | str = False,
+    graphs: bool = False,
 ) -> list[Record]:
     """Train a model in place and return one record per epoch.
 
@@ -58,6 +61,9 @@ def train(
         bf16: forward passes in bfloat16, by autocast on the model's device.
         channels_last: convolutions and images in NHWC memory order.
         compile: as for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
+        graphs: on a GPU, replay the step of the model and the optimizer as one CUDA graph. Nothing
+            but `after_step` may do other things in different steps. The optimizer's learning rates
+            become tensors, which the schedule changes.
 
     Returns:
         Records with `epoch` (from 1), `lr` (of its last step), `train_loss` and `train_accuracy`
@@ -67,37 +73,48 @@ def train(
     device, count = data.train_y.device, len(data.train_y)
     images, layout = data.train_x, memory_order(model, channels_last)
     forward = forward_of(model, compile)
-    optimizer = optimizer or recipe_optimizer(recipe, model)
+    optimizer = optimizer or recipe_optimizer(recipe, model, graphs=graphs)
+    peak = float(optimizer.param_groups[0]["lr"])
+    if graphs:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=device)
     steps = recipe.epochs * math.ceil(count / recipe.batch_size)
     factor = make_schedule(recipe.schedule, steps, end=recipe.final_lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def step(batch: torch.Tensor, target: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with precision:
+            logits = forward(batch.contiguous(memory_format=layout))
+            loss = cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+        objective = loss if penalty is None else loss + penalty(model)
+        objective.backward()
+        optimizer.step()
+        loss_sum.add_(loss.detach(), alpha=len(target))
+        correct.add_((logits.detach().argmax(dim=1) == target).sum())
+
+    perform = CapturedStep(step) if graphs else step
     records = []
     for epoch in range(1, recipe.epochs + 1):
         if before_epoch is not None:
             before_epoch(epoch)
         model.train()
-        loss_sum = torch.zeros((), device=device)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
+        loss_sum.zero_()
+        correct.zero_()
         lr = 0.0
         order = torch.randperm(count, generator=generator).to(device)
         for index in torch.split(order, recipe.batch_size):
             batch, target = images.index_select(0, index), data.train_y.index_select(0, index)
             if recipe.augment:
                 batch = crop_and_flip(batch, generator, padding)
-            optimizer.zero_grad(set_to_none=True)
-            with precision:
-                logits = forward(batch.contiguous(memory_format=layout))
-                loss = cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
-            objective = loss if penalty is None else loss + penalty(model)
-            objective.backward()
-            optimizer.step()
+            perform(batch, target)
             if after_step is not None:
                 after_step()
-            lr = optimizer.param_groups[0]["lr"]
+            lr = peak * factor(schedule.last_epoch)
             schedule.step()
-            loss_sum.add_(loss.detach(), alpha=len(index))
-            correct += (logits.detach().argmax(dim=1) == target).sum()
         record: Record = {
             "epoch": epoch,
             "lr": lr,
@@ -114,9 +131,18 @@ def train(
     return records
 
 
-def recipe_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+def recipe_optimizer(
+    recipe: Recipe, model: nn.Module, *, graphs: bool = False
+) -> torch.optim.Optimizer:
     """Make the recipe's optimizer, fused, over every trainable parameter."""
-    return make_optimizer(recipe.optimizer, model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    return make_optimizer(
+        recipe.optimizer,
+        model,
+        recipe.lr,
+        recipe.momentum,
+        recipe.weight_decay,
+        graphs=graphs,
+    )
 
 
 def crop_and_flip(

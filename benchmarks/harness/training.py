@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from .data import Dataset
-from .execution import forward_of, memory_order, without_denormals
+from .execution import forward_of, memory_order, repeatable, without_denormals
+from .graphs import CapturedStep
 
 
 def make_optimizer(
@@ -19,6 +20,8 @@ def make_optimizer(
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
+    *,
+    graphs: bool = False,
 ) -> torch.optim.Optimizer:
     """Make a fused optimizer over every trainable parameter.
 
@@ -28,6 +31,7 @@ def make_optimizer(
         lr: learning rate.
         momentum: for `sgd`; Adam keeps its own betas.
         weight_decay: L2 penalty, or decoupled decay for `adamw`.
+        graphs: its steps may be captured as CUDA graphs.
 
     Returns:
         The optimizer.
@@ -35,16 +39,18 @@ def make_optimizer(
     parameters = [p for p in model.parameters() if p.requires_grad]
     # One call updates everything; every device that the benchmarks offer has fused kernels.
     shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
+    adam = {**shared, "capturable": graphs}
     if name == "adam":
-        return torch.optim.Adam(parameters, **shared)
+        return torch.optim.Adam(parameters, **adam)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, **shared)
+        return torch.optim.AdamW(parameters, **adam)
     if name == "sgd":
         return torch.optim.SGD(parameters, momentum=momentum, **shared)
     raise ValueError(f"unknown optimizer {name!r}; known are adam, adamw and sgd")
 
 
 @without_denormals()
+@repeatable()
 def train_epochs(
     model: nn.Module,
     data: Dataset,
@@ -56,6 +62,7 @@ def train_epochs(
     bf16: bool = False,
     channels_last: bool = False,
     compile: bool | str = False,
+    graphs: bool = False,
     on_epoch: Callable[[int], None] | None = None,
 ) -> float:
     """Train on `data.train_x` and return the mean loss of the last epoch.
@@ -70,6 +77,8 @@ def train_epochs(
         bf16: forward passes in bfloat16, by autocast on the model's device.
         channels_last: convolutions and images in NHWC memory order.
         compile: as for `execution.forward_of`: off, on (with CUDA graphs on a GPU), or a backend.
+        graphs: on a GPU, replay the whole step as one CUDA graph; the optimizer must be made for it
+            (`make_optimizer`).
         on_epoch: called with the number of finished epochs.
 
     Returns:
@@ -78,24 +87,28 @@ def train_epochs(
     images, labels = data.train_x, data.train_y
     count, device = len(labels), labels.device
     loss_sum = torch.full((), float("nan"), device=device)
-    step, zero_grad = optimizer.step, optimizer.zero_grad
     layout = memory_order(model, channels_last)
     forward = forward_of(model, compile)
     precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def step(index: torch.Tensor) -> None:
+        batch = images.index_select(0, index).contiguous(memory_format=layout)
+        target = labels.index_select(0, index)
+        optimizer.zero_grad(set_to_none=True)
+        with precision:
+            logits = forward(batch)
+        loss = cross_entropy(logits.float(), target)
+        loss.backward()
+        optimizer.step()
+        loss_sum.add_(loss.detach(), alpha=len(index))
+
+    perform = CapturedStep(step) if graphs else step
     model.train()
     for epoch in range(epochs):
-        loss_sum = torch.zeros((), device=device)
+        loss_sum.zero_()
         order = torch.randperm(count, generator=generator).to(device)
         for index in torch.split(order, batch_size):
-            batch = images.index_select(0, index).contiguous(memory_format=layout)
-            target = labels.index_select(0, index)
-            zero_grad(set_to_none=True)
-            with precision:
-                logits = forward(batch)
-            loss = cross_entropy(logits.float(), target)
-            loss.backward()
-            step()
-            loss_sum.add_(loss.detach(), alpha=len(index))
+            perform(index)
         if on_epoch is not None:
             on_epoch(epoch + 1)
     return float(loss_sum) / count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,15 @@ def loader(kind: str, count: int | None, batch_size: int) -> DataLoader[Any]:
     if kind == "TensorDataset":
         items = TensorDataset(resident(count).train_x, resident(count).train_y)
     return DataLoader(items, batch_size=batch_size, shuffle=True)
+
+
+def resident_on(count: int | None, device: torch.device) -> data.Dataset:
+    """The images as the experiments hold them on a device."""
+    images = resident(count)
+    on_device = {
+        name: value.to(device) for name, value in vars(images).items() if isinstance(value, Tensor)
+    }
+    return replace(images, **on_device)
 
 
 def masked_mlp() -> nn.Module:

@@ -10,9 +10,19 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
+from ..harness.training import make_optimizer, train_epochs
 from ..harness.workers import perform, plan
-from .mnist_epoch import epoch_of_ours, epoch_through, loader, resident
+from .mnist_epoch import (
+    LR,
+    epoch_of_ours,
+    epoch_through,
+    loader,
+    masked_mlp,
+    resident,
+    resident_on,
+)
 
 
 @pytest.mark.parametrize("kind", ["torchvision's items", "TensorDataset"])
@@ -34,6 +44,30 @@ def test_an_epoch_of_mnist_with_masks(
         target=1 / 4 if kind == "torchvision's items" else None,
     )
     per_second(benchmark, images)
+
+
+def test_an_epoch_of_replayed_steps(
+    in_turns: Any, benchmark: Any, quick: bool, device: torch.device
+) -> None:
+    benchmark.group = "one epoch of MNIST on a GPU, MLP with masks, Adam, batch 60"
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs")
+    images = resident_on(600 if quick else None, device)
+    model = masked_mlp().to(device)
+    plain, captured = (make_optimizer("adam", model, LR, graphs=each) for each in (False, True))
+
+    def epoch(optimizer: torch.optim.Optimizer, graphs: bool) -> None:
+        draw = torch.Generator().manual_seed(0)
+        train_epochs(model, images, optimizer, 1, 60, draw, graphs=graphs)
+
+    in_turns(
+        lambda: epoch(captured, True),
+        lambda: epoch(plain, False),
+        what="steps replayed as a CUDA graph",
+        against="steps launched one kernel at a time",
+        rounds=5,
+    )
+    per_second(benchmark, len(images.train_y))
 
 
 def test_two_processes_beside_one(in_turns: Any, benchmark: Any, quick: bool) -> None:

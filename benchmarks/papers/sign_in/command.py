@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.command_line import RunOptions, conduct, no_graphs, too_small
 from ...harness.names import DatasetName, NetworkName, OptimizerName, ScheduleName
 from ...harness.recipes import Recipe
 from ...harness.settings import given, same_named
@@ -116,6 +116,10 @@ class SignInOptions:
     # Convolutions in NHWC memory order: faster for small images on CPU, and on a GPU in bfloat16.
     channels_last: bool = False
 
+    # On a GPU, replay every training step as one CUDA graph: meant for networks whose steps take
+    # longer to launch than to compute.
+    graphs: bool = False
+
     # Where runs take place, and what is shown of them.
     where: tyro.conf.OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(out=Path("runs/sign_in"))
@@ -135,7 +139,7 @@ def main(options: SignInOptions) -> int:
         from .sweep import sweep
 
         configs = configurations(options)
-        return configs, sweep(configs, where.place())
+        return configs, sweep(configs, where.place(graphs=options.graphs))
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -211,6 +215,7 @@ def _problems(options: SignInOptions) -> list[str]:
     if not all(0 < density <= 1 for density in options.densities):
         problems.append("--densities are fractions above 0 and at most 1")
     problems += too_small(options, ("epochs", "batch_size", "rescale_periods", "rescale_until"))
+    problems += no_graphs(options.where, options.graphs)
     if options.beta <= 0:
         problems.append(f"--beta {options.beta} is not positive")
     if min(options.sharpness_images, options.sharpness_every) < 0:

@@ -20,6 +20,7 @@ def train_sparse(
     *,
     on_epoch: Callable[[Record], None] | None = None,
     compile: bool | str = False,
+    graphs: bool = False,
 ) -> Measured:
     """Perform a run from its settings alone.
 
@@ -28,6 +29,7 @@ def train_sparse(
         data: resident data set, on the device of the run.
         on_epoch: called with the record of each finished epoch.
         compile: as for `recipe_training.train`.
+        graphs: as for `recipe_training.train`.
 
     Returns:
         What was measured.
@@ -35,7 +37,7 @@ def train_sparse(
     model = fresh_network(config, data)
     prune_at_initialisation(model, data, config)
     model = converted(model, config)
-    optimizer = recipe_optimizer(config.recipe, model)
+    optimizer = recipe_optimizer(config.recipe, model, graphs=graphs)
     watch = Watch(config, model, data, optimizer)
 
     def finished(record: Record) -> None:
@@ -55,5 +57,6 @@ def train_sparse(
         bf16=config.bf16,
         channels_last=config.channels_last,
         compile=compile,
+        graphs=graphs,
     )
     return watch.finish(records)

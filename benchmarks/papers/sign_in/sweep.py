@@ -65,8 +65,11 @@ def _complete(config: SignInConfig, place: Place, bars: Progress | None) -> Outc
         data,
         on_epoch=None if bars is None else lambda record: bars.epoch(0, record["epoch"]),
         compile=place.compile,
+        graphs=place.graphs,
     )
     seconds = (now() - started).total_seconds()
-    result = new_result(config, data.facts(), asdict(measured), started=started, seconds=seconds)
+    execution = {"compile": place.compile, "graphs": place.graphs}
+    content = {**asdict(measured), "execution": execution}
+    result = new_result(config, data.facts(), content, started=started, seconds=seconds)
     write_result(result_path(place.out, config), result)
     return Outcome(config.run_id, measured.final["test_accuracy"], seconds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import tyro
 
-from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.command_line import RunOptions, conduct, no_graphs, too_small
 from ...harness.names import Arch, DatasetName, Init, OptimizerName
 from ...harness.settings import same_named
 from ...pages.published import epochs_per_round
@@ -166,6 +166,10 @@ class SignOptions:
     # It changes the last bits of a result, nothing else.
     channels_last: bool = False
 
+    # On a GPU, replay every training step as one CUDA graph: meant for networks whose steps take
+    # longer to launch than to compute, such as fc and conv2.
+    graphs: bool = False
+
     # Keep the last checkpoint of finished runs.
     keep_checkpoints: bool = False
 
@@ -208,7 +212,9 @@ def main(options: SignOptions) -> int:
         from .sweep import sweep
 
         place = where.place(
-            channels_last=options.channels_last, keep_checkpoints=options.keep_checkpoints
+            channels_last=options.channels_last,
+            graphs=options.graphs,
+            keep_checkpoints=options.keep_checkpoints,
         )
         configs = configurations(options)
         return configs, sweep(configs, place)
@@ -256,6 +262,7 @@ def _problems(options: SignOptions) -> list[str]:
     if not 0 < options.prune_base < 1:
         problems.append(f"--prune-base {options.prune_base} is not between 0 and 1")
     problems += too_small(options, ("epochs", "batch_size", "resolution", "width"))
+    problems += no_graphs(options.where, options.graphs)
     if not 0 <= options.mix <= 1:
         problems.append(f"--mix {options.mix} is not a share between 0 and 1")
     return problems

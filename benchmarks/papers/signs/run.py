@@ -41,6 +41,7 @@ def train_rounds(
     on_round: Callable[[Record], None] | None = None,
     channels_last: bool = False,
     compile: bool | str = False,
+    graphs: bool = False,
 ) -> list[Record]:
     """Perform all rounds of a run, or those that are left of it.
 
@@ -61,6 +62,7 @@ def train_rounds(
         channels_last: as for `training.train_epochs`.
         compile: as for `training.train_epochs`. Like the memory order and the number of threads it
             changes only the last bits of a result, and is no part of the settings.
+        graphs: as for `training.train_epochs`.
 
     Returns:
         One record per round, round 0 first.
@@ -113,7 +115,12 @@ def train_rounds(
         else:
             touched = next_ticket(model, config, number, start, signs, generators)
         optimizer = make_optimizer(
-            config.optimizer, model, config.lr, config.momentum, config.weight_decay
+            config.optimizer,
+            model,
+            config.lr,
+            config.momentum,
+            config.weight_decay,
+            graphs=graphs,
         )
         loss = train_epochs(
             model,
@@ -125,6 +132,7 @@ def train_rounds(
             bf16=config.bf16,
             channels_last=channels_last,
             compile=compile,
+            graphs=graphs,
             on_epoch=None if on_epoch is None else partial(on_epoch, number),
         )
         record = {

@@ -71,7 +71,11 @@ def _complete(config: RunConfig, place: Place, bars: Progress | None) -> Outcome
     """Perform a run, or what is left of it, and write its file."""
     data = place.dataset(config, holdout=config.holdout)
     checkpoint = checkpoint_path(place.out, config)
-    execution = {"compile": place.compile, "channels_last": place.channels_last}
+    execution = {
+        "compile": place.compile,
+        "graphs": place.graphs,
+        "channels_last": place.channels_last,
+    }
     resumed_after = last_round(checkpoint)
     started = now()
     if bars is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from ...harness.command_line import RunOptions, conduct, too_small
+from ...harness.command_line import RunOptions, conduct, no_graphs, too_small
 from ...harness.names import DatasetName
 from ...harness.settings import given, same_named
 from .config import AwsArch, AwsConfig
@@ -105,6 +105,10 @@ class WinningSignOptions:
     # Gem-Miner: penalty on the squared scores.
     score_penalty: float = 1e-6
 
+    # On a GPU, replay every training step as one CUDA graph: meant for networks whose steps take
+    # longer to launch than to compute.
+    graphs: bool = False
+
     # Where runs take place, and what is shown of them.
     where: tyro.conf.OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(out=Path("runs/winning_sign"))
@@ -129,7 +133,7 @@ def main(options: WinningSignOptions) -> int:
             for seed in dict.fromkeys(options.seeds)
         ]
         configs = [config for chain in chains for config in chain.runs]
-        return configs, sweep(chains, where.place())
+        return configs, sweep(chains, where.place(graphs=options.graphs))
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -178,6 +182,7 @@ def _size(asked: int | None, ours: int, small: bool, dataset: str) -> int | None
 def _problems(options: WinningSignOptions) -> list[str]:
     counts = ("rounds", "warmup_epochs", "round_epochs", "final_epochs", "batch_size")
     problems = too_small(options, (*counts, "recalibrate"))
+    problems += no_graphs(options.where, options.graphs)
     if not options.seeds or not options.parts:
         problems.append("at least one seed and one part are needed")
     return problems

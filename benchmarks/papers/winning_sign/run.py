@@ -63,12 +63,14 @@ class Pipeline:
         out: folder of the result files; networks lie in `states` below it.
         on_result: called with the path of each result as it is written.
         compile: as for `recipe_training.train`.
+        graphs: as for `recipe_training.train`.
     """
 
     data: Dataset
     out: Path
     on_result: Callable[[Path, Result], None] | None = None
     compile: bool | str = False
+    graphs: bool = False
 
     def result(self, config: AwsConfig) -> Result:
         """Return the result of a run, read or computed."""
@@ -267,6 +269,7 @@ class Pipeline:
                 channels_last=True,
                 bf16=config.bf16,
                 compile=self.compile,
+                graphs=self.graphs,
                 **how,
             )
 

@@ -63,7 +63,13 @@ def _complete(chain: Chain, place: Place, bars: Progress | None, *, quiet: bool)
     """Perform the runs of one seed, and write their files."""
     # Nothing is selected, so nothing is held out.
     data = place.dataset(chain.runs[0])
-    pipeline = Pipeline(data, place.out, None if quiet else _tell, compile=place.compile)
+    pipeline = Pipeline(
+        data,
+        place.out,
+        None if quiet else _tell,
+        compile=place.compile,
+        graphs=place.graphs,
+    )
     for config in chain.runs:
         pipeline.result(config)
     return Outcome(chain.run_id)

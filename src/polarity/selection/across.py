@@ -67,7 +67,7 @@ def find_cut_across(
         low, high = max(low, start), min(high, start + (1 << shift) - 1)
         if low == high:
             break
-    counted = [counts_at(each, key_format, low) for each in tensors]
+    counted = counts_at(tensors, key_format, low)
     below = [sum(less for less, _, _ in chunks) for chunks in counted]
     ties = [[tied for _, tied, _ in chunks] for chunks in counted]
     # In the order of entries: tensor after tensor, and within each rank after rank.
@@ -90,7 +90,7 @@ def _refuse(
     tensors: Sequence[TensorKeys], key_format: KeyFormat, ranks: Ranks, finite: str
 ) -> None:
     """Raise on every rank for the first tensor with entries that are not finite."""
-    counted = [counts_at(each, key_format, key_format.infinity) for each in tensors]
+    counted = counts_at(tensors, key_format, key_format.infinity)
     bad = ranks.add([sum(each for _, _, each in chunks) for chunks in counted])
     first = int(np.flatnonzero(bad)[0])
     raise nonfinite_error(f"{finite} {tensors[first].name!r}", int(bad[first]))

@@ -11,7 +11,7 @@ from polarity._bits.arrays import survivors_of
 from polarity.selection.across import find_cut_across
 from polarity.selection.cpu import CpuKeys
 from polarity.selection.cut import find_cut, share_among_first, ties_of
-from polarity.selection.gpu import GpuKeys
+from polarity.selection.gpu import GpuKeys, count_live
 from polarity.selection.keys import KeyFormat, key_format_for
 from polarity.selection.passes import Scratch, TensorKeys, for_each_chunk
 from polarity.selection.ranks import Ranks
@@ -146,6 +146,7 @@ class Chosen:
             each.keys(name, key_format, order)
             for name, each, order in zip(names, chosen, orders, strict=True)
         ]
+        count_live(tensors)
         live = sum(each.live_count for each in tensors)
         if self._ranks is not None:
             live = int(self._ranks.add([live])[0])

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +10,16 @@ import torch
 from torch import Tensor
 
 from polarity._checks import nonfinite_error
-from polarity.selection.keys import KeyFormat
-from polarity.selection.passes import Bracket, ChunkScan, TensorKeys, for_each_chunk
+from polarity.selection.gpu import GpuKeys
+from polarity.selection.keys import Integers, KeyFormat
+from polarity.selection.passes import (
+    Bracket,
+    ChunkScan,
+    Scratch,
+    TensorKeys,
+    for_each_chunk,
+    in_main_memory,
+)
 
 __all__ = [
     "Cut",
@@ -102,7 +109,8 @@ def find_cut(
         elif between > room:
             low, high = _narrow(tensors, key_format, rank, Bracket(low, high, room))
         else:
-            return _finish(tensors, scans, counts, bracket, rank)
+            pieces = _collected(tensors, key_format, scans, counts, bracket)
+            return _finish(tensors, pieces, counts, bracket, rank)
 
 
 def _first_bracket(
@@ -117,9 +125,11 @@ def _first_bracket(
     # Odd, so as not to fall in step with rows whose length is a power of two.
     stride = int(live ** (1 / 3)) | 1
     starts = accumulate((each.size for each in tensors), initial=0)
-    sample = np.concatenate(
-        [each.sample(-start % stride, stride) for each, start in zip(tensors, starts, strict=False)]
-    )
+    samples = [
+        each.sample(-start % stride, stride) for each, start in zip(tensors, starts, strict=False)
+    ]
+    sample = np.concatenate(in_main_memory(samples))
+    sample = sample[sample != key_format.not_live]
     share = drop / live
     width = _SIGMAS * (sample.size * share * (1 - share)) ** 0.5 + 1
     first, last = int(share * sample.size - width), int(share * sample.size + width) + 1
@@ -169,22 +179,59 @@ def histogram_of(
         lambda each, at, scratch: each.histogram(each.chunks[at], bracket, shift, scratch),
     )
     heights = np.zeros((bracket.high >> shift) - (bracket.low >> shift) + 1, dtype=np.int64)
+    on_device = dict[torch.device, Tensor]()
     for each in (each for mine in counted for each in mine):
-        heights += each
+        if isinstance(each, Tensor):
+            on_device[each.device] = on_device.get(each.device, 0) + each
+        else:
+            heights += each
+    for each in on_device.values():
+        heights += each.cpu().numpy()
     return heights
+
+
+def _collected(
+    tensors: Sequence[TensorKeys],
+    key_format: KeyFormat,
+    scans: list[list[ChunkScan]],
+    counts: Counts,
+    bracket: Bracket,
+) -> list[Integers]:
+    """Return the keys inside the bracket, edges apart, of each chunk that has any."""
+    sizes = _by_tensor(tensors, counts[:, _BETWEEN])
+    on_device = {
+        id(each): mine
+        for each, mine in zip(tensors, sizes, strict=True)
+        if isinstance(each, GpuKeys) and any(mine)
+    }
+
+    def collect(each: TensorKeys, at: int, scratch: Scratch) -> Tensor:
+        assert isinstance(each, GpuKeys)
+        return each.collect(each.chunks[at], bracket, on_device[id(each)][at])
+
+    later = [each for each in tensors if id(each) in on_device]
+    collected = {
+        id(each): mine
+        for each, mine in zip(later, for_each_chunk(later, key_format, collect), strict=True)
+    }
+    pieces = [
+        piece
+        for each, mine in zip(tensors, scans, strict=True)
+        for piece in collected.get(id(each), [scan.between for scan in mine])
+        if piece is not None
+    ]
+    return [piece for piece in in_main_memory(pieces) if piece.size > 0]
 
 
 def _finish(
     tensors: Sequence[TensorKeys],
-    scans: list[list[ChunkScan]],
+    pieces: list[Integers],
     counts: Counts,
     bracket: Bracket,
     rank: int,
 ) -> Cut:
     """Cut at the entry of this rank within a bracket that encloses it."""
     below, at_low, at_high = counts[:, _BELOW], counts[:, _LOW], counts[:, _HIGH]
-    collected = [scan.between for mine in scans for scan in mine if scan.between is not None]
-    pieces = [piece for piece in _in_main_memory(collected) if piece.size > 0]
     inner = rank - int(at_low.sum())
     if inner < 1:
         threshold = bracket.low
@@ -210,16 +257,21 @@ def _finish(
 
 def ties_of(tensor: TensorKeys, key_format: KeyFormat, threshold: int) -> list[int]:
     """Count the live entries at the threshold in each chunk of a tensor."""
-    return [ties for _, ties, _ in counts_at(tensor, key_format, threshold)]
+    (counted,) = counts_at([tensor], key_format, threshold)
+    return [ties for _, ties, _ in counted]
 
 
 def counts_at(
-    tensor: TensorKeys, key_format: KeyFormat, threshold: int
-) -> list[tuple[int, int, int]]:
-    """Count in each chunk the live entries below a threshold, at it, and NaN or infinite."""
-    scans = _scan([tensor], key_format, Bracket(threshold, threshold, 0))
-    counts = _counts(scans)[:, [_BELOW, _LOW, _BAD]]
-    return [(below, ties, bad) for below, ties, bad in counts.tolist()]
+    tensors: Sequence[TensorKeys], key_format: KeyFormat, threshold: int
+) -> list[list[tuple[int, int, int]]]:
+    """Count in each chunk of each tensor what is below a threshold, at it, and NaN or infinite.
+
+    Only live entries count.
+    """
+    counts = _counts(_scan(tensors, key_format, Bracket(threshold, threshold, 0)))
+    rows = [(below, ties, bad) for below, ties, bad in counts[:, [_BELOW, _LOW, _BAD]].tolist()]
+    found = iter(rows)
+    return [[next(found) for _ in each.chunks] for each in tensors]
 
 
 def share_among_first(counts: list[int], total: int) -> list[int]:
@@ -240,7 +292,7 @@ def all_or_none(tensors: Sequence[TensorKeys], everything: bool, key_format: Key
 
 def _counts(scans: list[list[ChunkScan]]) -> Counts:
     """Return the counts of all chunks, a row for each."""
-    rows = _in_main_memory([scan.counts for mine in scans for scan in mine])
+    rows = in_main_memory([scan.counts for mine in scans for scan in mine])
     return np.array(rows, dtype=np.int64).reshape(-1, 5)
 
 
@@ -248,17 +300,3 @@ def _by_tensor(tensors: Sequence[TensorKeys], of_chunks: npt.ArrayLike) -> list[
     """Return a number for each chunk in a list for each tensor."""
     ends = np.cumsum([len(each.chunks) for each in tensors])[:-1]
     return [mine.tolist() for mine in np.split(np.asarray(of_chunks), ends)][: len(tensors)]
-
-
-def _in_main_memory(pieces: Sequence[Any]) -> list[Any]:
-    """Return arrays of numpy in place of 1-D tensors; one read for each device."""
-    arrays, on_device = list(pieces), dict[torch.device, list[int]]()
-    for place, piece in enumerate(pieces):
-        if isinstance(piece, Tensor):
-            on_device.setdefault(piece.device, []).append(place)
-    for places in on_device.values():
-        together = torch.cat([pieces[place] for place in places]).cpu()
-        split = torch.split(together, [len(pieces[place]) for place in places])
-        for place, piece in zip(places, split, strict=True):
-            arrays[place] = piece.numpy()
-    return arrays

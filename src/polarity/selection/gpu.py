@@ -1,23 +1,24 @@
 """The keys of a tensor on an accelerator, in large chunks and by torch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from polarity._bits.arrays import chunks_of
-from polarity.selection.keys import Integers, KeyFormat
-from polarity.selection.passes import Bracket, ChunkScan, Scratch
+from polarity.selection.keys import KeyFormat
+from polarity.selection.passes import Bracket, ChunkScan, Scratch, TensorKeys, in_main_memory
 
-__all__ = ["GpuKeys"]
+__all__ = ["GpuKeys", "count_live"]
 
 
 class GpuKeys:
     """The :class:`~polarity.selection.passes.TensorKeys` of any device on which launches cost.
 
-    Counts stay on the device until all chunks were visited. ``torch.use_deterministic_algorithms``
-    refuses nothing that is used here.
+    No method waits for the device: what it counts stays there until it was counted in all tensors,
+    and is read at once. What is collected has a size that was read before. Nothing that is used
+    here is refused by ``torch.use_deterministic_algorithms``.
 
     Args:
         name: what to call the tensor in an error.
@@ -46,15 +47,19 @@ class GpuKeys:
         self.size = size
         self.lazy = lazy
         self.chunks = list(chunks_of(size, device))
-        self.live_counts = [chunk.stop - chunk.start for chunk in self.chunks]
-        if live is not None and self.chunks:
-            counts = [live[chunk].count_nonzero() for chunk in self.chunks]
-            self.live_counts = torch.stack(counts).tolist()
-        self.live_count = sum(self.live_counts)
+        self._live_count = size if live is None or size == 0 else None
         self._mask = live
         self._format = key_format
         self._values = values
         self._loaded: Tensor | None = None
+
+    @property
+    def live_count(self) -> int:
+        """The number of live entries; :func:`count_live` reads those of many tensors at once."""
+        if self._live_count is None:
+            count_live([self])
+        assert self._live_count is not None
+        return self._live_count
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
@@ -65,16 +70,15 @@ class GpuKeys:
         finally:
             self._loaded = None
 
-    def sample(self, start: int, stride: int) -> Integers:
-        """Return the keys of the live ones among every ``stride``-th entry."""
+    def sample(self, start: int, stride: int) -> Tensor:
+        """Return the keys of every ``stride``-th entry, ``not_live`` for those that are not."""
         every = slice(start, None, stride)
         with self.loaded():
             keys = self._keys(every)
-        sampled: Integers = keys[self._live(every, keys)].cpu().numpy()
-        return sampled
+        return keys.masked_fill(~self._live(every, keys), self._format.not_live)
 
     def scan(self, chunk: slice, bracket: Bracket, scratch: Scratch) -> ChunkScan:
-        """Count a chunk, and collect what is inside the bracket."""
+        """Count a chunk; :meth:`collect` collects what is inside the bracket."""
         keys = self._keys(chunk)
         live = self._live(chunk, keys)
         bad = ((keys.abs() >= self._format.infinity) & live).count_nonzero()
@@ -84,22 +88,24 @@ class GpuKeys:
             none = torch.zeros_like(bad)
             return ChunkScan(torch.stack((below, at_low, none, none, bad)), None)
         at_high = ((keys == bracket.high) & live).count_nonzero()
-        inside = (keys > bracket.low) & (keys < bracket.high) & live
-        counts = torch.stack((below, at_low, at_high, inside.count_nonzero(), bad))
-        between = keys[inside]  # asks the device for its size, once
-        if between.numel() > bracket.room:
-            return ChunkScan(counts, None)
-        bracket.room -= between.numel()
-        return ChunkScan(counts, between)
+        inside = self._inside(keys, live, bracket).count_nonzero()
+        return ChunkScan(torch.stack((below, at_low, at_high, inside, bad)), None)
 
-    def histogram(self, chunk: slice, bracket: Bracket, shift: int, scratch: Scratch) -> Integers:
+    def collect(self, chunk: slice, bracket: Bracket, count: int) -> Tensor:
+        """Return the live keys of a chunk between the edges, of which there are ``count``."""
+        keys = self._keys(chunk)
+        inside = self._inside(keys, self._live(chunk, keys), bracket)
+        return keys[torch.nonzero_static(inside, size=count).squeeze(1)]
+
+    def histogram(self, chunk: slice, bracket: Bracket, shift: int, scratch: Scratch) -> Tensor:
         """Count the live keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
         keys = self._keys(chunk)
         inside = (keys >= bracket.low) & (keys <= bracket.high) & self._live(chunk, keys)
         first, last = bracket.low >> shift, bracket.high >> shift
-        places = (keys[inside] >> shift).long() - first
-        counted: Integers = torch.bincount(places, minlength=last - first + 1).cpu().numpy()
-        return counted
+        # torch.bincount reads the largest; what is outside goes to a place of its own, the last.
+        places = ((keys >> shift).long() - first).masked_fill_(~inside, last - first + 1)
+        heights = places.new_zeros(last - first + 2)
+        return heights.scatter_add_(0, places, heights.new_ones(1).expand_as(places))[:-1]
 
     def kept(
         self, chunk: slice, threshold: int, ties: int, kept_ties: int, scratch: Scratch
@@ -113,8 +119,12 @@ class GpuKeys:
         kept = live & (keys >= threshold if kept_ties == ties else keys > threshold)
         if 0 < kept_ties < ties:
             tied = live & (keys == threshold)
-            kept[tied.nonzero().squeeze(1)[:kept_ties]] = True
+            kept |= tied & (tied.cumsum(0, dtype=torch.int32) <= kept_ties)
         return kept
+
+    def _inside(self, keys: Tensor, live: Tensor, bracket: Bracket) -> Tensor:
+        """Return which keys are live and between the edges, neither included."""
+        return (keys > bracket.low) & (keys < bracket.high) & live
 
     def _keys(self, chunk: slice) -> Tensor:
         assert self._loaded is not None
@@ -125,3 +135,17 @@ class GpuKeys:
         if self._mask is None:
             return torch.ones_like(keys, dtype=torch.bool)
         return self._mask[chunk] != 0
+
+    def _count_live(self) -> Tensor:
+        """Count the live entries, and leave the number on the device."""
+        assert self._mask is not None
+        counts = [self._mask[chunk].count_nonzero() for chunk in self.chunks]
+        return torch.stack(counts).sum().reshape(1)
+
+
+def count_live(tensors: Sequence[TensorKeys]) -> None:
+    """Read the numbers of live entries of several tensors at once, where they are not known."""
+    unread = [each for each in tensors if isinstance(each, GpuKeys) and each._live_count is None]
+    counts = in_main_memory([each._count_live() for each in unread])
+    for each, count in zip(unread, counts, strict=True):
+        each._live_count = int(count[0])

@@ -48,6 +48,11 @@ class KeyFormat:
         """The smallest key of a number that is not NaN."""
         return -self.infinity if self.signed else 0
 
+    @property
+    def not_live(self) -> int:
+        """A key that no number has: the lowest integer of the width."""
+        return int(torch.iinfo(self.integer).min)
+
     def bits(self, values: Tensor) -> Tensor:
         """Return the bits of a floating tensor: a view, or of a wider copy if it is narrower."""
         return values.to(self.dtype).view(self.integer)

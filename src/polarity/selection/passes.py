@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polarity.selection.keys import Integers, KeyFormat
 
-__all__ = ["Bracket", "ChunkScan", "Scratch", "TensorKeys", "for_each_chunk"]
+__all__ = ["Bracket", "ChunkScan", "Scratch", "TensorKeys", "for_each_chunk", "in_main_memory"]
 
 Result = TypeVar("Result")
 
@@ -45,11 +45,12 @@ class ChunkScan(NamedTuple):
         counts: how many of its live entries are below the bracket, at its low edge, at its high
             edge, elsewhere inside, and NaN or infinite. The edges are counted apart only where the
             bracket holds many entries.
-        between: the keys of those elsewhere inside; None if there are none, or no room for them.
+        between: the keys of those elsewhere inside; None if there are none, or no room for them,
+            and on an accelerator, which collects them once their number is known.
     """
 
     counts: tuple[int, int, int, int, int] | Tensor
-    between: Integers | Tensor | None
+    between: Integers | None
 
 
 class Scratch:
@@ -70,8 +71,6 @@ class TensorKeys(Protocol):
         device: where it is.
         size: number of entries.
         chunks: consecutive slices.
-        live_counts: number of live entries in each chunk.
-        live_count: number of live entries.
         lazy: whether loading the entries takes memory, so that they are loaded alone.
     """
 
@@ -79,20 +78,24 @@ class TensorKeys(Protocol):
     device: torch.device
     size: int
     chunks: list[slice]
-    live_counts: list[int]
-    live_count: int
     lazy: bool
+
+    @property
+    def live_count(self) -> int:
+        """The number of live entries."""
 
     def loaded(self) -> AbstractContextManager[None]:
         """Compute the entries, and keep them while the context lasts."""
 
-    def sample(self, start: int, stride: int) -> Integers:
-        """Return the keys of the live ones among every ``stride``-th entry."""
+    def sample(self, start: int, stride: int) -> Integers | Tensor:
+        """Return the keys of every ``stride``-th entry; of those not live, none or ``not_live``."""
 
     def scan(self, chunk: slice, bracket: Bracket, scratch: Scratch) -> ChunkScan:
         """Count a chunk, and collect what is inside the bracket."""
 
-    def histogram(self, chunk: slice, bracket: Bracket, shift: int, scratch: Scratch) -> Integers:
+    def histogram(
+        self, chunk: slice, bracket: Bracket, shift: int, scratch: Scratch
+    ) -> Integers | Tensor:
         """Count the live keys inside the bracket by ``(key >> shift) - (low >> shift)``."""
 
     def kept(
@@ -152,3 +155,17 @@ def for_each_chunk(
     return [
         [results[place, at] for at in range(len(each.chunks))] for place, each in enumerate(tensors)
     ]
+
+
+def in_main_memory(pieces: Sequence[Any]) -> list[Any]:
+    """Return arrays of numpy in place of 1-D tensors; one read for each device."""
+    arrays, on_device = list(pieces), dict[torch.device, list[int]]()
+    for place, piece in enumerate(pieces):
+        if isinstance(piece, Tensor):
+            on_device.setdefault(piece.device, []).append(place)
+    for places in on_device.values():
+        together = torch.cat([pieces[place] for place in places]).cpu()
+        split = torch.split(together, [len(pieces[place]) for place in places])
+        for place, piece in zip(places, split, strict=True):
+            arrays[place] = piece.numpy()
+    return arrays
