@@ -11,6 +11,9 @@ from typing import Protocol
 from .markdown import NONE, markdown
 from .verdicts import FAILS, HOLDS, MISSING, PARTLY, UNTESTABLE, WORDS, together, word
 
+# A claim with more cases than this is told by those that came nearest to another verdict.
+_MOST = 6
+
 
 class Number(Protocol):
     """A difference or a share with its interval, and the effect that could have been detected."""
@@ -74,13 +77,16 @@ def tally(claims: Sequence[Claim]) -> str:
     """Say how many claims have which verdict."""
     found = Counter(word(claim.verdict) for claim in claims)
     counts = [f"{each}: {found[each]}" for each in WORDS if found[each]]
-    return f"The verdicts on {len(claims)} claims: {'; '.join(counts)}."
+    told = f"The verdicts on {len(claims)} claims: {'; '.join(counts)}."
+    common = _common(claims)
+    return f"{told} Of all that were run, for one reason: {common}." if common else told
 
 
 def claim_table(claims: Sequence[Claim]) -> str:
     """Tabulate the claims with their verdicts and the numbers that decide them."""
+    common = _common(claims)
     rows = [
-        [claim.source, claim.text, reasoned(claim), "; ".join(map(decider, claim.cases))]
+        [claim.source, claim.text, claim.verdict if common else reasoned(claim), _told(claim)]
         for claim in claims
     ]
     return markdown(("paper", "claim", "verdict", "decided by"), rows)
@@ -109,9 +115,21 @@ def case_table(claims: Sequence[Claim]) -> str:
 
 def reasoned(claim: Claim) -> str:
     """Write a claim's verdict, with the reason where all of its cases have the same."""
+    reason = _reason(claim)
+    return f"{claim.verdict}: {reason}" if reason else claim.verdict
+
+
+def _reason(claim: Claim) -> str:
     reasons = {case.why for case in claim.cases if case.verdict != MISSING}
     (reason,) = reasons if len(reasons) == 1 else ("",)
-    return f"{claim.verdict}: {reason}" if reason else claim.verdict
+    return reason
+
+
+def _common(claims: Sequence[Claim]) -> str:
+    """Return the reason of all verdicts, where several claims have one and the same."""
+    ran = [claim for claim in claims if claim.verdict != MISSING]
+    reasons = {_reason(claim) for claim in ran}
+    return reasons.pop() if len(ran) > 1 and len(reasons) == 1 else ""
 
 
 def shown(found: Number | None) -> str:
@@ -122,6 +140,20 @@ def shown(found: Number | None) -> str:
 def detectable(found: Number | None) -> str:
     """Write the effect that could have been detected."""
     return NONE if found is None or found.detectable is None else f"{found.detectable:.2f}"
+
+
+def deciding(claim: Claim, most: int) -> tuple[str, Sequence[Case]]:
+    """Return the cases to tell of a claim, and if there are more than `most` how all came out."""
+    ran = [case for case in claim.cases if case.verdict != MISSING]
+    if len(ran) <= most:
+        return "", ran
+    counts = Counter(case.verdict for case in claim.cases)
+    return f"{', '.join(f'{count} {each}' for each, count in counts.items())}; ", closest(claim)
+
+
+def _told(claim: Claim) -> str:
+    counts, cases = deciding(claim, _MOST)
+    return f"{counts}{'closest: ' if counts else ''}{'; '.join(map(decider, cases))}" or MISSING
 
 
 def decider(case: Case) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .cells import PAPER_SCALE, PROXY
-from .claims import Case, Claim, closest, detectable, reasoned
+from .claims import Case, Claim, deciding, detectable, reasoned
 from .markdown import NONE, markdown
 from .verdicts import MISSING, word
 
@@ -101,14 +101,10 @@ def _merged(stated: Sequence[Stated]) -> list[Stated]:
 
 def _decided(claim: Claim) -> tuple[str, str]:
     """Write the cases that decide a claim, and the effects that could have been detected."""
-    ran = [case for case in claim.cases if case.verdict != MISSING]
-    cases = ran if len(ran) <= _SHOWN else closest(claim)
+    counts, cases = deciding(claim, _SHOWN)
     if not cases:
         return NONE, NONE
-    first = ""
-    if len(cases) < len(claim.cases):
-        counts = Counter(case.verdict for case in claim.cases)
-        first = f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}; closest "
+    first = f"{counts}closest " if counts else ""
     written = "; ".join(map(_written, cases))
     effects = dict.fromkeys(detectable(case.gain) for case in cases)
     return f"{claim.measure}: {first}{written}", "; ".join(effects)

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean
 
 from ...pages.claims import Case, Claim
-from ...pages.paired import Seeds, Spread, compare, pooled_spread
+from ...pages.paired import Seeds, Spread, compare, pooled_spread, with_most_seeds
 from ...pages.published import transcript
 from ...pages.verdicts import MISSING, UNTESTABLE, positive
 from .summary import Arm, Comparison, label
@@ -42,11 +42,11 @@ class Runs:
         """Pool the spread of a difference over all tables of one mask and one density."""
         masks = dict.fromkeys(arm[0].split("+")[0] for arm in self.group.arms)
         return pooled_spread(
-            [
+            with_most_seeds(
                 self.seeds(arm, density, key)
                 for arm in self.group.arms
                 if arm[0].split("+")[0] == mask
-            ]
+            )
             for mask in masks
             for density in self.group.densities
         )
@@ -146,7 +146,10 @@ def _worn(runs: Runs, mask: str, density: float, case: Case) -> Case:
     left = runs.left(mask, density)
     if case.verdict == MISSING or left is None or left < WORN:
         return case
-    why = f"β̂ is {left:.2f} of β without any rescale"
+    known = [runs.left(mask, each) for each in runs.group.densities]
+    kept = dict.fromkeys(f"{each:.2f}" for each in sorted(filter(None, known)))
+    ends = dict.fromkeys([next(iter(kept)), list(kept)[-1]])
+    why = f"β̂ keeps {' to '.join(ends)} of β without any rescale"
     return Case(case.name, UNTESTABLE, case.gain, case.paper, why=why)
 
 

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from typing import Literal
 
 from ...pages.claims import Case, Claim
-from ...pages.paired import Compared, Seeds, Spread, compare, pooled_spread
+from ...pages.paired import Compared, Seeds, Spread, compare, pooled_spread, with_most_seeds
 from ...pages.published import transcript
 from ...pages.verdicts import FAILS, HOLDS, MISSING, UNTESTABLE, positive
 from .contestants import CONTESTANTS
@@ -110,7 +110,9 @@ class Runs:
     def spread(self) -> Spread | None:
         """The spread of a difference of two contestants, pooled over all rounds."""
         return pooled_spread(
-            [self.seeds(name, round) for name in CONTESTANTS if CONTESTANTS[name].finder]
+            with_most_seeds(
+                self.seeds(name, round) for name in CONTESTANTS if CONTESTANTS[name].finder
+            )
             for round in self.outcomes.rounds
         )
 
