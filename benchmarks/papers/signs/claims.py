@@ -34,6 +34,15 @@ def claims(group: Sequence[Result]) -> list[Claim]:
     return [*_on_mnist(runs), *_on_vgg(runs), *_on_cifar(runs, "delta"), *_small_signs(runs)]
 
 
+def losses(group: Sequence[Result], strategy: str) -> dict[float, Seeds]:
+    """Return what flipped signs cost a strategy, by their fraction and by seed."""
+    found = {sweep.kind: sweep for sweep in sweeps(group)}
+    runs = Runs(RunConfig.from_json(group[0]["config"]), found)
+    points = found["epsilon"].points if "epsilon" in found else ()
+    by_size = {sum(size for _, size in point): point for point in points if point}
+    return {size: lost for size in by_size if (lost := _loss(runs, strategy, size))}
+
+
 @dataclass(frozen=True)
 class Runs:
     """The sweeps of a group of runs.

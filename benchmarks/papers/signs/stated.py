@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...harness.results import Result
+from ...pages.claims import Case, Claim
 from ...pages.estimates import same_settings
+from ...pages.paired import compare
 from ...pages.published import PAPERS, transcript
 from ...pages.stated import Judged, Stated
+from ...pages.verdicts import positive
 from .cells import departs, scale
-from .claims import claims
+from .claims import claims, losses
+from .fragility import EXPERIMENT as FRAGILITY
 from .summary import VARIED
 
 # A claim's source and text, or the number of the text in `published_values.json`; then the data
@@ -74,7 +78,7 @@ def stated(results: Sequence[Result], experiment: str) -> list[Stated]:
     mine = [result for result in results if result["experiment"] == experiment]
     groups = [(group, claims(group)) for group in same_settings(mine, VARIED)]
     listed = transcript(PAPERS[experiment]).get("claims", [])
-    return [
+    found = [
         Stated(
             source,
             text if isinstance(text, str) else listed[text],
@@ -90,6 +94,47 @@ def stated(results: Sequence[Result], experiment: str) -> list[Stated]:
         for source, text, places in _LISTS[experiment]
         for dataset, network, key in places
     ]
+    if experiment == FRAGILITY:
+        found += _gradient([group for group, _ in groups])
+    return found
+
+
+def _gradient(groups: Sequence[Sequence[Result]]) -> list[Stated]:
+    """Judge the complexity gradient: `mask1` loses more by flips where the task is harder."""
+    text = "The harder the task, the more fragile is `mask1`: a complexity gradient"
+    steps = [("mnist", "cifar10"), ("cifar10", "cifar100")]
+    return [
+        Stated(
+            "abstract",
+            text,
+            f"{_NAMES[hard]} after {_NAMES[easy]}",
+            tuple(
+                Judged(
+                    _steeper(first, second),
+                    f"{scale(first)}; {scale(second)}",
+                    tuple(dict.fromkeys((*departs(first), *departs(second)))),
+                    "fragility.md",
+                    len(first) + len(second),
+                )
+                for first in groups
+                if first[0]["config"]["dataset"] == easy
+                for second in groups
+                if second[0]["config"]["dataset"] == hard
+            ),
+        )
+        for easy, hard in steps
+    ]
+
+
+def _steeper(easy: Sequence[Result], hard: Sequence[Result]) -> Claim:
+    """Compare what flips cost `mask1` on two data sets; the paper prints no number."""
+    first, second = losses(easy, "mask1"), losses(hard, "mask1")
+    cases = []
+    for size in sorted(first.keys() & second.keys()):
+        gain = compare(second[size], first[size])
+        cases.append(Case(f"ε = {size:g}", positive(gain, None), gain, None))
+    measure = "loss of `mask1` by flips on the harder task − on the easier (points)"
+    return Claim("abstract", "complexity gradient", measure, tuple(cases))
 
 
 def _made_for(group: Sequence[Result], dataset: str, network: str) -> bool:

@@ -112,3 +112,26 @@ def test_a_claim_is_judged_where_it_is_made_and_nowhere_else(made):
     # digits are no MNIST.
     digits = [{**each, "config": {**each["config"], "dataset": "digits"}} for each in results]
     assert {each.verdict for each in stated(digits, "fragility")} == {"not run"}
+
+
+def test_the_complexity_gradient_compares_what_flips_cost_on_two_tasks(made):
+    def runs(dataset, arch, lost):
+        results = [
+            made(level + 0.1 * seed * (1 if size else 2), size=size, seed=seed,
+                 dataset=dataset, arch=arch)
+            for size, level in ((0.0, 90.0), (0.5, 90.0 - lost))
+            for seed in range(3)
+        ]  # fmt: skip
+        for each in results:
+            each["dataset"]["shape"] = [3, 32, 32] if dataset == "cifar10" else [1, 28, 28]
+        return results
+
+    def verdict(lost):
+        results = [*runs("mnist", "fc", 1.0), *runs("cifar10", "conv2", lost)]
+        (claim,) = [each for each in stated(results, "fragility") if "after MNIST" in each.place]
+        return claim.verdict
+
+    alone = stated(runs("mnist", "fc", 1.0), "fragility")
+    assert {each.verdict for each in alone if "gradient" in each.text} == {"not run"}
+    assert verdict(9.0) == "holds"
+    assert verdict(0.0) == "does not hold"
