@@ -12,7 +12,7 @@ POLARITY_TORCH ?=
 # What README.md names as the oldest PyTorch, and its torchvision.
 OLDEST := torch==2.6.0 torchvision==0.21.0
 # The packages of the extra `ecosystem`, as they are imported, and the tests and pages that name one.
-ECOSYSTEM := accelerate lightning onnx onnxruntime onnxscript pandas peft tensorboard timm transformers wandb
+ECOSYSTEM := accelerate distributed lightning onnx onnxruntime onnxscript pandas peft tensorboard timm transformers wandb
 EMPTY :=
 ECOSYSTEM_PATTERN := (importorskip|find_spec)\(.*"($(subst $(EMPTY) ,|,$(ECOSYSTEM)))[".]
 ECOSYSTEM_TESTS = $(sort $(wildcard tests/integrations src/polarity/integrations) \
@@ -40,7 +40,7 @@ test-oldest: $(OLDEST_VENV)/.installed ## the library's tests on the oldest PyTo
 	$(OLDEST_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable \
 		tests src --ignore=tests/benchmarks --ignore=tests/docs
 
-ecosystem: $(ECOSYSTEM_VENV)/.installed ## what needs Lightning, transformers, timm and the like; nothing is left out
+ecosystem: $(ECOSYSTEM_VENV)/.installed ## what needs Lightning, transformers, timm, Dask and the like; nothing is left out
 	$(ECOSYSTEM_VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-skips $(ECOSYSTEM_TESTS)
 
 bench: $(VENV)/.installed ## the timings of docs/results/throughput.md, on this machine (takes long)

@@ -99,6 +99,7 @@ def papers(results: Path) -> list[Paper]:
     from .papers.sign_in import cells as sign_in
     from .papers.sign_in import stated as sign_in_claims
     from .papers.sign_in.dense_to_sparse import cells as dense_to_sparse
+    from .papers.sign_in.layerwise import stated as layerwise
     from .papers.sign_in_theory import cells as theory
     from .papers.sign_in_theory.report import read_records
     from .papers.signs import cells as signs
@@ -106,7 +107,14 @@ def papers(results: Path) -> list[Paper]:
     from .papers.winning_sign import cells as winning_sign
     from .papers.winning_sign import stated as winning_claims
 
-    names = ["fragility", "zero_crossing", "winning_sign", "sign_in", "dense_to_sparse"]
+    names = [
+        "fragility",
+        "zero_crossing",
+        "winning_sign",
+        "sign_in",
+        "dense_to_sparse",
+        "layerwise",
+    ]
     loaded = {name: load_results(results, [name]) for name in names}
     pages = {name: [(title, f"{name}.md")] for name, title in _PAGES.items() if loaded.get(name)}
     records = read_records(folder) if _has_results(folder := results / "theory") else None
@@ -120,6 +128,7 @@ def papers(results: Path) -> list[Paper]:
     stated = [
         *dense_to_sparse.stated(loaded["dense_to_sparse"]),
         *sign_in_claims.stated(loaded["sign_in"]),
+        *layerwise.stated(loaded["layerwise"]),
         *([] if records is None else theory.stated(records)),
         *_cost(results),
     ]

@@ -5,17 +5,18 @@ Nothing here imports torch before a run, so `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .committed import found_result
-from .results import INSTRUCTIONS, Result, Settings
+from .instructions import limit_to_avx2
+from .results import Result, Settings
 from .settings import same_named
 
 if TYPE_CHECKING:
@@ -49,12 +50,20 @@ class RunOptions:
     # interrupted ones go on at their last round, or begin again where they have no rounds.
     out: Path = Path("runs")
 
-    # Processes that work at once, each on its own share of the cores.
+    # Processes that work at once, each on its own share of the cores; on a cluster, runs at once.
     jobs: int = 1
 
+    # Who performs the runs: processes of this machine (loky), or workers of a Dask or Ray cluster,
+    # which have the same versions installed, read --data-root themselves, and send results back to
+    # --out. docs/sweeps.md describes it. Ray is untested.
+    backend: Literal["loky", "dask", "ray"] = "loky"
+
+    # Address of the cluster: tcp://HOST:8786 for Dask; ray://HOST:10001 or auto for Ray.
+    scheduler: str | None = None
+
     # Threads of one run. Default: 1 where layers are too small to share (fc, resnet8 to resnet32,
-    # all of winning_sign), else the cores divided by the jobs. It changes the last bits of a
-    # result, nothing else.
+    # all of winning_sign) and on a cluster, else the cores divided by the jobs. It changes the last
+    # bits of a result, nothing else.
     threads: int | None = None
 
     # Compute with AVX2's instructions alone, so that processors with and without AVX-512 give the
@@ -125,7 +134,8 @@ def conduct(
     Returns:
         0, or 1 where a run failed or the settings, the data or the folder were refused.
     """
-    problems = [*problems, *too_small(where, ("jobs", "threads")), *unwritable("--out", where.out)]
+    problems = [*problems, *too_small(where, ("jobs", "threads")), *no_cluster(where)]
+    problems += unwritable("--out", where.out)
     if problems:
         return refuse("; ".join(problems))
     try:
@@ -149,18 +159,18 @@ def conduct(
     return 1 if failed else 0
 
 
-def limit_to_avx2() -> None:
-    """Let torch, oneDNN and MKL compute with AVX2's instructions, here and in worker processes.
-
-    Raises:
-        ValueError: they have chosen others already, or the processor has no AVX2.
-    """
-    os.environ.update(INSTRUCTIONS)
-    import torch
-
-    found = torch.backends.cpu.get_cpu_capability()
-    if found != "AVX2":
-        raise ValueError(f"--avx2, but torch computes with {found} here")
+def no_cluster(where: RunOptions) -> list[str]:
+    """Name what is missing of the cluster that is asked for."""
+    if where.backend == "loky":
+        return ["--scheduler is for --backend dask and ray"] if where.scheduler else []
+    problems = []
+    if where.scheduler is None:
+        problems.append(f"--backend {where.backend} needs the address of its --scheduler")
+    package = {"dask": "distributed", "ray": "ray"}[where.backend]
+    if find_spec(package) is None:
+        extra = f'pip install "torch-polarity[bench,{where.backend}]"'
+        problems.append(f"--backend {where.backend} needs {package}: {extra}")
+    return problems
 
 
 def refuse(reason: str) -> int:

@@ -127,8 +127,8 @@ def load_dataset(
     order = torch.randperm(len(labels), generator=generator).numpy()
     test_order = torch.randperm(len(test_labels), generator=generator).numpy()
     train_available, test_available = len(labels), len(test_labels)
-    order = order[: _checked_size("train_size", train_size, train_available)]
-    test_index = np.sort(test_order[: _checked_size("test_size", test_size, test_available)])
+    order = order[: checked_size("train_size", train_size, train_available)]
+    test_index = np.sort(test_order[: checked_size("test_size", test_size, test_available)])
     held = _held_out(holdout, len(order))
     # Sorted, so that a run over everything reads the images in their published order.
     val_index, train_index = np.sort(order[:held]), np.sort(order[held:])
@@ -306,7 +306,8 @@ def _as_float(images: _Images, pooled: int = 1) -> torch.Tensor:
     return pixels if pooled == 1 else avg_pool2d(pixels, pooled)
 
 
-def _checked_size(what: str, size: int | None, available: int) -> int:
+def checked_size(what: str, size: int | None, available: int) -> int:
+    """Return the size of a subset; all that is available where none is asked for."""
     if size is None:
         return available
     if not 0 < size <= available:

@@ -32,6 +32,8 @@ class Place:
         data_root: folder of the data sets.
         download: fetch data that is missing.
         jobs: processes that work at once.
+        backend: who performs the runs: `loky` for processes of this machine, `dask` or `ray`.
+        scheduler: address of the Dask or Ray cluster.
         threads: threads of one run; None lets the experiment choose.
         quiet: show no progress.
         compile: train through `torch.compile`; on a GPU the passes are captured as CUDA graphs.
@@ -44,12 +46,19 @@ class Place:
     data_root: Path | None = None
     download: bool = False
     jobs: int = 1
+    backend: str = "loky"
+    scheduler: str | None = None
     threads: int | None = None
     quiet: bool = False
     compile: bool = False
     graphs: bool = False
     channels_last: bool = False
     keep_checkpoints: bool = False
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether the workers of a cluster perform the runs."""
+        return self.backend != "loky"
 
     def dataset(self, config: DataSettings, *, holdout: float = 0) -> Dataset:
         """Return the data set of a run; the runs that this process performs share it.

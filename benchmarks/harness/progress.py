@@ -57,10 +57,9 @@ class Progress:
             self._bars["rounds"].set_postfix_str(f"{accuracy:.2f} % at density {density:.3f}")
             self._bars["rounds"].update()
 
-    def finished(self, run_id: str, test_accuracy: float | None, seconds: float) -> None:
-        """Show that a run ended; without an accuracy it failed."""
+    def finished(self, run_id: str, ended: str) -> None:
+        """Show that a run ended, and how."""
         self._done += 1
-        ended = "failed" if test_accuracy is None else f"{test_accuracy:.2f} % ({seconds:.0f} s)"
         if self._on_terminal:
             self._close("epochs", "rounds")
             self._bars["runs"].set_postfix_str(f"{run_id}: {ended}", refresh=False)

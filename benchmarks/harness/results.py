@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from .home import PROGRAM
+from .instructions import INSTRUCTIONS
 from .json_lines import named, read_lines, refuse_dirty
 
 SCHEMA = 1
 # Worker processes inherit variables, and have command lines of their own.
-_COMMAND = "POLARITY_BENCHMARKS_COMMAND"
-# What limits the arithmetic of torch, oneDNN and MKL to the instructions of AVX2.
-INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+COMMAND = "POLARITY_BENCHMARKS_COMMAND"
 Result = dict[str, Any]
 
 
@@ -96,12 +95,12 @@ def provenance(device: str) -> dict[str, Any]:
 
 def remember_command(arguments: Iterable[str]) -> None:
     """Keep the command line for the results of this process and of those that it starts."""
-    os.environ[_COMMAND] = f"{PROGRAM} {shlex.join(arguments)}"
+    os.environ[COMMAND] = f"{PROGRAM} {shlex.join(arguments)}"
 
 
 def command_line() -> str | None:
     """Return the command line that was remembered; None outside of the benchmarks' command."""
-    return os.environ.get(_COMMAND)
+    return os.environ.get(COMMAND)
 
 
 def write_result(path: Path, result: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -31,6 +32,15 @@ class Outcome:
     seconds: float = 0.0
     failure: str | None = None
 
+    @property
+    def ended(self) -> str:
+        """How it ended, for the progress."""
+        if self.failure is not None:
+            return "failed"
+        if self.test_accuracy is None:
+            return "done"
+        return f"{self.test_accuracy:.2f} % ({self.seconds:.0f} s)"
+
 
 def perform_pending(
     configs: Sequence[Run],
@@ -45,7 +55,7 @@ def perform_pending(
 
     Args:
         configs: the runs.
-        place: where results go and data comes from, and how many processes work at once.
+        place: where results go and data comes from, who works, and on how many runs at once.
         finished: whether a run has its result already.
         check: called with the first of them before anything is trained; raises where its data is
             missing or does not fit its network. It downloads once instead of in every process.
@@ -60,17 +70,26 @@ def perform_pending(
     if not pending:
         return []
     check(pending[0])
-    alone = place.jobs == 1
+    alone = place.jobs == 1 and not place.on_cluster
     if not alone:
         forget_dataset()  # every worker holds its own
     outcomes = []
     done = len(configs) - len(pending)
     with Progress(len(configs), done, nested=alone, quiet=place.quiet) as bars:
-        work = partial(complete, place=place, bars=bars if alone else None)
-        for end in perform(work, pending, jobs=place.jobs, threads=threads):
-            outcome = outcome_of(end)
-            outcomes.append(outcome)
-            bars.finished(outcome.run_id, outcome.test_accuracy, outcome.seconds)
+        if place.on_cluster:
+            # Not before here: it brings a package that this machine alone does not need.
+            from .away import perform_away
+
+            ends = perform_away(complete, pending, place, threads=threads)
+        else:
+            work = partial(complete, place=place, bars=bars if alone else None)
+            ends = perform(work, pending, jobs=place.jobs, threads=threads)
+        # Closed at once where it is interrupted: a cluster is told then.
+        with closing(ends):
+            for end in ends:
+                outcome = outcome_of(end)
+                outcomes.append(outcome)
+                bars.finished(outcome.run_id, outcome.ended)
     return outcomes
 
 

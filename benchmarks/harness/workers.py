@@ -83,8 +83,8 @@ def perform(
     """
     shared = plan(jobs, threads)
     if jobs == 1:
-        with _threads(shared.threads):
-            yield from (_attempt(work, item) for item in items)
+        with threads_set(shared.threads):
+            yield from (attempt(work, item) for item in items)
         return
     with tempfile.NamedTemporaryFile(prefix="polarity-workers-") as seats:
         # Unordered, so that a slow run does not hold back the news of quick ones.
@@ -132,7 +132,8 @@ def _allowed() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
-def _attempt(work: Callable[[Item], Value], item: Item) -> Ended[Item, Value]:
+def attempt(work: Callable[[Item], Value], item: Item) -> Ended[Item, Value]:
+    """Work on an item; an exception becomes the failure of its end."""
     try:
         return Ended(item, work(item))
     except Exception:
@@ -148,7 +149,7 @@ def _in_worker(
     torch.set_num_threads(shared.threads)
     # OpenMP's threads, made later, inherit it; see `execution.without_denormals`.
     torch.set_flush_denormal(True)
-    return _attempt(work, item)
+    return attempt(work, item)
 
 
 @lru_cache(maxsize=1)
@@ -220,7 +221,8 @@ def _free_seat(count: int, seats: Path) -> int | None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_set(count: int) -> Iterator[None]:
+    """Compute with a number of threads while this lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

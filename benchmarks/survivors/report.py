@@ -19,6 +19,7 @@ from pathlib import Path
 from ..harness.results import Result
 from ..pages.estimates import Estimate, cell, estimate, same_settings, shared_settings
 from ..pages.markdown import markdown
+from ..pages.repeat import unrepeatable
 from ..pages.section import (
     Section,
     distinct,
@@ -54,7 +55,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     for group in same_settings(results, VARIED):
         config = group[0]["config"]
         parts.append(f"## {config['dataset']}, {config['arch']}")
-        parts.append(_scale(group))
+        parts += [_scale(group), *unrepeatable(group)]
         if details:
             settings = "; ".join(f"{key.replace('_', ' ')} {config[key]}" for key in _SETTINGS)
             parts.append("\n".join([f"- Settings: {settings}", *provenance(group)]))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.harness.data import Dataset, load_dataset
 from benchmarks.papers.signs.config import RunConfig
@@ -59,6 +60,21 @@ def tiny():
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     return load_dataset("digits", train_size=300, test_size=100)
+
+
+@pytest.fixture(scope="session")
+def image_root(tmp_path_factory) -> Path:
+    """ImageNet's layout with three classes: four training images each, and two for testing."""
+    root = tmp_path_factory.mktemp("images")
+    draw = torch.Generator().manual_seed(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for name in ("ash", "birch", "cedar"):
+            folder = root / "imagenet" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(256, (20, 24, 3), generator=draw, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

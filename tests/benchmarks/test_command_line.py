@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.harness.command_line import limit_to_avx2
-from benchmarks.harness.results import INSTRUCTIONS
+from benchmarks.harness import command_line
+from benchmarks.harness.instructions import INSTRUCTIONS, limit_to_avx2
 
 ROOT = Path(__file__).parents[2]
+WITH_JOBS = [
+    *("fragility", "zero-crossing", "winning-sign", "sign-in", "dense-to-sparse", "survivors")
+]
 TINY = ("--rounds", "1", "--epochs", "1", "--train-size", "300", "--test-size", "100")
 
 
@@ -112,6 +115,31 @@ def test_mistakes_are_told_in_one_line(options, message, tmp_path, capsys):
     assert told.startswith("error: ")
     assert told.count("\n") == 1
     assert not out.exists()
+
+
+CLUSTER = [
+    (("--backend", "dask"), "--backend dask needs the address of its --scheduler"),
+    (("--backend", "ray"), "--backend ray needs the address of its --scheduler"),
+    (("--scheduler", "tcp://host:1"), "--scheduler is for --backend dask and ray"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), CLUSTER, ids=["dask", "ray", "none"])
+@pytest.mark.parametrize("command", WITH_JOBS)
+def test_a_cluster_is_named_by_backend_and_address(command, options, message, tmp_path, capsys):
+    assert main([command, *options, "--out", str(tmp_path / "runs")]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(
+    backend, package, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(command_line, "find_spec", lambda name: None)
+    options = ("--backend", backend, "--scheduler", "tcp://host:1", "--out", str(tmp_path))
+    assert main(["fragility", *options]) == 1
+    hint = f'needs {package}: pip install "torch-polarity[bench,{backend}]"'
+    assert hint in capsys.readouterr().err
 
 
 def test_a_failing_run_gives_its_traceback_and_exit_code(tmp_path, monkeypatch, capsys):

@@ -46,8 +46,8 @@ def torchrun(script: str, folder: Path) -> None:
 
 
 def test_two_ranks_find_the_ticket_of_one_process_with_the_whole_batch(tmp_path):
-    (script,) = blocks("Several GPUs")
-    torchrun(script, tmp_path)
+    script, statistics = blocks("Several GPUs")
+    torchrun(script.replace("if rank == 0:", f"{statistics}if rank == 0:"), tmp_path)
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 4))
     x, y = torch.randn(64, 20), torch.randint(4, (64,))

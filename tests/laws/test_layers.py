@@ -33,6 +33,7 @@ TOP = {
     "_csr",
     "_files",
     "_inputs",
+    "_shards",
     "_progress",
     "_tables",
     "_reports",

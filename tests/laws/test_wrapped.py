@@ -2,6 +2,7 @@
 
 import inspect
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,31 @@ def test_attaching_inside_ddp_is_refused_and_changes_nothing(call, wrap):
         call(wrapped)
     assert list(model.state_dict()) == keys
     assert fingerprint(point(model)) == values
+
+
+def in_part(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """Return a model whose head is wrapped."""
+    return nn.Sequential(OrderedDict(head=wrap(plain()), rest=plain()))
+
+
+def same_names() -> nn.Module:
+    return pol.mask_weights(in_part(lambda head: nn.Sequential(OrderedDict(module=head))))
+
+
+NAMED = {
+    "load_masks": lambda m: pol.load_masks(m, {"head.module.0.weight": torch.ones(8, 4)}),
+    "SignedMask.apply": lambda m: pol.signed_mask(same_names()).apply(m),
+    "start_from_mask": lambda m: pol.start_from_mask(m, random_masks(m)),
+}
+
+
+@pytest.mark.parametrize("call", (ATTACH | NAMED).values(), ids=ATTACH | NAMED)
+def test_attaching_to_a_model_with_a_part_in_ddp_is_refused_by_its_name(call):
+    model = in_part(DistributedDataParallel)
+    before = fingerprint(model.state_dict())
+    with pytest.raises(TypeError, match=r"its 'head' is wrapped in Distr.*: attach before wrap"):
+        call(model)
+    assert fingerprint(model.state_dict()) == before
 
 
 @pytest.mark.parametrize("call", [pol.sign_in, lambda m: pol.mask_weights(m, targets="1.weight")])

@@ -273,6 +273,18 @@ def test_of_state_that_ranks_divide_each_rank_zeroes_its_own_and_the_report_says
 
 
 @pytest.mark.usefixtures("alone")
+def test_an_optimizer_that_steps_inside_backward_is_refused() -> None:
+    model = half_masked(seeded(Gan()))
+    kind = torch.optim.Adam
+    inside = ZeroRedundancyOptimizer(model.parameters(), kind, lr=0.01, overlap_with_ddp=True)
+    before = fingerprint(model.state_dict())
+    for call in (pol.imp_prune, pol.enforce_in_step, pol.RewindPoint.capture):
+        with pytest.raises(ValueError, match=r"overlap_with_ddp=True.*inside backward"):
+            call(model, optimizer=inside)
+    assert fingerprint(model.state_dict()) == before
+
+
+@pytest.mark.usefixtures("alone")
 def test_an_optimizer_that_has_divided_its_parameters_cannot_take_factors() -> None:
     model = half_masked(seeded(Gan()))
     optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.Adam, lr=0.01)

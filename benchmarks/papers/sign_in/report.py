@@ -11,6 +11,7 @@ from ...pages.claims import case_table, claim_table, detectable, shown, tally
 from ...pages.estimates import cell, estimate, percent
 from ...pages.markdown import NONE, markdown
 from ...pages.paired import compare
+from ...pages.repeat import unrepeatable
 from ...pages.section import (
     Section,
     figure_stem,
@@ -24,6 +25,7 @@ from .captions import arms_rows, caption
 from .cells import scale
 from .claims import Runs, claims
 from .config import EXPERIMENT
+from .layerwise import report as layerwise
 from .summary import Arm, Comparison, comparisons, label, published
 
 _RULE = """\
@@ -44,13 +46,14 @@ survivors."""
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
-    """Write `sign_in.md` and its figures where there are results."""
-    results = load_results(folder, [EXPERIMENT])
-    if not results:
+    """Write `sign_in.md` and its figures where there are results, Figure 9's among them."""
+    results, layers = load_results(folder, [EXPERIMENT]), layerwise.section(folder, out)
+    parts = [describe(results, out, details=True).text] if results else []
+    parts += [layers.text] if layers is not None else []
+    if not parts:
         return []
     title, claim, *rest = (sign_in.__doc__ or "").strip().split("\n\n")
-    section = describe(results, out, details=True)
-    text = "\n\n".join([section.text, "## The experiment", *rest])
+    text = "\n\n".join([*parts, "## The experiment", *rest])
     return [write_page(out / f"{EXPERIMENT}.md", f"{title}\n\n{claim}", Section(text))]
 
 
@@ -72,7 +75,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         drawn += [path for path, _ in figures.values()]
         pictures = figures if details else {}
         judged = claims(group)
-        parts += [f"## {scale(group)}", _runs(group)]
+        parts += [f"## {scale(group)}", _runs(group), *unrepeatable(group.results)]
         parts += ["### Verdicts", tally(judged), claim_table(judged)]
         parts += _figures(pictures, "differences")
         if details:

@@ -22,6 +22,7 @@ def claims(records: Records) -> list[Claim]:
         *_theorems(records["portrait"]),
         _table2(records["table2"]),
         _table8(records["table8"]),
+        _equation4(records["equation4"]),
         _obstruction(records["obstruction"]),
         _failure(records["failure"]),
         _neurons(records["students"]),
@@ -92,6 +93,16 @@ def _table8(record: Record) -> Claim:
     )
     text = "Sign-In and overparameterisation solve different sign cases, together all four"
     return Claim("Table 8", text, _SHARE, tuple(cases))
+
+
+def _equation4(record: Record) -> Claim:
+    cases = (
+        _case(f"β = {row['beta']:g}, {row['dim']} inputs", counted(row["holds"]), 1.0)
+        for row in record["starts"]
+        if row["factor"] == "printed"
+    )
+    text = "At a balanced start the factor of a is at least the mean of those of w"
+    return Claim("Eq. (4)", text, "share of starts at which it is so", tuple(cases))
 
 
 def _obstruction(record: Record) -> Claim:

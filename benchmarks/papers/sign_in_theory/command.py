@@ -15,7 +15,7 @@ COMMITTED = results_folder("theory")
 
 @dataclass
 class TheoryOptions:
-    """Sign-In's theory section: Tables 2 and 8, Figures 3, 4, 6, 7 and Theorem 5.4.
+    """Sign-In's theory section: Tables 2 and 8, Figures 3, 4, 6, 7, Eq. (4), Theorem 5.4.
 
     The whole of it takes about a quarter of an hour of one CPU core.
     """

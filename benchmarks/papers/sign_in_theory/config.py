@@ -17,6 +17,7 @@ Part = Literal[
     "figure7",
     "failure",
     "obstruction",
+    "equation4",
     "speed",
 ]
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -29,6 +29,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
         The files written, the page first.
     """
     from . import plots
+    from .equation4_page import plot_equation4
     from .student_plots import plot_students
 
     records = read_records(results)
@@ -40,6 +41,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
         "figure7": plots.plot_figure7,
         "failure": plots.plot_failure,
         "obstruction": plots.plot_obstruction,
+        "equation4": plot_equation4,
     }
     drawn = [draw(records[part], out / f"{_STEM}-{part}.png") for part, draw in drawing.items()]
     page = out / f"{_STEM}.md"
@@ -81,6 +83,9 @@ def _text(records: dict[str, Record]) -> str:
         "## Figure 7: paths and losses with five inputs",
         _picture("figure7"),
         tables.figure7(records["figure7"]),
+        "## Eq. (4): why one scaling is enough with several inputs",
+        _picture("equation4"),
+        _equation4(records["equation4"]),
         "## What Tables 2 and 8 depend on",
         _picture("dependence"),
         tables.dependence(records["dependence"]),
@@ -100,6 +105,13 @@ def _text(records: dict[str, Record]) -> str:
         more.provenance(records),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _equation4(record: Record) -> str:
+    # Its page draws, and matplotlib is slow to import.
+    from .equation4_page import equation4
+
+    return equation4(record)
 
 
 def _picture(part: str) -> str:

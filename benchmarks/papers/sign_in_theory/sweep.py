@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .config import Part
 from .dependence import dependence, step_size
+from .equation4 import equation4
 from .line import obstruction, portrait
 from .records import Record
 from .run import perform_part
@@ -25,6 +26,7 @@ PARTS: dict[Part, Callable[[bool], Record]] = {
     "figure7": figure7,
     "failure": failure,
     "obstruction": obstruction,
+    "equation4": equation4,
     "speed": speed,
 }
 

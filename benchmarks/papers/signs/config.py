@@ -117,7 +117,12 @@ class RunConfig:
 
     def stream(self, purpose: Stream) -> int:
         """Return the seed of one of the run's random streams; no two streams or seeds share one."""
-        return stream_seed(f"polarity benchmark, seed {self.seed}, stream {_STREAMS[purpose]}")
+        return run_stream(self.seed, purpose)
+
+
+def run_stream(seed: int, purpose: Stream) -> int:
+    """Return the seed of a random stream of the runs of a seed."""
+    return stream_seed(f"polarity benchmark, seed {seed}, stream {_STREAMS[purpose]}")
 
 
 def perturbation_label(perturbation: Perturbation, separator: str = "") -> str:

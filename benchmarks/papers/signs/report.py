@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...harness.results import Result
+from ...harness.results import Result, load_results
 from ...pages.captions import settings_table
 from ...pages.claims import case_table, claim_table, tally
 from ...pages.estimates import same_settings, shared_settings
 from ...pages.published import Best, best_over_grid, setup
+from ...pages.repeat import unrepeatable
 from ...pages.section import (
     Section,
     distinct,
@@ -20,7 +21,7 @@ from ...pages.section import (
     runs_and_seeds,
     seeds,
     spread_text,
-    write_paper,
+    write_page,
 )
 from . import fragility, zero_crossing
 from .captions import caption, settings
@@ -29,6 +30,8 @@ from .config import RunConfig
 from .summary import VARIED, Sweep, sweeps
 from .tables import accuracy_table, sign_table, summary_table
 from .thresholds import acting_table, chance_table
+from .times import run_times
+from .untrained import report as untrained
 
 _EVERY_SETTING = "Every setting, with the paper's"
 _RULE = """\
@@ -48,11 +51,15 @@ is smaller than those it removed: a threshold nearer to zero than all of them ch
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
     """Write `<paper>.md` and its figures for every sign paper that has results."""
-    return [
-        page
-        for paper in (fragility, zero_crossing)
-        for page in write_paper(folder, out, paper.EXPERIMENT, paper.__doc__, describe)
-    ]
+    pages = []
+    for paper in (fragility, zero_crossing):
+        results = load_results(folder, [paper.EXPERIMENT])
+        parts = [describe(results, out, details=True).text] if results else []
+        parts += untrained.section(folder) if paper is zero_crossing else []
+        if parts:
+            text = Section("\n\n".join(parts))
+            pages.append(write_page(out / f"{paper.EXPERIMENT}.md", paper.__doc__, text))
+    return pages
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
@@ -72,6 +79,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         config = group[0]["config"]
         judged = claims(group)
         parts += [f"## {config['dataset']}, {config['arch']}", _scale(group)]
+        parts += [*unrepeatable(group), *run_times(group)]
         if judged:
             parts += ["### Verdicts", tally(judged), claim_table(judged)]
         if judged and details:

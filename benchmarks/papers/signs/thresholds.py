@@ -12,7 +12,7 @@ from .summary import Sweep
 from .zero_crossing import SMALL_PHI
 
 # Their references are trained weights, which are survivors of pruning by magnitude.
-_BY_TRAINED_WEIGHTS = ("mask0", "standard")
+BY_TRAINED_WEIGHTS = ("mask0", "standard")
 
 
 def chance_table(sweep: Sweep) -> str:
@@ -50,7 +50,7 @@ def acting_table(sweep: Sweep) -> str:
     unperturbed one, bit for bit.
     """
     rows = []
-    for strategy in _BY_TRAINED_WEIGHTS:
+    for strategy in BY_TRAINED_WEIGHTS:
         zero = {_seed(result): result for result in sweep.results(strategy, ())}
         smallest = [each for result in zero.values() for each in _smallest(result)]
         below = [

@@ -20,7 +20,13 @@ STANDS_FOR = {
     "small_vgg": "cifar100-vgg11_bn",
 }
 _SIDES = {**SIDES, "tiny_imagenet": "64x64", "imagenet": "224x224"}
+# Data sets that lie in folders, which may hold less than all of it.
+_FOLDERS = {
+    "imagenet": "1,281,167 images of 1,000 classes",
+    "tiny_imagenet": "100,000 images of 200 classes",
+}
 _NAMES = {
+    "folder": "folder of training images",
     "arch": "network",
     "lr": "peak learning rate",
     "epochs": "epochs of the final training",
@@ -65,6 +71,9 @@ def settings(config: Mapping[str, Any], data: Mapping[str, Any], setting: str | 
     ours["test_size"] = part(data["test"], data["test_available"])
     ours["resolution"] = resolution(data)
     paper = {"arch": "another"} if setting is None else _paper(AWS[setting])
+    if config["recipe"]["dataset"] in _FOLDERS:
+        ours["folder"] = f"{data['train_available']:,} images of {data['classes']:,} classes"
+        paper["folder"] = _FOLDERS.get(paper.get("dataset", ""), NOT_GIVEN)
     return [
         Row(_NAMES.get(key, key.replace("_", " ")), value, paper.get(key, NOT_GIVEN))
         for key, value in ours.items()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from ...harness.command_line import RunOptions, conduct, no_graphs, too_small
-from ...harness.names import DatasetName
+from ...harness.names import FOLDERS, DatasetName, FolderName
 from ...harness.settings import given, same_named
 from .config import AwsArch, AwsConfig
 from .grid import plan
@@ -35,18 +35,20 @@ class WinningSignOptions:
     Without further options: a small ResNet on a subset of CIFAR-10, at a scale for a CPU.
     """
 
-    # Data set. The paper: CIFAR-100, Tiny-ImageNet, ImageNet. cifar100 is read where it is there.
-    dataset: DatasetName = "cifar10"
+    # Data set. The paper: CIFAR-100, Tiny-ImageNet, ImageNet. The last two are folders of images,
+    # imagenet and tiny_imagenet in --data-root, with train and val below, a folder per class.
+    # Default: that of a named recipe, else cifar10.
+    dataset: DatasetName | FolderName | None = None
 
     # Network. For a CPU: small_resnet (ResNet-8 whose stem halves the image, batch norm), mixer
     # (three blocks, width 64, LayerNorm), small_vgg (VGG-11 with an eighth of the channels). The
     # paper's: resnet50, mobilenet_v2, shufflenet_v2, efficientnet_b0, mixer_s16, vgg11_bn,
-    # resnet32.
-    arch: AwsArch = "small_resnet"
+    # resnet32. Default: that of a named recipe, else small_resnet.
+    arch: AwsArch | None = None
 
     # Training settings: `small` (ours, for a CPU: 3 epochs of warm-up, 14 rounds of 1 epoch, 8
     # epochs of final training), `paper` (the paper's for this data set and network), or a name:
-    # cifar100-, tiny_imagenet- or imagenet- and the network.
+    # cifar100-, tiny_imagenet- or imagenet- and the network, which stands for both of them.
     recipe: str = "small"
 
     # What to compute. six: Figure 3 and Table 2; norms: Figure 2; norm_signs: appendix A;
@@ -88,6 +90,12 @@ class WinningSignOptions:
     # Work with a random subset of this many test images. Default: 2000 with the recipe small,
     # else all.
     test_size: int | None = None
+
+    # Height and width of images from folders. Default: 224 for imagenet, 64 for tiny_imagenet.
+    image_size: int | None = None
+
+    # Processes that read images from folders, for each seed. No result depends on it.
+    workers: int = 8
 
     # Training images from which batch-norm statistics are computed at each point of a barrier.
     recalibrate: int = 500
@@ -133,7 +141,7 @@ def main(options: WinningSignOptions) -> int:
             for seed in dict.fromkeys(options.seeds)
         ]
         configs = [config for chain in chains for config in chain.runs]
-        return configs, sweep(chains, where.place(graphs=options.graphs))
+        return configs, sweep(chains, where.place(graphs=options.graphs), options.workers)
 
     return conduct(where, _problems(options), perform, describe)
 
@@ -156,6 +164,15 @@ def configuration(options: WinningSignOptions) -> tuple[AwsConfig, Sequence[int]
             round_epochs=options.round_epochs,
         ),
     )
+    if options.image_size is not None and recipe.dataset not in FOLDERS:
+        raise ValueError(
+            f"--image-size {options.image_size} is for images from folders ({', '.join(FOLDERS)}), "
+            f"and {recipe.dataset} has one size"
+        )
+    if options.graphs and recipe.dataset in FOLDERS:
+        raise ValueError(
+            f"--graphs replays steps on images in memory, and {recipe.dataset} is read from files"
+        )
     last = recipe.rounds
     at = options.at or tuple(dict.fromkeys(min(k, last) for k in REPORTED))
     barrier_at = options.barrier_at if options.barrier_at is not None else min(BARRIER_ROUND, last)
@@ -165,8 +182,8 @@ def configuration(options: WinningSignOptions) -> tuple[AwsConfig, Sequence[int]
     filled = {
         "recipe": recipe,
         "seed": options.seeds[0],
-        "train_size": _size(options.train_size, SMALL_TRAIN, small, options.dataset),
-        "test_size": _size(options.test_size, SMALL_TEST, small, options.dataset),
+        "train_size": _size(options.train_size, SMALL_TRAIN, small, recipe.dataset),
+        "test_size": _size(options.test_size, SMALL_TEST, small, recipe.dataset),
         "device": options.where.chosen_device(),
         "bf16": options.where.bf16,
     }
@@ -181,8 +198,10 @@ def _size(asked: int | None, ours: int, small: bool, dataset: str) -> int | None
 
 def _problems(options: WinningSignOptions) -> list[str]:
     counts = ("rounds", "warmup_epochs", "round_epochs", "final_epochs", "batch_size")
-    problems = too_small(options, (*counts, "recalibrate"))
+    problems = too_small(options, (*counts, "recalibrate", "image_size"))
     problems += no_graphs(options.where, options.graphs)
+    if options.workers < 0:
+        problems.append(f"--workers must not be negative, not {options.workers}")
     if not options.seeds or not options.parts:
         problems.append("at least one seed and one part are needed")
     return problems

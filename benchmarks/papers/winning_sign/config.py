@@ -44,6 +44,7 @@ class AwsConfig:
         score_penalty: its L2 penalty on them.
         device: where it runs.
         bf16: forward passes in bfloat16.
+        image_size: height and width of images from folders; None is the data set's own.
         kind: what sort of run this is.
         subject: what is found, trained or compared; see `contestants`.
         round: round of the ticket, 0 for dense networks.
@@ -61,6 +62,7 @@ class AwsConfig:
     score_penalty: float = 0.0
     device: str = "cpu"
     bf16: bool = False
+    image_size: int | None = None
     kind: Kind = "rounds"
     subject: str = "lrr"
     round: int = 0
@@ -96,6 +98,9 @@ class AwsConfig:
     def digest(self) -> str:
         """Short hash of the settings; the note of a recipe decides nothing."""
         decisive = asdict(self)
+        if self.image_size is None:
+            # Results that are older than this setting keep their names.
+            decisive.pop("image_size")
         decisive["recipe"].pop("note")
         return settings_digest(decisive)
 

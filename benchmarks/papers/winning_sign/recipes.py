@@ -76,6 +76,8 @@ _ADAM = Recipe(
     weight_decay=1e-5,
     schedule="cosine",
     final_lr=1e-3,
+    # Not in the paper; usual for ImageNet: a crop of random size, and a flip.
+    augment=True,
 )
 
 AWS: dict[str, AwsRecipe] = {
@@ -127,17 +129,32 @@ def small_recipe(dataset: str, arch: str) -> AwsRecipe:
     return AwsRecipe(dataset, arch, final, 3, 1, 14, note="ours, for a CPU")
 
 
-def choose_recipe(name: str, dataset: str, arch: str) -> AwsRecipe:
+def choose_recipe(name: str, dataset: str | None, arch: str | None) -> AwsRecipe:
     """Return the recipe of a name; `small` is ours, `paper` the paper's for the pair.
 
-    A named recipe keeps its training settings when data set or network are others.
+    Args:
+        name: `small`, `paper`, or one of `AWS`.
+        dataset: data set. Default: that of the name; cifar10 for `small`.
+        arch: network. Default: that of the name; small_resnet for `small`.
 
     Raises:
-        ValueError: unknown name, or `paper` for a pair that the paper does not have.
+        ValueError: unknown name, `paper` for a pair that the paper does not have, or another data
+            set or network than those of a named recipe.
     """
     if name == "small":
-        return small_recipe(dataset, arch)
+        return small_recipe(dataset or "cifar10", arch or "small_resnet")
+    if name == "paper" and (dataset is None or arch is None):
+        raise ValueError(
+            "--recipe paper needs --dataset and --arch, or give the recipe by its name"
+        )
     wanted = f"{dataset}-{arch}" if name == "paper" else name
     if wanted not in AWS:
         raise ValueError(f"unknown recipe {wanted!r}; known are small, paper, {', '.join(AWS)}")
-    return replace(AWS[wanted], dataset=dataset, arch=arch)
+    recipe = AWS[wanted]
+    asked = (dataset or recipe.dataset, arch or recipe.arch)
+    if asked != (recipe.dataset, recipe.arch):
+        raise ValueError(
+            f"--recipe {name} trains {recipe.arch} on {recipe.dataset}, not {asked[1]} on "
+            f"{asked[0]}: leave --dataset and --arch out, or take --recipe small"
+        )
+    return recipe

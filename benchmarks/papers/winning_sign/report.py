@@ -11,6 +11,7 @@ from ...pages.claims import case_table, claim_table, detectable, shown, tally
 from ...pages.estimates import cell
 from ...pages.markdown import markdown
 from ...pages.paired import compare
+from ...pages.repeat import unrepeatable
 from ...pages.section import (
     Section,
     folded,
@@ -94,7 +95,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
             drawn += [path for path, _ in figures.values()]
         pictures = figures if details else {}
         judged = claims(outcomes)
-        parts += [f"## {scale(outcomes)}", _runs(outcomes)]
+        parts += [f"## {scale(outcomes)}", _runs(outcomes), *unrepeatable(outcomes.results)]
         parts += ["### Verdicts", tally(judged), claim_table(judged)]
         parts += _figures(pictures, "differences", "figure3")
         if details:

@@ -19,8 +19,6 @@ from torch import nn
 import polarity as pol
 
 from ...harness.committed import found_result
-from ...harness.data import Dataset
-from ...harness.recipe_training import train
 from ...harness.recipes import Recipe
 from ...harness.results import (
     Result,
@@ -31,11 +29,11 @@ from ...harness.results import (
     write_result,
 )
 from ...harness.settings import same_named
-from ...harness.training import evaluate
 from . import loops
 from .config import AwsConfig
 from .contestants import CONTESTANTS, PAIRS
 from .gem_miner import gem_miner
+from .images import Images, calibration, evaluate, train
 from .loops import Plan
 from .networks import masked_network, norm_parameters
 from .starts import start
@@ -48,8 +46,6 @@ from .states import (
 )
 
 Record = dict[str, Any]
-# Images per batch where batch-norm statistics are computed at a point of a barrier.
-_RECALIBRATION_BATCH = 250
 # What the result of a final training states of its last epoch.
 _FINAL = ("test_accuracy", "test_loss", "train_loss", "train_accuracy")
 
@@ -59,14 +55,14 @@ class Pipeline:
     """Where the runs of one setting and seed take place.
 
     Attributes:
-        data: resident data set, on the configurations' device.
+        data: the images, on the configurations' device.
         out: folder of the result files; networks lie in `states` below it.
         on_result: called with the path of each result as it is written.
         compile: as for `recipe_training.train`.
         graphs: as for `recipe_training.train`.
     """
 
-    data: Dataset
+    data: Images
     out: Path
     on_result: Callable[[Path, Result], None] | None = None
     compile: bool | str = False
@@ -110,7 +106,7 @@ class Pipeline:
             if found is None:
                 break
             k, network, extra = found
-            loss, accuracy = evaluate(network, self.data.test_x, self.data.test_y)
+            loss, accuracy = evaluate(network, self.data)
             records.append(
                 {
                     "round": k,
@@ -184,7 +180,7 @@ class Pipeline:
         ):
             if k > done:
                 subnetwork = pol.mask_weights(self._network(config, "init"), masks=masks)
-                _, accuracy = evaluate(mined, self.data.test_x, self.data.test_y)
+                _, accuracy = evaluate(mined, self.data)
                 yield k, subnetwork, {"rounded_away": away, "test_accuracy": accuracy}
 
     def _last_saved(self, config: AwsConfig) -> int:
@@ -265,7 +261,6 @@ class Pipeline:
                 self.data,
                 recipe,
                 generator=generator,
-                test_every=0,
                 channels_last=True,
                 bf16=config.bf16,
                 compile=self.compile,
@@ -293,7 +288,7 @@ class Pipeline:
         model = self._network(config, "init")
 
         def error(network: nn.Module) -> float:
-            return 100.0 - evaluate(network, self.data.test_x, self.data.test_y)[1]
+            return 100.0 - evaluate(network, self.data)[1]
 
         path = pol.error_barrier(model, first, second, error, batches=self._calibration(config))
         return {
@@ -315,11 +310,8 @@ class Pipeline:
         return {**weights, **{name: initial[name] for name in norm_parameters(model)}}
 
     def _calibration(self, config: AwsConfig) -> list[torch.Tensor]:
-        count = len(self.data.train_y)
         generator = torch.Generator().manual_seed(config.stream("calibration"))
-        chosen = torch.randperm(count, generator=generator)[: config.recalibrate]
-        images = self.data.train_x[chosen.to(self.data.train_x.device)]
-        return list(torch.split(images, _RECALIBRATION_BATCH))
+        return calibration(self.data, config.recalibrate, generator)
 
     def _saved(self, config: AwsConfig, round: int) -> State:
         return read_state(state_path(self.out, config, round), config.device)

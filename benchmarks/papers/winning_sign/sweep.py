@@ -17,16 +17,18 @@ from ...harness.results import Result
 from ...harness.sweep import Outcome, perform_pending
 from .config import AwsConfig
 from .grid import Chain
+from .images import load
 from .networks import build_network
 from .run import Pipeline
 
 
-def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:
+def sweep(chains: Sequence[Chain], place: Place, workers: int = 0) -> list[Outcome]:
     """Perform the runs whose result is missing, seeds side by side.
 
     Args:
         chains: the runs of each seed.
         place: where and how they take place; at most one process per seed works.
+        workers: processes that read images from folders, for each of these.
 
     Returns:
         How each seed that had something to do ended.
@@ -43,11 +45,13 @@ def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:
 
     return perform_pending(
         chains,
-        # A line per result takes the place of the bars.
-        replace(place, jobs=min(place.jobs, len(chains)), quiet=True),
+        # A line per result takes the place of the bars; those of a cluster's workers are not seen.
+        replace(
+            place, jobs=min(place.jobs, len(chains)), quiet=place.quiet or not place.on_cluster
+        ),
         finished=finished,
         check=lambda first: _check(first.runs[0], place),
-        complete=partial(_complete, quiet=place.quiet),
+        complete=partial(_complete, quiet=place.quiet, workers=workers),
         # Layers of the small networks are too small to share, and results committed so far say one.
         threads=place.threads or 1,
     )
@@ -55,14 +59,15 @@ def sweep(chains: Sequence[Chain], place: Place) -> list[Outcome]:
 
 def _check(first: AwsConfig, place: Place) -> None:
     """Refuse data that is missing and networks that do not fit it."""
-    data = place.dataset(first)
+    data = load(first, place)
     build_network(first.recipe.arch, data.shape, data.classes, torch.Generator())
 
 
-def _complete(chain: Chain, place: Place, bars: Progress | None, *, quiet: bool) -> Outcome:
+def _complete(
+    chain: Chain, place: Place, bars: Progress | None, *, quiet: bool, workers: int
+) -> Outcome:
     """Perform the runs of one seed, and write their files."""
-    # Nothing is selected, so nothing is held out.
-    data = place.dataset(chain.runs[0])
+    data = load(chain.runs[0], place, workers)
     pipeline = Pipeline(
         data,
         place.out,

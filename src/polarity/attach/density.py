@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from polarity.targets.search import attached, find_targets
-from polarity.targets.target import Target
+from polarity.targets.target import Target, count_survivors
 
 __all__ = ["density", "density_of", "sparsity"]
 
@@ -17,7 +17,8 @@ def density(model: nn.Module) -> float:
     are the non-zero entries of its prunable weights, so that ``merge`` does not change the number
     (except by survivors that are exactly zero). What forward computes with in a dense phase of
     ``dense_to_sparse.ACDC`` is told by the ``density()`` of the schedule, and what is above soft
-    thresholds by ``dense_to_sparse.soft_density``.
+    thresholds by ``dense_to_sparse.soft_density``. Of a model that ``fully_shard`` has divided all
+    ranks call, and get the density of the whole model.
 
     Raises:
         ValueError: if the model has no prunable weights.
@@ -41,9 +42,9 @@ def density(model: nn.Module) -> float:
 
 def density_of(masked: Iterable[Target]) -> float:
     """Return the fraction of entries that survive by the masks of some weights; 1 for none."""
-    live = total = 0
-    for target in masked:
-        live, total = live + target.survivors, total + target.shape.numel()
+    masked = list(masked)
+    live = sum(count_survivors(masked).values())
+    total = sum(target.shape.numel() for target in masked)
     return live / total if total else 1.0
 
 

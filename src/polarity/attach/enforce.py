@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from polarity._bits.arrays import INTEGER_OF
 from polarity._checks import check_optimizer
 from polarity._running import outside_inference_mode, under_transform
+from polarity._shards import piece_of
 from polarity.attach.masks import masked_weights
 from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.states import parameters_of
-from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.arithmetic import zero_gradient_outside_
+from polarity.parametrizations.masked import MaskedWeight, NotEnforced
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.target import Target
 
@@ -40,6 +42,11 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
     and wherever other tensors replace the stored ones (``functional_call``, loading with
     ``assign=True``, ``torch.__future__.set_swap_module_params_on_conversion``). ``merge`` and
     ``sign_in`` end the enforcement of the weights that they replace.
+
+    A model that ``fully_shard`` (FSDP2) has divided needs this call, after ``fully_shard``: no rank
+    has a whole mask, and each keeps its rows of the weights zero. Gradients are masked after they
+    were reduced, on the rows that a rank holds, and before clipping. Forward for training raises
+    RuntimeError until this call, and again after ``.remove()``.
 
     Pruning calls and ``load_state_dict`` update it. Other writes between steps cannot be seen (an
     average copied back, ``nn.init``, a mask changed by hand): call ``.project()`` on the handle
@@ -87,7 +94,7 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
             "them: is it frozen, or was the optimizer built for another model?"
         )
     for target in targets:
-        if target.masking is not None and target.masking.in_step is not None:
+        if target.masking is not None and isinstance(target.masking.in_step, _KeptZero):
             raise ValueError(
                 f"the mask of {target.name!r} is enforced in a step already: call remove() on the "
                 "handle of that call first"
@@ -150,17 +157,25 @@ class _KeptZero:
         self._masking: MaskedWeight | None = target.masking
         self._owner = owner
         self._leaves = target.stored
+        self._sharded = target.is_sharded
         # torch.utils.swap_tensors gives a parameter another dict, without its hooks.
         self._dicts = [leaf.__dict__ for leaf in self._leaves]
         mask = self._masked_product if isinstance(target.masking, SignInMW) else self._masked
         self._hooks = [
-            leaf.register_hook(mask)  # type: ignore[no-untyped-call]
+            leaf.register_post_accumulate_grad_hook(self._clear)  # type: ignore[no-untyped-call]
+            if self._sharded  # FSDP2 puts the reduced shard into .grad itself
+            else leaf.register_hook(mask)  # type: ignore[no-untyped-call]
             for leaf in self._leaves
         ]
         target.masking.in_step = self
 
     def covers(self, *stored: Tensor) -> bool:
-        """Return whether these very tensors are kept zero, in plain eager mode."""
+        """Return whether these very tensors are kept zero, in plain eager mode.
+
+        Of a sharded weight forward is given the whole one, gathered from the pieces that are.
+        """
+        if self._sharded:
+            return True
         if under_transform():
             return False
         for given, leaf, attributes in zip(stored, self._leaves, self._dicts, strict=True):
@@ -172,17 +187,18 @@ class _KeptZero:
         """Zero what is stored outside the mask as it is now."""
         assert self._masking is not None
         # Multiplying the bits as integers clears a NaN too.
-        self._ones = self._masking.mask.to(_integer(self._leaves[0]))
+        self._ones = piece_of(self._masking.mask).to(_integer(self._leaves[0]))
         _put_zeros_back([self])
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return the bits of each leaf and the ones and zeros to multiply them by."""
         if self._masking is None or not self._masking.enforce:
             return []
-        first = self._leaves[0]
+        leaves = [piece_of(leaf).detach() for leaf in self._leaves]
+        first = leaves[0]
         if first.device != self._ones.device or _integer(first) != self._ones.dtype:  # model.to(…)
-            self._ones = self._masking.mask.to(_integer(first))
-        return [(leaf.detach().view(_integer(leaf)), self._ones) for leaf in self._leaves]
+            self._ones = piece_of(self._masking.mask).to(_integer(first))
+        return [(leaf.view(_integer(leaf)), self._ones) for leaf in leaves]
 
     def is_among(self, parameters: set[int]) -> bool:
         """Return whether an optimizer of these parameters writes to this weight."""
@@ -195,7 +211,7 @@ class _KeptZero:
             if not leaf._backward_hooks:
                 leaf._backward_hooks = None
         if self._masking is not None and self._masking.in_step is self:
-            self._masking.in_step = None
+            self._masking.in_step = NotEnforced(self._masking) if self._sharded else None
         self._hooks, self._leaves, self._masking = [], (), None
         del self._ones, self._dicts
         self._owner._forget(self)
@@ -206,6 +222,12 @@ class _KeptZero:
         if masking is None or not masking.enforce:
             return None
         return gradient * masking.mask.to(gradient.dtype)
+
+    def _clear(self, leaf: Tensor) -> None:
+        """Zero a piece of a gradient outside the mask (a hook after it was accumulated)."""
+        if self._masking is not None and self._masking.enforce:
+            with torch.no_grad():
+                zero_gradient_outside_(leaf, self._masking.mask)
 
     def _masked_product(self, gradient: Tensor) -> Tensor | None:
         """Mask second derivatives; where m = v = 0 the first ones of m ⊙ v are zero anyway."""

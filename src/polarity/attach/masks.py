@@ -8,13 +8,16 @@ from torch import Tensor, nn
 
 from polarity._checks import check_flag, check_mapping, check_module, check_names, check_shape
 from polarity._running import outside_inference_mode
+from polarity._shards import piece_of
 from polarity.attach.forms import attach_form, make_plain
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.dense_leaves import on_dense_leaves
+from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import ranks_of_model, together
 from polarity.targets.state_keys import TORCH_MASK
 from polarity.targets.target import Target, check_has_values
 from polarity.targets.torch_prune import warn_of_torch_masks
@@ -51,7 +54,8 @@ def mask_weights(
     keep it, so a second call changes nothing. A weight pruned by ``torch.nn.utils.prune`` is taken
     over with its mask.
 
-    Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
+    Call it before wrapping the model in ``DistributedDataParallel``, before ``fully_shard`` and
+    before ``torch.compile``. After ``fully_shard`` call :func:`enforce_in_step`.
 
     Args:
         model: any module.
@@ -85,7 +89,13 @@ def mask_weights(
     """
     check_flag("verbose", verbose)
     if masks is not None:
-        masks = checked_masks(model, masks)
+        given, names = masks, list(masks) if isinstance(masks, Mapping) else ()
+        ranks = ranks_of_model(model)
+        masks = chosen_alike(
+            replicas_of(model),
+            lambda: together(ranks, lambda: checked_masks(model, given), names),
+            lambda masks: masks.items(),
+        )
         targets = tuple(masks) if targets is None else targets
     found = find_targets(model, targets, exclude)
     if masks is not None and (stray := [name for name in masks if name not in found]):
@@ -167,15 +177,16 @@ def set_masks(
     buffers: dict[str, Tensor] = {}
     ones = {name: int(masks[name].count_nonzero()) for name in found}
     for name, target in found.items():
-        masking, first = target.masking, target.stored[0].detach()
+        masking, first = target.masking, target.pieces[0].detach()
         mask = masks[name].to(first.device)
         for leaf in target.stored:
             check_writable(leaf, f"what {name!r} is stored as")
         if masking is None:
             buffers[name] = torch.ones_like(first).mul_(mask)
             continue
-        pairs.append((masking.mask, mask))
-        born = mask & (masking.mask == 0) if masking.enforce else None
+        now = piece_of(masking.mask)
+        pairs.append((now, mask))
+        born = mask & (now == 0) if masking.enforce else None
         if born is not None and masking.places is not None and bool(born.any()):
             raise ValueError(
                 f"masks[{name!r}] gives back {int(born.sum())} pruned entries, and a compact "
@@ -187,7 +198,7 @@ def set_masks(
             starts = [0.0] * len(target.stored)
             if isinstance(masking, SignInMW):
                 starts[0] = float(masking.beta) ** 0.5
-            for leaf, start in zip(target.stored, starts, strict=True):
+            for leaf, start in zip(target.pieces, starts, strict=True):
                 pairs.append((leaf, leaf.detach().masked_fill(born, start)))
     write_all([*pairs, *values])
     attach_masks(found, buffers)
@@ -209,7 +220,7 @@ def masked_weights(model: nn.Module) -> dict[str, Target]:
 
 def masked_leaves(found: Iterable[Target]) -> list[tuple[Tensor, Tensor]]:
     """Return (trained leaf, mask as the model holds it) of weights, for their optimizers' state."""
-    return [(leaf, cast(Tensor, t.numeric_mask)) for t in found for leaf in t.stored]
+    return [(leaf, cast(Tensor, t.held_mask)) for t in found for leaf in t.stored]
 
 
 @outside_inference_mode
@@ -217,6 +228,8 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of every mask of a model, ``{plain name: bool tensor}``, True for survivors.
 
     A mask that is remembered but not enforced (strategy ``standard``) is returned like any other.
+    Of a model that ``fully_shard`` has divided every mask is a DTensor that is divided like its
+    weight; all ranks call.
 
     Raises:
         ValueError: if the model carries no mask.
@@ -230,7 +243,10 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
         {'weight': tensor([[True, True],
                 [True, True]])}
     """
-    return {name: target.mask for name, target in masked_weights(model).items()}
+    found = masked_weights(model)
+    ranks = ranks_of_model(model)
+    pieces = together(ranks, lambda: {name: target.mask for name, target in found.items()})
+    return {name: found[name].as_given(piece) for name, piece in pieces.items()}
 
 
 @outside_inference_mode
@@ -252,6 +268,8 @@ def load_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     Args:
         model: any module.
         masks: ``{plain name: mask}``, bool, or zeros and ones of any dtype, in the weight's shape.
+            For a model that ``fully_shard`` has divided they are whole, divided like the model as
+            those of :func:`masks` are, or this rank's rows; all ranks call.
 
     Returns:
         The model.
@@ -296,11 +314,13 @@ def checked_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Te
     checked: dict[str, Tensor] = {}
     for given, mask in masks.items():
         target = by_name[given]
+        mine = target.piece(mask, "masks") if isinstance(mask, Tensor) else mask
         try:
-            bools = as_mask(mask)
+            bools = as_mask(mine)
         except (TypeError, ValueError) as error:
             raise type(error)(f"masks[{given!r}]: {error}") from None
-        check_shape("masks", given, bools.shape, target.shape)
+        if not target.is_sharded:
+            check_shape("masks", given, bools.shape, target.shape)
         if not torch.equal(checked.setdefault(target.name, bools), bools):
             raise ValueError(f"masks holds {given!r} and another mask of the same tensor")
     return checked

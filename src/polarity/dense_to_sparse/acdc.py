@@ -33,6 +33,7 @@ from polarity.dense_to_sparse.schedule import (
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.pruning.plan import HowMany, Scope
 from polarity.selection.ties import Ties
+from polarity.targets.replicas import replicas_of
 from polarity.targets.target import refuse_compact
 from polarity.targets.wrappers import unwrapped
 
@@ -177,6 +178,7 @@ class ACDC:
         self._fresh: UpdateReport | None = None
         self._optimizers, self._found, self._momentum = optimizers, found, momentum
         self._wanted = HowMany(density=density, scope=scope, ties=ties)
+        self._replicas = replicas_of(model)
         self._sparse = False
         # Not a decorator: it would bring the compiler with every `import polarity`.
         self._switch_untraced = torch.compiler.disable(self._switch)  # type: ignore[no-untyped-call]
@@ -226,7 +228,9 @@ class ACDC:
             self._open()
         else:
             seed = None if self._seed is None else self._seed + taken
-            rows, notes = prune_smallest(self._found, self._wanted, self._optimizers, seed)
+            rows, notes = prune_smallest(
+                self._found, self._wanted, self._optimizers, seed, self._replicas
+            )
         self._sparse = not self._sparse
         if self._momentum == "both" or (self._momentum == "dense" and not self._sparse):
             forget_gradients(self._optimizers)

@@ -14,6 +14,8 @@ from polarity.parametrizations.sign_in import SignInMW
 from polarity.pruning.plan import HowMany
 from polarity.pruning.prune import prune_targets
 from polarity.scores.weight import magnitude
+from polarity.selection.ranks import Ranks
+from polarity.targets.replicas import chosen_alike
 from polarity.targets.target import Target
 from polarity.targets.writing import write_all
 
@@ -33,6 +35,7 @@ def install_masks(
     masks: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     second_moment: SecondMoment = "zero",
+    replicas: Ranks | None = None,
 ) -> tuple[LayerUpdate, ...]:
     """Apply other masks to weights. What survives keeps its value and its optimizer state.
 
@@ -45,10 +48,12 @@ def install_masks(
         optimizers: those that train them.
         second_moment: ``"keep_mean"`` gives newborn entries the mean second moment of the
             survivors of their weight instead of zero.
+        replicas: the ranks that hold copies of the model and change them alike, or none.
 
     Returns:
         What was done to each weight.
     """
+    masks = chosen_alike(replicas, lambda: masks, lambda masks: masks.items())
     before = {name: target.mask for name, target in found.items()}
     survives = {name: mask & masks[name] for name, mask in before.items()}
     pairs: Pairs = []
@@ -86,6 +91,7 @@ def prune_smallest(
     wanted: HowMany,
     optimizers: Sequence[torch.optim.Optimizer],
     seed: int | None,
+    replicas: Ranks | None = None,
 ) -> tuple[tuple[LayerUpdate, ...], tuple[str, ...]]:
     """Prune weights by magnitude, and zero what the optimizers remember of pruned entries.
 
@@ -94,13 +100,14 @@ def prune_smallest(
         wanted: how many of their entries stay.
         optimizers: those that train them.
         seed: of the draws among equal entries; None if the index decides.
+        replicas: as for :func:`install_masks`.
 
     Returns:
         How the masks changed, those that were only remembered included; and what else to report.
     """
     before = {name: target.mask for name, target in found.items()}
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    report = prune_targets(found, wanted, magnitude, optimizers, generator)
+    report = prune_targets(found, wanted, magnitude, optimizers, generator, replicas=replicas)
     rows = tuple(
         _layer_update(name, target, before[name], target.mask) for name, target in found.items()
     )

@@ -31,6 +31,7 @@ from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.pruning.plan import HowMany, Scope
 from polarity.selection.ties import Ties
 from polarity.targets.dense_leaves import dense_leaves
+from polarity.targets.replicas import replicas_of
 
 __all__ = ["GradualMagnitude"]
 
@@ -134,6 +135,7 @@ class GradualMagnitude:
         attach_masks(found)
         self.report: UpdateReport | None = None
         self._model, self._optimizers, self._found = model, optimizers, found
+        self._replicas = replicas_of(model)
         self._when, self._end = when, end
         self._initial, self._final, self._power = float(initial), float(density), float(power)
         self._scope, self._ties = scope, ties
@@ -179,7 +181,9 @@ class GradualMagnitude:
             seed = None if self._seed is None else self._seed + step
             wanted = self._wanted(step)
             with dense_leaves(self._model, self._optimizers, type(self).__name__, _REMEDY):
-                rows, notes = prune_smallest(self._found, wanted, self._optimizers, seed)
+                rows, notes = prune_smallest(
+                    self._found, wanted, self._optimizers, seed, self._replicas
+                )
             self.report = report = UpdateReport(step, "prune", rows, notes)
         self._steps.count()
         return report

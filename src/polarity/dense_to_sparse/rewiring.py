@@ -34,6 +34,7 @@ from polarity.pruning.plan import HowMany
 from polarity.pruning.prune import prune_targets
 from polarity.scores.weight import random
 from polarity.selection.ties import Draw, Ties
+from polarity.targets.replicas import replicas_of
 from polarity.targets.target import Target, refuse_compact
 
 __all__ = ["DropAndGrow"]
@@ -71,9 +72,10 @@ class DropAndGrow:
         refuse_compact(found, type(self).__name__)
         check_chains(found)
         wanted = None if densities is None else HowMany(densities=densities)
+        self._replicas = replicas = replicas_of(model)
         with undrawn_on_error(generator):
             if wanted is not None:
-                prune_targets(found, wanted, random, optimizers, generator)
+                prune_targets(found, wanted, random, optimizers, generator, replicas=replicas)
             elif all(target.survivors == target.shape.numel() for target in found.values()):
                 raise ValueError(
                     "densities=None, but no weight of the model has a pruned entry, expected masks "
@@ -286,7 +288,9 @@ class DropAndGrow:
                     f"{name}, step {step}", target.weight, mask, growth, n, self._draw()
                 )
             masks[name] = mask
-        rows = install_masks(self._found, masks, self._optimizers, self._second_moment)
+        rows = install_masks(
+            self._found, masks, self._optimizers, self._second_moment, self._replicas
+        )
         self._open, self._growth = False, {}
         for name, mask in masks.items():
             self._explored[name] |= mask

@@ -23,14 +23,24 @@ def as_optimizers(
 
     Raises:
         TypeError: if it is neither an optimizer nor a sequence of optimizers.
-        ValueError: if the sequence is empty, or holds an optimizer twice.
+        ValueError: if the sequence is empty, or holds an optimizer twice; or if one takes its steps
+            inside the backward pass of DistributedDataParallel.
 
     Example:
         >>> sgd = torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1)
         >>> as_optimizers(sgd) == as_optimizers([sgd]) == (sgd,)
         True
     """
-    return _as_tuple(optimizer, parameter, "optimizer", check_optimizer)
+    given: tuple[torch.optim.Optimizer, ...]
+    given = _as_tuple(optimizer, parameter, "optimizer", check_optimizer)
+    for each in given:
+        if getattr(each, "_overlap_with_ddp", False):
+            raise ValueError(
+                f"{parameter}={type(each).__name__} was built with overlap_with_ddp=True and takes "
+                "its steps inside backward, where masks cannot follow it, expected "
+                "overlap_with_ddp=False"
+            )
+    return given
 
 
 def as_schedulers(scheduler: Schedulers | None, parameter: str = "scheduler") -> tuple[Any, ...]:

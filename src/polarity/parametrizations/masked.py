@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from polarity._checks import check_flag, check_floating, check_shape
+from polarity._shards import is_sharded, piece_of
 from polarity.parametrizations.arithmetic import (
     can_be_read,
     check_mask,
@@ -20,7 +21,7 @@ from polarity.parametrizations.arithmetic import (
 from polarity.parametrizations.places import Places
 from polarity.parametrizations.survivor_weight import weight_of
 
-__all__ = ["MaskedWeight"]
+__all__ = ["MaskedWeight", "NotEnforced"]
 
 
 class InStep(Protocol):
@@ -37,6 +38,34 @@ class InStep(Protocol):
     def remove(self) -> None:
         """Give the mask back to forward."""
         ...
+
+
+class NotEnforced:
+    """What stands in for enforcement in the step on a sharded mask, until that begins.
+
+    Forward has the whole weight and no rank the whole mask, so that training needs enforcement.
+    Without gradients the stored zeros are enough.
+    """
+
+    def __init__(self, masking: "MaskedWeight") -> None:
+        self._masking = masking
+
+    def covers(self, *stored: Tensor) -> bool:
+        """Refuse to train with the whole weight; what is stored is zero outside the mask."""
+        if torch.is_grad_enabled() and not is_sharded(stored[0]):
+            raise RuntimeError(
+                f"the mask of {self._masking.name!r} is sharded and forward cannot apply it, "
+                "expected it to be enforced in the optimizer's step: call "
+                "enforce_in_step(model, optimizer) after fully_shard"
+            )
+        return True
+
+    def project(self) -> None:
+        """Do nothing: who changes the mask zeroes what is stored outside it."""
+
+    def remove(self) -> None:
+        """Leave the mask to forward, as of a weight that is whole again."""
+        self._masking.in_step = None
 
 
 class MaskedWeight(nn.Module):
@@ -110,6 +139,11 @@ class MaskedWeight(nn.Module):
             return stored
         return stored * self.mask.to(stored.dtype)
 
+    def of_pieces(self, stored: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
+        """Return this rank's piece of the effective weight, under a piece of the mask or none."""
+        (weight,) = stored
+        return weight if mask is None else weight * mask.to(weight.dtype)
+
     @property
     def stored_places(self) -> Places | None:
         """Where the entries are that are stored; None if all are."""
@@ -141,7 +175,8 @@ class MaskedWeight(nn.Module):
     def to_store(self, weight: Tensor, mask: Tensor | None) -> Tensor:
         """Return what to store for a weight under a mask that is enforced, None for none."""
         check_floating("weight", weight)
-        check_shape("mask", None, self.mask.shape, weight.shape, "weight")
+        expected = piece_of(self.mask if mask is None else mask).shape
+        check_shape("mask", None, expected, weight.shape, "weight")
         if (places := self.stored_places) is not None:
             return places.gather(weight)
         stored = weight.clone()
@@ -256,7 +291,9 @@ class MaskedWeight(nn.Module):
     def extra_repr(self) -> str:
         """Return the shape, the density, and whether the mask is applied."""
         described = str(tuple(self.mask.shape))
-        if not self.mask.is_meta:
+        if is_sharded(self.mask):  # counting would make other ranks wait
+            described += ", sharded"
+        elif not self.mask.is_meta:
             total = self.mask.numel()
             density = int(self.mask.count_nonzero()) / total if total else 1.0
             described += f", density={density:.4g}"

@@ -78,6 +78,11 @@ class SignInMW(MaskedWeight):
             return m * v
         return m * v * self.mask.to(m.dtype)
 
+    def of_pieces(self, stored: tuple[Tensor, ...], mask: Tensor | None) -> Tensor:
+        """Return this rank's piece of the effective weight, under a piece of the mask or none."""
+        m, v = stored
+        return m * v if mask is None else m * v * mask.to(m.dtype)
+
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return factors ``(m, v)`` of ``weight`` with the inner scaling ``beta``; zeros outside.
 

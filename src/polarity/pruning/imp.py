@@ -26,8 +26,10 @@ from polarity.scores import Score, magnitude
 from polarity.scores.score import check_score
 from polarity.selection.ties import Ties
 from polarity.targets.dense_leaves import on_dense_leaves
+from polarity.targets.replicas import replicas_of
 from polarity.targets.search import all_targets, attached, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
+from polarity.targets.shards import ranks_of_model, together
 
 __all__ = ["imp_prune", "lrr_step"]
 
@@ -58,7 +60,8 @@ def imp_prune(
     :class:`RewindPoint` before the call if strategy ``standard`` is to restore them.
 
     Args:
-        model: any module; without masks, all its prunable weights are masked first.
+        model: any module; without masks, all its prunable weights are masked first. Given a
+            ``DistributedDataParallel``, all its ranks call, as for :func:`prune`.
         amount: fraction of the survivors to prune, in [0, 1]; 0.2 if neither is given.
         density: fraction of all entries that are live afterwards, in [0, 1].
         scope: ``"global"`` ranks all weights together; ``"layer"`` applies the fraction to each.
@@ -90,7 +93,8 @@ def imp_prune(
         ValueError: if both ``amount`` and ``density`` are given or one is out of range; if
             ``scope`` or ``ties`` is another word; if the density exceeds the present one; if
             ``amount`` is given while a mask is not enforced; if the model has no prunable weights;
-            if a weight or score is NaN or infinite; if ``rewind`` does not fit the model, has
+            if a weight or score is NaN or infinite; if the ranks of a ``DistributedDataParallel``
+            would prune differently; if ``rewind`` does not fit the model, has
             parameters that are not finite, or holds the state of another class of optimizer or
             scheduler; if a weight that it rewinds has a further parametrization without
             ``right_inverse``; if ``optimizer`` holds none of the pruned parameters, or its state
@@ -127,10 +131,13 @@ def imp_prune(
             )
         return _prune(model, wanted, score, optimizer, generator, targets, exclude)
     _check_rewind(rewind)
-    rewind.check(model)
-    restore = _staged_schedule(
-        model, rewind, optimizer if rewind.optimizer is not None else None, scheduler
-    )
+    point, restored = rewind, optimizer if rewind.optimizer is not None else None
+
+    def checked() -> Callable[[], None]:
+        point.check(model)
+        return _staged_schedule(model, point, restored, scheduler)
+
+    restore = together(ranks_of_model(model), checked)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude, rewind)
     restore()
     rewound = "rewound: every parameter and buffer to the rewind point"
@@ -199,7 +206,9 @@ def lrr_step(
     """
     _check(model, score, scheduler, generator)
     _check_rewind(rewind)
-    restore = _staged_schedule(model, rewind, optimizer, scheduler)
+    restore = together(
+        ranks_of_model(model), lambda: _staged_schedule(model, rewind, optimizer, scheduler)
+    )
     wanted = _how_many(amount, density, scope, ties)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude)
     restore()
@@ -251,7 +260,15 @@ def _prune(
         return rewind.staged(model, pruned=tuple(found))
 
     values = None if rewind is None else rewound
-    report = prune_targets(found, wanted, score or magnitude, optimizer, generator, values)
+    report = prune_targets(
+        found,
+        wanted,
+        score or magnitude,
+        optimizer,
+        generator,
+        values,
+        replicas=replicas_of(model),
+    )
     return replace(report, notes=notes + report.notes, reach=reach)
 
 

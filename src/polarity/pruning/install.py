@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from polarity._shards import piece_of
 from polarity.attach.masks import attach_masks
 from polarity.selection.chosen import Chosen
 from polarity.targets.target import Target
@@ -32,9 +33,11 @@ def install(
     buffers: dict[str, Tensor] = {}
     for name, target in found.items():
         if target.masking is None:
-            buffers[name] = torch.empty_like(target.stored[0].detach())
+            buffers[name] = torch.empty_like(target.pieces[0].detach())
             chosen.write(name, buffers[name])
-    masks = {name: target.masking.mask for name, target in found.items() if target.masking}
+    masks = {
+        name: piece_of(target.masking.mask) for name, target in found.items() if target.masking
+    }
     in_place = {
         name: mask
         for name, mask in masks.items()

@@ -20,13 +20,16 @@ from polarity.pruning.report import LayerReport, PruneReport, note_on_ties
 from polarity.scores.score import Score, check_named_scores, check_score, score_weights
 from polarity.scores.weight import magnitude
 from polarity.selection.chosen import Chosen
+from polarity.selection.ranks import Ranks
 from polarity.selection.ties import Ties, draw_for
-from polarity.selection.top_k import choose_top
+from polarity.selection.top_k import choose_among_ranks, choose_top
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.entries import choose_by_magnitude
+from polarity.targets.replicas import chosen_alike, replicas_of
 from polarity.targets.search import all_targets, attached, find_targets, masked_or_prunable
 from polarity.targets.selectors import Selector, settled
-from polarity.targets.target import Target, check_has_values
+from polarity.targets.shards import added, ranks_of, together
+from polarity.targets.target import Target, check_has_values, count_survivors
 from polarity.targets.writing import check_writable
 
 __all__ = ["Scope", "prune", "prune_targets"]
@@ -63,7 +66,8 @@ def prune(
     Args:
         model: any module. Without masks and ``targets``, the weights that ``scores`` names are
             masked first; if ``scores`` is a function, those that ``densities`` names, or every
-            prunable one.
+            prunable one. Given a ``DistributedDataParallel``, all its ranks call, and compare the
+            masks that they chose before any of them changes its model.
         scores: ``{plain name: floating tensor of the weight's shape}``, one for every weight that
             the call prunes; or a function ``(name, weight) -> tensor`` of the effective weights,
             such as those of :mod:`polarity.scores`.
@@ -94,7 +98,8 @@ def prune(
     Raises:
         ValueError: unless exactly one of ``amount``, ``density`` and ``densities`` is given and in
             range; if ``scope`` or ``ties`` is another word; if the density exceeds the present one;
-            if a score is missing, of another shape, NaN or infinite; if ``optimizer`` holds none of
+            if a score is missing, of another shape, NaN or infinite; if the ranks of a
+            ``DistributedDataParallel`` would prune differently; if ``optimizer`` holds none of
             the pruned parameters, or its state has another shape than its parameter. Model, masks,
             optimizer and random state are left as they were.
         TypeError: if ``scores`` is neither a mapping nor a function, if ``densities`` is not a
@@ -156,7 +161,7 @@ def prune(
         scores = {name: value for name, value in scores.items() if name not in others}
     before_masking(model, found, "prune")
     reach, notes = reached(model, found, targets, exclude, by_name=by_name)
-    report = prune_targets(found, wanted, scores, optimizer, generator)
+    report = prune_targets(found, wanted, scores, optimizer, generator, replicas=replicas_of(model))
     return replace(report, notes=notes + report.notes, reach=reach)
 
 
@@ -167,6 +172,7 @@ def prune_targets(
     optimizer: Optimizers | None = None,
     generator: torch.Generator | None = None,
     values: Callable[[], Pairs] | None = None,
+    replicas: Ranks | None = None,
 ) -> PruneReport:
     """Prune weights as :func:`prune` does: everything is checked before anything is changed.
 
@@ -178,28 +184,46 @@ def prune_targets(
         generator: as for :func:`prune`.
         values: returns (tensor, new values) to write, of the survivors and of other tensors. By
             default everything keeps its values.
+        replicas: the ranks that hold copies of the model and prune them alike, or none.
     """
     check_has_values(found.values())
     optimizers = as_optimizers(optimizer)
-    before = {name: target.survivors for name, target in found.items()}
-    with undrawn_on_error(generator):
+    ranks = ranks_of(target.stored[0] for target in found.values())
+    before = count_survivors(found.values())
+
+    def checked() -> Pairs:
         check_holds(optimizers, {name: target.stored for name, target in found.items()})
         for name, target in found.items():
             for leaf in target.stored:
                 check_writable(leaf, f"what {name!r} is stored as")
-        pairs = () if values is None else values()
-        chosen = _choose(found, wanted.keep(found, before), scores, wanted.ties, generator)
+        return () if values is None else values()
+
+    with undrawn_on_error(generator):
+        pairs = together(ranks, checked, list(found), wanted, _state_of(generator))
+        keep = wanted.keep(found, before)
+        chosen = chosen_alike(
+            replicas,
+            lambda: _choose(found, keep, scores, wanted.ties, generator, ranks),
+            lambda chosen: ((name, chosen.new_mask(name)) for name in found),
+        )
+        # The last that ranks tell each other: writing comes after it.
+        after = added(ranks, chosen.kept)
         install(found, chosen, pairs)
         if optimizers:
             zero_pruned_state(optimizers, masked_leaves(found.values()))
     return PruneReport(
         tuple(
-            LayerReport(name, tuple(target.shape), before[name], chosen.kept[name])
+            LayerReport(name, tuple(target.shape), before[name], after[name])
             for name, target in found.items()
         ),
-        note_on_ties(chosen.by_ties, sum(chosen.kept.values()), wanted.ties)
+        note_on_ties(chosen.by_ties, sum(after.values()), wanted.ties)
         + note_of_divided(optimizers),
     )
+
+
+def _state_of(generator: torch.Generator | None) -> bytes | None:
+    """Return the state of a generator, which ranks must share to draw alike."""
+    return None if generator is None else generator.get_state().numpy().tobytes()
 
 
 def _choose(
@@ -208,15 +232,24 @@ def _choose(
     scores: Mapping[str, Tensor] | Score,
     ties: Ties,
     generator: torch.Generator | None,
+    ranks: Ranks | None,
 ) -> Chosen:
     """Choose the entries that stay; magnitudes are read where they lie, without a copy."""
     if scores is magnitude:
-        return choose_by_magnitude(found, keep, draw_for(ties, generator))
+        starts = {name: target.start for name, target in found.items()}
+        return choose_by_magnitude(found, keep, draw_for(ties, generator, starts), ranks)
     if not isinstance(scores, Mapping):
         scores = score_weights(found, scores, generator)
-    check_names("scores", scores, found, what="masked")
+    given = scores
+
+    def checked() -> dict[str, Tensor]:
+        check_names("scores", given, found, what="masked")
+        return {name: target.piece(given[name], "scores") for name, target in found.items()}
+
+    in_order = together(ranks, checked)
     live = {name: target.live for name, target in found.items()}
-    in_order = {name: scores[name] for name in found}
+    if ranks is not None:
+        return choose_among_ranks(in_order, keep, live, ties, generator, ranks)
     return choose_top(in_order, keep, live, draw_for(ties, generator))
 
 

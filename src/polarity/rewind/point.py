@@ -24,6 +24,7 @@ from polarity.rewind.file import read_point, write_point
 from polarity.rewind.weights import Only, check_weights, staged_weights
 from polarity.targets.dense_leaves import dense_leaves, on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
+from polarity.targets.shards import ranks_of_model, together
 from polarity.targets.target import check_has_values
 from polarity.targets.writing import write_all
 
@@ -42,7 +43,9 @@ class RewindPoint:
 
     Attributes:
         weights: copies of every parameter and buffer of the model under its plain name (the name
-            it has when nothing is attached), with zeros outside its mask.
+            it has when nothing is attached), with zeros outside its mask. Of a model that
+            ``fully_shard`` has divided they are DTensors, divided like it; a point that was
+            captured before that fits too, each rank takes its rows.
         optimizer: the optimizer's ``state_dict``, a list of them if a list was captured, or None.
         scheduler: the same of the learning-rate scheduler.
 
@@ -97,8 +100,10 @@ class RewindPoint:
 
         Args:
             model: any module, before or after something was attached.
-            optimizer: any ``torch.optim`` optimizer, or a list of them. Of a
-                ``ZeroRedundancyOptimizer`` call ``consolidate_state_dict`` first, on every rank.
+            optimizer: any ``torch.optim`` optimizer, or a list of them. The state of a
+                ``ZeroRedundancyOptimizer`` is captured on the rank that
+                ``consolidate_state_dict(to=rank)`` has just gathered it on; for a point on each
+                rank, gather and capture in turn.
             scheduler: any learning-rate scheduler, or a list of them.
 
         Raises:
@@ -111,7 +116,7 @@ class RewindPoint:
             if is_lazy(target.stored[0]):
                 raise ValueError(f"{target.name} is lazy: run one batch through the model first")
             check_has_values([target])
-            value = target.weight.clone()
+            value = target.as_given(target.weight.clone())
             weights |= {use.name: value for use in target.uses}
         weights |= {name: value.clone() for name, value in plain_buffers(model).items()}
         with dense_leaves(model, optimizers, "capture", writes=False):
@@ -140,7 +145,7 @@ class RewindPoint:
                 parametrization that cannot be inverted. Nothing is changed.
         """
         check_choice("only", only, ("all", "masked", "unmasked"))
-        self.check(model)
+        together(ranks_of_model(model), lambda: self.check(model), only)
         write_all(self.staged(model, only))
         return model
 

@@ -32,7 +32,8 @@ def check_weights(held: Mapping[str, Tensor], model: nn.Module) -> None:
     check_names(_POINT, held, shapes)
     for name, shape in shapes.items():
         check_type(f"{_POINT}'s {name!r}", held[name], Tensor, "a tensor")
-        check_shape(_POINT, name, held[name].shape, shape)
+        if not (name in parameters and parameters[name].is_sharded):
+            check_shape(_POINT, name, held[name].shape, shape)
         now = parameters[name].stored[0] if name in parameters else buffers[name]
         if _kind(held[name]) != _kind(now):
             raise ValueError(
@@ -43,11 +44,12 @@ def check_weights(held: Mapping[str, Tensor], model: nn.Module) -> None:
             raise ValueError(f"{_POINT} holds {name!r} on the meta device, expected values")
     checked: set[int] = set()
     for name, target in parameters.items():
+        here = target.piece(held[name], _POINT)
         if id(held[name]) not in checked and not held[name].is_meta:
-            check_entries(f"{_POINT}'s {name!r}", held[name])
+            check_entries(f"{_POINT}'s {name!r}", here)
             dtype = target.stored[0].dtype
-            if held[name].dtype != dtype:
-                check_entries(f"{_POINT}'s {name!r}, converted to {dtype},", held[name].to(dtype))
+            if here.dtype != dtype:
+                check_entries(f"{_POINT}'s {name!r}, converted to {dtype},", here.to(dtype))
         checked.add(id(held[name]))
 
 
@@ -69,10 +71,11 @@ def staged_weights(
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     for target in all_targets(model):
+        here = target.piece(held[target.name], _POINT)
         if target.name in pruned and (target.is_stored or not target.chain):
-            pairs.append((target.stored[0], held[target.name]))
+            pairs.append((target.pieces[0], here))
         elif only == "all" or (only == "masked") == (target.masking is not None):
-            pairs += target.staged(held[target.name])
+            pairs += target.staged(here)
     if only != "masked":
         pairs += [(value, held[name]) for name, value in plain_buffers(model).items()]
     return pairs

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polarity._checks import check_callable, check_entries, check_floating
 from polarity._inputs import check_arguments
+from polarity.targets.shards import ranks_of, together
 from polarity.targets.target import Target
 
 __all__ = ["Score", "check_named_scores", "check_score", "score_weights", "takes_generator"]
@@ -63,6 +64,8 @@ def score_weights(
 ) -> dict[str, Tensor]:
     """Score every effective weight, and refuse weights that are not finite.
 
+    A sharded weight is scored as a DTensor, so that what a score reduces is of the whole weight.
+
     Args:
         found: the weights, by plain name.
         score: called as ``score(name, weight)`` without gradients, on a tensor it may change.
@@ -74,21 +77,29 @@ def score_weights(
         TypeError: if the score returns anything but a tensor.
     """
     draws = generator is not None and takes_generator(score)
-    for name, target in found.items():  # all of them, before a score draws for the first
-        check_entries(f"weight {name!r}", target.weight)
-    scores = {}
-    for name, target in found.items():
-        weight = target.weight
-        if target.aliases_storage(weight):
-            weight = weight.clone()  # a score that works in place must not train the model
-        with torch.no_grad():
-            scores[name] = (
-                score(name, weight, generator=generator)  # type: ignore[call-arg]
-                if draws
-                else score(name, weight)
-            )
-        if not isinstance(scores[name], Tensor):
-            raise TypeError(
-                f"score returned a {type(scores[name]).__name__} for {name!r}, expected a tensor"
-            )
-    return scores
+
+    def checked() -> None:
+        for name, target in found.items():  # all of them, before a score draws for the first
+            check_entries(f"weight {name!r}", target.weight)
+
+    def scored() -> dict[str, Tensor]:
+        scores = {}
+        for name, target in found.items():
+            weight = target.weight
+            if target.aliases_storage(weight):
+                weight = weight.clone()  # a score that works in place must not train the model
+            weight = target.as_given(weight)
+            with torch.no_grad():
+                scores[name] = (
+                    score(name, weight, generator=generator)  # type: ignore[call-arg]
+                    if draws
+                    else score(name, weight)
+                )
+            if not isinstance(scores[name], Tensor):
+                kind = type(scores[name]).__name__
+                raise TypeError(f"score returned a {kind} for {name!r}, expected a tensor")
+        return scores
+
+    ranks = ranks_of(target.stored[0] for target in found.values())
+    together(ranks, checked)
+    return together(ranks, scored)

@@ -70,6 +70,10 @@ def synflow(
     zero-initialised layer. All weights of the branch have a saliency of zero and are pruned first.
     A warning names them, and the gains.
 
+    Where tokens attend to each other, an input of ones makes all of them equal, and the softmax
+    passes no gradient to queries and keys: their saliencies are rounding errors of zero, they are
+    pruned first, and their order among themselves depends on the device.
+
     As in the authors' code, biases and running means contribute to :math:`R`; the guarantee that no
     layer is pruned completely holds where they are zero, as they are at most initialisations.
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from polarity._bits.random import seed_from, words_in
 from polarity._checks import check_type
+from polarity._shards import is_sharded, piece_of, shard_like, start_of
 
 __all__ = ["magnitude", "random"]
 
@@ -45,10 +46,12 @@ def random(name: str, weight: Tensor, *, generator: torch.Generator | None = Non
             a generator nothing is communicated.
 
     Returns:
-        A float64 tensor of the weight's shape, on its device.
+        A float64 tensor of the weight's shape, on its device; divided alike if that is a DTensor.
     """
     check_type("name", name, str, "the plain name of a weight: '0.weight', for instance")
     check_type("weight", weight, Tensor, "a tensor")
-    words = words_in(seed_from(generator), name, 0, weight.numel())
+    piece, start = piece_of(weight), start_of(weight) if is_sharded(weight) else 0
+    words = words_in(seed_from(generator), name, start, start + piece.numel())
     scores = torch.from_numpy(words.astype(np.float64) / 2**32)
-    return scores.view(weight.shape).to(weight.device)
+    scores = scores.view(piece.shape).to(piece.device)
+    return shard_like(scores, weight) if is_sharded(weight) else scores

@@ -62,7 +62,12 @@ class Ranks:
             common = int.from_bytes(blake2b(repr(shared).encode(), digest_size=7).digest(), "big")
         except Exception as raised:
             error = raised
-        rows = self.table([error is not None, common])
+        try:
+            rows = self.table([error is not None, common])
+        except Exception as broken:  # another rank ended, or makes another call
+            if error is not None:
+                raise error from broken
+            raise
         if error is not None:
             raise error
         refused, digests = rows.T

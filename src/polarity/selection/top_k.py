@@ -12,7 +12,7 @@ from polarity.selection.chosen import Chosen, Entries
 from polarity.selection.ranks import Ranks
 from polarity.selection.ties import Draw, Ties, draw_for, in_drawn_order
 
-__all__ = ["choose_top", "keep_top", "keep_top_by_sorting", "largest_of"]
+__all__ = ["choose_among_ranks", "choose_top", "keep_top", "keep_top_by_sorting", "largest_of"]
 
 
 def keep_top_by_sorting(
@@ -113,7 +113,7 @@ def keep_top(
         if group is None:
             chosen = choose_top(scores, keep, live, draw_for(ties, generator))
         else:
-            chosen = _choose_together(scores, keep, live, ties, generator, Ranks(group))
+            chosen = choose_among_ranks(scores, keep, live, ties, generator, Ranks(group))
     return {name: chosen.new_mask(name) for name in scores}
 
 
@@ -127,7 +127,7 @@ def choose_top(
     return Chosen(_all_entries(scores, live), keep, signed=True, finite="score", draw=draw)
 
 
-def _choose_together(
+def choose_among_ranks(
     scores: Mapping[str, Tensor],
     keep: int | Mapping[str, int],
     live: Mapping[str, Tensor],

@@ -23,6 +23,7 @@ from polarity.optimizers.states import check_state_shapes, entries_of, state_of
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.places import Places
 from polarity.targets.search import all_targets
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.state_hooks import store_densely
 from polarity.targets.target import Target, chain_of
 from polarity.targets.wrappers import refuse_ddp
@@ -35,6 +36,11 @@ __all__ = [
     "resizing",
     "spread_leaves",
 ]
+
+# The calls that write to sharded models piece by piece.
+_ON_SHARDS = frozenset(
+    ("imp_prune", "load_masks", "lrr_step", "mask_weights", "prune", "restore_weights")
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -227,7 +233,8 @@ def _put_back(maskings: Mapping[str, MaskedWeight], before: Iterable[_Memory]) -
 def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:
     """Let a public function run with every weight of its ``model`` stored densely.
 
-    The optimizers that it is given as ``optimizer`` follow.
+    The optimizers that it is given as ``optimizer`` follow. Models that FSDP2 has sharded are
+    refused, except by the functions that know pieces.
     """
     signature = inspect.signature(function)
     remedy = (
@@ -243,6 +250,8 @@ def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError:
             given = {}  # the call itself says what is wrong
         model = given.get("model", given.get("module"))
+        if isinstance(model, nn.Module) and function.__name__ not in _ON_SHARDS:
+            refuse_sharded(model, function.__name__)
         if not isinstance(model, nn.Module) or not compact_targets(model):
             return function(*args, **kwargs)
         optimizers = as_optimizers(given.get("optimizer"))

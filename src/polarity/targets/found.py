@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.nn.utils import parametrize
-
 from polarity._reports import Tabular, plain_data
 from polarity._tables import Table, format_shape
 from polarity.targets.reach import Reach
+from polarity.targets.shards import plain_class
 from polarity.targets.target import Target
 
 __all__ = ["TargetRow", "Targets"]
@@ -62,7 +61,7 @@ class Targets(Mapping[str, Target], Tabular):
             TargetRow(
                 name,
                 tuple(target.shape),
-                parametrize.type_before_parametrizations(target.module).__name__,
+                plain_class(target.module).__name__,
             )
             for name, target in self.found.items()
         ]

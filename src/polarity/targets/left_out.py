@@ -5,8 +5,10 @@ from collections.abc import Callable, Collection, Iterable
 import torch
 from torch.nn.parameter import is_lazy
 
+from polarity._shards import is_sharded
 from polarity.targets.defaults import too_narrow, why_kind
 from polarity.targets.reach import LeftOut, Reach
+from polarity.targets.shards import SHARDED
 from polarity.targets.target import Target
 
 __all__ = [
@@ -36,8 +38,8 @@ def why_no_default(target: Target) -> str | None:
         return narrow(target)
     if isinstance(target.module, torch.jit.ScriptModule):
         return JIT
-    if hasattr(leaf, "placements"):
-        return "sharded (DTensor)"
+    if is_sharded(leaf):
+        return SHARDED
     if target.chain:
         return f"already parametrized by {type(target.chain[0]).__name__}"
     return None if leaf.requires_grad else frozen(target)

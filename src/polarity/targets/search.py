@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from polarity._shards import is_sharded
 from polarity.targets.defaults import Use, too_narrow
 from polarity.targets.found import Targets
 from polarity.targets.left_out import JIT, frozen, matrix_size, narrow, reach_of, why_no_default
 from polarity.targets.selectors import Selector, select
+from polarity.targets.shards import SHARDED, follow_shards
 from polarity.targets.state_hooks import original_order
 from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside
 from polarity.targets.target import Target, stored_leaves
@@ -210,6 +212,7 @@ def asked(targets: Selector | None, exclude: Selector | None) -> str:
 
 def all_targets(model: nn.Module) -> list[Target]:
     """Return every parameter of every module as a target, tied ones together, in model order."""
+    follow_shards(unwrapped(model))
     uses: dict[int, list[Use]] = {}
     for path, module, ancestors in _modules(model):
         for tensor_name in _tensor_names(module):
@@ -299,8 +302,8 @@ def why_not(target: Target, *, frozen_too: bool = False) -> str | None:
         return JIT
     if stored.is_inference():
         return "made under torch.inference_mode(), so it can never be trained"
-    if hasattr(stored, "placements"):
-        raise TypeError(f"{target.name} is sharded (DTensor); polarity 0.1 takes whole tensors")
+    if is_sharded(stored):
+        raise TypeError(f"{target.name} is {SHARDED}")
     if target.chain:
         raise ValueError(
             f"{target.name} is already parametrized by {type(target.chain[0]).__name__}; "

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from polarity._shards import is_sharded, piece_of, shard_like, start_of
 from polarity.parametrizations.arithmetic import count_ones
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.soft_threshold import SoftThreshold
 from polarity.targets.defaults import Use
+from polarity.targets.shards import added, piece_like, ranks_of, together
 from polarity.targets.state_keys import TORCH_STORED
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.writing import write_all
@@ -21,6 +23,7 @@ __all__ = [
     "Target",
     "chain_of",
     "check_has_values",
+    "count_survivors",
     "parametrizations_of",
     "refuse_compact",
     "stored_leaves",
@@ -30,6 +33,10 @@ __all__ = [
 @dataclass(frozen=True)
 class Target:
     """One prunable weight and every place of the model that uses it.
+
+    Of a weight that FSDP2 has sharded, every tensor of values or of a mask is this rank's piece,
+    a plain tensor: :attr:`pieces`, :attr:`weight`, :attr:`mask` and what is staged.
+    :attr:`stored` are the parameters that optimizers hold, and :attr:`shape` is the whole weight's.
 
     Attributes:
         uses: plain name, module, tensor name and leaf of each use, in model order; more than one
@@ -113,8 +120,33 @@ class Target:
         return stored_leaves(self.module, self.tensor_name)
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether this rank may hold a piece of it only (FSDP2)."""
+        return is_sharded(self.stored[0])
+
+    @property
+    def pieces(self) -> tuple[Tensor, ...]:
+        """What is stored here, to read and to write: the leaves, or this rank's pieces of them."""
+        return tuple(piece_of(leaf) for leaf in self.stored)
+
+    @property
+    def start(self) -> int:
+        """How many entries of the weight come before this rank's piece."""
+        return start_of(self.stored[0]) if self.is_sharded else 0
+
+    def piece(self, value: Tensor, parameter: str) -> Tensor:
+        """Return what of a given tensor belongs to this rank's piece, see :func:`piece_like`."""
+        return piece_like(value, self.stored[0], parameter, self.name)
+
+    def as_given(self, piece: Tensor) -> Tensor:
+        """Return a piece in the form that users get: divided as the weight is, if that is."""
+        return shard_like(piece, self.stored[0]) if self.is_sharded else piece
+
+    @property
     def weight(self) -> Tensor:
         """The effective weight, detached: with zeros outside its mask, if it has one."""
+        if self.is_sharded:
+            return self._piece_of_weight()
         if self.torch_mask is not None:  # the attribute is from the last forward pass
             return self.stored[0].detach() * self.torch_mask
         if self.interpolation is not None:
@@ -122,6 +154,19 @@ class Target:
         with torch.no_grad():
             effective: Tensor = getattr(self.module, self.tensor_name)
         return effective.detach()
+
+    @torch.no_grad()
+    def _piece_of_weight(self) -> Tensor:
+        """Return this rank's piece of the effective weight, or of what is trained of a norm."""
+        pieces = tuple(piece.detach() for piece in self.pieces)
+        if not self.chain or self.interpolation is not None:
+            return pieces[0]
+        if self.masking is None or len(self.chain) > 1:
+            raise TypeError(
+                f"{self.name!r} is sharded (DTensor) and parametrized by "
+                f"{type(self.chain[-1]).__name__}, expected a mask or Sign-In alone"
+            )
+        return self.masking.of_pieces(pieces, self.enforced_mask)
 
     @property
     def before_threshold(self) -> Tensor:
@@ -138,7 +183,7 @@ class Target:
 
     def aliases_storage(self, weight: Tensor) -> bool:
         """Whether ``weight`` is the memory of a stored leaf: a plain or unenforced weight is."""
-        return any(weight.data_ptr() == leaf.data_ptr() for leaf in self.stored)
+        return any(weight.data_ptr() == leaf.data_ptr() for leaf in self.pieces)
 
     @property
     def mask(self) -> Tensor:
@@ -149,20 +194,29 @@ class Target:
         """
         mask = self.numeric_mask
         if mask is None:
-            return torch.ones_like(self.stored[0], dtype=torch.bool)
+            return torch.ones_like(self.pieces[0], dtype=torch.bool)
         self._count(mask)
         return mask != 0
 
     @property
-    def numeric_mask(self) -> Tensor | None:
+    def held_mask(self) -> Tensor | None:
         """The mask itself, not a copy, as the model holds it; None for all ones."""
         return self.torch_mask if self.masking is None else self.masking.mask
 
     @property
+    def numeric_mask(self) -> Tensor | None:
+        """The mask itself, not a copy, or this rank's piece of it; None for all ones."""
+        return None if self.held_mask is None else piece_of(self.held_mask)
+
+    @property
     def survivors(self) -> int:
-        """The number of ones in the mask, enforced or only remembered."""
+        """The number of ones in the mask, enforced or only remembered; see count_survivors."""
+        return count_survivors([self])[self.name]
+
+    def _survivors_here(self) -> int:
+        """Count the ones in the mask, or in this rank's piece of it."""
         mask = self.numeric_mask
-        return self.shape.numel() if mask is None else self._count(mask)
+        return self.pieces[0].numel() if mask is None else self._count(mask)
 
     @property
     def live(self) -> Tensor:
@@ -182,7 +236,7 @@ class Target:
         """The shape of the weight."""
         if self.masking is not None:
             return self.masking.mask.shape
-        return self.weight.shape if self.chain else self.stored[0].shape
+        return self.weight.shape if self.chain and not self.is_sharded else self.stored[0].shape
 
     def _count(self, mask: Tensor) -> int:
         """Count the ones of the mask; report one that others changed, and refuse fractions."""
@@ -214,20 +268,20 @@ class Target:
             ValueError: if one of its parametrizations has no inverse.
         """
         masking = self.masking
-        return self.staged_under(values, masking.mask if masking and masking.enforce else None)
+        return self.staged_under(values, self.numeric_mask if masking and masking.enforce else None)
 
     @torch.no_grad()
     def staged_under(self, values: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Return the same for a weight that is about to have this mask enforced, None for none."""
-        first = self.stored[0]
-        stored: Any = values.to(first.device, first.dtype)
+        leaves = self.pieces
+        stored: Any = values.to(leaves[0].device, leaves[0].dtype)
         for each in reversed(self.chain):
             if isinstance(each, MaskedWeight):
                 stored = each.to_store(stored, mask)
             else:
                 stored = self._undone(each, stored)
         new = stored if isinstance(stored, tuple) else (stored,)
-        return list(zip(self.stored, new, strict=True))
+        return list(zip(leaves, new, strict=True))
 
     def _undone(self, each: nn.Module, values: Any) -> Any:
         """Return what a parametrization has to be given to return these values."""
@@ -241,6 +295,18 @@ class Target:
             "no right_inverse; give it one, or remove it with "
             "torch.nn.utils.parametrize.remove_parametrizations"
         )
+
+
+def count_survivors(targets: Iterable[Target]) -> dict[str, int]:
+    """Return the number of ones in the mask of each weight, of the ranks together if sharded.
+
+    Raises:
+        ValueError: if a mask holds values other than 0 and 1; on every rank.
+    """
+    targets = list(targets)
+    ranks = ranks_of(target.stored[0] for target in targets)
+    here = together(ranks, lambda: {each.name: each._survivors_here() for each in targets})
+    return added(ranks, here)
 
 
 def refuse_compact(targets: Mapping[str, "Target"], what: str) -> None:

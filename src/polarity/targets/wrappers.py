@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from polarity._checks import check_module
 
-__all__ = ["refuse_ddp", "unwrapped"]
+__all__ = ["layers", "refuse_ddp", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -20,21 +20,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
         TypeError: if ``model`` is not a module.
     """
     check_module(model)
-    *_, innermost = _layers(model)
+    *_, innermost = layers(model)
     return innermost
 
 
 def refuse_ddp(model: nn.Module, call: str) -> None:
-    """Raise if DistributedDataParallel wraps a model whose parameters ``call`` would change."""
-    if any(isinstance(each, DistributedDataParallel) for each in _layers(model)):
+    """Raise if DDP wraps a model, or a part of it, whose parameters ``call`` would change."""
+    plain = unwrapped(model)
+    inside = [f"its {name!r}" for name, each in plain.named_modules() if _is_ddp(each)]
+    around = ["model" for each in layers(model) if _is_ddp(each)]
+    if around or inside:
         raise TypeError(
-            "model is wrapped in DistributedDataParallel, which has registered its parameters, "
-            f"expected the model itself: attach before wrapping (call {call} on the model, then "
-            "wrap it)"
+            f"{(around or inside)[0]} is wrapped in DistributedDataParallel, which has registered "
+            "its parameters, expected the model itself: attach before wrapping (call "
+            f"{call} on the model, then wrap it)"
         )
 
 
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
+def layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model, what it wraps, and so on to the innermost."""
     inner: nn.Module | None = model
     while inner is not None:
@@ -51,3 +54,8 @@ def _inside(model: nn.Module) -> nn.Module | None:
     if compiler is not None and isinstance(model, compiler.OptimizedModule):
         return cast(nn.Module, model._orig_mod)
     return None
+
+
+def _is_ddp(module: nn.Module) -> bool:
+    """Return whether a module is DistributedDataParallel."""
+    return isinstance(module, DistributedDataParallel)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import check_shape
+from polarity._shards import piece_of
 from polarity.parametrizations.arithmetic import is_expanded
 
 __all__ = ["check_writable", "write_all"]
@@ -35,7 +36,7 @@ def write_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """
     tensors: list[Tensor] = []
     values: list[Tensor] = []
-    for tensor, value in pairs:
+    for tensor, value in ((piece_of(tensor), piece_of(value)) for tensor, value in pairs):
         check_shape("values", None, value.shape, tensor.shape, "tensor")
         check_writable(tensor)
         tensors.append(tensor)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ....harness.results import Result, load_results
 from ....pages.claims import case_table, claim_table, tally
+from ....pages.repeat import unrepeatable
 from ....pages.section import (
     Section,
     figure_stem,
@@ -91,7 +92,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         drawn += [figure.path for figure in figures.values()]
         shown = figures if details else {}
         judged = claims(group)
-        parts += [f"## {scale(group)}", _runs(group)]
+        parts += [f"## {scale(group)}", _runs(group), *unrepeatable(group.results)]
         parts += ["### Verdicts", tally(judged), claim_table(judged)]
         parts += _figures(shown, "table1", "figure1")
         if details:

@@ -18,7 +18,7 @@ from benchmarks.papers.sign_in_theory.page_more import provenance
 from benchmarks.papers.sign_in_theory.records import count, interval, outcome
 from benchmarks.papers.sign_in_theory.report import read_records, write_pages
 
-PICTURES = ("portrait", "dependence", "students", "figure7", "failure", "obstruction")
+PICTURES = ("portrait", "dependence", "students", "figure7", "failure", "obstruction", "equation4")
 
 
 def test_intervals_are_exact():
@@ -52,7 +52,15 @@ def test_quick_run_writes_results_page_and_pictures(tmp_path, capsys):
         assert f"](sign_in_theory-{part}.png)" in text
         with Image.open(out / f"sign_in_theory-{part}.png") as picture:
             assert picture.width > 600
-    for heading in ("Table 2", "Table 8", "Figure 3", "Figure 7", "Theorem 5.4", "Figures 4 and 6"):
+    for heading in (
+        "Eq. (4)",
+        "Table 2",
+        "Table 8",
+        "Figure 3",
+        "Figure 7",
+        "Theorem 5.4",
+        "Figures 4 and 6",
+    ):
         assert heading in text
     assert text.index("## Verdicts") < text.index("## Theorems")
     # The same page comes from the files alone.
@@ -84,7 +92,7 @@ def test_claims_are_judged_by_counting(committed):
     found = {claim.source: claim for claim in claims(committed)}
     assert {source: claim.verdict for source, claim in found.items()} == {
         **dict.fromkeys(("Theorem 5.1", "Theorem 5.2", "Table 2", "Table 8"), HOLDS),
-        **dict.fromkeys(("Theorem 5.4", "appendix E"), HOLDS),
+        **dict.fromkeys(("Eq. (4)", "Theorem 5.4", "appendix E"), HOLDS),
         "Figure 4": FAILS,
     }
     assert len(found["Table 8"].cases) == 16

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from benchmarks.harness.results import write_result
+from benchmarks.harness.results import versions, write_result
 from benchmarks.pages.estimates import same_settings
 from benchmarks.pages.published import best_over_grid
 from benchmarks.papers.signs.report import describe, write_pages
@@ -158,3 +158,18 @@ def test_a_sweep_of_part_of_the_papers_grid_says_so(make):
     runs = [make("mask1", 0.0, 0, 96.0, 97.0, experiment="zero_crossing") for _ in range(2)]
     runs[1]["config"]["perturbation"] = [["phi", 0.001]]
     assert "2 of the paper's 11 values." in describe(runs, None).text
+
+
+def test_a_section_marks_results_that_todays_code_cannot_repeat(make):
+    old = make(*RUNS[0])
+    text = describe([old], None).text
+    assert "**Today's code cannot repeat this result:**" in text
+    today = {**old, "git_commit": "0123", "versions": versions()}
+    assert "cannot repeat" not in describe([today], None).text
+
+
+def test_a_section_states_the_time_of_a_run_of_the_planned_size(make):
+    whole = make(*RUNS[0], rounds=10, epochs=10)
+    whole["dataset"] |= {"train": 54_000, "held_out": 6000}
+    assert "**Time of a run:** 3 s, 3 s of a core each" in describe([whole], None).text
+    assert "**Time of a run:**" not in describe([make(*RUNS[0])], None).text

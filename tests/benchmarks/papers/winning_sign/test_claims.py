@@ -73,7 +73,14 @@ OTHER_VALUES = {
     **{"dataset": "cifar10", "arch": "small_resnet", "warmup_epochs": 3, "round_epochs": 2},
     **{"rounds": 5, "amount": 0.5, "train_size": 100, "test_size": 100, "recalibrate": 7},
     **{"prune_classifier": True, "official_signs": True, "score_lr": 9.0},
-    **{"score_penalty": 0.5, "device": "cuda", "bf16": True, "epochs": 12, "batch_size": 32},
+    **{
+        "score_penalty": 0.5,
+        "device": "cuda",
+        "bf16": True,
+        "image_size": 64,
+        "epochs": 12,
+        "batch_size": 32,
+    },
     **{"optimizer": "adam", "lr": 0.7, "momentum": 0.5, "weight_decay": 0.25},
     **{"schedule": "cosine", "final_lr": 0.125, "label_smoothing": 0.1, "augment": False},
 }
@@ -152,9 +159,19 @@ def test_only_ratios_that_are_printed_have_cells():
 def test_a_cifar_network_is_a_proxy_of_imagenets_and_imagenets_own_is_not():
     assert {status(each) for each in found_cells(runs({"aws": 70.0})).values()} == {PROXY}
     whole = runs({"aws": 70.0}, AWS["imagenet-resnet50"])
+    everything = {**FACTS, "shape": [3, 224, 224], "classes": 1000}
+    everything |= {"train": 1_281_167, "train_available": 1_281_167}
     for each in whole:
-        each["dataset"] = {**FACTS, "name": "imagenet", "shape": [3, 224, 224]}
+        each["dataset"] = everything
     assert {status(each) for each in found_cells(whole).values()} == {PAPER_SCALE}
+    # All images of a folder that holds a part of ImageNet are a part of it.
+    for each in whole:
+        each["dataset"] = everything | {"classes": 10, "train": 9, "train_available": 9}
+    ours = next(iter(found_cells(whole).values()))
+    assert ours.departs == (
+        "folder of training images 9 images of 10 classes, "
+        "the paper's 1,281,167 images of 1,000 classes",
+    )
 
 
 # Verdicts -------------------------------------------------------------------------------------

@@ -456,12 +456,28 @@ def test_small_recipes_reach_below_a_density_of_nine_percent():
     assert not small_recipe("mnist", "mixer").final.augment
 
 
-def test_a_named_recipe_serves_another_pair_and_an_unknown_one_is_refused():
-    recipe = choose_recipe("cifar100-resnet50", "cifar10", "small_resnet")
-    assert (recipe.dataset, recipe.arch, recipe.final.lr) == ("cifar10", "small_resnet", 0.1)
+def test_a_recipes_name_stands_for_its_network_and_its_data_set():
+    for name, recipe in AWS.items():
+        assert choose_recipe(name, None, None) == recipe
+        assert choose_recipe(name, recipe.dataset, recipe.arch) == recipe
     assert choose_recipe("paper", "cifar100", "resnet50") == AWS["cifar100-resnet50"]
-    with pytest.raises(ValueError, match="mnist-mixer"):
-        choose_recipe("paper", "mnist", "mixer")
+    small = choose_recipe("small", None, None)
+    assert (small.dataset, small.arch) == ("cifar10", "small_resnet")
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (("cifar100-resnet50", "cifar10", None), "trains resnet50 on cifar100, not resnet50 on"),
+        (("imagenet-resnet50", None, "small_resnet"), "not small_resnet on imagenet"),
+        (("paper", "mnist", "mixer"), "mnist-mixer"),
+        (("paper", None, "resnet50"), "--recipe paper needs --dataset and --arch"),
+        (("imagenet-vgg", None, None), "unknown recipe 'imagenet-vgg'"),
+    ],
+)
+def test_a_recipes_name_never_trains_another_pair(asked, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        choose_recipe(*asked)
 
 
 def test_options_become_a_setting():

@@ -1,0 +1,249 @@
+"""Calls that are refused for a sharded model, by each rank or by one of them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+import polarity as pol
+from tests.models import seeded
+from tests.ranks.cases import ready
+from tests.ranks.sharded import Tensors, divided, state_of, train, uneven
+
+World = tuple[nn.Module, torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A call of one rank, or of all, that raises on every rank.
+
+    Attributes:
+        call: takes a masked and sharded model, its optimizer, and the rank.
+        texts: what the error of a rank says.
+        prepared: makes the model and the optimizer.
+    """
+
+    call: Callable[[nn.Module, torch.optim.Optimizer, int], object]
+    texts: tuple[str, ...]
+    prepared: Callable[[], World] = lambda: trained()
+
+    def __call__(self, rank: int) -> dict[str, Any]:
+        """Return the error, and whether model, optimizer and random state are as before it."""
+        model, optimizer = self.prepared()
+        torch.manual_seed(0)
+        before = _held(model, optimizer)
+        error = ""
+        try:
+            self.call(model, optimizer, rank)
+        except (ValueError, TypeError, RuntimeError) as raised:
+            error = f"{type(raised).__name__}: {raised}"
+        after = _held(model, optimizer)
+        same = list(before) == list(after)
+        return {
+            "error": error,
+            "unchanged": same and all(_equal(before[key], after[key]) for key in before),
+        }
+
+
+def trained() -> World:
+    model, sgd = ready(True)
+    train(model, sgd)
+    pol.imp_prune(model, 0.3, optimizer=sgd)
+    train(model, sgd)
+    return model, sgd
+
+
+def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    held = state_of(model) if all(p.device.type != "meta" for p in model.parameters()) else {}
+    for place, state in enumerate(optimizer.state.values()):
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                full = value.full_tensor() if hasattr(value, "full_tensor") else value
+                held[f"state {place} {key}"] = full.clone()
+    held["random"] = torch.get_rng_state()
+    return held
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal, NaN at the same places included."""
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def unmasked() -> World:
+    model = divided(uneven(), True)
+    return model, _sgd(model)
+
+
+def not_enforced() -> World:
+    model = divided(pol.mask_weights(uneven()), True)
+    pol.density(model)
+    return model, _sgd(model)
+
+
+def no_longer_enforced() -> World:
+    model = divided(pol.mask_weights(uneven()), True)
+    sgd = _sgd(model)
+    pol.enforce_in_step(model, sgd).remove()
+    return model, sgd
+
+
+def by_columns() -> World:
+    """A model whose weights FSDP2 divides along their second dimension."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard
+
+    model = pol.mask_weights(seeded(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 8)), 0))
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    fully_shard(model, mesh=mesh, shard_placement_fn=lambda p: Shard(1) if p.dim() > 1 else None)
+    return model, _sgd(model)
+
+
+def replicated() -> World:
+    """A model on a mesh of two dimensions (HSDP)."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = pol.mask_weights(uneven())
+    shape = (1, distributed.get_world_size())
+    fully_shard(model, mesh=init_device_mesh("cpu", shape, mesh_dim_names=("copies", "shards")))
+    return model, _sgd(model)
+
+
+def in_part() -> World:
+    """A model of which one layer alone is sharded."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = pol.mask_weights(uneven())
+    fully_shard(model.into, mesh=init_device_mesh("cpu", (distributed.get_world_size(),)))
+    return model, _sgd(model)
+
+
+def spoilt() -> World:
+    """A model with a NaN among the live entries of rank 1."""
+    model, sgd = trained()
+    with torch.no_grad():
+        piece = model.into.parametrizations.weight.original.to_local()
+    if distributed.get_rank() == 1:
+        piece.view(-1)[int(piece.view(-1).nonzero()[0])] = math.nan
+    return model, sgd
+
+
+def only_one(rank: int, one: Any, others: Any) -> Any:
+    return one if rank == 1 else others
+
+
+def point_with_nan(model: nn.Module, rank: int) -> pol.RewindPoint:
+    point = pol.RewindPoint.capture(model)
+    if rank == 1:
+        point.weights["norm.weight"].to_local().fill_(math.nan)
+    return point
+
+
+def fractions(model: nn.Module, rank: int) -> Tensors:
+    masks = {name: torch.ones(mask.shape) for name, mask in pol.masks(model).items()}
+    if rank == 1:
+        masks["first.weight"].fill_(0.5)
+    return masks
+
+
+REFUSALS = {
+    "attaching after": Refused(
+        lambda model, *_: pol.mask_weights(model),
+        ("into.weight is sharded (DTensor): call mask_weights before fully_shard",),
+        unmasked,
+    ),
+    "attaching after, by name": Refused(
+        lambda model, *_: pol.mask_weights(model, targets="into.weight"),
+        ("TypeError: into.weight is sharded (DTensor): call mask_weights before fully_shard",),
+        unmasked,
+    ),
+    "pruning what has no mask": Refused(
+        lambda model, *_: pol.imp_prune(model, 0.2),
+        ("call mask_weights before fully_shard",),
+        unmasked,
+    ),
+    "training without enforcement": Refused(
+        lambda model, optimizer, _: train(model, optimizer, 1),
+        (
+            "RuntimeError: the mask of 'into.weight' is sharded",
+            "call enforce_in_step(model, optimizer) after fully_shard",
+        ),
+        not_enforced,
+    ),
+    "training after remove": Refused(
+        lambda model, optimizer, _: train(model, optimizer, 1),
+        ("call enforce_in_step(model, optimizer) after fully_shard",),
+        no_longer_enforced,
+    ),
+    "columns": Refused(
+        lambda model, *_: pol.imp_prune(model, 0.2),
+        ("'0.weight' is sharded with placements (Shard(dim=1),)",),
+        by_columns,
+    ),
+    "copies": Refused(
+        lambda model, optimizer, _: pol.enforce_in_step(model, optimizer),
+        ("'into.weight' is sharded with placements (Replicate(), Shard(dim=0))",),
+        replicated,
+    ),
+    "a model that is sharded in part": Refused(
+        lambda model, *_: pol.imp_prune(model, 0.2),
+        ("1 of 3 weights of the model are sharded",),
+        in_part,
+    ),
+    "a NaN on one rank": Refused(
+        lambda model, optimizer, _: pol.imp_prune(model, 0.2, ties="random", optimizer=optimizer),
+        ("weight 'into.weight' holds 1 NaN or infinite entries",),
+        spoilt,
+    ),
+    "a NaN on one rank, before a score": Refused(
+        lambda model, optimizer, _: pol.prune(model, pol.scores.random, 0.2, optimizer=optimizer),
+        (
+            "weight 'into.weight' holds 1 NaN or infinite entries",
+            "rank 1 of the group refused its part of this call",
+        ),
+        spoilt,
+    ),
+    "a score that fails on one rank": Refused(
+        lambda model, _, rank: pol.prune(
+            model, lambda name, weight: only_one(rank, None, weight.abs()), 0.2
+        ),
+        ("score returned a NoneType", "rank 1 of the group refused its part of this call"),
+    ),
+    "a score of another shape": Refused(
+        lambda model, *_: pol.prune(model, {n: torch.ones(2, 2) for n in pol.masks(model)}, 0.2),
+        ("scores holds 'into.weight' in shape (2, 2), expected the model's (7, 5), or (",),
+    ),
+    "generators in different states": Refused(
+        lambda model, _, rank: pol.imp_prune(
+            model, 0.2, ties="random", generator=torch.Generator().manual_seed(rank)
+        ),
+        ("ranks 0 and 1 of the group differ",),
+    ),
+    "a call that knows no pieces": Refused(
+        lambda model, *_: pol.merge(model),
+        ("TypeError: model is sharded (DTensor), expected a whole one: merge does not take",),
+    ),
+    "amounts that differ": Refused(
+        lambda model, _, rank: pol.imp_prune(model, only_one(rank, 0.3, 0.2)),
+        ("ranks 0 and 1 of the group differ, expected the same call on the same model",),
+    ),
+    "a rewind point with NaN on one rank": Refused(
+        lambda model, optimizer, rank: pol.imp_prune(
+            model, 0.2, rewind=point_with_nan(model, rank), optimizer=optimizer
+        ),
+        ("'norm.weight' holds", "rank 1 of the group refused its part of this call"),
+    ),
+    "fractions in one rank's masks": Refused(
+        lambda model, _, rank: pol.load_masks(model, fractions(model, rank)),
+        ("masks['first.weight']: mask holds other values", "rank 1 of the group refused"),
+    ),
+}
