@@ -243,7 +243,9 @@ def _spread(
         if (found := outcomes.accuracy(name, round)) is not None
     ]
     few, many = min(counts), max(counts)
-    return spread_text(many) if few == many else f"{few} to {spread_text(many)} where there are two"
+    if few == many:
+        return spread_text(many)
+    return f"{few} to {spread_text(many)}{' where there are several' if few == 1 else ''}"
 
 
 def _scale(outcomes: Outcomes, spread: str) -> str:

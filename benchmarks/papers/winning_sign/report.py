@@ -192,8 +192,12 @@ def _runs(outcomes: Outcomes) -> str:
     """Say what was run, and all of it that the paper gives otherwise."""
     weights = next((r["total"] for r in outcomes.results if "total" in r), None)
     counted = f" {weights:,} weights are masked (remaining ratio 1)." if weights else ""
+    fitted = [r["train_accuracy"] for r in outcomes.results if "train_accuracy" in r]
+    ends = (
+        f" Train accuracy at the end: {min(fitted):.0f} to {max(fitted):.0f} %." if fitted else ""
+    )
     return (
-        f"{runs_and_seeds(outcomes.results)}. Scale: {caption(outcomes)}.{counted} "
+        f"{runs_and_seeds(outcomes.results)}. Scale: {caption(outcomes)}.{counted}{ends} "
         "± is the standard deviation over seeds; where seeds are missing, their number stands in "
         "brackets."
     )
