@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...harness.results import Result, load_results
+from ...pages.captions import settings_table
 from ...pages.claims import case_table, claim_table, tally
 from ...pages.estimates import same_settings, shared_settings
-from ...pages.markdown import markdown
 from ...pages.published import Best, best_over_grid, setup
 from ...pages.repeat import unrepeatable
 from ...pages.section import (
@@ -161,4 +161,4 @@ def _scale(group: list[Result]) -> str:
 def _settings(group: list[Result]) -> str:
     """Tabulate every setting of a group, with the paper's."""
     config = RunConfig.from_json(group[0]["config"])
-    return markdown(("setting", "ours", "paper"), settings(config, group[0]["dataset"]))
+    return settings_table(settings(config, group[0]["dataset"]))
