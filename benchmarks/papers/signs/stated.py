@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...harness.results import Result
-from ...pages.estimates import same_settings
 from ...pages.published import PAPERS, transcript
 from ...pages.stated import Judged, Stated
 from .cells import departs, scale
 from .claims import claims
-from .summary import VARIED
+from .summary import groups_of
 
 # A claim's source and text, or the number of the text in `published_values.json`; then the data
 # sets and networks that it is made for, each with the key of what judges it there.
@@ -72,7 +71,7 @@ _NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "vgg
 def stated(results: Sequence[Result], experiment: str) -> list[Stated]:
     """Return every claim of a paper, once for each data set and network that it is made for."""
     mine = [result for result in results if result["experiment"] == experiment]
-    groups = [(group, claims(group)) for group in same_settings(mine, VARIED)]
+    groups = [(group, claims(group)) for group in groups_of(mine)]
     listed = transcript(PAPERS[experiment]).get("claims", [])
     return [
         Stated(
