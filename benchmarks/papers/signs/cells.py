@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from ...harness.results import Result
 from ...pages.cells import Found, Measured, Printed, nearest, printed
-from ...pages.estimates import same_settings
 from ...pages.published import PAPERS, setup
 from ...pages.section import images, seeds_text, uncommitted
 from .captions import STAND_INS, departs_from_paper
 from .config import RunConfig
-from .summary import VARIED, Sweep, sweeps
+from .summary import Sweep, groups_of, sweeps
 from .tables import SYMBOLS, point_label
 
 # The perturbation whose best is printed, by the paper and its table.
@@ -22,7 +21,7 @@ _DEFAULT = {"fragility": "delta", "zero_crossing": "phi"}
 def found_cells(results: Sequence[Result], experiment: str) -> Found:
     """Return our numbers, of several groups of runs those nearest to the paper's."""
     mine = [result for result in results if result["experiment"] == experiment]
-    groups = same_settings(mine, VARIED)
+    groups = groups_of(mine)
     # Of two groups that depart in as many settings the one with more runs stands first.
     groups.sort(key=len, reverse=True)
     found = {}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ...harness.results import Result
 from ...pages.claims import Case, Claim
-from ...pages.estimates import same_settings
 from ...pages.paired import compare
 from ...pages.published import PAPERS, transcript
 from ...pages.stated import Judged, Stated
@@ -14,7 +13,7 @@ from ...pages.verdicts import positive
 from .cells import departs, scale
 from .claims import claims, losses
 from .fragility import EXPERIMENT as FRAGILITY
-from .summary import VARIED
+from .summary import groups_of
 
 # A claim's source and text, or the number of the text in `published_values.json`; then the data
 # sets and networks that it is made for, each with the key of what judges it there.
@@ -76,7 +75,7 @@ _NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "vgg
 def stated(results: Sequence[Result], experiment: str) -> list[Stated]:
     """Return every claim of a paper, once for each data set and network that it is made for."""
     mine = [result for result in results if result["experiment"] == experiment]
-    groups = [(group, claims(group)) for group in same_settings(mine, VARIED)]
+    groups = [(group, claims(group)) for group in groups_of(mine)]
     listed = transcript(PAPERS[experiment]).get("claims", [])
     found = [
         Stated(
