@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from .cells import PAPER_SCALE, PROXY
 from .claims import Case, Claim, deciding, detectable, reasoned
 from .markdown import NONE, markdown
-from .verdicts import MISSING, word
+from .paired import Compared
+from .verdicts import MISSING, UNTESTABLE, word
 
 # A claim with more cases than this is shown by those that decide it.
 _SHOWN = 3
@@ -68,8 +69,12 @@ def verdict_counts(stated: Sequence[Stated]) -> Counter[str]:
 
 
 def stated_table(stated: Sequence[Stated]) -> str:
-    """Tabulate claims with their verdicts, the numbers that decide them, and at which scale."""
+    """Tabulate claims with their verdicts, the numbers that decide them, and at which scale.
+
+    What a verdict rests on beyond the numbers stands below the table, once for all claims.
+    """
     rows, before = [], ""
+    notes: dict[str, int] = {}
     for each in _merged(stated):
         claim = f"{each.source}: {each.text}"
         row = ["" if claim == before else claim, each.place]
@@ -78,12 +83,23 @@ def stated_table(stated: Sequence[Stated]) -> str:
         if leading is None:
             rows.append([*row, f"**{each.verdict}**", NONE, NONE, NONE])
             continue
-        reason = reasoned(leading.claim).removeprefix(each.verdict)
+        reason = _reason(leading.claim)
+        mark = f" ({notes.setdefault(reason, len(notes) + 1)})" if reason else ""
         decided, effect = _decided(leading.claim)
         kind = PROXY if leading.departs else PAPER_SCALE
-        row += [f"**{each.verdict}**{reason}", decided, effect]
+        row += [f"**{each.verdict}**{mark}", decided, effect]
         rows.append([*row, f"{kind}: [{leading.scale}]({leading.page})"])
-    return markdown(("claim", "for", "verdict", "decided by", "detectable", "judged on"), rows)
+    head = ("claim", "for", "verdict", "decided by", "detectable", "judged on")
+    lines = "\n".join(f"- ({number}) {note}." for note, number in notes.items())
+    return f"{markdown(head, rows)}\n\n{lines}" if notes else markdown(head, rows)
+
+
+def _reason(claim: Claim) -> str:
+    """Return what a verdict rests on beyond the numbers; empty where they tell."""
+    seeds = [case.gain.half is None for case in claim.cases if isinstance(case.gain, Compared)]
+    if word(claim.verdict) == UNTESTABLE and seeds and all(seeds):
+        return "a single seed has no spread, and an interval needs one"
+    return reasoned(claim).removeprefix(claim.verdict).removeprefix(": ")
 
 
 def _merged(stated: Sequence[Stated]) -> list[Stated]:

@@ -149,7 +149,9 @@ def _worn(runs: Runs, mask: str, density: float, case: Case) -> Case:
     known = [runs.left(mask, each) for each in runs.group.densities]
     kept = dict.fromkeys(f"{each:.2f}" for each in sorted(filter(None, known)))
     ends = dict.fromkeys([next(iter(kept)), list(kept)[-1]])
-    why = f"β̂ keeps {' to '.join(ends)} of β without any rescale"
+    why = (
+        f"β̂ keeps {' to '.join(ends)} of β without a rescale, so that one restores next to nothing"
+    )
     return Case(case.name, UNTESTABLE, case.gain, case.paper, why=why)
 
 

@@ -83,6 +83,21 @@ def test_the_table_says_what_decides_and_what_could_have_been_seen():
     assert cells[1] == ["", "A; B", "**not run**", "—", "—", "—"]
 
 
+def test_reasons_stand_below_the_table_once():
+    blind = case("a", 0.1, UNTESTABLE, why="too short")
+    one_seed = Case("b", UNTESTABLE, Compared(0.5, 1), None)
+    judged = [Judged(claim(each), "MNIST", (), "page.md", 3) for each in (blind, blind, one_seed)]
+    text = stated_table([Stated("s", f"t{k}", "p", (each,)) for k, each in enumerate(judged)])
+    table, notes = text.split("\n\n")
+    assert [line.split("|")[3].strip() for line in table.splitlines()[2:]] == [
+        f"**{UNTESTABLE}** ({number})" for number in (1, 1, 2)
+    ]
+    assert notes.splitlines() == [
+        "- (1) too short.",
+        "- (2) a single seed has no spread, and an interval needs one.",
+    ]
+
+
 ROWS = [Row("epochs", "3", "150"), Row("lr", "0.2", "0.2"), Row("device", "cpu", NOT_GIVEN)]
 
 
