@@ -18,6 +18,7 @@ _DATASETS = {
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
+    "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet",
 }
 

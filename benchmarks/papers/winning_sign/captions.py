@@ -12,12 +12,12 @@ from .summary import Outcomes
 
 # What tables and figures are spread over; they are no settings of a comparison.
 AXES = ("experiment", "seed", "kind", "subject", "round", "order", "note")
-# The paper's network that one of ours stands for, and the data set it is nearest to there.
+# The paper's network that one of ours stands for.
 STANDS_FOR = {
-    "small_resnet": "cifar100-resnet50",
-    "resnet20": "cifar100-resnet50",
-    "mixer": "imagenet-mixer_s16",
-    "small_vgg": "cifar100-vgg11_bn",
+    "small_resnet": "resnet50",
+    "resnet20": "resnet50",
+    "mixer": "mixer_s16",
+    "small_vgg": "vgg11_bn",
 }
 _SIDES = {**SIDES, "tiny_imagenet": "64x64", "imagenet": "224x224"}
 # Data sets that lie in folders, which may hold less than all of it.
@@ -54,8 +54,10 @@ _GIVEN = (
 
 def counterpart(dataset: str, arch: str) -> str | None:
     """Return the name of the paper's setting that a data set and network are compared with."""
-    own = f"{dataset}-{arch}"
-    return own if own in AWS else STANDS_FOR.get(arch)
+    network = STANDS_FOR.get(arch, arch)
+    # The data set itself, and else the smallest that the paper trains the network on.
+    names = (f"{each}-{network}" for each in (dataset, "cifar100", "imagenet"))
+    return next((name for name in names if name in AWS), None)
 
 
 def settings(config: Mapping[str, Any], data: Mapping[str, Any], setting: str | None) -> list[Row]:
