@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from tests.helpers import from_ranks
-from tests.ranks.cases import CASES
+from tests.ranks.cases import CASES as ROUNDS
 from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
 from tests.ranks.refused import REFUSALS
 from tests.ranks.sharded import a_rank, needs_fsdp_on_cpu
+from tests.ranks.signs import SIGNS, sigmas
 
 pytestmark = needs_fsdp_on_cpu
+
+CASES = ROUNDS | SIGNS
 
 
 def one_rank(rank: int, folder: str) -> None:
@@ -22,6 +25,7 @@ def one_rank(rank: int, folder: str) -> None:
     with a_rank(rank, folder, world):
         found["cases"] = {name: case(True) for name, case in CASES.items()}
         found["refusals"] = {name: refused(rank) for name, refused in REFUSALS.items()}
+        found["sigmas"] = sigmas(True)
         found["largest"] = largest_tensors()
         if Path(folder, "networks").exists():
             found["networks"] = {name: rounds(name, True) for name in NETWORKS}
@@ -46,6 +50,15 @@ def test_ranks_store_what_one_process_stores(ranks: list[Any], name: str) -> Non
         assert list(found) == list(alone)
         for key, value in alone.items():
             assert torch.equal(found[key], value), key
+
+
+def test_every_rank_reports_the_same_sigma_as_one_process_within_rounding(
+    ranks: list[Any],
+) -> None:
+    alone = sigmas(False)
+    for rank in ranks:
+        assert torch.equal(rank["sigmas"], ranks[0]["sigmas"])
+        torch.testing.assert_close(rank["sigmas"], alone, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("name", REFUSALS)

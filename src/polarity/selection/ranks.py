@@ -40,7 +40,7 @@ class Ranks:
         added: Counts = told.cpu().numpy()
         return added
 
-    def table(self, mine: Sequence[int]) -> Counts:
+    def table(self, mine: Sequence[int] | Counts) -> Counts:
         """Return a row of as many integers from each rank, in the order of the ranks."""
         rows = np.zeros((self.count, len(mine)), dtype=np.int64)
         rows[self.index] = mine
