@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 import polarity as pol
 from tests.ranks.cases import noted, ready
-from tests.ranks.sharded import Tensors, state_of, train, uneven
+from tests.ranks.sharded import Tensors, train, uneven, whole
 
 STRATEGIES = ("mask1", "mask0", "gradual", "standard")
+# Five, so that each strategy and each perturbation meets each scope.
+SCOPES = ("layer", "global", "global", "layer", "global")
 PERTURBATIONS = {
     "nothing": None,
     "epsilon": pol.Epsilon(0.3),
@@ -36,13 +38,12 @@ def initial() -> Tensors:
 
 
 def every_request(sharded: bool) -> Tensors:
-    """Every strategy with every perturbation in both scopes, from the same trained survivors."""
+    """Every strategy with every perturbation, in both scopes, from the same trained survivors."""
     found: Tensors = {}
     model, sgd, trained = pruned(sharded)
     masks, draw = pol.masks(model), torch.Generator().manual_seed(1)
-    for strategy, (name, perturb), scope in itertools.product(
-        STRATEGIES, PERTURBATIONS.items(), ("layer", "global")
-    ):
+    requests = itertools.product(STRATEGIES, PERTURBATIONS.items())
+    for (strategy, (name, perturb)), scope in zip(requests, itertools.cycle(SCOPES)):
         pol.load_masks(model, masks)
         trained.restore_weights(model, only="masked")
         report = pol.reinit_signs(
@@ -57,7 +58,9 @@ def every_request(sharded: bool) -> Tensors:
             generator=draw,
         )
         moment = f"{strategy}, {name}, {scope}"
-        found |= {f"{moment}: {key}": value for key, value in state_of(model).items()}
+        for key in masks:
+            weight = model.get_submodule(key.removesuffix(".weight"))
+            found[f"{moment}: {key}"] = whole(weight.parametrizations.weight.original)
         found[f"{moment}: report"] = torch.tensor(bytearray(str(report).encode()))
     pol.load_masks(model, masks)
     train(model, sgd)

@@ -13,10 +13,11 @@ from tests.ranks.networks import NETWORKS, rounds
 from tests.ranks.refused import REFUSALS
 from tests.ranks.sharded import a_rank, needs_fsdp_on_cpu
 from tests.ranks.signs import SIGNS, sigmas
+from tests.ranks.tickets import TICKETS
 
 pytestmark = needs_fsdp_on_cpu
 
-CASES = ROUNDS | SIGNS
+CASES = ROUNDS | SIGNS | TICKETS
 
 
 def one_rank(rank: int, folder: str) -> None:

@@ -46,6 +46,13 @@ class Ranks:
         rows[self.index] = mine
         return self.add(rows.reshape(-1)).reshape(rows.shape)
 
+    def gathered(self, mine: Value) -> list[Value]:
+        """Return on the first rank what each of them gives, in their order; nothing on others."""
+        first = distributed.get_global_rank(self._group, 0)
+        found: list[Any] | None = [None] * self.count if self.index == 0 else None
+        distributed.gather_object(mine, found, dst=first, group=self._group)
+        return found or []
+
     def agree(self, checked: Callable[[], tuple[Value, object]], expected: str) -> Value:
         """Return what a function returns on this rank, if it raises on none and they agree.
 

@@ -199,11 +199,9 @@ def _given(
     """Return the tensors that belong to weights, or to this rank's pieces of them, checked."""
     values = weights_of(given, parameter)
     check_names(parameter, values, values, needed=targets, what="masked")
-    shapes = {}
-    for name, target in targets.items():
+    for name in targets:
         check_floating(f"{parameter}[{name!r}]", values[name])
-        assert target.numeric_mask is not None
-        shapes[name] = target.numeric_mask.shape
+    shapes = {name: target.shape_here for name, target in targets.items()}
     pieces = {name: target.piece(values[name], parameter) for name, target in targets.items()}
     check_tensors(parameter, pieces, shapes, what="masked")
     return pieces

@@ -40,6 +40,7 @@ __all__ = [
 # The calls that write to sharded models piece by piece.
 _ON_SHARDS = frozenset(
     (
+        "apply",
         "imp_prune",
         "load_masks",
         "lrr_step",
@@ -47,6 +48,9 @@ _ON_SHARDS = frozenset(
         "prune",
         "reinit_signs",
         "restore_weights",
+        "start_from_magnitudes",
+        "start_from_mask",
+        "start_from_signs",
     )
 )
 
