@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers import from_ranks
 from tests.ranks.cases import CASES as ROUNDS
+from tests.ranks.factors import FACTORS, penalised
 from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
 from tests.ranks.refused import REFUSALS
@@ -17,7 +18,7 @@ from tests.ranks.tickets import TICKETS
 
 pytestmark = needs_fsdp_on_cpu
 
-CASES = ROUNDS | SIGNS | TICKETS
+CASES = ROUNDS | SIGNS | TICKETS | FACTORS
 
 
 def one_rank(rank: int, folder: str) -> None:
@@ -27,6 +28,7 @@ def one_rank(rank: int, folder: str) -> None:
         found["cases"] = {name: case(True) for name, case in CASES.items()}
         found["refusals"] = {name: refused(rank) for name, refused in REFUSALS.items()}
         found["sigmas"] = sigmas(True)
+        found["penalised"] = penalised(True)
         found["largest"] = largest_tensors()
         if Path(folder, "networks").exists():
             found["networks"] = {name: rounds(name, True) for name in NETWORKS}
@@ -60,6 +62,18 @@ def test_every_rank_reports_the_same_sigma_as_one_process_within_rounding(
     for rank in ranks:
         assert torch.equal(rank["sigmas"], ranks[0]["sigmas"])
         torch.testing.assert_close(rank["sigmas"], alone, rtol=1e-14, atol=0)
+
+
+def test_the_penalty_on_products_is_that_of_one_process_within_rounding(ranks: list[Any]) -> None:
+    alone = penalised(False)
+    scalings = [key for key in alone if key.startswith("scaling")]
+    for rank in ranks:
+        assert list(rank["penalised"]) == list(alone)
+        for key in alone.keys() - scalings:
+            torch.testing.assert_close(rank["penalised"][key], alone[key], msg=key)
+    for key in scalings:
+        found = torch.cat([rank["penalised"][key] for rank in ranks])
+        torch.testing.assert_close(found, alone[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 @pytest.mark.parametrize("name", REFUSALS)

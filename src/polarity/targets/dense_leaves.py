@@ -47,6 +47,7 @@ _ON_SHARDS = frozenset(
         "mask_weights",
         "prune",
         "reinit_signs",
+        "rescale",
         "restore_weights",
         "start_from_magnitudes",
         "start_from_mask",

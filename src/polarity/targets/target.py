@@ -283,6 +283,8 @@ class Target:
         for each in reversed(self.chain):
             if isinstance(each, MaskedWeight):
                 stored = each.to_store(stored, mask)
+            elif each is self.interpolation and self.is_sharded:
+                stored = stored.clone()  # its initial value is whole
             else:
                 stored = self._undone(each, stored)
         new = stored if isinstance(stored, tuple) else (stored,)
