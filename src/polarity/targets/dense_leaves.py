@@ -39,7 +39,7 @@ __all__ = [
 
 # The calls that write to sharded models piece by piece.
 _ON_SHARDS = frozenset(
-    ("imp_prune", "load_masks", "lrr_step", "mask_weights", "prune", "restore_weights")
+    ("imp_prune", "load", "load_masks", "lrr_step", "mask_weights", "prune", "restore_weights")
 )
 
 P = ParamSpec("P")
