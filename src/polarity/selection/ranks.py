@@ -50,9 +50,9 @@ class Ranks:
 
     def gathered(self, mine: Value) -> list[Value]:
         """Return on the first rank what each of them gives, in their order; nothing on others."""
-        first = distributed.get_global_rank(self._group, 0)
+        first = distributed.get_global_rank(self.group, 0)
         found: list[Any] | None = [None] * self.count if self.index == 0 else None
-        distributed.gather_object(mine, found, dst=first, group=self._group)
+        distributed.gather_object(mine, found, dst=first, group=self.group)
         return found or []
 
     def agree(self, checked: Callable[[], tuple[Value, object]], expected: str) -> Value:
