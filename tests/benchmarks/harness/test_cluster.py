@@ -16,7 +16,8 @@ from benchmarks.harness.results import COMMAND, command_line, versions
 @pytest.fixture
 def terms(monkeypatch):
     for name in INSTRUCTIONS:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a worker sets is taken back after the test
+        monkeypatch.delenv(name)
     monkeypatch.setenv(COMMAND, "as it was")
     return Terms.of_this_process(1)
 

@@ -14,7 +14,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.command import DenseToSparseOptio
 from benchmarks.papers.sign_in.dense_to_sparse.search import find_decay
 from benchmarks.papers.sign_in.dense_to_sparse.sweep import sweep
 
-WORDS = ["--dataset", "digits", "--resolution", "4", "--width", "4", "--epochs", "2", "--quiet"]
+WORDS = ["--dataset", "digits", "--resolution", "4", "--width", "8", "--epochs", "2", "--quiet"]
 WORDS += [
     "--batch-size",
     "16",
@@ -32,7 +32,7 @@ WORDS += ["--device", "cpu", "--seeds", "0", "--more-seeds"]
 OPTIONS = DenseToSparseOptions(
     dataset="digits",
     resolution=4,
-    width=4,
+    width=8,
     epochs=2,
     batch_size=16,
     lr=0.05,
