@@ -42,11 +42,18 @@ class Ranks:
         added: Counts = told.cpu().numpy()
         return added
 
-    def table(self, mine: Sequence[int]) -> Counts:
+    def table(self, mine: Sequence[int] | Counts) -> Counts:
         """Return a row of as many integers from each rank, in the order of the ranks."""
         rows = np.zeros((self.count, len(mine)), dtype=np.int64)
         rows[self.index] = mine
         return self.add(rows.reshape(-1)).reshape(rows.shape)
+
+    def gathered(self, mine: Value) -> list[Value]:
+        """Return on the first rank what each of them gives, in their order; nothing on others."""
+        first = distributed.get_global_rank(self.group, 0)
+        found: list[Any] | None = [None] * self.count if self.index == 0 else None
+        distributed.gather_object(mine, found, dst=first, group=self.group)
+        return found or []
 
     def agree(self, checked: Callable[[], tuple[Value, object]], expected: str) -> Value:
         """Return what a function returns on this rank, if it raises on none and they agree.
