@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import polarity
+from tests.ranks.sharded import needs_fsdp_on_cpu
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
@@ -19,6 +20,8 @@ ALLOWED = {
     *("matplotlib", "numpy", "polarity", "sklearn", "timm", "torch", "torchvision"),
     *sys.stdlib_module_names,
 }
+# Under torchrun, without a figure: it has a test of its own.
+RANKS = "many_ranks"
 # Most of a minute on one core. The build of the documentation runs it all the same.
 SLOW = {"first_ticket_resnet18"}
 
@@ -28,18 +31,20 @@ each_run = pytest.mark.parametrize(
     [
         pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
         for path in EXAMPLES
+        if path.stem != RANKS
     ],
 )
 each_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 
 
-def test_there_are_nine_examples():
+def test_there_are_ten_examples():
     assert {path.stem for path in EXAMPLES} == {
         "dense_to_sparse",
         "first_ticket_resnet18",
         "fragility",
         "learning_rate_rewinding",
         "lottery_ticket",
+        "many_ranks",
         "pai_shootout",
         "survivors",
         "vit_timm",
@@ -74,6 +79,27 @@ def test_an_example_runs_to_its_figure(path, tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(tmp_path.iterdir()), "an example wrote files"
+
+
+@pytest.mark.slow
+@needs_fsdp_on_cpu
+def test_the_example_of_many_ranks_runs_under_torchrun(tmp_path):
+    source = str(Path(polarity.__file__).parents[1])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", str(DOCS / "examples" / f"{RANKS}.py")),
+        ],
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "densities: 1.0000 0.5000 0.2500 0.1250" in done.stdout
+    assert float(done.stdout.split()[-1]) > 0.5  # of ten digits
     assert not list(tmp_path.iterdir()), "an example wrote files"
 
 

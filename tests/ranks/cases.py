@@ -1,7 +1,10 @@
 """Rounds of pruning, as one process and as several ranks run them."""
 
+import tempfile
+from pathlib import Path
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 import polarity as pol
 from tests.ranks.sharded import Tensors, batch, divided, enforced, state_of, train, uneven, whole
@@ -141,7 +144,33 @@ def masks_by_hand(sharded: bool) -> Tensors:
     return found
 
 
+def written_and_read(sharded: bool) -> Tensors:
+    """A file, whose bytes do not say how many ranks wrote it, read into another model."""
+    found: Tensors = {}
+    model, sgd = ready(sharded)
+    train(model, sgd)
+    pol.imp_prune(model, 0.5, optimizer=sgd)
+    place = [tempfile.mkdtemp()]
+    if sharded:
+        distributed.broadcast_object_list(place)
+    file = Path(place[0], "model.safetensors")
+    pol.save(model, file)
+    found["file"] = torch.tensor(bytearray(file.read_bytes()))
+    other, sgd = ready(sharded, seed=1)
+    noted(found, "read", pol.load(other, file))
+    train(other, sgd)
+    noted(found, "trained", other)
+    return found
+
+
 CASES = {
     case.__name__: case
-    for case in (rounds_of_imp, rewound_to_whole, rounds_of_lrr, by_scores, masks_by_hand)
+    for case in (
+        rounds_of_imp,
+        rewound_to_whole,
+        rounds_of_lrr,
+        by_scores,
+        masks_by_hand,
+        written_and_read,
+    )
 }

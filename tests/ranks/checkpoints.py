@@ -212,6 +212,18 @@ def with_state(optimizer: Any, shape: Callable[[Tensor], Any]) -> Any:
     return optimizer
 
 
+def state_of_pieces() -> bool:
+    """Prune with an optimizer that remembers plain tensors of this rank's pieces."""
+    model, _ = pruned()
+    optimizer = with_state(
+        torch.optim.AdamW(model.parameters()), lambda leaf: leaf.to_local().shape
+    )
+    pol.imp_prune(model, 0.5, optimizer=optimizer)
+    leaf = model.first.parametrizations.weight.original
+    mask = model.first.parametrizations.weight[0].mask.to_local()
+    return torch.equal(optimizer.state[leaf]["exp_avg"], mask)
+
+
 def on_a_full_disk(saved: Any, path: Path) -> None:
     """Save where the first rank's disk has no space left."""
 
@@ -275,6 +287,7 @@ def one_rank(rank: int, folder: str) -> None:
         if Path(folder, "writes").exists():
             found["written"] = write(place, rank)
             found["refusals"] = refusals(place, rank)
+            found["of pieces"] = state_of_pieces()
         for name, reader in READERS.items():
             try:
                 found[name] = reader(place, rank)

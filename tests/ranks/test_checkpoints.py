@@ -11,7 +11,7 @@ from tests.helpers import from_ranks
 from tests.ranks.checkpoints import READERS, SHARED, WITHOUT_OPTIMIZER, one_rank
 from tests.ranks.sharded import needs_fsdp_on_cpu, state_of, uneven
 
-pytestmark = needs_fsdp_on_cpu
+pytestmark = [needs_fsdp_on_cpu, pytest.mark.slow]
 
 Written = tuple[Path, list[Any]]
 
@@ -28,7 +28,7 @@ def ranks_in(place: Path, world: int, *, write: bool) -> list[Any]:
     return from_ranks(one_rank, folder, world)
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[2, 4])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
     """What 2 or 4 ranks wrote, read and were refused: the folder, and what each rank found."""
     place = tmp_path_factory.mktemp("checkpoints")
@@ -67,7 +67,6 @@ def test_as_many_ranks_go_on_as_the_run_that_was_saved(written: Written, reader:
         check_goes_on(rank[reader], ranks[0]["written"], reader)
 
 
-@pytest.mark.slow
 @each_reader
 def test_fewer_ranks_go_on_as_the_run_that_was_saved(
     written: Written, fewer: list[Any], reader: str
@@ -119,6 +118,10 @@ def test_dense_state_dict_and_merge_by_way_of_the_file(written: Written) -> None
     assert dense.keys() == merged.state_dict().keys()
     for name, value in merged.state_dict().items():
         assert torch.equal(dense[name], value), name
+
+
+def test_state_that_an_optimizer_keeps_of_pieces_is_zeroed(written: Written) -> None:
+    assert all(rank["of pieces"] for rank in written[1])
 
 
 def assert_holds(model: torch.nn.Module, expected: Any) -> None:

@@ -159,6 +159,7 @@ class _KeptZero:
         self._leaves = target.stored
         self._sharded = target.is_sharded
         # torch.utils.swap_tensors gives a parameter another dict, without its hooks.
+        self._ones = torch.empty(0, device="cpu")
         self._dicts = [leaf.__dict__ for leaf in self._leaves]
         mask = self._masked_product if isinstance(target.masking, SignInMW) else self._masked
         self._hooks = [
@@ -187,7 +188,13 @@ class _KeptZero:
         """Zero what is stored outside the mask as it is now."""
         assert self._masking is not None
         # Multiplying the bits as integers clears a NaN too.
-        self._ones = piece_of(self._masking.mask).to(_integer(self._leaves[0]))
+        mask, integer = piece_of(self._masking.mask), _integer(self._leaves[0])
+        held = self._ones
+        same = (held.shape, held.dtype, held.device) == (mask.shape, integer, mask.device)
+        if same and not held.is_inference():
+            held.copy_(mask)  # no second one while the first is there
+        else:
+            self._ones = mask.to(integer)
         _put_zeros_back([self])
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:

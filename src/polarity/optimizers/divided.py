@@ -29,4 +29,5 @@ def _rows(value: Any, parameter: Tensor) -> Any:
     """Return this rank's rows of a tensor of a parameter's whole shape, and anything else as is."""
     if not isinstance(value, Tensor) or is_sharded(value) or value.shape != parameter.shape:
         return value
-    return shard_like(value[rows_of(parameter)].to(parameter.device), parameter)
+    # A copy: a view would keep the whole, and DTensors of views cannot be copied by deepcopy.
+    return shard_like(value[rows_of(parameter)].to(parameter.device, copy=True), parameter)
