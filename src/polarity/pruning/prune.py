@@ -198,8 +198,10 @@ def prune_targets(
                 check_writable(leaf, f"what {name!r} is stored as")
         return () if values is None else values()
 
+    # Copies may have generators in different states where nothing is drawn.
+    alike = () if ranks is None else (wanted, state_of(generator))
     with undrawn_on_error(generator):
-        pairs = together(ranks, checked, list(found), wanted, state_of(generator))
+        pairs = together(ranks or replicas, checked, list(found), *alike)
         keep = wanted.keep(found, before)
         chosen = chosen_alike(
             replicas,
