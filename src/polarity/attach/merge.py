@@ -180,7 +180,8 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
 
     Effective weights, and trained norm parameters, under plain names; loads into the plain model,
-    or into a converted one.
+    or into a converted one. Of a model that ``fully_shard`` has divided they are DTensors, divided
+    like it, which ``torch.distributed.checkpoint`` saves.
 
     The names of a tied weight share one tensor. So this is what to give to others that save a
     model: ``model.save_pretrained(folder, state_dict=polarity.dense_state_dict(model))`` writes a
@@ -200,7 +201,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     weights: dict[str, Tensor] = {
         use.name: weight
         for target in attached(model).values()
-        for weight in (target.weight.clone(),)
+        for weight in (target.as_given(target.weight.clone()),)
         for use in target.uses
     }
     for name, weight in (weights | attached_norms(model)).items():

@@ -42,6 +42,7 @@ _ON_SHARDS = frozenset(
     (
         "apply",
         "imp_prune",
+        "load",
         "load_masks",
         "lrr_step",
         "mask_weights",

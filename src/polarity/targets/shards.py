@@ -121,7 +121,8 @@ def refuse_sharded(model: nn.Module, call: str) -> None:
     if _fsdp_module() is not None and ranks_of_model(model) is not None:
         raise TypeError(
             f"model is sharded (DTensor), expected a whole one: {call} does not take models that "
-            "fully_shard has divided: call it before fully_shard"
+            "fully_shard has divided: call it before fully_shard, or on a whole model that "
+            "load(model, path) fills from the file that save(model, path) writes on all ranks"
         )
 
 
