@@ -157,7 +157,8 @@ def spoilt_products() -> World:
 
 
 def ticket_of_another() -> pol.SignedMask:
-    return pol.signed_mask(pol.mask_weights(uneven(3)))
+    with torch.random.fork_rng():
+        return pol.signed_mask(pol.mask_weights(uneven(3)))
 
 
 def only_one(rank: int, one: Any, others: Any) -> Any:
@@ -173,7 +174,8 @@ def point_with_nan(model: nn.Module, rank: int) -> pol.RewindPoint:
 
 def spoilt_values(rank: int) -> Tensors:
     """Return the first weights whole, with a NaN among the rows of rank 1."""
-    values = {name: value.detach().clone() for name, value in uneven().named_parameters()}
+    with torch.random.fork_rng():
+        values = {name: value.detach().clone() for name, value in uneven().named_parameters()}
     if rank == 1:
         values["first.weight"][-1, 0] = math.nan
     return values

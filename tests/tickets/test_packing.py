@@ -1,5 +1,6 @@
 """Signs as bits: what comes back is what went in, and the bytes are those that are documented."""
 
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polarity.tickets.packing import pack_signs, unpack_signs
+from polarity.tickets.packing import joined_planes, pack_signs, planes_of, unpack_signs
 
 STATES = {"pruned": (0, False), "+": (1, True), "-": (-1, True), "unsigned": (0, True)}
 
@@ -58,6 +59,20 @@ def test_every_field_comes_back_from_the_bytes_that_the_layout_says(
     assert lives.dtype == torch.bool
     assert torch.equal(again, signs)
     assert torch.equal(lives, mask)
+
+
+@settings(deadline=None, max_examples=200)
+@given(fields(), st.lists(st.integers(0, 400), max_size=4))
+def test_the_planes_of_pieces_are_joined_to_those_of_the_whole(
+    made: tuple[list[str], tuple[int, ...]], cuts: list[int]
+) -> None:
+    states, _ = made
+    signs, mask = field(states, (len(states),))
+    ends = [0, *sorted(min(cut, len(states)) for cut in cuts), len(states)]
+    pieces = [
+        planes_of(signs[start:stop], mask[start:stop]) for start, stop in itertools.pairwise(ends)
+    ]
+    assert torch.equal(joined_planes(pieces), pack_signs(signs, mask))
 
 
 def test_a_few_bytes_written_out() -> None:

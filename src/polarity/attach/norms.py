@@ -54,8 +54,8 @@ def interpolate_norms(
     - Distributed training: the stream starts from rank 0's seeds on every rank, so all ranks have
       the same values while they make the same number of training forward passes. Call this on every
       rank after ``torch.distributed`` is initialised and before wrapping in
-      ``DistributedDataParallel``. With a ``generator`` it does not communicate: give all ranks
-      the same seed.
+      ``DistributedDataParallel`` or calling ``fully_shard``. With a ``generator`` it does not
+      communicate: give all ranks the same seed.
     - Attach before ``torch.compile``. A new value changes a tensor in place: no recompilation.
     - The stream's state is in the ``state_dict``: a resumed run continues the saved stream.
 

@@ -63,7 +63,8 @@ def sign_in(
     optimizer that is not passed raises RuntimeError at its next step. Python attributes that others
     keep on a weight (``_no_weight_decay``, for instance) pass to both of its factors.
 
-    Call it before wrapping the model in ``DistributedDataParallel`` and before ``torch.compile``.
+    Call it before wrapping the model in ``DistributedDataParallel``, before ``fully_shard`` and
+    before ``torch.compile``.
     :func:`rescale` restores the inner scaling during training, :func:`merge` ends it.
 
     Args:
@@ -89,7 +90,7 @@ def sign_in(
             among ranks (``ZeroRedundancyOptimizer``) or keeps one state of them all (``LBFGS``):
             build it afterwards. The model and the optimizer are left as they were.
         TypeError: if an argument is of another type, or the model is wrapped in
-            ``DistributedDataParallel`` already.
+            ``DistributedDataParallel`` or divided by ``fully_shard`` already.
 
     Warns:
         UserWarning: if the optimizer's state has an entry of another kind, or as

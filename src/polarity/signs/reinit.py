@@ -87,6 +87,11 @@ def reinit_signs(
     give its absolute ``density=``. The other strategies enforce the masks. Only the masked weights
     are changed, not biases, normalisation or the optimizer.
 
+    Of a model that ``fully_shard`` has divided each rank signs its rows, as one process would sign
+    them: the same draws, and a :math:`\sigma` that is the same on every rank and equal to that of
+    one process within rounding (sums of float64). All ranks call; ``init`` and ``trained`` are
+    whole, divided like the model, or this rank's rows.
+
     Args:
         model: a model with masked weights.
         strategy: the source of the signs, see the table.
@@ -120,7 +125,7 @@ def reinit_signs(
             parametrization without ``right_inverse``. The model and the random state are left as
             they were.
         TypeError: if ``model``, a perturbation, ``init``, ``trained`` or ``generator`` is of
-            another type.
+            another type, or a perturbation of a sharded model is a function.
 
     Warns:
         UserWarning: if the initial tensor of a layer is constant, so that :math:`\sigma = 0` and

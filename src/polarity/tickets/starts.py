@@ -45,7 +45,8 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
     moment (of epoch :math:`k`, or the final one). The mask may be another one than at that moment
     (RigL, AC/DC): survivors that had no sign then keep the initialisation's own, and the report
     counts them. Masks are attached and enforced, earlier ones replaced. Weights that ``masks`` does
-    not name, biases and norms are left as they are.
+    not name, biases and norms are left as they are. Of a model that ``fully_shard`` has divided
+    each rank starts its rows, from tensors that are whole or divided like it; all ranks call.
 
     Args:
         model: a freshly initialised network, plain, masked or Sign-In: a new one, or
