@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from polarity._shards import piece_of
 from tests.laws.refusals import Run, in_the_middle, wide
 from tests.models import generator
 
@@ -239,7 +240,7 @@ class World:
 def snapshot(thing: Any, seen: dict[int, Any]) -> Any:
     """Return a thing by value: tensors by their bytes, modules and optimizers by all they hold."""
     if isinstance(thing, Tensor):
-        kept = thing.detach().contiguous()
+        kept = piece_of(thing).detach().contiguous()
         return thing.requires_grad, str(thing.dtype), tuple(thing.shape), _bytes(kept)
     if isinstance(thing, (int, float, str, bytes, type(None), type, Path)):
         return repr(thing)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers import from_ranks
-from tests.ranks.cases import CASES
+from tests.ranks.all_cases import CASES
 from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
 from tests.ranks.refused import REFUSALS

@@ -12,6 +12,7 @@ from polarity.analysis.flip_report import FlipReport, LayerFlips
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
 from polarity.targets.search import all_targets, attached, find_targets
+from polarity.targets.shards import refuse_pieces, refuse_sharded
 from polarity.targets.target import Target
 
 __all__ = ["count_flips", "live_entries", "sign_flips", "signs_of", "tracked_targets"]
@@ -65,6 +66,8 @@ def sign_flips(
     Source: *Sign-In to the Lottery*, section 3 (Figures 1, 5 and 8).
     """
     earlier, later = _tensors(before, "before"), _tensors(after, "after")
+    refuse_pieces("before", earlier, "sign_flips")
+    refuse_pieces("after", later, "sign_flips")
     if masks is None:
         masks = _masks_of(after, before, later)
     check_mapping("masks", masks, "{name: mask}")
@@ -115,6 +118,7 @@ def live_entries(target: Target) -> Tensor:
 
 def _tensors(weights: Weights, role: str) -> Mapping[str, Tensor]:
     if isinstance(weights, nn.Module):
+        refuse_sharded(weights, "sign_flips")
         return {use.name: each.weight for each in _present(weights) for use in each.uses}
     if isinstance(weights, RewindPoint):
         return weights.weights

@@ -25,6 +25,7 @@ from polarity.analysis.flips import (
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target
 from polarity.tickets.packing import pack_signs, unpack_signs
 
@@ -89,6 +90,7 @@ class SignTracker:
         keep_steps: bool = True,
     ) -> None:
         check_flag("keep_steps", keep_steps)
+        refuse_sharded(model, "SignTracker")
         chosen = targets is not None or exclude is not None
         found = find_targets(model, targets, exclude) if chosen else tracked_targets(model)
         self._model = model

@@ -14,6 +14,7 @@ from polarity.attach.checkpoint_forms import forms_to_attach
 from polarity.attach.loading import plan_loading
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.state_keys import (
     TORCH_MASK,
     TORCH_STORED,
@@ -58,6 +59,7 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> pol.density(copy) == pol.density(model)
         True
     """
+    refuse_sharded(model, "save")
     inner = unwrapped(model)
     check_path(path)
     safetensors_for("polarity.save")

@@ -27,6 +27,7 @@ from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, all_targets, attached
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.state_hooks import forget_plain_checkpoints
 from polarity.targets.state_keys import inside, leads_inside
 from polarity.targets.target import Target
@@ -194,6 +195,7 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
+    refuse_sharded(model, "dense_state_dict")
     model = unwrapped(model)
     converted = model.state_dict()
     state: OrderedDict[str, Any] = OrderedDict(converted)

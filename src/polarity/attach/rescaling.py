@@ -23,6 +23,7 @@ from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import attached
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target
 from polarity.targets.writing import write_all
 
@@ -146,6 +147,7 @@ class RescaleSchedule:
         optimizer: Optimizers | None = None,
         momentum: Momentum = "keep",
     ) -> None:
+        refuse_sharded(model, "RescaleSchedule")
         _check_period(every, until)
         _check_momentum(momentum, as_optimizers(optimizer), _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
@@ -212,6 +214,7 @@ def frobenius_decay(model: nn.Module) -> Tensor:
 
     Source: *Sign-In to the Lottery*, appendix D and Table 7.
     """
+    refuse_sharded(model, "frobenius_decay")
     total: Tensor | None = None
     weight: Tensor
     for target in _factors(model).values():
@@ -255,6 +258,7 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
 
     Source: *Sign-In to the Lottery*, section 4.
     """
+    refuse_sharded(model, "inner_scaling")
     scaling = {}
     for name, target in _factors(model).items():
         wide = torch.promote_types(target.stored[0].dtype, torch.float32)

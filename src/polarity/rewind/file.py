@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._files import parse_json, read_tensors, write_tensors
+from polarity._shards import is_sharded
 
 __all__ = ["read_point", "write_point"]
 
@@ -198,6 +199,11 @@ def _storable(key: str, value: Any) -> Tensor:
     """Return a tensor on the CPU, contiguous and alone in its memory."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{key} is a {type(value).__name__}, expected a tensor")
+    if is_sharded(value):
+        raise TypeError(
+            f"{key} is sharded (DTensor), expected a whole tensor: RewindPoint.save writes no "
+            "pieces; give the point .full_tensor() of each, which gathers it"
+        )
     if type(value) not in _PLAIN_TYPES or value.layout != torch.strided or value.is_quantized:
         raise TypeError(f"{key} is a {type(value).__name__}, expected a plain dense tensor")
     if value.is_meta or value.is_complex():

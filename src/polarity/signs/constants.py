@@ -30,6 +30,7 @@ from polarity.signs.layer import (
 )
 from polarity.signs.perturb import Perturbation, Phi
 from polarity.signs.report import SignReport
+from polarity.targets.shards import refuse_pieces
 
 __all__ = ["Revived", "Strategy", "checked_request", "signed_constants", "signed_survivors"]
 
@@ -95,6 +96,8 @@ def signed_constants(
     shapes = {name: mask.shape for name, mask in masks.items()}
     check_tensors("trained", trained, shapes, "masked", "mask")
     check_tensors("init", init, shapes, "masked", "mask")
+    refuse_pieces("trained", trained, "signed_constants")
+    refuse_pieces("init", init, "signed_constants")
     with torch.no_grad():
         for name in masks:
             check_entries(f"trained weight {name!r}", trained[name])

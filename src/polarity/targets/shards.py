@@ -1,7 +1,7 @@
 """Models that FSDP2 has sharded: their masks follow their weights, and their ranks agree."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ __all__ = [
     "plain_class",
     "ranks_of",
     "ranks_of_model",
+    "refuse_pieces",
     "refuse_sharded",
     "together",
 ]
@@ -117,12 +118,31 @@ def _check_placement(name: str, leaf: Tensor) -> None:
 
 
 def refuse_sharded(model: nn.Module, call: str) -> None:
-    """Raise if a model is sharded and a call does not take such models."""
-    if _fsdp_module() is not None and ranks_of_model(model) is not None:
+    """Raise if a model is sharded and a call does not take such models; exchange nothing."""
+    if _is_sharded(unwrapped(model)):
         raise TypeError(
             f"model is sharded (DTensor), expected a whole one: {call} does not take models that "
-            "fully_shard has divided"
+            "fully_shard has divided. Call it before fully_shard, or on a whole model that loaded "
+            "the full state_dict of this one (torch.distributed.checkpoint.state_dict)"
         )
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Return whether a model is divided; its weights may be whole for a while, after a forward."""
+    kind = _fsdp_module()
+    if kind is not None and any(isinstance(each, kind) for each in model.modules()):
+        return True
+    return any(is_sharded(leaf) for leaf in model.parameters())
+
+
+def refuse_pieces(parameter: str, tensors: Mapping[str, Any], call: str) -> None:
+    """Raise if one of some given tensors is sharded and a call does not take such tensors."""
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and is_sharded(value):
+            raise TypeError(
+                f"{parameter} holds {name!r} sharded (DTensor), expected a whole tensor: {call} "
+                "takes no pieces; pass .full_tensor(), which gathers it"
+            )
 
 
 def piece_like(value: Tensor, leaf: Tensor, parameter: str, name: str) -> Tensor:

@@ -10,6 +10,7 @@ from polarity._checks import check_entries
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.targets.selectors import Selector, select
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target, check_has_values
 from polarity.tickets.signed_mask import SignedMask, targets_by_name
 
@@ -56,6 +57,7 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
 
     Source: *Find A Winning Sign*, section 3.1; its official code for ``include``.
     """
+    refuse_sharded(model, "signed_mask")
     masked = masked_weights(model)
     check_has_values(masked.values())
     everything = targets_by_name(model)

@@ -1,0 +1,9 @@
+"""Everything that is done to a divided model and compared with one process, by name."""
+
+from tests.ranks.cases import CASES as OF_PRUNING
+from tests.ranks.looking import LOOKING
+from tests.ranks.schedules import SCHEDULES
+
+__all__ = ["CASES"]
+
+CASES = OF_PRUNING | SCHEDULES | LOOKING
