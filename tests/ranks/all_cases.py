@@ -2,8 +2,9 @@
 
 from tests.ranks.cases import CASES as OF_PRUNING
 from tests.ranks.looking import LOOKING
+from tests.ranks.options import OPTIONS
 from tests.ranks.schedules import SCHEDULES
 
 __all__ = ["CASES"]
 
-CASES = OF_PRUNING | SCHEDULES | LOOKING
+CASES = OF_PRUNING | SCHEDULES | LOOKING | OPTIONS

@@ -10,6 +10,7 @@ from tests.helpers import from_ranks
 from tests.ranks.all_cases import CASES
 from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
+from tests.ranks.options import in_bfloat16
 from tests.ranks.refused import REFUSALS
 from tests.ranks.sharded import a_rank, needs_fsdp_on_cpu
 
@@ -22,6 +23,7 @@ def one_rank(rank: int, folder: str) -> None:
     with a_rank(rank, folder, world):
         found["cases"] = {name: case(True) for name, case in CASES.items()}
         found["refusals"] = {name: refused(rank) for name, refused in REFUSALS.items()}
+        found["bfloat16"] = in_bfloat16()
         found["largest"] = largest_tensors()
         if Path(folder, "networks").exists():
             found["networks"] = {name: rounds(name, True) for name in NETWORKS}
@@ -64,6 +66,13 @@ def test_no_call_makes_a_tensor_of_a_whole_weight(ranks: list[Any], call: str) -
     for rank in ranks:
         largest = rank["largest"]
         assert 0 < largest[call] <= largest["piece"] < largest["whole"]
+
+
+def test_in_mixed_precision_zeros_stay_in_weights_and_gradients(ranks: list[Any]) -> None:
+    for rank in ranks:
+        assert rank["bfloat16"]["outside"] == 0
+        losses = rank["bfloat16"]["losses"]
+        assert losses[-1] < 0.1 < losses[0]
 
 
 @pytest.mark.slow

@@ -32,9 +32,9 @@ SHARDED = "sharded (DTensor): call mask_weights before fully_shard"
 Value = TypeVar("Value")
 
 
-def _fsdp_module() -> Any:
+def _fsdp_module(name: str = "FSDPModule") -> Any:
     """Return the class that FSDP2 gives to modules, or None where it was never imported."""
-    return getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    return getattr(sys.modules.get("torch.distributed.fsdp"), name, None)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -51,8 +51,13 @@ def follow_shards(model: nn.Module) -> None:
     After a forward without backward FSDP2 leaves some weights whole, in memory that it drops:
     what is written there is lost. Nothing is communicated: every rank keeps its rows of the mask.
     """
-    kind = _fsdp_module()
+    kind, former = _fsdp_module(), _fsdp_module("FullyShardedDataParallel")
     sharded = [each for each in model.modules() if isinstance(each, kind)] if kind else []
+    if former is not None and any(isinstance(each, former) for each in model.modules()):
+        raise TypeError(
+            "model is wrapped in FullyShardedDataParallel, which flattens its weights, expected "
+            "one that fully_shard (FSDP2) divides: call mask_weights, then fully_shard"
+        )
     for each in sharded:
         each.reshard()
     for module in model.modules() if sharded else ():
