@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .harness.home import pages_folder, results_folder
+from .pages.section import commit as short_commit
 
 RESULTS = results_folder("zoo") / "sign_in.json"
 PAGES = pages_folder("zoo")
@@ -224,7 +225,7 @@ Dropout and stochastic depth are off and layers that torchvision starts at zero 
 that every layer contributes. Outputs are compared with the running statistics as they are built.
 
 torch {packages.get("torch")}, torchvision {packages.get("torchvision")}, seed {result["seed"]},
-two images of the smallest size each model takes; commit {(result["commit"] or "unknown")[:7]}.
+two images of the smallest size each model takes; commit {short_commit(result["commit"], 7)}.
 """
     docs.mkdir(parents=True, exist_ok=True)
     path = docs / "zoo.md"

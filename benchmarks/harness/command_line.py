@@ -54,8 +54,8 @@ class RunOptions:
     jobs: int = 1
 
     # Who performs the runs: processes of this machine (loky), or workers of a Dask or Ray cluster,
-    # which have the same versions installed, read --data-root themselves, and send results back to
-    # --out. docs/sweeps.md describes it. Ray is untested.
+    # which need the same versions and read --data-root themselves. Results come back to --out: see
+    # docs/sweeps.md. Ray is untested.
     backend: Literal["loky", "dask", "ray"] = "loky"
 
     # Address of the cluster: tcp://HOST:8786 for Dask; ray://HOST:10001 or auto for Ray.

@@ -137,6 +137,13 @@ def pooled_spread(tables: Iterable[Iterable[Seeds]]) -> Spread | None:
     return Spread(math.sqrt(2 * squares / freedom), freedom) if freedom else None
 
 
+def with_most_seeds(rows: Iterable[Seeds]) -> list[Seeds]:
+    """Return the rows that have the most seeds: a run more of one row must not hide the others."""
+    known = [row for row in rows if row]
+    most = max(map(len, known), default=0)
+    return [row for row in known if len(row) == most]
+
+
 def level_spread(rows: Iterable[Seeds]) -> Spread | None:
     """Pool over rows what a run varies by from seed to seed, for comparisons with a constant.
 

@@ -10,12 +10,15 @@ from typing import Any
 
 from ..harness.results import Result, load_results
 
+_DIRTY = "-dirty"
+_UNCOMMITTED = "computed by code that was not committed"
 _DATASETS = {
     "digits": "scikit-learn's digits",
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
+    "tiny_imagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet",
 }
 
@@ -83,7 +86,7 @@ def provenance(results: Sequence[Result], duration: str | None = None) -> list[s
         f"{machine['threads']}, device {machine['device']}"
         for machine in (result["machine"] for result in results)
     )
-    commits = distinct(result["git_commit"] or "unknown" for result in results)
+    commits = distinct(commit(result.get("git_commit")) for result in results)
     times = [result["seconds"] for result in results]
     commands = distinct(command for result in results if (command := result.get("command")))
     days = sorted(result["started"][:10] for result in results)
@@ -94,6 +97,20 @@ def provenance(results: Sequence[Result], duration: str | None = None) -> list[s
         f"- Machine: {' / '.join(machines)}",
         f"- Time: {duration or f'{min(times):.0f} to {max(times):.0f} s per run'}, {period}",
     ]
+
+
+def commit(found: str | None, digits: int = 40) -> str:
+    """Write the commit that a result states, and whether the code was really that commit's."""
+    if not found:
+        return "unknown"
+    short = found.removesuffix(_DIRTY)[:digits]
+    return f"{short} ({_UNCOMMITTED})" if found.endswith(_DIRTY) else short
+
+
+def uncommitted(results: Iterable[Result]) -> str:
+    """Say that results were computed by code that no commit holds, where that is so."""
+    found = [str(result.get("git_commit") or "") for result in results]
+    return _UNCOMMITTED if any(each.endswith(_DIRTY) for each in found) else ""
 
 
 def _capability(machine: dict[str, Any]) -> str:

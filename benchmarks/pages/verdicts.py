@@ -17,6 +17,12 @@ PARTLY = "holds partly"
 FAILS = "does not hold"
 UNTESTABLE = "not testable at this size"
 MISSING = "not run"
+WORDS = (HOLDS, PARTLY, FAILS, UNTESTABLE, MISSING)
+
+
+def word(verdict: str) -> str:
+    """Return a verdict without the number of cases that were testable."""
+    return verdict.split(" (")[0]
 
 
 def positive(found: Compared | None, paper: float | None) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..pages.section import commit as short_commit
 from .reasons import reasons_for
 
 HERE = Path(__file__).parent
@@ -203,7 +204,7 @@ def write_page(results: Path, docs: Path) -> Path:
         result = json.loads(path.read_text())
         where, packages = result["machine"], result["versions"]
         described = ", ".join(f"{key} {value}" for key, value in where.items() if value)
-        commits = sorted({(row.get("commit") or "unknown")[:7] for row in result["rows"]})
+        commits = sorted({short_commit(row.get("commit"), 7) for row in result["rows"]})
         parts.append(
             f"## {path.stem}\n\n{described}; torch {packages.get('torch')}, "
             f"{result['threads']} thread{'s' if result['threads'] > 1 else ''} per operation; "

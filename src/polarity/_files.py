@@ -7,8 +7,8 @@ named as a parameter.
 import json
 import os
 import struct
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,15 @@ from torch import Tensor
 
 from polarity._checks import shown
 
-__all__ = ["check_path", "parse_json", "read_tensors", "safetensors_for", "write_tensors"]
+__all__ = [
+    "check_path",
+    "names_of",
+    "parse_json",
+    "read_tensors",
+    "safetensors_for",
+    "shapes_in",
+    "write_tensors",
+]
 
 
 def safetensors_for(caller: str) -> ModuleType:
@@ -75,8 +83,7 @@ def write_tensors(
         raise FileNotFoundError(
             f"{given}: there is no folder {given.parent}, expected one: make it"
         )
-    target = Path(os.path.realpath(given))  # a link stays one
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+    target, temporary = names_of(given)
     try:
         safetensors.torch.save_file(dict(tensors), str(temporary), metadata=dict(metadata))
         os.replace(temporary, target)
@@ -90,22 +97,54 @@ def write_tensors(
             temporary.unlink(missing_ok=True)
 
 
-def read_tensors(path: str | Path, caller: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def names_of(given: Path) -> tuple[Path, Path]:
+    """Return where a file is to be, and the name that it has until it is complete."""
+    target = Path(os.path.realpath(given))  # a link stays one
+    return target, target.with_name(f".{target.name[:100]}.{os.getpid()}.tmp")
+
+
+def read_tensors(
+    path: str | Path, caller: str, rows: Mapping[str, slice | None] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, all of it read.
+
+    Args:
+        path: the file.
+        caller: the public call, for the error where safetensors is not installed.
+        rows: which tensors to read, and which rows of each, None for all; by default everything.
 
     Raises:
         FileNotFoundError: if there is no such file.
         IsADirectoryError: if it is a folder.
         ValueError: if it is not a safetensors file, or is damaged.
     """
+    with _opened(path, caller) as file:
+        metadata = dict(file.metadata() or {})
+        wanted = dict.fromkeys(file.keys()) if rows is None else rows
+        return {name: _own(name, _some(file, name, wanted[name])) for name in wanted}, metadata
+
+
+def shapes_in(path: str | Path, caller: str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return the shapes of the tensors in a safetensors file, and its metadata.
+
+    Raises:
+        Exception: as :func:`read_tensors`.
+    """
+    with _opened(path, caller) as file:
+        metadata = dict(file.metadata() or {})
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: str | Path, caller: str) -> Iterator[Any]:
+    """Open a safetensors file, and say of every error that the file is not readable."""
     safetensors = safetensors_for(caller)
     given = check_path(path)
     if not given.exists():
         raise FileNotFoundError(f"{given} does not exist, expected a safetensors file")
     try:
         with safetensors.safe_open(str(given), framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: _own(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            yield file
         _check_header(given)
     except PermissionError:
         raise
@@ -113,7 +152,12 @@ def read_tensors(path: str | Path, caller: str) -> tuple[dict[str, Tensor], dict
         raise ValueError(
             f"{given} is not a readable safetensors file, expected one that polarity wrote: {error}"
         ) from error
-    return tensors, metadata
+
+
+def _some(file: Any, name: str, rows: slice | None) -> Tensor:
+    """Return a tensor of a file, or some of its rows."""
+    tensor: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
+    return tensor
 
 
 def parse_json(text: str) -> Any:

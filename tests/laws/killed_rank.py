@@ -22,6 +22,7 @@ import polarity as pol
 from polarity.selection.top_k import keep_top
 from tests.laws.refusals import fingerprint
 from tests.models import mlp, seeded
+from tests.ranks.sharded import divided, runs_fsdp, state_of, train, uneven
 
 ROUNDS, VICTIM = 3, 1
 TIMEOUT = 20.0
@@ -120,7 +121,48 @@ def trained(rank: int, world: int, folder: Path, last: Moment, how: str = "kille
     return found | {"state": model.state_dict(), "density": pol.density(model)}
 
 
+def pieces(model: nn.Module, sgd: torch.optim.Optimizer) -> Any:
+    """Return what this rank holds of a sharded model and of its optimizer's state."""
+    held = [*model.parameters(), *model.buffers()]
+    held += [value for state in sgd.state.values() for value in state.values()]
+    return fingerprint([getattr(each, "_local_tensor", each) for each in held])
+
+
+def sharded(rank: int, world: int, folder: Path, last: Moment, how: str = "killed") -> Any:
+    """Train a sharded model, prune and save it, as :func:`trained` does copies."""
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    model = divided(pol.mask_weights(uneven()), True)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    pol.enforce_in_step(model, sgd)
+    ended, done = folder / "done", 0
+    if ended.exists():
+        done = int(ended.read_text())
+        # The state to load into has the keys of an optimizer that took a step.
+        train(model, sgd, 1)
+        parts = dict(zip(("model", "sgd"), get_state_dict(model, sgd), strict=True))
+        checkpoint.load(parts, checkpoint_id=folder / f"saved{done}")
+        set_state_dict(model, sgd, model_state_dict=parts["model"], optim_state_dict=parts["sgd"])
+    found: dict[str, Any] = {"began": done}
+    for number in range(done, ROUNDS):
+        train(model, sgd, 2, start=10 * number)
+        before, ends = pieces(model, sgd), last if number == 1 else None
+        found |= outcome(lambda: pol.imp_prune(model, 0.3, optimizer=sgd), rank, ends, how)
+        found["unchanged"] = pieces(model, sgd) == before
+        if found["said"]:
+            return found
+        parts = dict(zip(("model", "sgd"), get_state_dict(model, sgd), strict=True))
+        checkpoint.save(parts, checkpoint_id=folder / f"saved{number + 1}")
+        ended.write_text(str(number + 1))
+        distributed.barrier()
+    density = pol.density(model)
+    return found | {"state": state_of(model), "density": density}
+
+
 CASES: dict[str, Callable[..., Any]] = {"keep_top": chosen, "imp_prune of copies": trained}
+# These take longer.
+SLOW: dict[str, Callable[..., Any]] = {"imp_prune of a sharded model": sharded}
 
 
 def run(name: str, world: int, folder: Path, last: Moment, how: str = "killed") -> dict[int, Any]:
@@ -135,7 +177,7 @@ def run(name: str, world: int, folder: Path, last: Moment, how: str = "killed") 
             distributed.init_process_group(
                 "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world, timeout=limit
             )
-            found = CASES[name](rank, world, folder, last, how)
+            found = (CASES | SLOW)[name](rank, world, folder, last, how)
             torch.save(found, folder / f"rank{rank}.pt")
             os._exit(0)
         children[child] = rank
@@ -151,10 +193,10 @@ def run(name: str, world: int, folder: Path, last: Moment, how: str = "killed") 
 
 
 def runs(name: str, world: int, folder: Path, every: bool) -> dict[str, Any]:
-    """Run a case to its end, and with a rank that ends before each exchange, or some of them."""
+    """Run a case to its end, and with a rank that ends before each exchange, or the last."""
     whole = run(name, world, folder / "whole", None)
     count = whole[0]["exchanges"]
-    moments = range(count) if every else sorted({0, count - 1})
+    moments = range(count) if every else [count - 1]
     killed, resumed = {}, {}
     for last in moments:
         killed[last] = run(name, world, folder / str(last), last)
@@ -168,7 +210,7 @@ if __name__ == "__main__":
     at, which, worlds = Path(sys.argv[1]), sys.argv[2], [int(each) for each in sys.argv[3:]]
     found = {
         f"{name}, {world}": runs(name, world, at / name / str(world), which == "every")
-        for name in CASES
+        for name in [*CASES, *(SLOW if which == "every" and runs_fsdp else ())]
         for world in worlds
     }
     torch.save(found, at / "found.pt")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import polarity as pol
+from polarity import analysis
 from tests.models import seeded
 from tests.ranks.sharded import divided
 
@@ -21,11 +22,24 @@ CALLS = (
     "load_masks",
     "masks",
     "capture",
+    "reinit_signs",
+    "reinit_signs, standard",
+    "sign_flips",
+    "SignTracker.step",
+    "signed_mask",
+    "apply",
+    "start_from_signs",
+    "start_from_magnitudes",
+    "rescale",
     "restore_weights",
     "step",
 )
 # More than the counts that are exchanged, and divided evenly by 2 and 4 ranks.
 _ROWS = 600
+
+
+def _wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(100, _ROWS), nn.Linear(_ROWS, 50))
 
 
 class _Largest(TorchDispatchMode):
@@ -50,8 +64,7 @@ class _Largest(TorchDispatchMode):
 
 def largest_tensors() -> dict[str, int]:
     """Return the entries of the largest tensor that each call makes on this rank."""
-    model = seeded(nn.Sequential(nn.Linear(100, _ROWS), nn.Linear(_ROWS, 50)), 0)
-    divided(pol.mask_weights(model), True)
+    model = divided(pol.mask_weights(seeded(_wide(), 0)), True)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     weight = model[0].parametrizations.weight.original
     found = {"whole": weight.numel(), "piece": weight.to_local().numel()}
@@ -79,6 +92,26 @@ def largest_tensors() -> dict[str, int]:
         "restore_weights": lambda: start.restore_weights(model),
     }.items():
         measured(call, function)
+    trained = pol.RewindPoint.capture(model)
+    pol.imp_prune(model, 0.2)
+    perturb = (pol.Epsilon(0.2), pol.Delta(0.2, ties="random"))
+    tracker = pol.SignTracker(model, keep_steps=False)
+    ticket = measured("signed_mask", lambda: pol.signed_mask(model))
+    masks = pol.masks(model)
+    for call, function in {
+        "reinit_signs, standard": lambda: pol.reinit_signs(
+            model, "standard", perturb, init=start, trained=trained
+        ),
+        "start_from_signs": lambda: pol.start_from_signs(model, ticket, masks),
+        "start_from_magnitudes": lambda: pol.start_from_magnitudes(model, trained, masks),
+        "apply": lambda: ticket.apply(model),
+        "reinit_signs": lambda: pol.reinit_signs(model, "gradual", perturb, init=start),
+        "sign_flips": lambda: analysis.sign_flips(start, model),
+        "SignTracker.step": tracker.step,
+    }.items():
+        measured(call, function)
+    products = divided(pol.sign_in(seeded(_wide(), 0)), True)
+    measured("rescale", lambda: pol.rescale(products))
     masks = measured("masks", lambda: pol.masks(model))
     measured("load_masks", lambda: pol.load_masks(model, masks))
     return found

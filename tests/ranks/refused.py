@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, distributed, nn
 
 import polarity as pol
+from polarity import analysis
 from tests.models import seeded
 from tests.ranks.cases import ready
+from tests.ranks.factors import products
 from tests.ranks.sharded import Tensors, divided, state_of, train, uneven
 
 World = tuple[nn.Module, torch.optim.Optimizer]
@@ -38,7 +40,7 @@ class Refused:
         error = ""
         try:
             self.call(model, optimizer, rank)
-        except (ValueError, TypeError, RuntimeError) as raised:
+        except (ValueError, TypeError, RuntimeError, OSError) as raised:
             error = f"{type(raised).__name__}: {raised}"
         after = _held(model, optimizer)
         same = list(before) == list(after)
@@ -147,6 +149,27 @@ def spoilt() -> World:
     return model, sgd
 
 
+def emptied() -> World:
+    """A model of which one layer is pruned whole."""
+    model, sgd = trained()
+    pol.load_masks(model, {"into.weight": torch.zeros(7, 5)})
+    return model, sgd
+
+
+def spoilt_products() -> World:
+    """A model of products with a NaN factor on rank 1."""
+    model, sgd = products(True)
+    with torch.no_grad():
+        piece = model.into.parametrizations.weight.original1.to_local()
+    if distributed.get_rank() == 1:
+        piece[-1, 0] = math.nan
+    return model, sgd
+
+
+def ticket_of_another() -> pol.SignedMask:
+    return pol.signed_mask(pol.mask_weights(uneven(3)))
+
+
 def only_one(rank: int, one: Any, others: Any) -> Any:
     return one if rank == 1 else others
 
@@ -156,6 +179,18 @@ def point_with_nan(model: nn.Module, rank: int) -> pol.RewindPoint:
     if rank == 1:
         point.weights["norm.weight"].to_local().fill_(math.nan)
     return point
+
+
+def spoilt_values(rank: int) -> Tensors:
+    """Return the first weights whole, with a NaN among the rows of rank 1."""
+    values = {name: value.detach().clone() for name, value in uneven().named_parameters()}
+    if rank == 1:
+        values["first.weight"][-1, 0] = math.nan
+    return values
+
+
+def flip_all(signs: Tensor, magnitudes: Tensor, generator: torch.Generator | None) -> Tensor:
+    return -signs
 
 
 def fractions(model: nn.Module, rank: int) -> Tensors:
@@ -256,6 +291,86 @@ REFUSALS = {
             model, 0.2, rewind=point_with_nan(model, rank), optimizer=optimizer
         ),
         ("'norm.weight' holds", "rank 1 of the group refused its part of this call"),
+    ),
+    "signs from a NaN on one rank": Refused(
+        lambda model, _, rank: pol.reinit_signs(
+            model, "gradual", pol.Delta(0.5), init=spoilt_values(rank)
+        ),
+        (
+            "init weight 'first.weight' holds 1 NaN or infinite entries",
+            "rank 1 of the group refused its part of this call",
+        ),
+    ),
+    "survivors that were trained in between": Refused(
+        lambda model, _, rank: pol.reinit_signs(
+            model, "mask0", init=spoilt_values(0), trained=spoilt_values(0)
+        ),
+        ("survivors of 'into.weight' have neither their value in trained nor in init",),
+    ),
+    "signs of different strategies": Refused(
+        lambda model, _, rank: pol.reinit_signs(
+            model, only_one(rank, "mask0", "mask1"), init=spoilt_values(0)
+        ),
+        ("ranks 0 and 1 of the group differ, expected the same call on the same model",),
+    ),
+    "signs by a function": Refused(
+        lambda model, *_: pol.reinit_signs(model, "mask0", flip_all, init=spoilt_values(0)),
+        ("TypeError: perturb holds ", "a function would see this rank's survivors alone"),
+    ),
+    "a layer without survivors": Refused(
+        lambda model, *_: pol.reinit_signs(model, "mask0", pol.Delta(0.5), init=spoilt_values(0)),
+        ("into.weight: delta=0.5 of a layer with 0 survivors, expected at least 1",),
+        emptied,
+    ),
+    "magnitudes that are NaN on one rank": Refused(
+        lambda model, _, rank: pol.start_from_magnitudes(
+            model, spoilt_values(rank), pol.masks(model)
+        ),
+        ("magnitudes['first.weight'] holds 1 NaN", "rank 1 of the group refused its part"),
+    ),
+    "a ticket of a weight with a NaN on one rank": Refused(
+        lambda model, *_: pol.signed_mask(model),
+        ("weight 'into.weight' holds 1 NaN", "rank 1 of the group refused its part"),
+        spoilt,
+    ),
+    "a ticket for a weight with a NaN on one rank": Refused(
+        lambda model, *_: ticket_of_another().apply(model),
+        ("weight 'into.weight' holds 1 NaN", "rank 1 of the group refused its part"),
+        spoilt,
+    ),
+    "a ticket in no folder": Refused(
+        lambda model, *_: pol.signed_mask(model).save("/no/folder/ticket.safetensors"),
+        ("FileNotFoundError: ", "rank 0 of the group refused its part of this call"),
+    ),
+    "flips through masks of another shape": Refused(
+        lambda model, *_: analysis.sign_flips(
+            spoilt_values(0), model, {"into.weight": torch.ones(2, 2)}
+        ),
+        ("masks holds 'into.weight' in shape (2, 2), expected the model's (7, 5), or (",),
+    ),
+    "the state of a tracker": Refused(
+        lambda model, *_: pol.SignTracker(model).state_dict(),
+        ("SignTracker.state_dict does not take models that fully_shard has divided",),
+    ),
+    "Sign-In after sharding": Refused(
+        lambda model, *_: pol.sign_in(model),
+        ("sign_in does not take models that fully_shard has divided: call it before fully_shard",),
+    ),
+    "interpolated norms after sharding": Refused(
+        lambda model, *_: pol.interpolate_norms(model),
+        ("norm.weight is sharded (DTensor): call interpolate_norms before fully_shard",),
+    ),
+    "rescaling a NaN on one rank": Refused(
+        lambda model, *_: pol.rescale(model),
+        ("weight 'into.weight' holds 1 NaN", "rank 1 of the group refused its part"),
+        spoilt_products,
+    ),
+    "rescaling with different momenta": Refused(
+        lambda model, sgd, rank: pol.rescale(
+            model, optimizer=sgd, momentum=only_one(rank, "zero", "keep")
+        ),
+        ("ranks 0 and 1 of the group differ, expected the same call on the same model",),
+        lambda: products(True, momentum=0.9),
     ),
     "fractions in one rank's masks": Refused(
         lambda model, _, rank: pol.load_masks(model, fractions(model, rank)),

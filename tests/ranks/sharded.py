@@ -15,9 +15,8 @@ Tensors = dict[str, Tensor]
 Case = Callable[[bool], Tensors]
 
 # Older ones run FSDP2 on GPUs alone.
-needs_fsdp_on_cpu = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8), reason="no FSDP2 on CPUs"
-)
+runs_fsdp = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 8)
+needs_fsdp_on_cpu = pytest.mark.skipif(not runs_fsdp, reason="no FSDP2 on CPUs")
 
 
 class Tied(nn.Module):

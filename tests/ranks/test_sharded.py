@@ -8,11 +8,13 @@ import torch
 
 from tests.helpers import from_ranks
 from tests.ranks.all_cases import CASES
+from tests.ranks.factors import penalised
 from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
 from tests.ranks.options import in_bfloat16
 from tests.ranks.refused import REFUSALS
 from tests.ranks.sharded import a_rank, needs_fsdp_on_cpu
+from tests.ranks.signs import sigmas
 
 pytestmark = needs_fsdp_on_cpu
 
@@ -24,6 +26,8 @@ def one_rank(rank: int, folder: str) -> None:
         found["cases"] = {name: case(True) for name, case in CASES.items()}
         found["refusals"] = {name: refused(rank) for name, refused in REFUSALS.items()}
         found["bfloat16"] = in_bfloat16()
+        found["sigmas"] = sigmas(True)
+        found["penalised"] = penalised(True)
         found["largest"] = largest_tensors()
         if Path(folder, "networks").exists():
             found["networks"] = {name: rounds(name, True) for name in NETWORKS}
@@ -48,6 +52,27 @@ def test_ranks_store_what_one_process_stores(ranks: list[Any], name: str) -> Non
         assert list(found) == list(alone)
         for key, value in alone.items():
             assert torch.equal(found[key], value), key
+
+
+def test_every_rank_reports_the_same_sigma_as_one_process_within_rounding(
+    ranks: list[Any],
+) -> None:
+    alone = sigmas(False)
+    for rank in ranks:
+        assert torch.equal(rank["sigmas"], ranks[0]["sigmas"])
+        torch.testing.assert_close(rank["sigmas"], alone, rtol=1e-14, atol=0)
+
+
+def test_the_penalty_on_products_is_that_of_one_process_within_rounding(ranks: list[Any]) -> None:
+    alone = penalised(False)
+    scalings = [key for key in alone if key.startswith("scaling")]
+    for rank in ranks:
+        assert list(rank["penalised"]) == list(alone)
+        for key in alone.keys() - scalings:
+            torch.testing.assert_close(rank["penalised"][key], alone[key], msg=key)
+    for key in scalings:
+        found = torch.cat([rank["penalised"][key] for rank in ranks])
+        torch.testing.assert_close(found, alone[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 @pytest.mark.parametrize("name", REFUSALS)

@@ -33,10 +33,4 @@ of weights, small layers stay dense and the others share what those cannot use. 
 its hundred steps in evaluation mode; TurboPrune's takes one, in training mode, which may be why the
 paper's SynFlow numbers are low. Sharpness is the largest Hessian eigenvalue of the training loss in
 θ = m⊙v for every method, so that a change of coordinates is not taken for a flatter minimum.
-
-Seen so far. At the small scale that is committed (an eight-layer ResNet, 8000 images, ten epochs,
-five seeds) the three methods do not differ: every difference between them is smaller than its
-standard deviation over seeds, at every density and for every p, and so are those in sign flips and
-sharpness. The inner scaling hardly wears off in ten epochs, so there is little for a rescale to
-restore. The paper's runs are twenty times as long; this says nothing against them.
 """

@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 from polarity import plot
 
 from ...harness.results import Result
+from ...pages.claims import Claim
+from ...pages.differences import draw_differences
 from ...pages.estimates import estimate
-from ...pages.section import images, seeds, spread_text
+from ...pages.section import images, seeds, seeds_text, spread_text
 from ...pages.style import (
     BLUE,
     GREY,
@@ -25,6 +27,7 @@ from ...pages.style import (
     ticks,
     title,
 )
+from .claims import claims
 from .summary import Arm, Comparison, label
 
 _COLOURS = {"": GREY, "mv": ORANGE, "sign_in": BLUE}
@@ -32,7 +35,7 @@ _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}
 _LINES = {"random": "-", "snip": "--", "grasp": ":", "synflow": "-."}
 
 
-def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
+def draw(group: Comparison, folder: Path, stem: str) -> dict[str, tuple[Path, str]]:
     """Draw what the results of a group allow.
 
     Args:
@@ -41,64 +44,51 @@ def draw(group: Comparison, folder: Path, stem: str) -> list[tuple[Path, str]]:
         stem: how their names begin.
 
     Returns:
-        Each picture with its caption.
+        Each picture with its caption, by name.
     """
     density = _middle(group.densities)
     at = f"density {density:g}, mean over seeds"
-    todo: list[tuple[str, _Painter, tuple[float, float], str, str]]
-    todo = [
-        (
-            *("accuracy", _accuracy, (5.6, 3.8), "Test accuracy against density"),
-            "Test accuracy against density, mean ± std.",
-        ),
-        (
-            *("stages", _stages, (6.4, 3.6), f"Sign flips by stage, density {density:g}"),
-            f"Sign flips by stage ({at} ± std), after Figure 1.",
-        ),
-        (
-            *("epochs", _epochs, (7.2, 3.6), f"Sign flips and sharpness, density {density:g}"),
-            f"Sign flips and sharpness by epoch ({at}, bands of one std), as Figure 5.",
-        ),
-        (
-            *("layers", _layer_flips, (7.6, 3.6), f"Layerwise sign flips, density {density:g}"),
-            f"Layerwise sign flips ({at}, bands of one std), after Figure 8.",
-        ),
-        (
-            *(
-                "densities",
-                _layer_densities,
-                (5.6, 4.2),
-                f"Layerwise densities, density {density:g}",
-            ),
-            f"Layerwise densities ({at}), as Figure 9.",
-        ),
-    ]
-    if group.swept():
-        todo.append(
-            (
-                *("period", _period, (5.6, 3.8), "Test accuracy against the rescale period p"),
-                "Test accuracy against the rescale period p, mean ± std.",
-            )
-        )
-    pictures = []
-    with plot.style():
-        for name, painter, size, what, caption in todo:
+    pictures = {}
+    for name, (painter, size, what, told) in _FIGURES.items():
+        if name == "period" and not group.swept():
+            continue
+        with plot.style():
             figure = Figure(figsize=size, layout="constrained")
             painter(figure, group, density)
-            title(figure, what, _scale(group))
+            title(figure, what.format(density=f"density {density:g}"), _scale(group))
             plot.legend(figure, where="below", columns=3)
-            pictures.append((save(figure, folder / f"{stem}-{name}.png"), caption))
+            path = save(figure, folder / f"{stem}-{name}.png")
+        pictures[name] = path, told.format(at=at)
+    judged = {claim.key: claim for claim in claims(group)}
+    panels = [(name, judged[key]) for key, name in _PANELS.items() if _ran(judged[key])]
+    if panels:
+        what = "What Sign-In gains, by density"
+        path = folder / f"{stem}-differences.png"
+        of_seeds = _scale(group, seeds_text(len(seeds(group.results))))
+        draw_differences(panels, path, what, of_seeds, "difference in test accuracy (points)")
+        told = "Differences in test accuracy, paired by seed, with 95 % intervals, and the paper's."
+        pictures["differences"] = path, told
     return pictures
 
 
+def _ran(claim: Claim) -> bool:
+    return any(case.gain is not None for case in claim.cases)
+
+
+# The claims that are drawn, with their titles.
+_PANELS = {
+    "table3": "Sign-In − plain",
+    "table11": "Sign-In − m⊙v",
+    "table9": "Sign-In − plain",
+}
 _Painter = Callable[[Figure, Comparison, float], None]
 
 
-def _scale(group: Comparison) -> str:
+def _scale(group: Comparison, spread: str | None = None) -> str:
     width = f" of width {group.config['width']}" if group.config["width"] else ""
     return (
         f"{images(group.results[0]['dataset'])}\n{group.config['arch']}{width}, "
-        f"{group.config['epochs']} epochs; {spread_text(len(seeds(group.results)))}"
+        f"{group.config['epochs']} epochs; {spread or spread_text(len(seeds(group.results)))}"
     )
 
 
@@ -229,3 +219,44 @@ def _look(arm: Arm) -> dict[str, Any]:
         "linestyle": _LINES[mask],
         "label": label(arm),
     }
+
+
+# Each figure with its size, its title and its caption.
+_FIGURES: dict[str, tuple[_Painter, tuple[float, float], str, str]] = {
+    "accuracy": (
+        _accuracy,
+        (5.6, 3.8),
+        "Test accuracy against density",
+        "Test accuracy against density, mean ± std.",
+    ),
+    "stages": (
+        _stages,
+        (6.4, 3.6),
+        "Sign flips by stage, {density}",
+        "Sign flips by stage ({at} ± std), after Figure 1.",
+    ),
+    "epochs": (
+        _epochs,
+        (7.2, 3.6),
+        "Sign flips and sharpness, {density}",
+        "Sign flips and sharpness by epoch ({at}, bands of one std), as Figure 5.",
+    ),
+    "layers": (
+        _layer_flips,
+        (7.6, 3.6),
+        "Layerwise sign flips, {density}",
+        "Layerwise sign flips ({at}, bands of one std), after Figure 8.",
+    ),
+    "densities": (
+        _layer_densities,
+        (5.6, 4.2),
+        "Layerwise densities, {density}",
+        "Layerwise densities ({at}), as Figure 9.",
+    ),
+    "period": (
+        _period,
+        (5.6, 3.8),
+        "Test accuracy against the rescale period p",
+        "Test accuracy against the rescale period p, mean ± std.",
+    ),
+}

@@ -1,32 +1,48 @@
-"""Tables of Sign-In results in the layout of Tables 3, 9 and 11, with the paper's numbers."""
+"""The page of training from scratch: verdicts and figure first, then Tables 3, 9 and 11."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...harness.results import Result, load_results
+from ...pages.captions import settings_table
+from ...pages.claims import case_table, claim_table, detectable, shown, tally
 from ...pages.estimates import cell, estimate, percent
 from ...pages.markdown import NONE, markdown
-from ...pages.published import transcript
+from ...pages.paired import compare
+from ...pages.repeat import unrepeatable
 from ...pages.section import (
     Section,
     figure_stem,
+    folded,
     provenance,
     runs_and_seeds,
-    subset,
     write_page,
 )
 from .. import sign_in
+from .captions import arms_rows, caption
+from .cells import scale
+from .claims import Runs, claims
 from .config import EXPERIMENT
 from .layerwise import report as layerwise
 from .summary import Arm, Comparison, comparisons, label, published
 
-_STAND_INS = {
-    "digits": "scikit-learn's 8x8 digits, which the paper does not use",
-    "mnist": "MNIST, which the paper does not use",
-    "fashion_mnist": "Fashion-MNIST, which the paper does not use",
-}
+_RULE = """\
+A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
+detect with 80 % power; the spread is pooled over the methods of a mask and over the densities. A
+claim is *not testable at this size* where the detectable effect exceeds the paper's. Otherwise it
+*holds* if the interval lies above zero, and *does not hold* if it lies below zero or below the
+paper's effect; in between, nothing is decided. For flips and sharpness the paper prints no numbers
+for these networks, and the interval decides alone. Sign-In is m⊙v with a rescale: where m⊙v kept
+more than 0.9 of its inner scaling to the end, a rescale had next to nothing to restore, and no
+claim about Sign-In is tested."""
+_FLIPS = """\
+Flips are fractions of the survivors whose sign differs between two moments; flips per survivor
+count every change from one epoch to the next. The warm-up ends after a fifth of the epochs.
+Sharpness is the largest eigenvalue of the Hessian of the mean training loss in the surviving
+weights θ, biases and norms, in evaluation mode. β̂ is the mean of (m − v)(m + v) over the
+survivors."""
 
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
@@ -36,16 +52,18 @@ def write_pages(folder: Path, out: Path) -> list[Path]:
     parts += [layers.text] if layers is not None else []
     if not parts:
         return []
-    return [write_page(out / f"{EXPERIMENT}.md", sign_in.__doc__, Section("\n\n".join(parts)))]
+    title, claim, *rest = (sign_in.__doc__ or "").strip().split("\n\n")
+    text = "\n\n".join([*parts, "## The experiment", *rest])
+    return [write_page(out / f"{EXPERIMENT}.md", f"{title}\n\n{claim}", Section(text))]
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
-    """Make a section per group of runs with the same settings.
+    """Make a section per group of runs with the same settings: verdicts first, then the tables.
 
     Args:
         results: contents of result files.
         plots: folder to draw into; None draws nothing.
-        details: show figures and provenance too: for files, not for terminals.
+        details: show figures, settings and provenance too: for files, not for terminals.
 
     Returns:
         The Markdown and the figures drawn.
@@ -53,27 +71,37 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     parts: list[str] = []
     drawn: list[Path] = []
     for group in comparisons(results):
-        config = group.config
-        parts.append(f"## {config['dataset']}, {config['arch']}")
-        parts.append(_scale(group))
+        figures = {} if plots is None else _draw(group, plots)
+        drawn += [path for path, _ in figures.values()]
+        pictures = figures if details else {}
+        judged = claims(group)
+        parts += [f"## {scale(group)}", _runs(group), *unrepeatable(group.results)]
+        parts += ["### Verdicts", tally(judged), claim_table(judged)]
+        parts += _figures(pictures, "differences")
         if details:
-            parts.append(_provenance(group))
-        figures = _draw(group, plots) if plots is not None else []
-        drawn += [path for path, _ in figures]
+            parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
         parts += ["### Test accuracy (%) after the last epoch", accuracy_table(group)]
+        parts += _figures(pictures, "accuracy")
         parts += [
             "Difference to plain training with the same seed (same initialisation, mask and order "
-            "of images), mean ± std, and in how many seeds it is positive:",
+            "of images), with its 95 % interval:",
             gain_table(group),
-            "### Signs, curvature and inner scaling at the end",
-            sign_table(group),
-            _SIGN_NOTE,
         ]
         for method, density in group.swept():
             parts.append(f"### Rescale period p: {label((method, None))} at density {density:g}")
             parts.append(period_table(group, method, density))
+        parts += _figures(pictures, "period")
+        parts += ["### Signs, curvature and inner scaling", *_figures(pictures, "stages", "epochs")]
+        signs = [sign_table(group), _FLIPS]
+        parts += (
+            folded("Flips, sharpness and β̂ at the end", "\n\n".join(signs)) if details else signs
+        )
+        layers = _figures(pictures, "layers", "densities")
+        parts += folded("Layer by layer", "\n\n".join(layers)) if layers else []
         if details:
-            parts += [f"![{caption}]({path.name})\n\n{caption}" for path, caption in figures]
+            parts += ["### Settings and provenance", "\n".join(provenance(group.results))]
+            table = settings_table(arms_rows(group.results))
+            parts += folded("Every setting, with the paper's", table)
     return Section("\n\n".join(parts), drawn)
 
 
@@ -100,16 +128,19 @@ def accuracy_table(group: Comparison) -> str:
 
 def gain_table(group: Comparison) -> str:
     """Tabulate what Sign-In and m⊙v add to the accuracy of the same mask, seed by seed."""
-    rows = []
+    runs, rows = Runs(group), []
     for arm in group.main_arms:
         if "+" not in arm[0]:
             continue
-        row = [label(arm, period=True)]
-        for density in group.densities:
-            gain = group.gain(arm, density)
-            row.append(NONE if gain is None else f"{gain[0]} ({gain[1]}/{gain[0].count})")
-        rows.append(row)
-    return markdown(["method", *(f"{density:g}" for density in group.densities)], rows)
+        row, plain = [label(arm, period=True)], (arm[0].split("+")[0], None)
+        gains = [
+            compare(runs.seeds(arm, density), runs.seeds(plain, density), runs.spread)
+            for density in group.densities
+        ]
+        effects = dict.fromkeys(detectable(gain) for gain in gains if gain is not None)
+        rows.append([*row, *map(shown, gains), "; ".join(effects)])
+    head = ["method", *(f"{density:g}" for density in group.densities), "detectable"]
+    return markdown(head, rows)
 
 
 def sign_table(group: Comparison) -> str:
@@ -153,58 +184,21 @@ def _numbers(group: Comparison, arm: Arm, density: float) -> list[str]:
     return [*row, NONE if found is None else f"{found.mean:.4f}"]
 
 
-_SIGN_NOTE = (
-    "Flips are fractions of the survivors whose sign differs between two moments; flips per "
-    "survivor count every change from one epoch to the next. The warm-up ends after a fifth of the "
-    "epochs. Sharpness is the largest eigenvalue of the Hessian of the mean training loss in the "
-    "surviving weights θ, biases and norms, in evaluation mode. β̂ is the mean of (m − v)(m + v) "
-    "over the survivors."
-)
-
-
-def _scale(group: Comparison) -> str:
-    """Say what was run, and how much smaller than the paper's it is."""
-    config, dataset = group.config, group.results[0]["dataset"]
-    setup = transcript("sign_in_to_the_lottery")["setup"]
-    paper = setup.get(config["dataset"], setup["cifar10"])
-    notes = [_STAND_INS[config["dataset"]]] if config["dataset"] in _STAND_INS else []
-    network = config["arch"]
-    if config["width"] is not None:
-        network += f" of width {config['width']}"
-    if config["stem_stride"] not in (None, 1):
-        network += f" with a stem of stride {config['stem_stride']}"
-    if network != paper["arch"]:
-        notes.append(f"{network}, the paper's {paper['arch']}")
-    notes += subset(dataset["train"], dataset["train_available"], "training images")
-    notes += subset(dataset["test"], dataset["test_available"], "test images")
-    for key, name in (("epochs", "epochs"), ("batch_size", "images per batch"), ("lr", "peak lr")):
-        wanted = paper["batch" if key == "batch_size" else key]
-        if config[key] != wanted:
-            notes.append(f"{config[key]:g} {name}, the paper's {wanted:g}")
-    scale = "; ".join(notes) or "the paper's"
+def _runs(group: Comparison) -> str:
+    """Say what was run, and all of it that the paper gives otherwise."""
     return (
-        f"{runs_and_seeds(group.results)}. Scale: {scale}. "
+        f"{runs_and_seeds(group.results)}. Scale: {caption(group.results)}. "
         "± is the standard deviation over seeds; where seeds are missing, their number stands in "
         "brackets. Columns are densities."
     )
 
 
-def _provenance(group: Comparison) -> str:
-    config, results = group.config, group.results
-    keys = ("epochs", "batch_size", "optimizer", "lr", "momentum", "schedule", "label_smoothing")
-    keys += ("augment", "device", "bf16", "channels_last", "sharpness_images")
-    settings = [f"{key.replace('_', ' ')} {config[key]}" for key in keys]
-    own = ("weight_decay", "beta", "rescale_until", "rescale_momentum", "frobenius_decay")
-    for arm in group.main_arms:
-        mine = group.of(arm)[0]["config"]
-        used = ", ".join(
-            f"{key.replace('_', ' ')} {mine[key]}" for key in own if mine[key] is not None
-        )
-        settings.append(f"{label(arm)}: {used}")
-    return "\n".join([f"- Settings: {'; '.join(settings)}", *provenance(results)])
+def _figures(figures: Mapping[str, tuple[Path, str]], *names: str) -> list[str]:
+    found = [figures[name] for name in names if name in figures]
+    return [f"![{told}]({path.name})\n\n{told}" for path, told in found]
 
 
-def _draw(group: Comparison, folder: Path) -> list[tuple[Path, str]]:
+def _draw(group: Comparison, folder: Path) -> dict[str, tuple[Path, str]]:
     # matplotlib is slow to import and only needed here.
     from .plots import draw
 

@@ -85,25 +85,6 @@ class Comparison:
         """Return the mean over seeds of a number of `final`."""
         return estimate(result["final"][key] for result in self.of(arm, density))
 
-    def gain(self, arm: Arm, density: float) -> tuple[Estimate, int] | None:
-        """Return the gain in test accuracy over plain training with the same seed and mask.
-
-        Returns:
-            Mean and deviation over the seeds that have both, and how many of them gain; None where
-            no seed has both.
-        """
-        plain = {
-            result["config"]["seed"]: result["final"]["test_accuracy"]
-            for result in self.of((arm[0].split("+")[0], None), density)
-        }
-        gains = [
-            result["final"]["test_accuracy"] - plain[seed]
-            for result in self.of(arm, density)
-            if (seed := result["config"]["seed"]) in plain
-        ]
-        found = estimate(gains)
-        return None if found is None else (found, sum(gain > 0 for gain in gains))
-
     def swept(self) -> list[tuple[str, float]]:
         """Return the methods and densities that have more than one rescale period."""
         periods: dict[tuple[str, float], set[int]] = defaultdict(set)

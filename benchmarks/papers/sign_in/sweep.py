@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from ...harness.committed import found_result
 from ...harness.place import Place
 from ...harness.progress import Progress
-from ...harness.results import new_result, now, result_path, stored_result, write_result
+from ...harness.results import new_result, now, result_path, write_result
 from ...harness.sweep import Outcome, perform_pending
 from ...models.networks import SMALL
 from .config import SignInConfig
@@ -39,7 +40,7 @@ def sweep(configs: Sequence[SignInConfig], place: Place) -> list[Outcome]:
     return perform_pending(
         configs,
         place,
-        finished=lambda config: stored_result(result_path(place.out, config)) is not None,
+        finished=lambda config: found_result(place.out, config) is not None,
         check=lambda first: _check(first, place),
         complete=_complete,
         threads=threads,

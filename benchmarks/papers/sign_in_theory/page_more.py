@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...pages.markdown import markdown
+from ...pages.section import commit
 from .page_formats import METHODS, percent
 from .records import Record
 
@@ -132,7 +133,7 @@ def speed(record: Record) -> str:
 def provenance(records: dict[str, Record]) -> str:
     rows = [
         [part, record["started"][:16].replace("T", " "), f"{record['cpu_seconds']:.0f} s",
-         (record["git_commit"] or "unknown")[:12]]
+         commit(record["git_commit"], 12)]
         for part, record in records.items()
     ]  # fmt: skip
     first = next(iter(records.values()))

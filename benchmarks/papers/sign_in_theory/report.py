@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...harness.results import read_result
+from ...pages.claims import case_table, claim_table, tally
+from ...pages.section import folded
 from . import page_more as more
 from . import page_tables as tables
+from .claims import claims
 from .config import PARTS
 from .records import Record
 from .run import SCHEMA
@@ -29,12 +32,7 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     from .equation4_page import plot_equation4
     from .student_plots import plot_students
 
-    records: dict[str, Record] = {}
-    for part in PARTS:
-        record = read_result(results / f"{part}.json")
-        if record.get("schema") != SCHEMA:
-            raise ValueError(f"{results / part}.json is not a result of the theory section")
-        records[part] = record
+    records = read_records(results)
     out.mkdir(parents=True, exist_ok=True)
     drawing: dict[str, Callable[[Record, Path], Path]] = {
         "portrait": plots.plot_portrait,
@@ -51,9 +49,30 @@ def write_pages(results: Path, out: Path) -> list[Path]:
     return [page, *drawn]
 
 
+def read_records(results: Path) -> dict[str, Record]:
+    """Read the result file of every part of the section.
+
+    Raises:
+        ValueError: a file is no result of the section.
+    """
+    records: dict[str, Record] = {}
+    for part in PARTS:
+        record = read_result(results / f"{part}.json")
+        if record.get("schema") != SCHEMA:
+            raise ValueError(f"{results / part}.json is not a result of the theory section")
+        records[part] = record
+    return records
+
+
 def _text(records: dict[str, Record]) -> str:
+    judged = claims(records)
     sections = [
         _INTRODUCTION,
+        "## Verdicts",
+        tally(judged),
+        claim_table(judged),
+        _RULE,
+        *folded("Every case of every claim", case_table(judged)),
         "## Theorems 5.1 and 5.2: phase portraits (Figure 3)",
         _picture("portrait"),
         tables.portrait(records["portrait"]),
@@ -99,6 +118,12 @@ def _picture(part: str) -> str:
     return f"![{part}]({_STEM}-{part}.png)"
 
 
+_RULE = """\
+Where the paper prints that all runs or none do something, or proves it, a claim *holds* if all of
+ours or none do, *holds partly* if most do, and *does not hold* otherwise; the detectable effect is
+the probability of an exception that this many runs would have shown with 80 % power. That Sign-In
+usually resolves failures holds where the interval of the share lies above a half, and does not hold
+where it lies below. That more inputs help holds where the intervals do not meet."""
 _INTRODUCTION = """\
 # Sign-In to the Lottery: the theory section
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from ...pages import captions
+from ...pages.captions import NOT_GIVEN, SIDES, Row, departures, part, resolution, written
 from ...pages.published import epochs_per_round, setup
 from .config import RunConfig
 
-NOT_GIVEN = "not given"
-_STAND_INS = {
+STAND_INS = {
     "digits": "scikit-learn's 8x8 digits, a proxy for the MNIST of the paper",
     "fashion_mnist": "Fashion-MNIST, which the paper does not use",
 }
 # What tables and figures are spread over, and the paper itself; they are no settings of a group.
 AXES = ("experiment", "strategy", "perturbation", "seed")
-_SIDES = {"mnist": "28x28", "cifar10": "32x32", "cifar100": "32x32"}
+_OWN = "as published"
 _NAMES = {
     "lr": "learning rate",
     "epochs": "epochs per round",
@@ -42,30 +43,26 @@ def caption(config: RunConfig, dataset: dict[str, Any]) -> str:
     Returns:
         Clauses separated by semicolons.
     """
-    rows = settings(config, dataset)
-    notes = [_STAND_INS[config.dataset]] if config.dataset in _STAND_INS else []
-    notes += [
-        f"{name} {ours}, the paper's {paper}"
-        for name, ours, paper in rows
-        if paper not in (NOT_GIVEN, ours)
-    ]
-    chosen = ", ".join(f"{name} {ours}" for name, ours, paper in rows if paper == NOT_GIVEN)
-    return f"{'; '.join(notes) or 'as the paper gives it'}; not given by the paper: {chosen}"
+    return captions.caption(settings(config, dataset), _stand_in(config))
 
 
-def settings(config: RunConfig, dataset: dict[str, Any]) -> list[tuple[str, str, str]]:
+def departs_from_paper(config: RunConfig, dataset: dict[str, Any]) -> tuple[str, ...]:
+    """Return everything that the paper has otherwise; nothing at the paper's scale."""
+    return (*_stand_in(config), *departures(settings(config, dataset)))
+
+
+def settings(config: RunConfig, dataset: dict[str, Any]) -> list[Row]:
     """Return every setting that a group of runs has in common: its name, ours, and the paper's."""
     paper = _paper(config)
-    ours = {key: _written(value) for key, value in asdict(config).items() if key not in AXES}
+    ours = {key: written(value) for key, value in asdict(config).items() if key not in AXES}
     used = dataset["train"] + dataset["held_out"]
-    ours["train_size"] = _part(used, dataset["train_available"])
-    ours["test_size"] = _part(dataset["test"], dataset["test_available"])
+    ours["train_size"] = part(used, dataset["train_available"])
+    ours["test_size"] = part(dataset["test"], dataset["test_available"])
     ours["holdout"] = f"{dataset['held_out']:,} training images"
-    ours["resolution"] = f"{dataset['shape'][-2]}x{dataset['shape'][-1]}" + (
-        " (averaged)" if dataset.get("pooled_from") else ""
-    )
+    ours["resolution"] = resolution(dataset)
+    ours["width"] = _OWN if config.width is None else written(config.width)
     return [
-        (_NAMES.get(key, key.replace("_", " ")), value, paper.get(key, NOT_GIVEN))
+        Row(_NAMES.get(key, key.replace("_", " ")), value, paper.get(key, NOT_GIVEN))
         for key, value in ours.items()
     ]
 
@@ -74,8 +71,8 @@ def _paper(config: RunConfig) -> dict[str, str]:
     """Return what a run's paper gives, by our fields."""
     given = setup(config.experiment)
     paper = {
-        "rounds": _written(given["rounds"]),
-        "prune_base": _written(given["prune_base"]),
+        "rounds": written(given["rounds"]),
+        "prune_base": written(given["prune_base"]),
         "mix": "0.7",
         "survivors": "magnitude",
         "train_size": "all",
@@ -89,26 +86,21 @@ def _paper(config: RunConfig) -> dict[str, str]:
     paper["arch"] = next(
         (config.arch for arch in archs if _is(config.arch, arch)), " or ".join(archs)
     )
+    # A network that the paper names has the channels that it is published with.
+    paper["width"] = _OWN
     epochs = epochs_per_round(config.experiment, config.dataset)
     if epochs is not None:
-        paper["epochs"] = _written(epochs)
-    if config.dataset in _SIDES:
-        paper["resolution"] = _SIDES[config.dataset]
+        paper["epochs"] = written(epochs)
+    if config.dataset in SIDES:
+        paper["resolution"] = SIDES[config.dataset]
     return paper
+
+
+def _stand_in(config: RunConfig) -> tuple[str, ...]:
+    """Name the data set of the paper that another one stands for."""
+    return (STAND_INS[config.dataset],) if config.dataset in STAND_INS else ()
 
 
 def _is(arch: str, published: str) -> bool:
     """Say whether a network of ours is one that a paper names."""
     return arch == published.replace(" ", "_") or (arch == "fc" and published.startswith("FC"))
-
-
-def _part(used: int, available: int) -> str:
-    return "all" if used == available else f"{used:,} of {available:,}, drawn at random"
-
-
-def _written(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)

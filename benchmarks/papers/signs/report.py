@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...harness.results import Result, load_results
+from ...pages.captions import settings_table
 from ...pages.claims import case_table, claim_table, tally
-from ...pages.estimates import same_settings, shared_settings
-from ...pages.markdown import markdown
+from ...pages.estimates import shared_settings
 from ...pages.published import Best, best_over_grid, setup
 from ...pages.repeat import unrepeatable
 from ...pages.section import (
@@ -27,7 +28,7 @@ from . import fragility, zero_crossing
 from .captions import caption, settings
 from .claims import claims
 from .config import RunConfig
-from .summary import VARIED, Sweep, sweeps
+from .summary import VARIED, Sweep, devices, groups_of, sweeps
 from .tables import accuracy_table, sign_table, summary_table
 from .thresholds import acting_table, chance_table
 from .times import run_times
@@ -75,7 +76,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     """
     parts: list[str] = []
     drawn: list[Path] = []
-    for group in same_settings(results, VARIED):
+    for group in groups_of(results):
         config = group[0]["config"]
         judged = claims(group)
         parts += [f"## {config['dataset']}, {config['arch']}", _scale(group)]
@@ -149,7 +150,11 @@ def _coverage(experiment: str, sweep: Sweep) -> list[str]:
 def _scale(group: list[Result]) -> str:
     """Say what was run, and how much smaller than the paper's it is."""
     captions = distinct(
-        caption(RunConfig.from_json(result["config"]), result["dataset"]) for result in group
+        caption(
+            replace(RunConfig.from_json(result["config"]), device=devices(group)),
+            result["dataset"],
+        )
+        for result in group
     )
     density = group[0]["final"]["density"]
     return (
@@ -161,4 +166,4 @@ def _scale(group: list[Result]) -> str:
 def _settings(group: list[Result]) -> str:
     """Tabulate every setting of a group, with the paper's."""
     config = RunConfig.from_json(group[0]["config"])
-    return markdown(("setting", "ours", "paper"), settings(config, group[0]["dataset"]))
+    return settings_table(settings(config, group[0]["dataset"]))

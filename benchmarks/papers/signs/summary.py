@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...harness.results import Result
-from ...pages.estimates import Estimate, estimate
+from ...pages.estimates import Estimate, estimate, same_settings
 from ...pages.paired import Seeds
 from .config import Perturbation, RunConfig
 
 # The order of the papers' tables, and the control.
 STRATEGIES = ("gradual", "mask0", "mask1", "standard", "rewind")
-# What differs between the runs of one group.
-VARIED = ("seed", "strategy", "perturbation")
+# What differs between the runs of one group. Devices round differently, which is one more of the
+# many small draws that differ between seeds.
+VARIED = ("seed", "strategy", "perturbation", "device")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,37 @@ class Sweep:
         if not known:
             return None
         return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))
+
+
+def groups_of(results: Sequence[Result]) -> list[list[Result]]:
+    """Group results that differ in strategy, perturbation, seed and device, and in nothing else.
+
+    Of a run that two devices performed, the one counts whose device has more runs of the group.
+    """
+    found = []
+    for group in same_settings(results, VARIED):
+        often = Counter(result["config"]["device"] for result in group)
+        last = {_run(each): each for each in sorted(group, key=lambda x: often[_device(x)])}
+        found.append([each for each in group if last[_run(each)] is each])
+    return found
+
+
+def devices(group: Sequence[Result]) -> str:
+    """Name the devices of a group's runs, and how many runs each performed if there are two."""
+    counted = Counter(_device(result) for result in group)
+    if len(counted) == 1:
+        return next(iter(counted))
+    return " and ".join(f"{name} ({count} runs)" for name, count in counted.most_common())
+
+
+def _device(result: Result) -> str:
+    return str(result["config"]["device"])
+
+
+def _run(result: Result) -> tuple[str, ...]:
+    """Return what tells the runs of a group apart, but for the device."""
+    config = result["config"]
+    return (config["strategy"], str(config["perturbation"]), str(config["seed"]))
 
 
 def sweeps(results: Sequence[Result]) -> list[Sweep]:

@@ -25,10 +25,6 @@ phi_center a symmetric dead zone, but its formula moves one border: only weights
 phi_center change their sign, and that is what runs. Where most survivors are larger than 1e-3, all
 grid points but ±1e-1 are nearly the same experiment, and the best of eleven nearly equal runs is
 rarely the one in the middle; compare the differences with the spread over seeds.
-
-On MNIST we find what the paper finds, that phi_center hardly matters: even at 0.1, where between 6
-and 22 % of the enforced survivors' signs are positive, accuracy falls by half a point at most. On
-the 8x8 digits, whose rounds have forty times fewer steps, 0.1 leaves the networks untrained.
 """
 
 from __future__ import annotations

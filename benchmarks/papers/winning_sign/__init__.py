@@ -24,12 +24,11 @@ Expected. Test accuracy on ImageNet (Table 2), of the papers' networks nearest t
 
 For CIFAR-100 and Tiny-ImageNet the paper prints curves and no numbers.
 
-Where ours differ. Data, networks and epochs are far smaller, as each section says: this shows how
-the experiment runs and what it gives at this size, not the paper's numbers. A final training of 8
-epochs does not converge, so networks that were found over many epochs have an advantage over those
-that begin at an initialisation; with the paper's 100 epochs little of it would be left. Compare
-fresh networks with each other and with dense, and LRR and AWS with the dense network that was
-trained as long. The small recipes end in a cosine, the paper's divides the learning rate by 10
+Where ours differ. Each section says where its data, networks and epochs are smaller: it shows how
+the experiment runs and what it gives at this size, not the paper's numbers. Where a final training
+does not converge, networks that were found over many epochs have an advantage over those that begin
+at an initialisation; the dense network that was trained as long says how large it is. The small
+recipes end in a cosine, the paper's divides the learning rate by 10
 twice. The classifier is neither pruned nor counted nor given signs (the official code leaves it
 unpruned but does transfer its signs and those of biases: `--official-signs`). A ticket is taken
 after the training that follows its last pruning, as in the official code; Algorithm 1 takes it just

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from polarity import plot
 
-from ...pages.section import figure_stem, images, spread_text
+from ...pages.differences import draw_differences
+from ...pages.section import figure_stem, images, seeds_text, spread_text
 from ...pages.style import (
     BLACK,
     BLUE,
@@ -25,6 +26,7 @@ from ...pages.style import (
     save,
     title,
 )
+from .claims import claims
 from .config import EXPERIMENT
 from .contestants import CONTESTANTS, pair_label
 from .summary import Outcomes
@@ -41,6 +43,14 @@ _LOOKS = {
     "gem_miner": (BLACK, "*"),
     "imp": (PURPLE, "h"),
     "wr": (GREY, "p"),
+}
+# The claims that are drawn first, with their titles.
+_PANELS = {
+    "aws_reaches": "(init + AWS sign)\n− (AWS) + 1",
+    "lrr_lags": "(LRR)\n− (init + LRR sign)",
+    "aws_over_lrr": "(init + AWS sign)\n− (init + LRR sign)",
+    "norms_gain": "(trained norms)\n− (init + LRR sign)",
+    "vgg": "(init + LRR sign)\n− (LRR) + 1",
 }
 # Figure, contestants of its left panel, and the pairs of the others under their titles.
 _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
@@ -99,7 +109,7 @@ _FIGURES: dict[str, tuple[str, Sequence[str], dict[str, Sequence[str]]]] = {
 }
 
 
-def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
+def draw(outcomes: Outcomes, folder: Path) -> dict[str, tuple[Path, str]]:
     """Draw every figure that the results have something for.
 
     Args:
@@ -107,11 +117,27 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
         folder: where PNGs are written.
 
     Returns:
-        Paths and captions.
+        Paths and captions, by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = figure_stem((EXPERIMENT, outcomes.dataset, outcomes.arch), outcomes.shared)
-    drawn = []
+    drawn = {}
+    judged = {claim.key: claim for claim in claims(outcomes)}
+    compared = [
+        (name, judged[key])
+        for key, name in _PANELS.items()
+        if key in judged and any(case.gain is not None for case in judged[key].cases)
+    ]
+    if compared:
+        what = "Differences that decide the claims, by remaining ratio"
+        path = folder / f"{stem}-differences.png"
+        told = _scale(outcomes, seeds_text(len(outcomes.seeds)))
+        draw_differences(compared, path, what, told, "difference in test accuracy (points)")
+        caption = (
+            "Differences in test accuracy, paired by seed, with 95 % intervals, and those of the "
+            "paper's Table 2 at the nearest ratio; “+ 1” is our bound for “about”."
+        )
+        drawn["differences"] = path, caption
     for name, (what, contestants, paths) in _FIGURES.items():
         own = set(contestants) - {"lrr", "aws", "init+lrr_sign", "init+aws_sign"}
         shown = [c for c in contestants if any(outcomes.accuracy(c, k) for k in outcomes.rounds)]
@@ -125,8 +151,9 @@ def draw(outcomes: Outcomes, folder: Path) -> list[tuple[Path, str]]:
             continue
         path = folder / f"{stem}-{name}.png"
         _figure(outcomes, what, shown, panels, path)
-        caption = f"{what}; {_scale(outcomes)} over seeds.".replace("\n", ", ")
-        drawn.append((path, caption))
+        told = _scale(outcomes, _spread(outcomes, shown, panels))
+        caption = f"{what}; {told}.".replace("\n", ", ")
+        drawn[name] = path, caption
     return drawn
 
 
@@ -154,7 +181,7 @@ def _figure(
             axes.set_ylabel("")
         if grid:
             _share_limits(grid)
-        title(figure, what, _scale(outcomes))
+        title(figure, what, _scale(outcomes, _spread(outcomes, contestants, panels)))
         plot.legend(figure, where="below", columns=3)
         save(figure, path)
 
@@ -204,10 +231,24 @@ def _look(name: str) -> dict[str, Any]:
     return {"color": colour, "marker": mark, "ls": "-"}
 
 
-def _scale(outcomes: Outcomes) -> str:
+def _spread(
+    outcomes: Outcomes, contestants: Sequence[str], panels: Mapping[str, Sequence[str]]
+) -> str:
+    """Say how many seeds a figure's curves have, and what bands and whiskers are."""
+    of_pairs = [len(outcomes.paths(pair)) for pairs in panels.values() for pair in pairs]
+    counts = of_pairs + [
+        found.count
+        for name in contestants
+        for round in outcomes.rounds
+        if (found := outcomes.accuracy(name, round)) is not None
+    ]
+    few, many = min(counts), max(counts)
+    if few == many:
+        return spread_text(many)
+    return f"{few} to {spread_text(many)}{' where there are several' if few == 1 else ''}"
+
+
+def _scale(outcomes: Outcomes, spread: str) -> str:
     """Describe the scale in a title."""
     data, recipe = outcomes.results[0]["dataset"], outcomes.config["recipe"]
-    return (
-        f"{images(data)}\n{outcomes.arch}, {recipe['final']['epochs']} epochs; "
-        f"{spread_text(len(outcomes.seeds))}"
-    )
+    return f"{images(data)}\n{outcomes.arch}, {recipe['final']['epochs']} epochs; {spread}"

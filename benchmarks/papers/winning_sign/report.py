@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...harness.results import Result
-from ...pages.estimates import Estimate, cell
-from ...pages.markdown import NONE, markdown
-from ...pages.section import Section, write_paper
+from ...harness.results import Result, load_results
+from ...pages.captions import settings_table
+from ...pages.claims import case_table, claim_table, detectable, shown, tally
+from ...pages.estimates import cell
+from ...pages.markdown import markdown
+from ...pages.paired import compare
+from ...pages.repeat import unrepeatable
+from ...pages.section import (
+    Section,
+    folded,
+    provenance,
+    runs_and_seeds,
+    write_page,
+)
 from .. import winning_sign
+from .captions import caption, rows_of
+from .cells import scale
+from .claims import Runs, claims
 from .config import EXPERIMENT
 from .contestants import CONTESTANTS, PARTS, pair_label
-from .scale import full_scale, scale
 from .summary import Outcomes, settings
 
+_RULE = """\
+A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
+detect with 80 % power; in accuracy the spread is pooled over all sparse contestants and ratios. A
+claim is *not testable at this size* where the detectable effect exceeds the paper's, which is that
+of Table 2 at the nearest ratio. Otherwise it *holds* if the interval lies above zero, and *does not
+hold* if it lies below zero or below the paper's effect; in between, nothing is decided. Where the
+paper says "comparable" and prints no number, our bound is one point. LRR's and AWS's networks have
+trained for longer than fresh ones: a verdict in their favour must survive what a dense network
+gains by training as long. Where that is more than any difference of two sparse networks that
+Table 2 prints, nothing has converged, and no claim is tested."""
 _YES, _NO = "yes", "no"
 # Tickets that are trained from the one initialisation they were found for.
 _OWN = {"imp": "its own", "gem_miner": "its own"}
@@ -42,11 +64,17 @@ _WHAT = {
 
 def write_pages(folder: Path, out: Path) -> list[Path]:
     """Write `winning_sign.md` and its figures where there are results."""
-    return write_paper(folder, out, EXPERIMENT, winning_sign.__doc__, describe)
+    results = load_results(folder, [EXPERIMENT])
+    if not results:
+        return []
+    title, claim, *rest = (winning_sign.__doc__ or "").strip().split("\n\n")
+    section = describe(results, out, details=True)
+    text = "\n\n".join([section.text, "## The experiment", *rest])
+    return [write_page(out / f"{EXPERIMENT}.md", f"{title}\n\n{claim}", Section(text))]
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
-    """Make a section for each setting: its tables and, where a folder is given, its figures.
+    """Make a section for each setting: its verdicts and, where a folder is given, its figures.
 
     Args:
         results: results of any settings.
@@ -59,31 +87,32 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     parts: list[str] = []
     drawn: list[Path] = []
     for outcomes in settings(results):
-        parts.append(f"## {outcomes.dataset}, {outcomes.arch}")
-        parts.append(full_scale(outcomes) if details else scale(outcomes))
-        figures: list[tuple[Path, str]] = []
+        figures: dict[str, tuple[Path, str]] = {}
         if plots is not None:
             from .plots import draw
 
             figures = draw(outcomes, plots)
-            drawn += [path for path, _ in figures]
-        parts += ["### Test accuracy (%) after the full schedule", accuracy_table(outcomes)]
-        parts += _gems(outcomes)
-        differences = difference_table(outcomes)
-        if differences:
-            parts += ["### Differences, seed by seed (points of accuracy)", differences]
-        barriers = barrier_table(outcomes)
-        if barriers:
-            round = outcomes.barrier_round or 0
-            parts += [
-                f"### Error barriers at remaining ratio {outcomes.density(round):.3f} "
-                "(points of test error)",
-                "Supremum over 11 points of the test error above the mean of both ends.",
-                barriers,
-            ]
+            drawn += [path for path, _ in figures.values()]
+        pictures = figures if details else {}
+        judged = claims(outcomes)
+        parts += [f"## {scale(outcomes)}", _runs(outcomes), *unrepeatable(outcomes.results)]
+        parts += ["### Verdicts", tally(judged), claim_table(judged)]
+        parts += _figures(pictures, "differences", "figure3")
         if details:
-            for path, caption in figures:
-                parts.append(f"![{caption}]({path.name})\n\n*{caption}*")
+            parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
+        parts += ["### Test accuracy (%) after the full schedule"]
+        accuracies = accuracy_table(outcomes)
+        parts += folded("Every contestant at every ratio", accuracies) if details else [accuracies]
+        parts += _gems(outcomes)
+        if differences := difference_table(outcomes):
+            parts += ["### Differences, seed by seed (points of accuracy)", differences]
+        parts += _barriers(outcomes)
+        rest = [name for name in pictures if name not in ("differences", "figure3")]
+        parts += _figures(pictures, *rest)
+        if details:
+            parts += ["### Settings and provenance", _provenance(outcomes)]
+            table = settings_table(rows_of(outcomes))
+            parts += folded("Every setting, with the paper's", table)
     return Section("\n\n".join(parts), drawn)
 
 
@@ -110,15 +139,22 @@ def accuracy_table(outcomes: Outcomes) -> str:
 
 
 def difference_table(outcomes: Outcomes) -> str:
-    """Tabulate what the claims compare, as paired differences; no ordering is read into them."""
-    rounds = outcomes.rounds
-    head = ["difference", *(f"{outcomes.density(round):.3f}" for round in rounds)]
+    """Tabulate what the claims compare, as paired differences with their 95 % intervals."""
+    runs, rounds = Runs(outcomes), outcomes.rounds
+    head = ["difference", *(f"{outcomes.density(round):.3f}" for round in rounds), "detectable"]
     rows = []
     for one, other in _DIFFERENCES:
-        cells = [_signed(outcomes.difference(one, other, round)) for round in rounds]
-        if any(each != NONE for each in cells):
+        found = [
+            compare(runs.seeds(one, k), runs.seeds(other, k), runs.spread)
+            if other != "dense_longer" or k == outcomes.barrier_round
+            else None
+            for k in rounds
+        ]
+        if any(found):
             labels = [CONTESTANTS[name].label for name in (one, other)]
-            rows.append([f"({labels[0]}) − ({labels[1]})", *cells])
+            effects = dict.fromkeys(detectable(each) for each in found if each is not None)
+            name = f"({labels[0]}) − ({labels[1]})"
+            rows.append([name, *map(shown, found), "; ".join(effects)])
     return markdown(head, rows) if rows else ""
 
 
@@ -152,8 +188,38 @@ def _gems(outcomes: Outcomes) -> list[str]:
     ]
 
 
-def _signed(found: Estimate | None) -> str:
-    if found is None:
-        return NONE
-    spread = "" if found.std is None else f" ± {found.std:.2f}"
-    return f"{found.mean:+.2f}{spread}".replace("-", "−")
+def _runs(outcomes: Outcomes) -> str:
+    """Say what was run, and all of it that the paper gives otherwise."""
+    weights = next((r["total"] for r in outcomes.results if "total" in r), None)
+    counted = f" {weights:,} weights are masked (remaining ratio 1)." if weights else ""
+    fitted = [r["train_accuracy"] for r in outcomes.results if "train_accuracy" in r]
+    ends = (
+        f" Train accuracy at the end: {min(fitted):.0f} to {max(fitted):.0f} %." if fitted else ""
+    )
+    return (
+        f"{runs_and_seeds(outcomes.results)}. Scale: {caption(outcomes)}.{counted}{ends} "
+        "± is the standard deviation over seeds; where seeds are missing, their number stands in "
+        "brackets."
+    )
+
+
+def _barriers(outcomes: Outcomes) -> list[str]:
+    barriers = barrier_table(outcomes)
+    if not barriers:
+        return []
+    ratio = outcomes.density(outcomes.barrier_round or 0)
+    return [
+        f"### Error barriers at remaining ratio {ratio:.3f} (points of test error)",
+        "Supremum over 11 points of the test error above the mean of both ends.",
+        barriers,
+    ]
+
+
+def _provenance(outcomes: Outcomes) -> str:
+    hours = sum(result["seconds"] for result in outcomes.results) / 3600
+    return "\n".join(provenance(outcomes.results, f"{hours:.1f} h in all"))
+
+
+def _figures(figures: Mapping[str, tuple[Path, str]], *names: str) -> list[str]:
+    found = [figures[name] for name in names if name in figures]
+    return [f"![{told}]({path.name})\n\n*{told}*" for path, told in found]

@@ -18,6 +18,7 @@ from torch import nn
 
 import polarity as pol
 
+from ...harness.committed import found_result
 from ...harness.recipes import Recipe
 from ...harness.results import (
     Result,
@@ -25,7 +26,6 @@ from ...harness.results import (
     new_result,
     now,
     result_path,
-    stored_result,
     write_result,
 )
 from ...harness.settings import same_named
@@ -70,8 +70,8 @@ class Pipeline:
 
     def result(self, config: AwsConfig) -> Result:
         """Return the result of a run, read or computed."""
-        stored = stored_result(result_path(self.out, config))
-        return self._compute(config) if stored is None else stored
+        found = found_result(self.out, config)
+        return self._compute(config) if found is None else found
 
     def _compute(self, config: AwsConfig) -> Result:
         run = {"rounds": self._find, "final": self._train_finally, "barrier": self._barrier}
@@ -79,12 +79,12 @@ class Pipeline:
         content = run[config.kind](config)
         # A resumed run counts the time of its earlier rounds too.
         seconds = content.pop("seconds", None) or time.perf_counter() - begun
-        path = result_path(self.out, config)
-        stored = stored_result(path)
-        if stored is not None:  # only its network was missing
-            return stored
+        found = found_result(self.out, config)
+        if found is not None:  # only its network was missing
+            return found
         content = {"density": config.density, **content}
         result = new_result(config, self.data.facts(), content, started=started, seconds=seconds)
+        path = result_path(self.out, config)
         write_result(path, result)
         if self.on_result is not None:
             self.on_result(path, result)

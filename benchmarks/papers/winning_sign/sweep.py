@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from ...harness.committed import found_result
 from ...harness.place import Place
 from ...harness.progress import Progress
-from ...harness.results import Result, result_path, stored_result
+from ...harness.results import Result
 from ...harness.sweep import Outcome, perform_pending
 from .config import AwsConfig
 from .grid import Chain
@@ -39,7 +40,7 @@ def sweep(chains: Sequence[Chain], place: Place, workers: int = 0) -> list[Outco
 
     def finished(chain: Chain) -> bool:
         # All of them are looked at, so that what is damaged is set aside before anything starts.
-        results = [stored_result(result_path(place.out, config)) for config in chain.runs]
+        results = [found_result(place.out, config) for config in chain.runs]
         return None not in results
 
     return perform_pending(

@@ -25,6 +25,7 @@ __all__ = [
     "coins",
     "integers_from",
     "seed_from",
+    "state_of",
     "undrawn_on_error",
     "words_at",
     "words_below",
@@ -83,6 +84,11 @@ def among_ranks() -> bool:
     if not distributed.is_available() or not distributed.is_initialized():
         return False
     return get_worker_info() is None and distributed.get_world_size() > 1
+
+
+def state_of(generator: torch.Generator | None) -> bytes | None:
+    """Return the state of a generator, which ranks must share to draw alike; None without one."""
+    return None if generator is None else generator.get_state().numpy().tobytes()
 
 
 @contextmanager

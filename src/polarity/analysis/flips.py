@@ -1,6 +1,6 @@
 """How many signs differ between two moments, layer by layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -8,14 +8,23 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from polarity._checks import check_mapping, check_names, check_shape, check_type
+from polarity._shards import is_sharded
 from polarity.analysis.flip_report import FlipReport, LayerFlips
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.rewind import RewindPoint
+from polarity.selection.ranks import Ranks
 from polarity.targets.search import all_targets, attached, find_targets
-from polarity.targets.shards import refuse_pieces, refuse_sharded
+from polarity.targets.shards import piece_like, ranks_of, together
 from polarity.targets.target import Target
 
-__all__ = ["count_flips", "live_entries", "sign_flips", "signs_of", "tracked_targets"]
+__all__ = [
+    "count_flips",
+    "live_entries",
+    "of_all_ranks",
+    "sign_flips",
+    "signs_of",
+    "tracked_targets",
+]
 
 Weights: TypeAlias = nn.Module | RewindPoint | Mapping[str, Tensor]
 
@@ -45,6 +54,9 @@ def sign_flips(
             are compared, and if neither is a model, every floating-point or int8 tensor of
             ``after``. A weight without a mask counts as pruned where ``after`` is zero.
 
+    Of a model that ``fully_shard`` has divided, or of tensors that are divided like it, every rank
+    counts the rows that it holds, and the report has the sums; all ranks call.
+
     Returns:
         The :class:`FlipReport`.
 
@@ -66,8 +78,6 @@ def sign_flips(
     Source: *Sign-In to the Lottery*, section 3 (Figures 1, 5 and 8).
     """
     earlier, later = _tensors(before, "before"), _tensors(after, "after")
-    refuse_pieces("before", earlier, "sign_flips")
-    refuse_pieces("after", later, "sign_flips")
     if masks is None:
         masks = _masks_of(after, before, later)
     check_mapping("masks", masks, "{name: mask}")
@@ -75,18 +85,55 @@ def sign_flips(
         raise ValueError(
             "masks is empty, and after holds no weights: expected one to compare at least"
         )
-    layers = []
-    for name, mask in masks.items():
-        check_type(f"masks[{name!r}]", mask, Tensor, "a tensor")
-        one, other = _entry(earlier, name, "before"), _entry(later, name, "after")
-        for role, shape in (("before", one.shape), ("masks", mask.shape)):
-            check_shape(role, name, shape, other.shape, "later weight")
-        try:
-            live = as_mask(mask)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"masks[{name!r}]: {error}") from None
-        layers.append(count_flips(name, signs_of(one), signs_of(other), live))
-    return FlipReport(tuple(layers))
+    given = {"before": earlier, "after": later, "masks": masks}
+    likes = {name: _divided(name, given) for name in masks}
+    ranks = ranks_of(likes.values()) if any(map(is_sharded, likes.values())) else None
+
+    def counted() -> list[LayerFlips]:
+        return [_compared(name, like, earlier, later, masks) for name, like in likes.items()]
+
+    return of_all_ranks(together(ranks, counted, list(masks)), ranks)
+
+
+def _divided(name: str, given: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    """Return the first tensor of this name that is sharded, or one that is whole."""
+    found = [values[name] for values in given.values() if name in values]
+    return next((each for each in found if is_sharded(each)), found[-1])
+
+
+def _compared(
+    name: str,
+    like: Tensor,
+    earlier: Mapping[str, Tensor],
+    later: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> LayerFlips:
+    """Count the flips of one weight, or of this rank's piece of it."""
+    check_type(f"masks[{name!r}]", masks[name], Tensor, "a tensor")
+    one, other, mask = (
+        piece_like(value, like, role, name)
+        for role, value in (
+            ("before", _entry(earlier, name, "before")),
+            ("after", _entry(later, name, "after")),
+            ("masks", masks[name]),
+        )
+    )
+    for role, shape in (("before", one.shape), ("masks", mask.shape)):
+        check_shape(role, name, shape, other.shape, "later weight")
+    try:
+        live = as_mask(mask)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"masks[{name!r}]: {error}") from None
+    return count_flips(name, signs_of(one), signs_of(other), live)
+
+
+def of_all_ranks(rows: Sequence[LayerFlips], ranks: Ranks | None) -> FlipReport:
+    """Return the report of what the ranks of a sharded model, or this process, counted."""
+    if ranks is None:
+        return FlipReport(tuple(rows))
+    counts = [number for each in rows for number in (each.flipped, each.counted, each.survivors)]
+    sums = ranks.add(counts).reshape(-1, 3).tolist()
+    return FlipReport(tuple(LayerFlips(e.name, *each) for e, each in zip(rows, sums, strict=True)))
 
 
 @torch.no_grad()
@@ -118,8 +165,9 @@ def live_entries(target: Target) -> Tensor:
 
 def _tensors(weights: Weights, role: str) -> Mapping[str, Tensor]:
     if isinstance(weights, nn.Module):
-        refuse_sharded(weights, "sign_flips")
-        return {use.name: each.weight for each in _present(weights) for use in each.uses}
+        return {
+            use.name: each.as_given(each.weight) for each in _present(weights) for use in each.uses
+        }
     if isinstance(weights, RewindPoint):
         return weights.weights
     check_mapping(role, weights, "a model, a RewindPoint or {name: tensor}")
@@ -135,7 +183,9 @@ def _masks_of(after: Weights, before: Weights, later: Mapping[str, Tensor]) -> d
     if model is None:
         return {name: value != 0 for name, value in later.items() if _has_signs(value)}
     return {
-        name: target.support if target.masking is not None else _entry(later, name, "after") != 0
+        name: target.as_given(target.support)
+        if target.masking is not None
+        else _entry(later, name, "after") != 0
         for name, target in tracked_targets(model).items()
     }
 

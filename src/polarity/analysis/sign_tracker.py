@@ -19,13 +19,15 @@ from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
 from polarity.analysis.flips import (
     count_flips,
     live_entries,
+    of_all_ranks,
     signs_of,
     tracked_targets,
 )
 from polarity.parametrizations.arithmetic import as_mask
+from polarity.selection.ranks import Ranks
 from polarity.targets.search import all_targets, find_targets
 from polarity.targets.selectors import Selector
-from polarity.targets.shards import refuse_sharded
+from polarity.targets.shards import ranks_of, ranks_of_model, refuse_sharded, together
 from polarity.targets.target import Target
 from polarity.tickets.packing import pack_signs, unpack_signs
 
@@ -47,6 +49,9 @@ class SignTracker:
     the request: at the end of a run, through the final mask. An entry that was zero at a moment in
     between (pruned and grown again) is compared with the last sign it had. Of a weight with a soft
     threshold the signs are those before the threshold, which entries below it have too.
+
+    Of a model that ``fully_shard`` has divided, before the tracker is made, each rank records the
+    rows that it holds, and reports have the sums of all ranks. All ranks make each call.
 
     Args:
         model: the model, before or after anything was attached.
@@ -90,11 +95,10 @@ class SignTracker:
         keep_steps: bool = True,
     ) -> None:
         check_flag("keep_steps", keep_steps)
-        refuse_sharded(model, "SignTracker")
         chosen = targets is not None or exclude is not None
         found = find_targets(model, targets, exclude) if chosen else tracked_targets(model)
         self._model = model
-        self._shapes = {name: tuple(target.shape) for name, target in found.items()}
+        self._shapes = {name: tuple(target.shape_here) for name, target in found.items()}
         self._keep_steps = bool(keep_steps)
         start = self._signs()
         self._marks = {START: start}
@@ -132,7 +136,7 @@ class SignTracker:
 
         Returns:
             ``{plain name: int8 tensor}`` of −1, 0 and +1, on the CPU; 0 where the weight was zero,
-            as it was outside the mask of that moment.
+            as it was outside the mask of that moment. Of a sharded model they are divided like it.
 
         Raises:
             ValueError: if the moment was not marked.
@@ -146,7 +150,13 @@ class SignTracker:
             {'weight': tensor([[-1,  1]], dtype=torch.int8)}
         """
         marked = self._marked("moment", moment)
-        return {name: self._unpacked(marked, name) for name in self._shapes}
+        signs = {name: self._unpacked(marked, name) for name in self._shapes}
+        if ranks_of_model(self._model) is None:
+            return signs
+        found = self._targets()
+        return {
+            n: found[n].as_given(each.to(found[n].pieces[0].device)) for n, each in signs.items()
+        }
 
     @outside_inference_mode
     def step(self) -> None:
@@ -221,7 +231,12 @@ class SignTracker:
         return FlipSeries(tuple(reports))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole record as tensors, strings and numbers."""
+        """Return the whole record as tensors, strings and numbers.
+
+        Raises:
+            TypeError: if ``fully_shard`` has divided the model: no rank has the whole record.
+        """
+        refuse_sharded(self._model, "SignTracker.state_dict")
         return {
             "shapes": {name: list(shape) for name, shape in self._shapes.items()},
             "keep_steps": self._keep_steps,
@@ -241,8 +256,10 @@ class SignTracker:
         Raises:
             ValueError: if an entry is missing or unknown, or its weights have other names or
                 shapes; nothing is changed.
-            TypeError: if ``state`` is not a mapping, or an entry is of another type.
+            TypeError: if ``state`` is not a mapping, an entry is of another type, or
+                ``fully_shard`` has divided the model.
         """
+        refuse_sharded(self._model, "SignTracker.load_state_dict")
         check_mapping("state", state, "what SignTracker.state_dict returns")
         check_names("state", state, self.state_dict(), what="an entry of a tracker's state")
         check_flag("state['keep_steps']", state["keep_steps"])
@@ -286,18 +303,28 @@ class SignTracker:
         by_name = {use.name: each for each in all_targets(self._model) for use in each.uses}
         check_names("model", by_name, by_name, needed=self._shapes, what="tracked")
         for name, shape in self._shapes.items():
-            check_shape("model", name, by_name[name].shape, shape, "tracked weight")
+            check_shape("model", name, by_name[name].shape_here, shape, "tracked weight")
         return {name: by_name[name] for name in self._shapes}
 
     def _masks(self, masks: Mapping[str, Tensor] | None = None) -> Signs:
+        return together(self._ranks(), lambda: self._masks_here(masks))
+
+    def _masks_here(self, masks: Mapping[str, Tensor] | None) -> Signs:
+        found = self._targets()
         if masks is None:
-            return {name: live_entries(target).cpu() for name, target in self._targets().items()}
+            return {name: live_entries(target).cpu() for name, target in found.items()}
         check_mapping("masks", masks, "{name: mask}")
         check_names("masks", masks, self._shapes, needed=(), what="tracked")
+        pieces = {}
         for name, mask in masks.items():
             check_type(f"masks[{name!r}]", mask, Tensor, "a tensor")
-            check_shape("masks", name, mask.shape, self._shapes[name], "tracked weight")
-        return {name: _as_mask(name, masks[name]) for name in self._shapes if name in masks}
+            pieces[name] = found[name].piece(mask, "masks")
+            check_shape("masks", name, pieces[name].shape, self._shapes[name], "tracked weight")
+        return {name: _as_mask(name, pieces[name]) for name in self._shapes if name in masks}
+
+    def _ranks(self) -> Ranks | None:
+        """Return the ranks of a sharded model, None if it is whole."""
+        return ranks_of(target.stored[0] for target in self._targets().values())
 
     def _marked(self, role: str, moment: str) -> Signs:
         check_type(role, moment, str, "a marked moment: 'init', for instance")
@@ -309,12 +336,11 @@ class SignTracker:
         return unpack_signs(signs[name], self._shapes[name])[0]
 
     def _compare(self, before: Signs, after: Signs, masks: Signs) -> FlipReport:
-        return FlipReport(
-            tuple(
-                count_flips(name, self._unpacked(before, name), self._unpacked(after, name), mask)
-                for name, mask in masks.items()
-            )
-        )
+        rows = [
+            count_flips(name, self._unpacked(before, name), self._unpacked(after, name), mask)
+            for name, mask in masks.items()
+        ]
+        return of_all_ranks(rows, self._ranks())
 
     def _advance(self, latest: Signs, signs: Signs, masks: Signs) -> tuple[FlipReport, Signs]:
         """Count the flips of a step, and return the last sign that every entry had."""

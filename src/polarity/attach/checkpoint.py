@@ -1,7 +1,7 @@
 """Save a converted model in one safetensors file, and load it without unpickling."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -10,11 +10,14 @@ from torch.nn.parameter import is_lazy
 
 from polarity._files import check_path, parse_json, read_tensors, safetensors_for, write_tensors
 from polarity._running import outside_inference_mode
+from polarity._shards import is_sharded, why_unknown
 from polarity.attach.checkpoint_forms import forms_to_attach
+from polarity.attach.load_pieces import load_pieces
 from polarity.attach.loading import plan_loading
 from polarity.targets.dense_leaves import on_dense_leaves
+from polarity.targets.pieces_file import write_pieces
 from polarity.targets.search import all_targets, plain_buffers
-from polarity.targets.shards import refuse_sharded
+from polarity.targets.shards import ranks_of_model, together
 from polarity.targets.state_keys import (
     TORCH_MASK,
     TORCH_STORED,
@@ -59,12 +62,20 @@ def save(model: nn.Module, path: str | Path) -> None:
         >>> pol.density(copy) == pol.density(model)
         True
     """
-    refuse_sharded(model, "save")
     inner = unwrapped(model)
-    check_path(path)
-    safetensors_for("polarity.save")
-    tensors, aliases = _distinct(inner.state_dict())
-    write_tensors(path, tensors, {"aliases": json.dumps(aliases)}, "polarity.save")
+    ranks = ranks_of_model(inner)
+
+    def prepared() -> tuple[dict[str, Tensor], dict[str, str]]:
+        check_path(path)
+        safetensors_for("polarity.save")
+        return _distinct(inner.state_dict(keep_vars=ranks is not None))
+
+    tensors, aliases = together(ranks, prepared)
+    metadata = {"aliases": json.dumps(aliases)}
+    if ranks is None:
+        write_tensors(path, tensors, metadata, "polarity.save")
+    else:
+        write_pieces(path, tensors, metadata, ranks)
 
 
 @outside_inference_mode
@@ -114,7 +125,12 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
         MaskedWeight((2, 2), density=1)
     """
     inner = unwrapped(model)
-    state = _read(path)
+    ranks = ranks_of_model(inner)
+    if ranks is not None:
+        load_pieces(inner, path, _entries, together(ranks, lambda: _known_targets(inner)), ranks)
+        return model
+    tensors, metadata = read_tensors(path, "polarity.load")
+    state = {name: tensors[same] for name, same in _entries(path, tensors, metadata).items()}
     try:
         targets = _known_targets(inner)
         state = without_wrappers(state, {*targets, *plain_buffers(inner)})
@@ -140,6 +156,13 @@ def _distinct(state: Mapping[str, object]) -> tuple[dict[str, Tensor], dict[str,
     for name, value in state.items():
         _check_savable(name, value)
         assert isinstance(value, Tensor)
+        if is_sharded(value):  # the parameter or the mask itself; a piece may be empty
+            same = first.setdefault((id(value),), name)
+            if same != name:
+                aliases[name] = same
+            else:
+                tensors[name] = value
+            continue
         view = (value.data_ptr(), value.device, value.dtype, value.shape, value.stride())
         same = first.setdefault(view, name)
         if same != name and value.numel() > 0:  # a tied weight: one copy on disk
@@ -167,16 +190,18 @@ def _check_savable(name: str, value: object) -> None:
             f"{what} on the meta device, expected values: load them first, for instance after "
             "model.to_empty(device='cpu')"
         )
-    if hasattr(value, "placements") or value.layout is not torch.strided or value.is_quantized:
+    strange = is_sharded(value) and why_unknown(value) is not None
+    if strange or value.layout is not torch.strided or value.is_quantized:
         raise TypeError(
             f"{what}, a {type(value).__name__} of layout {value.layout} and dtype {value.dtype}, "
             "expected a whole, dense tensor"
         )
 
 
-def _read(path: str | Path) -> dict[str, Tensor]:
-    """Return what a file holds under all its names; tied ones are the same tensor."""
-    tensors, metadata = read_tensors(path, "polarity.load")
+def _entries(
+    path: str | Path, held: Collection[str], metadata: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the entry of a file for each of its names; tied ones have the same."""
     if "polarity_signed_mask" in metadata:
         raise ValueError(f"{path} holds a signed mask, expected a model: SignedMask.load reads it")
     if "polarity_rewind_point" in metadata:
@@ -189,16 +214,16 @@ def _read(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged: its aliases are not JSON ({error})") from None
     if not isinstance(aliases, dict):
         raise ValueError(f"{path} is damaged: its aliases are not an object of names")
-    state = dict(tensors)
+    entries = {name: name for name in held}
     for name, same in aliases.items():
-        if not isinstance(same, str) or same not in tensors:
+        if not isinstance(same, str) or same not in held:
             raise ValueError(
                 f"{path} is damaged: it ties {name!r} to {same!r}, which it does not hold"
             )
-        if name in tensors:
+        if name in held:
             raise ValueError(f"{path} is damaged: it holds {name!r} and ties it to {same!r} too")
-        state[name] = tensors[same]
-    return state
+        entries[name] = same
+    return entries
 
 
 def _known_targets(model: nn.Module) -> dict[str, Target]:

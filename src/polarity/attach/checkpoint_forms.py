@@ -32,7 +32,7 @@ from polarity.targets.state_keys import (
 from polarity.targets.target import Target
 from polarity.targets.torch_prune import refuse_uneven_masks
 
-__all__ = ["forms_to_attach"]
+__all__ = ["check_masked", "forms_to_attach"]
 
 State = Mapping[str, Tensor]
 _ALL = {STORED, *FACTORS, MASK, ENFORCED, BETA, INITIAL, ALPHA, STREAM}
@@ -73,7 +73,7 @@ def forms_to_attach(
             )
         _check_complete(name, parts)
         if INITIAL not in parts:
-            _check_masked(name, state, target)
+            check_masked(name, state, target)
             if target.name not in forms and _is_other_form(target, parts):
                 forms[target.name] = _masked_form(target, *_mask_of(name, state))
         else:
@@ -187,12 +187,12 @@ def _interpolated_forms(
     return forms
 
 
-def _check_masked(name: str, state: State, target: Target) -> None:
+def check_masked(name: str, state: State, target: Target) -> None:
     """Raise unless what belongs to a masked weight is what polarity could have written."""
     key = inside(name)
     for part in (STORED, *FACTORS):
         if f"{key}{part}" in state:
-            _check_tensor(name, part, state[f"{key}{part}"], target.shape)
+            _check_tensor(name, part, state[f"{key}{part}"], _shape_here(target))
     if f"{key}{STORED}" in state:  # pruned entries too, which a product would drop
         check_entries(f"holds {name!r}, which", state[f"{key}{STORED}"])
     _check_mask(name, state[f"{key}{MASK}"], target)
@@ -220,10 +220,10 @@ def _check_masked(name: str, state: State, target: Target) -> None:
 
 
 def _check_mask(name: str, mask: Tensor, target: Target) -> None:
-    if mask.shape != target.shape:
+    if mask.shape != _shape_here(target):
         raise ValueError(
             f"holds the mask of {name!r} in shape {tuple(mask.shape)}, expected the model's "
-            f"{tuple(target.shape)}"
+            f"{tuple(_shape_here(target))}"
         )
     try:
         check_mask(mask)
@@ -231,6 +231,11 @@ def _check_mask(name: str, mask: Tensor, target: Target) -> None:
         raise ValueError(
             f"holds values other than 0 and 1 in the mask of {name!r}, expected a mask"
         ) from None
+
+
+def _shape_here(target: Target) -> torch.Size:
+    """Return the shape that a checkpoint's tensors have here: of sharded weights rows are read."""
+    return target.pieces[0].shape if target.is_sharded else target.shape
 
 
 def _check_interpolated(name: str, state: State, target: Target) -> None:

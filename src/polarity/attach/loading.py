@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._checks import all_finite, nonfinite_error
+from polarity._shards import piece_of
 from polarity.attach.forms import attach_form, make_plain
 from polarity.attach.norms import draw_when_called
 from polarity.attach.trial_copy import trial_copy
@@ -22,7 +23,7 @@ from polarity.targets.target import Target
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.writing import write_all
 
-__all__ = ["Loading", "plan_loading"]
+__all__ = ["Loading", "checked_pairs", "plan_loading"]
 
 Stored = tuple[nn.Parameter, ...]
 
@@ -122,7 +123,7 @@ def plan_loading(
         else:
             moved += [(name, targets[name].stored[0], value) for (value,) in values]
     return Loading(
-        list(_pairs(moved)),
+        list(checked_pairs(moved)),
         [(old, new.enforce) for old, new in _maskings(model, trial)],
         [(targets[name], form, stored.get(name)) for name, form in forms.items()],
         [(*_place(model, key), value) for key, value in resized.items()],
@@ -193,7 +194,7 @@ def _maskings(model: nn.Module, trial: nn.Module) -> Iterator[tuple[MaskedWeight
             yield module, new
 
 
-def _pairs(
+def checked_pairs(
     moved: list[tuple[str, Tensor, Tensor]],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield each tensor once with its new value, after checking that it can take it."""
@@ -220,7 +221,7 @@ def _check_same(first: str, earlier: Tensor, name: str, value: Tensor) -> None:
 
 def _check_value(name: str, value: Tensor, tensor: Tensor) -> None:
     """Raise unless a tensor of the model can take a value, without NaN in a parameter."""
-    _check_shape(repr(name), value, tensor)
+    _check_shape(repr(name), value, piece_of(tensor))
     _check_kind(repr(name), value, tensor)
     if isinstance(tensor, nn.Parameter):
         _check_finite(f"holds {name!r}, which", value.to(tensor.dtype))

@@ -27,7 +27,6 @@ from polarity.parametrizations.sign_in import SignInMW
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.recurrent import refresh_flat_weights
 from polarity.targets.search import Targets, all_targets, attached
-from polarity.targets.shards import refuse_sharded
 from polarity.targets.state_hooks import forget_plain_checkpoints
 from polarity.targets.state_keys import inside, leads_inside
 from polarity.targets.target import Target
@@ -181,7 +180,8 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
     """Return the ``state_dict`` that the model would have after :func:`merge`, without merging.
 
     Effective weights, and trained norm parameters, under plain names; loads into the plain model,
-    or into a converted one.
+    or into a converted one. Of a model that ``fully_shard`` has divided they are DTensors, divided
+    like it, which ``torch.distributed.checkpoint`` saves.
 
     The names of a tied weight share one tensor. So this is what to give to others that save a
     model: ``model.save_pretrained(folder, state_dict=polarity.dense_state_dict(model))`` writes a
@@ -195,14 +195,13 @@ def dense_state_dict(model: nn.Module) -> dict[str, Any]:
         >>> list(dense_state_dict(pol.mask_weights(nn.Linear(4, 3))))
         ['bias', 'weight']
     """
-    refuse_sharded(model, "dense_state_dict")
     model = unwrapped(model)
     converted = model.state_dict()
     state: OrderedDict[str, Any] = OrderedDict(converted)
     weights: dict[str, Tensor] = {
         use.name: weight
         for target in attached(model).values()
-        for weight in (target.weight.clone(),)
+        for weight in (target.as_given(target.weight.clone()),)
         for use in target.uses
     }
     for name, weight in (weights | attached_norms(model)).items():

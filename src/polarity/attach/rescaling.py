@@ -1,8 +1,9 @@
 """Sign-In during training: the inner scaling, its restoration, and the penalty on the product."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from polarity._checks import (
     check_names,
 )
 from polarity._running import outside_inference_mode
+from polarity._shards import piece_of
 from polarity.optimizers.factor_state import foreign_state, join_state, split_state
 from polarity.optimizers.given import Optimizers, as_optimizers, described
 from polarity.optimizers.pruned_state import zero_pruned_state
@@ -23,7 +25,7 @@ from polarity.parametrizations.arithmetic import zero_outside_
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import attached
-from polarity.targets.shards import refuse_sharded
+from polarity.targets.shards import ranks_of, together
 from polarity.targets.target import Target
 from polarity.targets.writing import write_all
 
@@ -82,12 +84,33 @@ def rescale(
     """
     found = _factors(model)
     optimizers = as_optimizers(optimizer)
-    _check_momentum(momentum, optimizers, found)
+    ranks = ranks_of(target.stored[0] for target in found.values())
+
+    def checked() -> list[tuple[Tensor, Tensor]]:
+        _check_momentum(momentum, optimizers, found)
+        return _balanced(found, optimizers if momentum == "transform" else ())
+
+    pairs = together(ranks, checked, list(found), momentum)
+    zeroed = found.values() if momentum == "zero" else ()
+    factors = [factor for target in zeroed for factor in target.stored]
+    nowhere = [(factor, torch.zeros_like(factor, dtype=torch.bool)) for factor in factors]
+    write_all(pairs)
+    zero_pruned_state(optimizers, nowhere)
+    return model
+
+
+def _balanced(
+    found: Mapping[str, Target], transformed: Sequence[torch.optim.Optimizer]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return what is stored here of the factors, and of their averages in some optimizers.
+
+    Each comes with what it becomes.
+    """
     pairs: list[tuple[Tensor, Tensor]] = []
     for name, target in found.items():
         form = target.masking
         assert isinstance(form, SignInMW)
-        m, v = target.stored
+        m, v = target.pieces
         wide = torch.promote_types(m.dtype, torch.float32)
         product = m.to(wide) * v.to(wide)
         if form.enforce:
@@ -97,14 +120,8 @@ def rescale(
         if form.enforce:
             zero_outside_(new_m, form.mask)
         pairs += [(m, new_m), (v, new_v)]
-        if momentum == "transform":
-            pairs += _transformed(optimizers, (m, v), (new_m, new_v))
-    zeroed = found.values() if momentum == "zero" else ()
-    factors = [factor for target in zeroed for factor in target.stored]
-    nowhere = [(factor, torch.zeros_like(factor, dtype=torch.bool)) for factor in factors]
-    write_all(pairs)
-    zero_pruned_state(optimizers, nowhere)
-    return model
+        pairs += _transformed(transformed, target.stored, (new_m, new_v))
+    return pairs
 
 
 class RescaleSchedule:
@@ -147,7 +164,6 @@ class RescaleSchedule:
         optimizer: Optimizers | None = None,
         momentum: Momentum = "keep",
     ) -> None:
-        refuse_sharded(model, "RescaleSchedule")
         _check_period(every, until)
         _check_momentum(momentum, as_optimizers(optimizer), _factors(model))
         self.model, self.optimizer, self.momentum = model, optimizer, momentum
@@ -196,6 +212,9 @@ def frobenius_decay(model: nn.Module) -> Tensor:
     Weight decay on the factors shrinks the inner scaling; a penalty on the product does not. Add
     ``strength * frobenius_decay(model)`` to the loss, and exclude the factors from weight decay.
 
+    Of a model that ``fully_shard`` has divided the sum is that of all ranks, and each rank's
+    gradients are those of the rows that it holds: add it to the loss on every rank.
+
     Returns:
         0-dim tensor, float32 or better.
 
@@ -214,11 +233,13 @@ def frobenius_decay(model: nn.Module) -> Tensor:
 
     Source: *Sign-In to the Lottery*, appendix D and Table 7.
     """
-    refuse_sharded(model, "frobenius_decay")
     total: Tensor | None = None
     weight: Tensor
-    for target in _factors(model).values():
-        if target.is_compact and len(target.chain) == 1:
+    found = _factors(model)
+    for target in found.values():
+        if target.is_sharded:
+            weight = _live_product(target)
+        elif target.is_compact and len(target.chain) == 1:
             m, v = target.stored
             weight = m * v  # its survivors, without the zeros between them
         else:
@@ -227,7 +248,20 @@ def frobenius_decay(model: nn.Module) -> Tensor:
         square = weight.square().sum()
         total = square if total is None else total + square.to(total.device)
     assert total is not None
-    return total
+    ranks = ranks_of(target.stored[0] for target in found.values())
+    if ranks is None:
+        return total
+    # Bits are exchanged, which arrive as they were sent; the gradient is that of this rank's rows.
+    bits = np.array([float(total.detach())], dtype=np.float64).view(np.int64)
+    everyones = ranks.table(bits).view(np.float64).sum()
+    return total + (total.new_tensor(everyones) - total.detach())
+
+
+def _live_product(target: Target) -> Tensor:
+    """Return this rank's piece of a product under its mask, differentiable."""
+    assert target.masking is not None
+    m, v = (cast(Any, factor).to_local() for factor in target.stored)
+    return target.masking.of_pieces((m, v), target.enforced_mask)
 
 
 @outside_inference_mode
@@ -242,7 +276,8 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
     :math:`\lambda` by :math:`(1 - \eta\lambda)^2`.
 
     Returns:
-        ``{name: 1-d tensor}`` over the survivors in their order, float32 or better.
+        ``{name: 1-d tensor}`` over the survivors in their order, float32 or better. Of a model that
+        ``fully_shard`` has divided, over the survivors that are on this rank.
 
     Raises:
         ValueError: if the model has no Sign-In weights.
@@ -258,11 +293,10 @@ def inner_scaling(model: nn.Module) -> dict[str, Tensor]:
 
     Source: *Sign-In to the Lottery*, section 4.
     """
-    refuse_sharded(model, "inner_scaling")
     scaling = {}
     for name, target in _factors(model).items():
         wide = torch.promote_types(target.stored[0].dtype, torch.float32)
-        factors = [factor.detach() for factor in target.stored]
+        factors = [factor.detach() for factor in target.pieces]
         if not target.is_compact:
             factors = [factor[target.mask] for factor in factors]
         m, v = (factor.to(wide) for factor in factors)
@@ -316,16 +350,22 @@ def _check_momentum(
                     )
 
 
+def _pieces(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a parameter with what is here of its tensors."""
+    return {k: piece_of(v) if isinstance(v, Tensor) else v for k, v in state.items()}
+
+
 def _transformed(
     optimizers: Sequence[torch.optim.Optimizer],
-    old: tuple[Tensor, Tensor],
+    old: tuple[Tensor, ...],
     new: tuple[Tensor, Tensor],
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the averages of a pair of factors, and what they become in the new factors."""
+    """Return what is here of the averages of two factors, and what it becomes in the new ones."""
     pairs = []
+    m, v = (piece_of(factor) for factor in old)
     for optimizer in optimizers:
-        states = [optimizer.state.get(factor, {}) for factor in old]
-        joined = join_state(states[0], states[1], *old) if all(states) else {}
+        states = [_pieces(optimizer.state.get(factor, {})) for factor in old]
+        joined = join_state(states[0], states[1], m, v) if all(states) else {}
         for state, values in zip(states, split_state(joined, *new), strict=True):
             pairs += [
                 (state[key], value)

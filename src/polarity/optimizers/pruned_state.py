@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polarity._shards import piece_of
 from polarity.optimizers.states import entries_of, state_of
 from polarity.parametrizations.arithmetic import zero_outside_
 
@@ -45,5 +46,7 @@ def zero_pruned_state(
 
 def zero_entries(state: Mapping[str, Any], mask: Tensor) -> None:
     """Zero the state of one parameter outside a mask of its shape, in place."""
-    for _, value in entries_of(state, mask.shape):
-        zero_outside_(value, mask.to(value.device))
+    # Of a sharded parameter some optimizers keep the state of this rank's piece, as plain tensors.
+    for shape in {mask.shape, piece_of(mask).shape}:
+        for _, value in entries_of(state, shape):
+            zero_outside_(value, mask.to(value.device))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polarity._shards import is_sharded, piece_of
 from polarity.optimizers.given import described
 from polarity.parametrizations.arithmetic import is_expanded
 
@@ -116,7 +117,8 @@ def check_state_shapes(
         remembered = state_of(optimizer)
         for name, stored in leaves.items():
             for leaf in stored:
-                if key := misshapen(remembered.get(leaf, {}), leaf.shape):
+                here = piece_of(leaf).shape
+                if key := misshapen(remembered.get(leaf, {}), leaf.shape, here):
                     shape = tuple(remembered[leaf][key].shape)
                     raise ValueError(
                         f"optimizer={type(optimizer).__name__} keeps {key!r} of {name!r} in shape "
@@ -145,8 +147,15 @@ def _unwritable(state: Mapping[str, Any], shape: torch.Size) -> str | None:
     return None
 
 
-def misshapen(state: Mapping[str, Any], shape: torch.Size) -> str | None:
+def misshapen(
+    state: Mapping[str, Any], shape: torch.Size, here: torch.Size | None = None
+) -> str | None:
     """Return a key whose value belongs to single entries but has another shape, or None.
+
+    Args:
+        state: what is remembered of a parameter.
+        shape: the parameter's.
+        here: that of this rank's piece of a sharded parameter, which plain tensors have.
 
     Example:
         >>> state = {"step": torch.tensor(1.0), "exp_avg": torch.ones(3)}
@@ -155,6 +164,8 @@ def misshapen(state: Mapping[str, Any], shape: torch.Size) -> str | None:
     """
     for key in PER_ENTRY:
         value = state.get(key)
-        if isinstance(value, Tensor) and value.shape != shape:
-            return key
+        if isinstance(value, Tensor):
+            expected = shape if here is None or is_sharded(value) else here
+            if value.shape != expected:
+                return key
     return None

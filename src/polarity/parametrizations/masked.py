@@ -234,15 +234,16 @@ class MaskedWeight(nn.Module):
         )
 
     def _ones(self) -> int | None:
-        """Count the ones of the mask; None if it holds other values, or its values are unknown."""
+        """Count the ones here; None if the mask holds other values, or its values are unknown."""
+        mask = piece_of(self.mask)
         try:
-            return count_ones(self.mask) if can_be_read(self.mask) else None
+            return count_ones(mask) if can_be_read(mask) else None
         except ValueError:
             return None
 
     def _look(self) -> None:
         """Report a mask that was changed from outside, where that can be seen."""
-        if self.written is not None and can_be_read(self.mask):
+        if self.written is not None and can_be_read(piece_of(self.mask)):
             self.notice(self._ones(), self.name)
 
     def train(self, mode: bool = True) -> Self:
@@ -264,7 +265,7 @@ class MaskedWeight(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if given is not None and given is not before:  # a dense checkpoint brings none
             self.written = self._ones()
-            if self.written is None and can_be_read(self.mask):
+            if self.written is None and can_be_read(piece_of(self.mask)):
                 self.written = 0
                 self.notice(None, self.name)
         if self.in_step is not None:

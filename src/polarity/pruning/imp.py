@@ -137,7 +137,7 @@ def imp_prune(
         point.check(model)
         return _staged_schedule(model, point, restored, scheduler)
 
-    restore = together(ranks_of_model(model), checked)
+    restore = together(ranks_of_model(model) or replicas_of(model), checked)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude, rewind)
     restore()
     rewound = "rewound: every parameter and buffer to the rewind point"
@@ -207,7 +207,8 @@ def lrr_step(
     _check(model, score, scheduler, generator)
     _check_rewind(rewind)
     restore = together(
-        ranks_of_model(model), lambda: _staged_schedule(model, rewind, optimizer, scheduler)
+        ranks_of_model(model) or replicas_of(model),
+        lambda: _staged_schedule(model, rewind, optimizer, scheduler),
     )
     wanted = _how_many(amount, density, scope, ties)
     report = _prune(model, wanted, score, optimizer, generator, targets, exclude)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.random import undrawn_on_error
+from polarity._bits.random import state_of, undrawn_on_error
 from polarity._checks import check_module, check_names
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import before_masking, masked_leaves
@@ -198,8 +198,10 @@ def prune_targets(
                 check_writable(leaf, f"what {name!r} is stored as")
         return () if values is None else values()
 
+    # Copies may have generators in different states where nothing is drawn.
+    alike = () if ranks is None else (wanted, state_of(generator))
     with undrawn_on_error(generator):
-        pairs = together(ranks, checked, list(found), wanted, _state_of(generator))
+        pairs = together(ranks or replicas, checked, list(found), *alike)
         keep = wanted.keep(found, before)
         chosen = chosen_alike(
             replicas,
@@ -219,11 +221,6 @@ def prune_targets(
         note_on_ties(chosen.by_ties, sum(after.values()), wanted.ties)
         + note_of_divided(optimizers),
     )
-
-
-def _state_of(generator: torch.Generator | None) -> bytes | None:
-    """Return the state of a generator, which ranks must share to draw alike."""
-    return None if generator is None else generator.get_state().numpy().tobytes()
 
 
 def _choose(

@@ -28,7 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from polarity._files import parse_json, read_tensors, write_tensors
-from polarity._shards import is_sharded
+from polarity._running import tensors_in
+from polarity._shards import is_sharded, piece_of
+from polarity.selection.ranks import Ranks
+from polarity.targets.pieces_file import write_pieces
+from polarity.targets.shards import ranks_of, together
 
 __all__ = ["read_point", "write_point"]
 
@@ -46,21 +50,53 @@ def write_point(
     Raises:
         TypeError: if a part holds what a file cannot; its key is named.
     """
+    tensors = tensors_in((weights, optimizer, schedule))
+    ranks = ranks_of([each for each in tensors if is_sharded(each)], "the rewind point")
+    entries, about = together(ranks, lambda: _about(weights, optimizer, schedule))
+    if ranks is None:
+        about["crc32"] = {entry: _checksum(value) for entry, value in entries.items()}
+    else:
+        about["crc32"] = _checksums_across(entries, ranks)
+    metadata = {_ENTRY: json.dumps(about, allow_nan=False)}
+    if ranks is None:
+        write_tensors(path, entries, metadata, "RewindPoint.save")
+    else:
+        write_pieces(path, entries, metadata, ranks)
+
+
+def _about(
+    weights: Mapping[str, Tensor], optimizer: Any, schedule: Any
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the entries of a file, and all that it says of them but their checksums."""
     entries: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     for name, value in weights.items():
         entry = first.setdefault(id(value), f"weights/{name}")
         if entry not in entries:
             entries[entry] = _storable(f"weights[{name!r}]", value)
-    about = {
+    return entries, {
         "version": VERSION,
         "weights": {name: first[id(value)] for name, value in weights.items()},
         "optimizer": _encoded("optimizer", optimizer, entries),
         "scheduler": _encoded("scheduler", schedule, entries),
-        "crc32": {entry: _checksum(value) for entry, value in entries.items()},
     }
-    text = json.dumps(about, allow_nan=False)
-    write_tensors(path, entries, {_ENTRY: text}, "RewindPoint.save")
+
+
+def _checksums_across(entries: Mapping[str, Tensor], ranks: Ranks) -> dict[str, int]:
+    """Return the checksums of whole tensors: each rank goes on with those of the ranks before.
+
+    What is not sharded is written, and summed, by the first rank.
+    """
+    sums = np.zeros(len(entries), dtype=np.int64)
+    for index in range(ranks.count):
+        mine = [
+            _checksum(piece_of(value), int(before))
+            if index == ranks.index and (index == 0 or is_sharded(value))
+            else int(before) * (index == ranks.index)
+            for value, before in zip(entries.values(), sums, strict=True)
+        ]
+        sums = ranks.add(mine)
+    return dict(zip(entries, sums.tolist(), strict=True))
 
 
 def read_point(path: str | Path) -> tuple[dict[str, Tensor], Any, Any]:
@@ -200,10 +236,7 @@ def _storable(key: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{key} is a {type(value).__name__}, expected a tensor")
     if is_sharded(value):
-        raise TypeError(
-            f"{key} is sharded (DTensor), expected a whole tensor: RewindPoint.save writes no "
-            "pieces; give the point .full_tensor() of each, which gathers it"
-        )
+        return value.detach()
     if type(value) not in _PLAIN_TYPES or value.layout != torch.strided or value.is_quantized:
         raise TypeError(f"{key} is a {type(value).__name__}, expected a plain dense tensor")
     if value.is_meta or value.is_complex():
@@ -212,6 +245,8 @@ def _storable(key: str, value: Any) -> Tensor:
     return value.detach().cpu().contiguous().clone()
 
 
-def _checksum(value: Tensor) -> int:
-    """Return the checksum of a tensor's bytes."""
-    return zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data) if value.numel() else 0
+def _checksum(value: Tensor, before: int = 0) -> int:
+    """Return the checksum of a tensor's bytes, after those of others."""
+    if not value.numel():
+        return before
+    return zlib.crc32(value.cpu().reshape(-1).view(torch.uint8).numpy().data, before)

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from polarity._checks import check_choice, check_mapping, check_type
 from polarity._running import outside_inference_mode
+from polarity.optimizers.divided import divided_state
 from polarity.optimizers.fitting import check_optimizer_fits, check_scheduler_fits
 from polarity.optimizers.given import (
     Optimizers,
@@ -173,6 +174,8 @@ class RewindPoint:
 
         Tensors are entries of the file, a tied one once; everything else is JSON in its metadata.
         The file is written under another name first: an earlier one stays until it is complete.
+        Of a sharded model all ranks call: the first writes, and receives the rows of the others
+        piece by piece, so that the file is that of a whole model.
 
         Args:
             path: the file, conventionally ``*.safetensors``.
@@ -205,8 +208,9 @@ class RewindPoint:
     def load(cls, path: str | Path) -> Self:
         """Read a file of :meth:`save`, without executing anything in it.
 
-        The tensors are on the CPU. Whether they fit a model, an optimizer and a scheduler, and are
-        finite, is checked when the point is used.
+        The tensors are on the CPU, and whole: a model that ``fully_shard`` has divided takes its
+        rows of them, and so does its optimizer. Whether they fit a model, an optimizer and a
+        scheduler, and are finite, is checked when the point is used.
 
         Args:
             path: the file.
@@ -254,7 +258,7 @@ class RewindPoint:
     ) -> Callable[[], None]:
         """Copy the states that are to be restored, and return the function that restores them."""
         held = [
-            (each, copy.deepcopy(state))
+            (each, copy.deepcopy(divided_state(each, state) if role == "optimizer" else state))
             for role, given in (
                 ("optimizer", as_optimizers(optimizer)),
                 ("scheduler", as_schedulers(scheduler)),

@@ -24,27 +24,36 @@ class Ranks:
     Attributes:
         index: the rank of this process in the group.
         count: how many processes there are.
+        group: the process group.
+        device: where tensors have to be that the group exchanges.
     """
 
     def __init__(self, group: Any) -> None:
-        self._group = group
+        self.group = group
         self.index = distributed.get_rank(group)
         self.count = distributed.get_world_size(group)
         on_gpus = distributed.get_backend(group) == "nccl"
-        self._device = torch.device("cuda" if on_gpus else "cpu")
+        self.device = torch.device("cuda" if on_gpus else "cpu")
 
     def add(self, counts: Sequence[int] | Counts) -> Counts:
         """Return the sum over the ranks of as many integers from each."""
-        told = torch.from_numpy(np.array(counts, dtype=np.int64)).to(self._device)
-        distributed.all_reduce(told, group=self._group)
+        told = torch.from_numpy(np.array(counts, dtype=np.int64)).to(self.device)
+        distributed.all_reduce(told, group=self.group)
         added: Counts = told.cpu().numpy()
         return added
 
-    def table(self, mine: Sequence[int]) -> Counts:
+    def table(self, mine: Sequence[int] | Counts) -> Counts:
         """Return a row of as many integers from each rank, in the order of the ranks."""
         rows = np.zeros((self.count, len(mine)), dtype=np.int64)
         rows[self.index] = mine
         return self.add(rows.reshape(-1)).reshape(rows.shape)
+
+    def gathered(self, mine: Value) -> list[Value]:
+        """Return on the first rank what each of them gives, in their order; nothing on others."""
+        first = distributed.get_global_rank(self.group, 0)
+        found: list[Any] | None = [None] * self.count if self.index == 0 else None
+        distributed.gather_object(mine, found, dst=first, group=self.group)
+        return found or []
 
     def agree(self, checked: Callable[[], tuple[Value, object]], expected: str) -> Value:
         """Return what a function returns on this rank, if it raises on none and they agree.

@@ -1,6 +1,6 @@
 """The rule of selection: the highest live entries stay, exactly this many, ties as asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -152,20 +152,37 @@ def choose_among_ranks(
     return Chosen(entries, keep, signed=True, finite="score", draw=draw, ranks=ranks)
 
 
-def largest_of(values: Tensor, keep: int, words: Words | None = None) -> Tensor:
-    """Return a bool tensor of the ``keep`` largest entries of a tensor.
+def largest_of(
+    values: Tensor,
+    keep: int,
+    words: Words | None = None,
+    *,
+    sizes: Sequence[int] = (),
+    ranks: Ranks | None = None,
+) -> Tensor:
+    """Return a bool tensor of the ``keep`` largest entries of a flat tensor.
 
     Ties: the lower index, or with random ``words``, one for each entry, the higher key first.
+
+    Args:
+        values: the entries; among ranks, this rank's pieces of several tensors, one after another.
+        keep: how many stay, of all ranks together.
+        words: random words of the entries, or None.
+        sizes: among ranks, the number of entries of each piece.
+        ranks: those that hold the other pieces; None where this process has all entries.
     """
-    entries = {"values": Entries.of(values, None)}
+    pieces = [values] if ranks is None else torch.split(values, list(sizes))
+    entries = {str(at): Entries.of(each, None) for at, each in enumerate(pieces)}
 
     def draw(tied: Mapping[str, Tensor]) -> Words:
         assert words is not None
-        chosen: Words = words[tied["values"].numpy(force=True)]
+        chosen: Words = words[torch.cat(list(tied.values())).numpy(force=True)]
         return chosen
 
     by = None if words is None else draw
-    return Chosen(entries, keep, signed=True, finite=None, draw=by).new_mask("values")
+    chosen = Chosen(entries, keep, signed=True, finite=None, draw=by, ranks=ranks)
+    masks = [chosen.new_mask(name) for name in entries]
+    return masks[0] if len(masks) == 1 else torch.cat(masks)
 
 
 def _all_entries(scores: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> dict[str, Entries]:

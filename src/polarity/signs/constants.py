@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from polarity._bits.random import seed_from, undrawn_on_error
+from polarity._bits.random import seed_from, state_of, undrawn_on_error
 from polarity._checks import (
     check_choice,
     check_entries,
@@ -15,22 +15,26 @@ from polarity._checks import (
     check_mapping,
     check_scope,
     check_tensors,
+    text_of,
 )
 from polarity._running import outside_inference_mode
 from polarity._warnings import warn_caller
 from polarity.parametrizations.arithmetic import as_mask
+from polarity.selection.ranks import Ranks
 from polarity.signs.given import Perturb, sorted_out
 from polarity.signs.layer import (
     Reference,
     Survivors,
     at_sigma,
+    find_sigmas,
     mix_references,
     perturb_signs,
     read_survivors,
+    reported,
 )
-from polarity.signs.perturb import Perturbation, Phi
+from polarity.signs.perturb import Delta, Epsilon, Perturbation, Phi
 from polarity.signs.report import SignReport
-from polarity.targets.shards import refuse_pieces
+from polarity.targets.shards import refuse_pieces, together
 
 __all__ = ["Revived", "Strategy", "checked_request", "signed_constants", "signed_survivors"]
 
@@ -101,14 +105,17 @@ def signed_constants(
     with torch.no_grad():
         for name in masks:
             check_entries(f"trained weight {name!r}", trained[name])
-        read = ((n, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items())
-        new, rows = {name: torch.empty_like(trained[name]) for name in masks}, []
-        for each in signed_survivors(read, strategy, phi, perturbations, scope, mix, generator):
+        read = (
+            (n, 0, trained[n], init[n], mask.to(trained[n].device)) for n, mask in masks.items()
+        )
+        signed = signed_survivors(read, strategy, phi, perturbations, scope, mix, generator)
+        new, revived_of = {name: torch.empty_like(trained[name]) for name in masks}, {}
+        for each in signed:
             pruned = trained[each.name] if strategy == "standard" else None
             if pruned is not None and revived == "sigma":
                 pruned = at_sigma(pruned, phi, each.sigma)
-            rows.append(each.write(new[each.name], pruned))
-    return new, SignReport(tuple(rows), strategy)
+            revived_of[each.name] = each.write(new[each.name], pruned)
+    return new, SignReport(reported(signed, revived_of, None), strategy)
 
 
 def _as_mask(name: str, mask: Tensor) -> Tensor:
@@ -138,20 +145,39 @@ def checked_request(
 
 
 def signed_survivors(
-    weights: Iterable[tuple[str, Tensor, Tensor, Tensor]],
+    weights: Iterable[tuple[str, int, Tensor, Tensor, Tensor]],
     strategy: Strategy,
     phi: Phi,
     perturbations: Sequence[Perturbation],
     scope: str,
     mix: float,
     generator: torch.Generator | None,
+    ranks: Ranks | None = None,
 ) -> list[Survivors]:
     """Return all survivors with their new signs; what is left to do cannot fail.
 
     All weights are read, and so checked, before anything is drawn.
+
+    Args:
+        weights: name, entries before the piece, trained and initial values, and mask of each.
+        strategy: under the papers' name.
+        phi: the centre of polarity.
+        perturbations: the others, in order; :class:`Epsilon` and :class:`Delta` among ranks.
+        scope: as for :func:`reinit_signs`.
+        mix: as for :func:`reinit_signs`.
+        generator: as for :func:`reinit_signs`.
+        ranks: those that hold the other pieces of the weights.
     """
     check_generator(generator)
-    read = [read_survivors(*each, _REFERENCES[strategy], phi) for each in weights]
+
+    def checked() -> list[Survivors]:
+        if ranks is not None:
+            _check_known(perturbations)
+        return [read_survivors(*each, _REFERENCES[strategy], phi) for each in weights]
+
+    request = strategy, phi, perturbations, scope, mix, state_of(generator)
+    read = together(ranks, checked, request)
+    find_sigmas(read, ranks)
     for each in read:
         if each.sigma == 0.0 and each.mask.numel():
             warn_caller(
@@ -161,5 +187,15 @@ def signed_survivors(
     with undrawn_on_error(generator):
         if strategy == "gradual":
             mix_references(read, phi, mix, seed_from(generator))
-        perturb_signs(read, perturbations, scope, generator)
+        perturb_signs(read, perturbations, scope, generator, ranks)
     return read
+
+
+def _check_known(perturbations: Sequence[Perturbation]) -> None:
+    """Raise for a function, which would see the survivors of one rank alone."""
+    for each in perturbations:
+        if type(each) not in (Epsilon, Delta):
+            raise TypeError(
+                f"perturb holds {text_of(each)}, expected Epsilon, Delta or Phi for a model that "
+                "fully_shard has divided: a function would see this rank's survivors alone"
+            )

@@ -2,27 +2,31 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from polarity._bits.arrays import gather, survivors_of
 from polarity._bits.random import words_at, words_below
 from polarity._checks import check_entries, check_type
-from polarity.signs.deviation import population_deviation
-from polarity.signs.perturb import Perturbation, Phi
+from polarity.selection.ranks import Ranks
+from polarity.signs.deviation import Piece, deviations
+from polarity.signs.perturb import Delta, Epsilon, Perturbation, Phi, Pieces
 from polarity.signs.report import LayerSigns
 
 __all__ = [
     "Reference",
     "Survivors",
     "at_sigma",
+    "find_sigmas",
     "mix_references",
     "perturb_signs",
     "read_survivors",
+    "reported",
 ]
 
 Reference: TypeAlias = Literal["init", "trained"]
@@ -30,12 +34,14 @@ Reference: TypeAlias = Literal["init", "trained"]
 
 @dataclass
 class Survivors:
-    """The survivors of one weight, as tensors of one dimension in row-major order.
+    """The survivors of one weight, or of this rank's piece of it, flat and in row-major order.
 
     Attributes:
         name: plain name of the weight.
         mask: the flat mask, nonzero for survivors.
-        sigma: the magnitude that the survivors get.
+        start: how many entries of the weight come before the piece.
+        sigma: the magnitude that the survivors get; NaN until :func:`find_sigmas`.
+        initial: the initial weight, of which that is the deviation.
         magnitudes: their trained magnitudes.
         init: bool, True where the initial weight is at least zero.
         trained: bool, True where the trained weight is at least zero.
@@ -45,15 +51,17 @@ class Survivors:
 
     name: str
     mask: Tensor
+    start: int
     sigma: float
+    initial: Piece
     magnitudes: Tensor
     init: Tensor
     trained: Tensor
     reference: Tensor
     signs: Tensor
 
-    def write(self, out: Tensor, pruned: Tensor | None = None) -> LayerSigns:
-        """Write signs times sigma to the survivors of a weight, in place, and count the signs.
+    def write(self, out: Tensor, pruned: Tensor | None = None) -> int:
+        """Write signs times sigma to the survivors of a weight, in place; return what came back.
 
         Args:
             out: tensor of the weight's shape, on the mask's device.
@@ -72,40 +80,57 @@ class Survivors:
             start = stop
         if not out.is_contiguous():
             out.copy_(flat.view(out.shape))
-        revived = 0 if pruned is None else int(((flat != 0) & (self.mask == 0)).count_nonzero())
-        return self._report(revived)
+        return 0 if pruned is None else int(((flat != 0) & (self.mask == 0)).count_nonzero())
 
-    def _report(self, revived: int) -> LayerSigns:
-        """Count the signs."""
-        positive, total = self.signs > 0, self.signs.numel()
-
-        def share(true: Tensor) -> float:
-            return int(true.count_nonzero()) / total if total else 0.0
-
-        return LayerSigns(
-            name=self.name,
-            survivors=total,
-            sigma=self.sigma,
-            positive=share(positive),
-            agree_init=share(positive == self.init),
-            agree_trained=share(positive == self.trained),
-            flipped=int((positive != self.reference).count_nonzero()),
-            revived=revived,
+    def counts(self) -> list[int]:
+        """Count the signs: all, positive, as initially, as trained, and not as the reference."""
+        positive = self.signs > 0
+        matching = (
+            positive,
+            positive == self.init,
+            positive == self.trained,
+            positive != self.reference,
         )
+        return [positive.numel(), *(int(each.count_nonzero()) for each in matching)]
+
+
+def reported(
+    weights: Sequence[Survivors], revived: Mapping[str, int], ranks: Ranks | None
+) -> tuple[LayerSigns, ...]:
+    """Return the report of each weight: what all ranks counted.
+
+    Args:
+        weights: their survivors, with their new signs.
+        revived: how many entries came back, of the weights of which some may have.
+        ranks: those of a sharded model.
+    """
+    counts = np.array([[*each.counts(), revived.get(each.name, 0)] for each in weights])
+    if ranks is not None:
+        counts = ranks.add(counts.reshape(-1)).reshape(counts.shape)
+    rows = []
+    for each, numbers in zip(weights, counts.tolist(), strict=True):
+        total, *matching, flipped, back = numbers
+        positive, as_init, as_trained = (count / total if total else 0.0 for count in matching)
+        rows.append(
+            LayerSigns(each.name, total, each.sigma, positive, as_init, as_trained, flipped, back)
+        )
+    return tuple(rows)
 
 
 def read_survivors(
     name: str,
+    start: int,
     trained: Tensor,
     init: Tensor,
     mask: Tensor,
     reference: Reference,
     phi: Phi,
 ) -> Survivors:
-    """Read the survivors of a weight, and compute sigma from its initial tensor.
+    """Read the survivors of a weight, or of this rank's piece of it, still without sigma.
 
     Args:
         name: plain name of the weight, for its draws and errors.
+        start: how many entries of the weight come before the piece.
         trained: the trained weight.
         init: the initial weight, of its shape, on any device.
         mask: of its shape and on its device, nonzero for survivors.
@@ -117,24 +142,38 @@ def read_survivors(
     """
     trained, init, mask = (each.detach().reshape(-1) for each in (trained, init, mask))
     before, after = gather(mask, init, trained)
-    sigma = population_deviation(init)
-    if math.isnan(sigma):
+    initial = Piece(init)
+    if not initial.is_finite:
         check_entries(f"init weight {name!r}", init)
-        raise ValueError(
-            f"init weight {name!r} holds values whose squares overflow, expected a finite sigma"
-        )
+        raise _overflow(name)
     check_entries(f"trained weight {name!r}", after)
     from_init, from_trained = before >= 0, after >= 0
     refers, signs = from_init, phi.polarity(before)
     if reference == "trained":
         refers, signs = from_trained, phi.polarity(after)
-    return Survivors(name, mask, sigma, after.abs_(), from_init, from_trained, refers, signs)
+    return Survivors(
+        name, mask, start, math.nan, initial, after.abs_(), from_init, from_trained, refers, signs
+    )
+
+
+def find_sigmas(weights: Sequence[Survivors], ranks: Ranks | None) -> None:
+    """Give the survivors their magnitude: the deviation of the initial weight, of all ranks."""
+    for each, sigma in zip(weights, deviations([e.initial for e in weights], ranks), strict=True):
+        if math.isnan(sigma):
+            raise _overflow(each.name)
+        each.sigma = sigma
+
+
+def _overflow(name: str) -> ValueError:
+    return ValueError(
+        f"init weight {name!r} holds values whose squares overflow, expected a finite sigma"
+    )
 
 
 def mix_references(weights: Sequence[Survivors], phi: Phi, mix: float, seed: int) -> None:
     """Let each survivor, with probability ``mix``, refer to its trained weight instead."""
     for each in weights:
-        words = words_at(seed, {each.name: each.mask})
+        words = words_at(seed, {each.name: each.mask}, {each.name: each.start})
         chosen = torch.from_numpy(words_below(words, mix)).to(each.mask.device)
         trained = torch.where(each.trained, each.magnitudes, -each.magnitudes)
         each.reference = torch.where(chosen, each.trained, each.reference)
@@ -151,6 +190,7 @@ def perturb_signs(
     perturbations: Sequence[Perturbation],
     scope: str,
     generator: torch.Generator | None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Replace the signs of survivors by perturbed ones, of each weight or of all together.
 
@@ -161,18 +201,21 @@ def perturb_signs(
     """
     if scope == "global":
         for each in perturbations if weights else ():
-            _perturb_together(weights, each, generator)
+            _perturb_together(weights, each, generator, ranks)
         return
     for weight in weights:
         for each in perturbations:
             try:
-                _perturb_together([weight], each, generator)
+                _perturb_together([weight], each, generator, ranks)
             except ValueError as error:
                 raise ValueError(f"{weight.name}: {error}") from None
 
 
 def _perturb_together(
-    weights: Sequence[Survivors], perturbation: Perturbation, generator: torch.Generator | None
+    weights: Sequence[Survivors],
+    perturbation: Perturbation,
+    generator: torch.Generator | None,
+    ranks: Ranks | None,
 ) -> None:
     """Call a perturbation once, for the survivors of all these weights."""
     signs, magnitudes = weights[0].signs, weights[0].magnitudes
@@ -181,10 +224,15 @@ def _perturb_together(
         dtypes = {each.magnitudes.dtype for each in weights}
         wide = torch.float64 if torch.float64 in dtypes else torch.float32
         magnitudes = torch.cat([each.magnitudes.to(signs.device, wide) for each in weights])
-    given: dict[str, Any] = {}
-    if _takes_masks(perturbation):
-        given["masks"] = {each.name: each.mask.bool() for each in weights}
-    perturbed = perturbation(signs, magnitudes, generator, **given)
+    masks = {each.name: each.mask.bool() for each in weights}
+    if ranks is not None:
+        assert isinstance(perturbation, (Epsilon, Delta))  # see signed_survivors
+        pieces = Pieces(masks, {each.name: each.start for each in weights}, ranks)
+        perturbed = perturbation.among(signs, magnitudes, generator, pieces)
+    elif _takes_masks(perturbation):
+        perturbed = perturbation(signs, magnitudes, generator, masks=masks)  # type: ignore[call-arg]
+    else:
+        perturbed = perturbation(signs, magnitudes, generator)
     _check_signs(perturbation, perturbed, signs.numel())
     sizes = [each.signs.numel() for each in weights]
     for each, mine in zip(weights, torch.split(perturbed, sizes), strict=True):

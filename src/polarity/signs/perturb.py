@@ -24,10 +24,39 @@ from polarity._checks import (
     check_ties,
     check_type,
 )
+from polarity.selection.ranks import Ranks
 from polarity.selection.ties import Ties, keys_of
 from polarity.selection.top_k import largest_of
 
-__all__ = ["Delta", "Epsilon", "Perturbation", "Phi"]
+__all__ = ["Delta", "Epsilon", "Perturbation", "Phi", "Pieces"]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The weights that survivors belong to, or this rank's pieces of them.
+
+    Attributes:
+        masks: their bool masks in the order of the survivors, by plain name; None if not given.
+        starts: how many entries of each weight come before its piece; None where they are whole.
+        ranks: those that hold the other pieces.
+    """
+
+    masks: Mapping[str, Tensor] | None
+    starts: Mapping[str, int] | None = None
+    ranks: Ranks | None = None
+
+    def sizes(self) -> list[int]:
+        """Return the number of survivors of each weight here."""
+        return [int(mask.count_nonzero()) for mask in (self.masks or {}).values()]
+
+    def count(self, signs: Tensor) -> int:
+        """Return the number of signs, of the ranks together."""
+        return signs.numel() if self.ranks is None else int(self.ranks.add([signs.numel()])[0])
+
+    def largest(self, values: Tensor, count: int, words: Words | None = None) -> Tensor:
+        """Return which values are among the ``count`` largest, of the ranks together."""
+        sizes = () if self.ranks is None else self.sizes()
+        return largest_of(values, count, words, sizes=sizes, ranks=self.ranks)
 
 
 class Perturbation(Protocol):
@@ -103,7 +132,18 @@ class Epsilon:
             ValueError: if the number of survivors in the masks is not the number of signs.
         """
         _check_signs(signs, masks)
-        flipped = _highest(_draw_words(signs, masks, generator), self.count(signs.numel()))
+        return self.among(signs, magnitudes, generator, Pieces(masks))
+
+    def among(
+        self,
+        signs: Tensor,
+        magnitudes: Tensor,
+        generator: torch.Generator | None,
+        pieces: "Pieces",
+    ) -> Tensor:
+        """Return the same of signs of which other ranks may hold more."""
+        words = _draw_words(signs, pieces, generator)
+        flipped = pieces.largest(keys_of(words), self.count(pieces.count(signs)))
         return torch.where(flipped.to(signs.device), -signs, signs)
 
     def count(self, n: int) -> int:
@@ -173,12 +213,22 @@ class Delta:
         _check_signs(signs, masks)
         check_floating("magnitudes", magnitudes)
         check_shape("magnitudes", None, magnitudes.shape, signs.shape, "tensor signs")
-        count = self.count(signs.numel())
+        return self.among(signs, magnitudes, generator, Pieces(masks))
+
+    def among(
+        self,
+        signs: Tensor,
+        magnitudes: Tensor,
+        generator: torch.Generator | None,
+        pieces: "Pieces",
+    ) -> Tensor:
+        """Return the same of signs of which other ranks may hold more."""
+        count = self.count(pieces.count(signs))
         with undrawn_on_error(generator):
-            tossed = torch.from_numpy(coins(_draw_words(signs, masks, generator))).to(signs.device)
+            tossed = torch.from_numpy(coins(_draw_words(signs, pieces, generator))).to(signs.device)
             # The words of the coins would decide which coins are chosen: these are others.
-            words = _draw_words(signs, masks, generator) if self.ties == "random" else None
-            smallest = largest_of(-magnitudes, count, words).to(signs.device)
+            words = _draw_words(signs, pieces, generator) if self.ties == "random" else None
+            smallest = pieces.largest(-magnitudes, count, words).to(signs.device)
         return torch.where(smallest, tossed.to(signs.dtype).mul_(2).sub_(1), signs)
 
     def count(self, n: int) -> int:
@@ -242,23 +292,16 @@ def _check_signs(signs: object, masks: object) -> None:
             raise TypeError(f"masks[{name!r}] has dtype {mask.dtype}, expected torch.bool")
 
 
-def _highest(words: Words, count: int) -> Tensor:
-    """Return which words are the highest by their upper 30 bits; the words are overwritten."""
-    return largest_of(keys_of(words), count)
-
-
-def _draw_words(
-    signs: Tensor, masks: Mapping[str, Tensor] | None, generator: torch.Generator | None
-) -> Words:
+def _draw_words(signs: Tensor, pieces: "Pieces", generator: torch.Generator | None) -> Words:
     """Draw a seed, and return its word for each survivor; everything is checked before it."""
     check_generator(generator)
-    count = signs.numel()
+    count, masks = signs.numel(), pieces.masks
     if masks is None:
         return words_in(seed_from(generator), "", 0, count)
-    survivors = sum(int(mask.count_nonzero()) for mask in masks.values())
+    survivors = sum(pieces.sizes())
     if survivors != count:
         raise ValueError(
             f"masks have {survivors} survivors, expected the number of signs, {count}: pass the "
             "masks of the weights that the signs were taken from"
         )
-    return words_at(seed_from(generator), masks)
+    return words_at(seed_from(generator), masks, pieces.starts)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import (
     check_entries,
+    check_floating,
     check_generator,
+    check_names,
     check_tensors,
 )
 from polarity._running import outside_inference_mode
@@ -18,15 +20,13 @@ from polarity.rewind import RewindPoint, weights_of
 from polarity.signs.captured import HOW_TO_CAPTURE, check_untrained
 from polarity.signs.constants import Revived, Strategy, checked_request, signed_survivors
 from polarity.signs.given import Perturb
-from polarity.signs.layer import (
-    Survivors,
-    at_sigma,
-)
-from polarity.signs.report import LayerSigns, SignReport
+from polarity.signs.layer import Survivors, at_sigma, reported
+from polarity.signs.report import SignReport
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.left_out import reach_of, why_without_mask
 from polarity.targets.search import all_targets
-from polarity.targets.target import Target, check_has_values, refuse_compact
+from polarity.targets.shards import ranks_of, together
+from polarity.targets.target import Target, check_has_values, count_survivors, refuse_compact
 from polarity.targets.writing import check_writable, write_all
 
 __all__ = ["reinit_signs"]
@@ -152,22 +152,24 @@ def reinit_signs(
         )
     if strategy == "standard":
         refuse_compact(targets, "strategy 'standard'")
-    first = weights_of(init)
-    captured = None if trained is None else weights_of(trained, "trained")
-    shapes = {name: target.shape for name, target in targets.items()}
-    check_tensors("init", first, shapes, what="masked")
-    if captured is not None:
-        check_tensors("trained", captured, shapes, what="masked")
+    ranks = ranks_of(target.stored[0] for target in targets.values())
+
+    def checked() -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        first = _given(init, "init", targets)
+        return first, None if trained is None else _given(trained, "trained", targets)
+
+    first, captured = together(ranks, checked, list(targets), strategy, revived, trained is None)
+    count_survivors(targets.values())  # raises if a mask holds other values than 0 and 1
     with torch.no_grad(), undrawn_on_error(generator):
         read = _of_model(targets, first, captured)
-        signed = signed_survivors(read, strategy, phi, perturbations, scope, mix, generator)
+        signed = signed_survivors(read, strategy, phi, perturbations, scope, mix, generator, ranks)
         remembered = captured if strategy == "standard" else None
-        rows: dict[str, LayerSigns] = {}
+        back: dict[str, int] = {}
         pairs: list[tuple[Tensor, Tensor]] = []
         in_place: list[tuple[Survivors, Tensor]] = []
         for each in signed:
             target = targets[each.name]
-            leaf, pruned = target.stored[0].detach(), None
+            leaf, pruned = target.pieces[0].detach(), None
             if target.is_stored and remembered is None:
                 # Signs go straight to what is stored: a staged copy takes as much memory again.
                 in_place.append((each, leaf))
@@ -176,28 +178,46 @@ def reinit_signs(
                 pruned = remembered[each.name].to(leaf)
                 pruned = at_sigma(pruned, phi, each.sigma) if revived == "sigma" else pruned
             new = torch.empty_like(leaf)
-            rows[each.name] = each.write(new, pruned)
+            back[each.name] = each.write(new, pruned)
             mask = target.numeric_mask if remembered is None else None
             pairs += [(leaf, new)] if target.is_stored else target.staged_under(new, mask)
+        # The last that ranks tell each other: writing comes after it.
+        rows = reported(signed, back, ranks)
         write_all(pairs)
-        rows |= {each.name: each.write(leaf) for each, leaf in in_place}
+        for each, leaf in in_place:
+            each.write(leaf)
         for target in targets.values():
             if target.masking is not None:
                 target.masking.enforce = remembered is None
     reach = reach_of(all_targets(model), targets, why_without_mask)
-    return SignReport(tuple(rows[name] for name in targets), strategy, reach)
+    return SignReport(rows, strategy, reach)
+
+
+def _given(
+    given: RewindPoint | Mapping[str, Tensor], parameter: str, targets: Mapping[str, Target]
+) -> dict[str, Tensor]:
+    """Return the tensors that belong to weights, or to this rank's pieces of them, checked."""
+    values = weights_of(given, parameter)
+    check_names(parameter, values, values, needed=targets, what="masked")
+    for name in targets:
+        check_floating(f"{parameter}[{name!r}]", values[name])
+    shapes = {name: target.shape_here for name, target in targets.items()}
+    pieces = {name: target.piece(values[name], parameter) for name, target in targets.items()}
+    check_tensors(parameter, pieces, shapes, what="masked")
+    return pieces
 
 
 def _of_model(
     targets: Mapping[str, Target],
     init: Mapping[str, Tensor],
     captured: Mapping[str, Tensor] | None,
-) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-    """Yield the name, trained weight, initial weight and mask of a model's weights, checked."""
+) -> Iterator[tuple[str, int, Tensor, Tensor, Tensor]]:
+    """Yield the name, start, trained weight, initial weight and mask of weights, checked."""
     for name, target in targets.items():
         # Stored values outside the mask are never read, so no product with the mask is needed.
-        now = target.stored[0].detach() if target.is_stored else target.weight
-        trained, mask = now, _checked_mask(target)
+        now = target.pieces[0].detach() if target.is_stored else target.weight
+        trained, mask = now, target.numeric_mask
+        assert mask is not None
         # Refused here, before anything is drawn, if it cannot be written.
         check_writable(target.stored[0].detach(), f"weight {name!r}")
         if not target.is_stored:
@@ -206,11 +226,4 @@ def _of_model(
             check_entries(f"trained weight {name!r}", captured[name])
             trained = captured[name].to(now)
             check_untrained(name, mask, now, trained, init[name])
-        yield name, trained, init[name], mask
-
-
-def _checked_mask(target: Target) -> Tensor:
-    """Return the mask itself, after counting its ones, which raises if there are other values."""
-    survivors, masking = target.survivors, target.masking
-    assert masking is not None, survivors
-    return masking.mask
+        yield name, target.start, trained, init[name], mask

@@ -39,7 +39,21 @@ __all__ = [
 
 # The calls that write to sharded models piece by piece.
 _ON_SHARDS = frozenset(
-    ("imp_prune", "load_masks", "lrr_step", "mask_weights", "prune", "restore_weights")
+    (
+        "apply",
+        "imp_prune",
+        "load",
+        "load_masks",
+        "lrr_step",
+        "mask_weights",
+        "prune",
+        "reinit_signs",
+        "rescale",
+        "restore_weights",
+        "start_from_magnitudes",
+        "start_from_mask",
+        "start_from_signs",
+    )
 )
 
 P = ParamSpec("P")

@@ -70,6 +70,10 @@ def _why_no_norm(target: Target, *, named: bool) -> str | None:
     """Say why a selected parameter cannot be interpolated, or None if it can."""
     if target.interpolation is not None:
         return None
+    if target.is_sharded:
+        raise TypeError(
+            f"{target.name} is sharded (DTensor): call interpolate_norms before fully_shard"
+        )
     if target.torch_mask is not None:
         raise ValueError(
             f"{target.name} carries a mask of torch.nn.utils.prune; "

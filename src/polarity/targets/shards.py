@@ -127,8 +127,8 @@ def refuse_sharded(model: nn.Module, call: str) -> None:
     if _is_sharded(unwrapped(model)):
         raise TypeError(
             f"model is sharded (DTensor), expected a whole one: {call} does not take models that "
-            "fully_shard has divided. Call it before fully_shard, or on a whole model that loaded "
-            "the full state_dict of this one (torch.distributed.checkpoint.state_dict)"
+            "fully_shard has divided: call it before fully_shard, or on a whole model that "
+            "load(model, path) fills from the file that save(model, path) writes on all ranks"
         )
 
 

@@ -1,6 +1,6 @@
 """The checkpoints that a module reads once it is masked, and the form in which it writes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
+from polarity._shards import is_sharded
 from polarity.optimizers.replaced import note_resized
-from polarity.parametrizations.masked import MaskedWeight
+from polarity.parametrizations.masked import MaskedWeight, NotEnforced
 from polarity.parametrizations.places import Places
 from polarity.parametrizations.sign_in import SignInMW, balanced_factors
 from polarity.parametrizations.soft_threshold import SoftThreshold
@@ -51,16 +52,25 @@ class _PlainCheckpoints:
         )
 
     def __call__(
-        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
+        self,
+        module: nn.Module,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        *_: object,
     ) -> None:
         """Convert what is dense or masked by torch, before the module reads it."""
         if not parametrize.is_parametrized(module):
             return
+        assigns = local_metadata.get("assign_to_params_buffers", False)
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr, operator]
             plain = f"{prefix}{tensor_name}"
+            if assigns:
+                _refuse_to_replace(chain[0], plain)
             attached = inside(plain)
             held = chain.state_dict()
             ours = {f"{attached}{key}" for key in held if "." not in key}
+            _complete_tied(chain, state_dict, attached, plain)
             both_or_neither = (THRESHOLD in held) == (f"{attached}{THRESHOLD}" in state_dict)
             _complete_mask(chain, state_dict, attached)
             # Without its mask it is another's form, torch.ao's for instance: torch refuses it.
@@ -79,6 +89,36 @@ def _clear_gradients(module: nn.Module, _: object) -> None:
         for chain in cast(Any, module.parametrizations).values():
             if isinstance(chain[0], MaskedWeight):
                 chain[0].clear_gradients(tuple(chain.parameters(recurse=False)))
+
+
+def _refuse_to_replace(first: nn.Module, name: str) -> None:
+    """Raise if a sharded weight is enforced in the step, which would not follow another tensor."""
+    kept = isinstance(first, MaskedWeight) and is_sharded(first.mask) and first.in_step
+    if kept and not isinstance(kept, NotEnforced):
+        raise RuntimeError(
+            f"load_state_dict(assign=True) would replace {name!r}, which is sharded and enforced "
+            "in the optimizer's step, expected its values to be written: leave assign out, use "
+            "torch.distributed.checkpoint.state_dict.set_model_state_dict, or load before "
+            "enforce_in_step"
+        )
+
+
+def _complete_tied(chain: Any, state_dict: dict[str, Any], attached: str, plain: str) -> None:
+    """Give a tied, sharded weight the mask that was loaded under its first name.
+
+    When ``torch.distributed.checkpoint`` distributes a whole ``state_dict``, it visits a module
+    that two weights share once, and leaves its tensors whole under the other name, or leaves them
+    out.
+    """
+    first = chain[0]
+    sharded = any(is_sharded(leaf) for leaf in chain.parameters(recurse=False))
+    if not (sharded and isinstance(first, MaskedWeight)) or f".{plain}".endswith(f".{first.name}"):
+        return
+    if f"{attached}{STORED}" in state_dict or f"{attached}{FACTORS[0]}" in state_dict:
+        for key, value in first.state_dict().items():
+            given = state_dict.get(f"{attached}0.{key}")
+            if given is None or is_sharded(value) > is_sharded(given):
+                state_dict[f"{attached}0.{key}"] = value
 
 
 def _complete_mask(chain: Any, state_dict: dict[str, Any], attached: str) -> None:

@@ -238,6 +238,11 @@ class Target:
             return self.masking.mask.shape
         return self.weight.shape if self.chain and not self.is_sharded else self.stored[0].shape
 
+    @property
+    def shape_here(self) -> torch.Size:
+        """The shape of the weight, or of this rank's piece of it."""
+        return self.pieces[0].shape if self.is_sharded else self.shape
+
     def _count(self, mask: Tensor) -> int:
         """Count the ones of the mask; report one that others changed, and refuse fractions."""
         if mask.is_meta:  # without values: what polarity last wrote
@@ -278,6 +283,8 @@ class Target:
         for each in reversed(self.chain):
             if isinstance(each, MaskedWeight):
                 stored = each.to_store(stored, mask)
+            elif each is self.interpolation and self.is_sharded:
+                stored = stored.clone()  # its initial value is whole
             else:
                 stored = self._undone(each, stored)
         new = stored if isinstance(stored, tuple) else (stored,)

@@ -17,6 +17,7 @@ found in. The order of names is that of the network.
 
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +25,11 @@ import torch
 from torch import Tensor
 
 from polarity._files import parse_json, read_tensors, write_tensors
-from polarity.tickets.packing import pack_signs, unpack_signs
+from polarity._shards import piece_of
+from polarity.selection.ranks import Ranks
+from polarity.tickets.packing import joined_planes, planes_of, unpack_signs
 
-__all__ = ["Contents", "read_ticket", "write_ticket"]
+__all__ = ["Contents", "packed_by_ranks", "read_ticket", "write_ticket"]
 
 VERSION = 1
 _ENTRY = "polarity_signed_mask"
@@ -43,17 +46,33 @@ class Contents(NamedTuple):
     recipe: dict[str, str]
 
 
-def write_ticket(path: str | Path, contents: Contents) -> None:
-    """Write a signed mask to a file."""
-    tensors, header = {}, {}
+def packed_by_ranks(contents: Contents, ranks: Ranks | None) -> dict[str, Tensor]:
+    """Return the packed signs of each tensor on the first of its ranks, empty ones on the others.
+
+    Args:
+        contents: whole tensors, or DTensors that all these ranks hold the rows of.
+        ranks: they, or None.
+    """
+    packed = {}
     for name, signs in contents.signs.items():
         mask = contents.masks.get(name)
+        here = piece_of(signs)
         # Without a mask, the entries with a sign stand for the survivors: no third plane is needed.
-        packed = pack_signs(signs, mask if mask is not None else signs != 0)
-        tensors[name] = packed
+        survives = piece_of(mask) if mask is not None else here != 0
+        planes = planes_of(here, survives)
+        pieces = [planes] if ranks is None else ranks.gathered(planes)
+        packed[name] = joined_planes(pieces)
+    return packed
+
+
+def write_ticket(path: str | Path, contents: Contents, tensors: Mapping[str, Tensor]) -> None:
+    """Write a signed mask to a file, given its packed signs."""
+    header = {}
+    for name, signs in contents.signs.items():
+        packed = tensors[name]
         header[name] = {
             "shape": list(signs.shape),
-            "masked": mask is not None,
+            "masked": name in contents.masks,
             "crc32": zlib.crc32(packed.numpy().data),
         }
     about = {

@@ -8,10 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["check_signs", "pack_signs", "unpack_signs"]
+__all__ = ["check_signs", "joined_planes", "pack_signs", "planes_of", "unpack_signs"]
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Plane = tuple[Bytes, int]
 
 
 def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
@@ -48,13 +49,36 @@ def pack_signs(signs: Tensor, mask: Tensor) -> Tensor:
         >>> [f"{byte:08b}" for byte in pack_signs(signs, torch.tensor([1, 1, 1, 0, 1]) != 0)]
         ['00010110', '00000010', '00000001']
     """
+    return joined_planes([planes_of(signs, mask)])
+
+
+def planes_of(signs: Tensor, mask: Tensor) -> list[Plane]:
+    """Return the three planes of signs and their mask, each with its number of bits."""
     check_signs(signs, mask)
     values, survives = (each.cpu().numpy().reshape(-1) for each in (signs, mask))
     signed = values != 0
-    planes = [_pack(signed), _pack(values[signed] < 0)]
-    if not np.array_equal(signed, survives):
-        planes.append(_pack(survives[~signed]))
-    return torch.from_numpy(np.concatenate(planes))
+    bits = signed, values[signed] < 0, survives[~signed]
+    return [(_pack(each), len(each)) for each in bits]
+
+
+def joined_planes(pieces: Sequence[list[Plane]]) -> Tensor:
+    """Return what :func:`pack_signs` does, from the planes of consecutive pieces."""
+    joined = [_join(plane) for plane in zip(*pieces, strict=True)]
+    if joined and not joined[-1].any():
+        del joined[-1]
+    return torch.from_numpy(np.concatenate([np.empty(0, dtype=np.uint8), *joined]))
+
+
+def _join(planes: Sequence[Plane]) -> Bytes:
+    """Return consecutive planes as one, without a gap in a byte between them."""
+    joined: Bytes = np.zeros(_byte_count(sum(count for _, count in planes)) + 1, dtype=np.uint8)
+    bit = 0
+    for data, count in planes:
+        byte, shift = divmod(bit, 8)
+        joined[byte : byte + len(data)] |= data << shift
+        joined[byte + 1 : byte + 1 + len(data)] |= data >> (8 - shift)
+        bit += count
+    return joined[:-1]
 
 
 def unpack_signs(packed: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -18,18 +18,21 @@ from polarity._checks import (
     check_type,
 )
 from polarity._running import outside_inference_mode
+from polarity._shards import is_sharded, piece_of
 from polarity._warnings import warn_caller
 from polarity.attach.masks import before_masking, set_masks
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, find_targets
+from polarity.targets.shards import added, ranks_of, ranks_of_model, together
 from polarity.targets.target import Target
-from polarity.tickets.file import Contents, read_ticket, write_ticket
+from polarity.tickets.file import Contents, packed_by_ranks, read_ticket, write_ticket
 from polarity.tickets.packing import check_signs
 from polarity.tickets.table import ticket_table
 
 __all__ = ["SignedMask", "targets_by_name"]
 
 Shapes = dict[str, tuple[int, ...]]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +40,9 @@ class SignedMask:
     r"""A mask and the sign of every survivor: a ticket for any initialisation of a network.
 
     :func:`signed_mask` takes it from a pruned network, :meth:`apply` applies it to another one,
-    and :meth:`save` writes it to a small file. Tensors are on the CPU, under plain names.
+    and :meth:`save` writes it to a small file. Tensors are on the CPU, under plain names. Those of
+    a model that ``fully_shard`` has divided are divided like it, so that each rank has its rows of
+    the ticket: ``==`` compares these and ``print`` counts these, without asking other ranks.
 
     Attributes:
         signs: int8 tensors of −1, 0 and +1 in the shape of their weight. A pruned entry is 0; so
@@ -93,7 +98,7 @@ class SignedMask:
         for name, signs in self.signs.items():
             mask = self.masks.get(name)
             try:
-                check_signs(signs, signs != 0 if mask is None else mask)
+                check_signs(*_pieces(signs, mask))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{name!r}: {error}") from None
 
@@ -112,9 +117,10 @@ class SignedMask:
 
     @property
     def density(self) -> float:
-        """The fraction of entries that survive, over all masked weights together."""
+        """The fraction of entries that survive, over all masked weights and ranks together."""
         total = sum(mask.numel() for mask in self.masks.values())
-        survivors = sum(int(mask.count_nonzero()) for mask in self.masks.values())
+        here = {"": sum(int(piece_of(mask).count_nonzero()) for mask in self.masks.values())}
+        survivors = added(ranks_of(self.signs.values(), "the ticket"), here)[""]
         return survivors / total if total else 1.0
 
     @outside_inference_mode
@@ -153,24 +159,36 @@ class SignedMask:
         """
         check_flag("strict", strict)
         check_flag("verbose", verbose)
-        targets = self._targets(model, strict)
-        starts = {name: self._start(name, target.weight) for name, target in targets.items()}
-        found = self._maskable(model)
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for name, start in starts.items():
-            mask = self.masks[name].to(start.device) if name in self.masks else None
-            pairs += targets[name].staged_under(start, mask)
-        before_masking(model, found, "SignedMask.apply")
-        zeros = {name: self._zeros(name, start) for name, start in starts.items()}
+        ranks = ranks_of_model(model)
+        found, masks, pairs, zeros = together(
+            ranks, lambda: self._prepared(model, strict), self.names, strict
+        )
+        zeros = added(ranks, zeros)
         if without := [name for name, count in zeros.items() if count]:
             warn_caller(
                 f"{sum(zeros.values())} entries are 0 in this initialisation and start without the "
                 f"ticket's sign, the first of them in {without[0]!r}",
             )
-        set_masks(found, self.masks, pairs)  # after the warning, which users may make an error
+        set_masks(found, masks, pairs)  # after the warning, which users may make an error
         if verbose:
             print(ticket_table(self.signs, self.masks, zeros))
         return model
+
+    def _prepared(
+        self, model: nn.Module, strict: bool
+    ) -> tuple[dict[str, Target], Tensors, list[tuple[Tensor, Tensor]], dict[str, int]]:
+        """Return what to mask, the masks, what to write, and the entries that lose their sign."""
+        targets = self._targets(model, strict)
+        signs = {n: target.piece(self.signs[n], "ticket") for n, target in targets.items()}
+        starts = {n: _start(n, target.weight, signs[n]) for n, target in targets.items()}
+        found = self._maskable(model)
+        masks = {n: targets[n].piece(mask, "ticket") for n, mask in self.masks.items()}
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for name, start in starts.items():
+            mask = masks[name].to(start.device) if name in masks else None
+            pairs += targets[name].staged_under(start, mask)
+        before_masking(model, found, "SignedMask.apply")
+        return found, masks, pairs, {n: _zeros(start, signs[n]) for n, start in starts.items()}
 
     def save(self, path: str | Path, *, recipe: Mapping[str, str] | None = None) -> None:
         """Write the ticket to a safetensors file, at no more than 2 bits per entry.
@@ -185,6 +203,10 @@ class SignedMask:
             ValueError: if ``path`` is a folder.
             FileNotFoundError: if ``path`` is in a folder that does not exist.
 
+        A ticket that is divided among ranks becomes the same file: all ranks call, and the first of
+        them writes it. It is sent the bits of one weight at a time and holds the file's bytes, at
+        most 2 bits per entry; what fails there raises on every rank.
+
         Example:
             >>> import tempfile
             >>> from torch import nn
@@ -198,7 +220,11 @@ class SignedMask:
         """
         words = self.recipe if recipe is None else recipe
         _check_recipe(words)
-        write_ticket(path, Contents(self.signs, self.masks, self.network, dict(words)))
+        contents = Contents(self.signs, self.masks, self.network, dict(words))
+        ranks = ranks_of(self.signs.values(), "the ticket")
+        packed = packed_by_ranks(contents, ranks)
+        first = ranks is None or ranks.index == 0
+        together(ranks, lambda: write_ticket(path, contents, packed) if first else None)
 
     @classmethod
     @outside_inference_mode
@@ -230,6 +256,8 @@ class SignedMask:
 
     def __repr__(self) -> str:
         weights = f"{len(self.masks)} masked weight{'s' * (len(self.masks) != 1)}"
+        if any(map(is_sharded, self.signs.values())):  # counting would make other ranks wait
+            return f"SignedMask({weights}, sharded)"
         total = sum(mask.numel() for mask in self.masks.values())
         alone = len(self.signs) - len(self.masks)
         others = f", the signs of {alone} more" if alone else ""
@@ -265,16 +293,18 @@ class SignedMask:
                 raise ValueError(f"masks holds {name!r}, which is {why}")
         return dict(found)
 
-    def _start(self, name: str, init: Tensor) -> Tensor:
-        """Return the magnitudes of a weight with the ticket's signs."""
-        check_entries(f"weight {name!r}", init)
-        signs = self.signs[name].to(init.device)
-        # Adding +0.0 makes a negative zero positive and leaves the rest alone.
-        return torch.where(signs == 0, init, torch.copysign(init, signs)) + 0.0
 
-    def _zeros(self, name: str, start: Tensor) -> int:
-        """Count the entries whose sign is lost because they have no magnitude."""
-        return int(((self.signs[name].to(start.device) != 0) & (start == 0)).count_nonzero())
+def _start(name: str, init: Tensor, signs: Tensor) -> Tensor:
+    """Return the magnitudes of a weight with a ticket's signs."""
+    check_entries(f"weight {name!r}", init)
+    signs = signs.to(init.device)
+    # Adding +0.0 makes a negative zero positive and leaves the rest alone.
+    return torch.where(signs == 0, init, torch.copysign(init, signs)) + 0.0
+
+
+def _zeros(start: Tensor, signs: Tensor) -> int:
+    """Count the entries whose sign is lost because they have no magnitude."""
+    return int(((signs.to(start.device) != 0) & (start == 0)).count_nonzero())
 
 
 def targets_by_name(model: nn.Module) -> dict[str, Target]:
@@ -295,4 +325,15 @@ def _check_recipe(recipe: object) -> None:
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    """Return whether tensors are equal, of divided ones what is here."""
+    return one.keys() == other.keys() and all(
+        is_sharded(one[name]) == is_sharded(other[name])
+        and torch.equal(piece_of(one[name]), piece_of(other[name]))
+        for name in one
+    )
+
+
+def _pieces(signs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return what is here of signs and mask; without a mask, where there is a sign."""
+    here = piece_of(signs)
+    return here, here != 0 if mask is None else piece_of(mask)

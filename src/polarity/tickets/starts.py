@@ -4,12 +4,12 @@ These are the re-initialisations of *Sign-In to the Lottery*, Table 1.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.random import coins, seed_from, undrawn_on_error, words_in
+from polarity._bits.random import coins, seed_from, state_of, undrawn_on_error, words_in
 from polarity._checks import (
     check_entries,
     check_generator,
@@ -22,6 +22,7 @@ from polarity.attach.masks import before_masking, checked_masks, set_masks
 from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import find_targets
+from polarity.targets.shards import ranks_of, ranks_of_model, together
 from polarity.targets.target import Target
 from polarity.tickets.signed_mask import SignedMask
 from polarity.tickets.start_report import LayerStart, StartReport
@@ -79,14 +80,14 @@ def start_from_signs(model: nn.Module, signs: Signs, masks: Masks) -> StartRepor
     Source: *Sign-In to the Lottery*, Table 1, "Epoch 10 sign + learned mask".
     """
     held = signs.signs if isinstance(signs, SignedMask) else weights_of(signs, "signs")
-    found, kept = _checked(model, "signs", held, masks)
+    given = _checked(model, "signs", held, masks)
 
     def started(name: str, init: Tensor) -> tuple[Tensor, Tensor]:
-        given = held[name].to(init.device)
-        taken = torch.copysign(init, given.to(init.dtype))
-        return torch.where(given == 0, init, taken), given == 0
+        sign = given.values[name].to(init.device)
+        taken = torch.copysign(init, sign.to(init.dtype))
+        return torch.where(sign == 0, init, taken), sign == 0
 
-    return _start("signs", found, kept, started)
+    return _start("signs", given, started)
 
 
 @outside_inference_mode
@@ -143,17 +144,17 @@ def start_from_magnitudes(
         )
     held = weights_of(magnitudes, "magnitudes")
     check_generator(generator)
-    found, kept = _checked(model, "magnitudes", held, masks)
+    given = _checked(model, "magnitudes", held, masks, state_of(generator))
     with undrawn_on_error(generator):
         seed = seed_from(generator)
 
         def started(name: str, init: Tensor) -> tuple[Tensor, Tensor]:
-            given = held[name].to(init)
-            positive = torch.from_numpy(coins(words_in(seed, name, 0, init.numel())))
+            magnitude, start = given.values[name].to(init), given.found[name].start
+            positive = torch.from_numpy(coins(words_in(seed, name, start, start + init.numel())))
             signs = positive.view(init.shape).to(init).mul_(2).sub_(1)
-            return given.abs() * signs, given == 0
+            return magnitude.abs() * signs, magnitude == 0
 
-        return _start("magnitudes", found, kept, started)
+        return _start("magnitudes", given, started)
 
 
 @outside_inference_mode
@@ -191,44 +192,71 @@ def start_from_mask(model: nn.Module, masks: Masks) -> StartReport:
     def started(_: str, init: Tensor) -> tuple[Tensor, Tensor]:
         return init, torch.zeros_like(init, dtype=torch.bool)
 
-    return _start("mask", *_checked(model, "mask", None, masks), started)
+    return _start("mask", _checked(model, "mask", None, masks), started)
+
+
+class _Given(NamedTuple):
+    """The weights that get a mask, and what was given for them, or for this rank's pieces."""
+
+    found: dict[str, Target]
+    masks: dict[str, Tensor]
+    values: dict[str, Tensor]
 
 
 @torch.no_grad()
 def _start(
-    what: str,
-    found: Mapping[str, Target],
-    kept: Mapping[str, Tensor],
-    started: Callable[[str, Tensor], tuple[Tensor, Tensor]],
+    what: str, given: _Given, started: Callable[[str, Tensor], tuple[Tensor, Tensor]]
 ) -> StartReport:
     """Compute what every weight starts from, then install it with the masks.
 
     Args:
         what: the name of what is given.
-        found: the weights.
-        kept: their masks.
+        given: the weights and what was given for them.
         started: returns the new values of a weight, from its name and its present values, and for
             which entries nothing was given.
     """
-    rows: list[LayerStart] = []
-    pairs: list[tuple[Tensor, Tensor]] = []
-    for name, target in found.items():
-        init = target.weight
-        mask = kept[name].to(init.device)
-        values, missing = started(name, init)
-        values = values.masked_fill(~mask, 0) + 0.0  # which makes a negative zero positive
-        counts = [mask, missing & mask, (values == 0) & mask]
-        numbers = [int(each.count_nonzero()) for each in counts]
-        rows.append(LayerStart(name, tuple(target.shape), *numbers))
-        pairs += target.staged_under(values, mask)
-    set_masks(found, kept, pairs)
+    ranks = ranks_of(target.stored[0] for target in given.found.values())
+
+    def computed() -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
+        numbers: list[int] = []
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for name, target in given.found.items():
+            init = target.weight
+            mask = given.masks[name].to(init.device)
+            values, missing = started(name, init)
+            values = values.masked_fill(~mask, 0) + 0.0  # which makes a negative zero positive
+            counts = [mask, missing & mask, (values == 0) & mask]
+            numbers += [int(each.count_nonzero()) for each in counts]
+            pairs += target.staged_under(values, mask)
+        return numbers, pairs
+
+    numbers, pairs = together(ranks, computed)
+    if ranks is not None:
+        numbers = ranks.add(numbers).tolist()
+    rows = [
+        LayerStart(name, tuple(target.shape), *numbers[3 * at : 3 * at + 3])
+        for at, (name, target) in enumerate(given.found.items())
+    ]
+    set_masks(given.found, given.masks, pairs)
     return StartReport(what, tuple(rows))
 
 
 def _checked(
+    model: nn.Module,
+    what: str,
+    held: Mapping[str, Tensor] | None,
+    masks: Masks,
+    *shared: object,
+) -> _Given:
+    """Return the weights that are masked and what was given for them, if no rank refuses it."""
+    ranks = ranks_of_model(model)
+    return together(ranks, lambda: _checked_here(model, what, held, masks), what, *shared)
+
+
+def _checked_here(
     model: nn.Module, what: str, held: Mapping[str, Tensor] | None, masks: Masks
-) -> tuple[dict[str, Target], dict[str, Tensor]]:
-    """Return the weights that are masked and their masks, after all checks."""
+) -> _Given:
+    """Return the same, after all checks of this rank."""
     kept = checked_masks(model, masks.masks if isinstance(masks, SignedMask) else masks)
     found = find_targets(model, tuple(kept))
     if stray := [name for name in kept if name not in found]:
@@ -236,6 +264,7 @@ def _checked(
         raise ValueError(f"masks holds {stray[0]!r}, which is {why}")
     for name, target in found.items():
         check_entries(f"weight {name!r}", target.weight)
+    values = {}
     if held is not None:
         check_names(what, held, held, needed=found, what="masked")
         for name, target in found.items():
@@ -244,7 +273,8 @@ def _checked(
             if not (each.is_floating_point() or (each.dtype == torch.int8 and what == "signs")):
                 expected = "floating-point weights" + (" or int8 signs" * (what == "signs"))
                 raise ValueError(f"{what}[{name!r}] has dtype {each.dtype}, expected {expected}")
-            check_shape(what, name, each.shape, target.shape)
+            each = values[name] = target.piece(each, what)
+            check_shape(what, name, each.shape, target.shape_here)
             check_entries(f"{what}[{name!r}]", each.to(target.stored[0].dtype))
     before_masking(model, found, f"start_from_{what}")
-    return dict(found), kept
+    return _Given(dict(found), kept, values)

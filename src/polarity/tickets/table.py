@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from polarity._shards import piece_of
 from polarity._tables import format_shape, format_table
 
 __all__ = ["ticket_table"]
@@ -16,7 +17,7 @@ def ticket_table(
 
     Args:
         signs: int8 tensors of −1, 0 and +1.
-        masks: bool tensors of those that are masked.
+        masks: bool tensors of those that are masked. Of divided tensors this rank's rows are shown.
         zeros: for every name, how many entries are 0 and so start without their sign.
 
     Example:
@@ -28,8 +29,9 @@ def ticket_table(
         weight      5   0.8000          4  2  1         1
     """
     rows = []
-    for name, each in signs.items():
-        mask = masks.get(name)
+    pieces = ((name, piece_of(each)) for name, each in signs.items())
+    for name, each in pieces:
+        mask = piece_of(masks[name]) if name in masks else None
         survivors = int(mask.count_nonzero()) if mask is not None else each.numel()
         positive, signed = int((each > 0).count_nonzero()), int(each.count_nonzero())
         density = f"{survivors / max(1, each.numel()):.4f}" if mask is not None else "no mask"

@@ -1,16 +1,16 @@
 """Take the signed mask of a pruned network."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from polarity._checks import check_entries
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.targets.selectors import Selector, select
-from polarity.targets.shards import refuse_sharded
+from polarity.targets.shards import ranks_of_model, together
 from polarity.targets.target import Target, check_has_values
 from polarity.tickets.signed_mask import SignedMask, targets_by_name
 
@@ -38,7 +38,8 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
             ``include=(nn.Linear, nn.Conv2d)``, and leaves normalisation alone.
 
     Returns:
-        The :class:`SignedMask`, on the CPU. The model is not changed.
+        The :class:`SignedMask`, on the CPU. The model is not changed. Of a model that
+        ``fully_shard`` has divided its tensors are DTensors, divided like it; all ranks call.
 
     Raises:
         ValueError: if the model carries no mask, ``include`` matches nothing, or a tensor holds
@@ -57,14 +58,27 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
 
     Source: *Find A Winning Sign*, section 3.1; its official code for ``include``.
     """
-    refuse_sharded(model, "signed_mask")
     masked = masked_weights(model)
     check_has_values(masked.values())
     everything = targets_by_name(model)
-    taken = _included(everything.values(), include) | set(masked)
+    ranks = ranks_of_model(model)
+
+    def taken() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return _taken(everything, masked, include)
+
+    signs, masks = together(ranks, taken, list(everything))
+    network = {name: tuple(target.shape) for name, target in everything.items()}
+    return SignedMask(signs, masks, network)
+
+
+def _taken(
+    everything: Mapping[str, Target], masked: Collection[str], include: Selector | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the signs and masks of a ticket, of a sharded model as DTensors."""
+    included = _included(everything.values(), include) | set(masked)
     signs, masks = {}, {}
     for name, target in everything.items():
-        if name not in taken:
+        if name not in included:
             continue
         weight = target.weight
         if not weight.is_floating_point():
@@ -74,11 +88,15 @@ def signed_mask(model: nn.Module, *, include: Selector | None = None) -> SignedM
             )
         if name in masked:
             weight = weight.masked_fill(~target.mask, 0)
-            masks[name] = target.mask.cpu().contiguous()
+            masks[name] = _on_cpu(target, target.mask)
         check_entries(f"weight {name!r}", weight)
-        signs[name] = weight.sign().to(torch.int8).cpu().contiguous()
-    network = {name: tuple(target.shape) for name, target in everything.items()}
-    return SignedMask(signs, masks, network)
+        signs[name] = _on_cpu(target, weight.sign().to(torch.int8))
+    return signs, masks
+
+
+def _on_cpu(target: Target, values: Tensor) -> Tensor:
+    """Return values on the CPU; a piece divided as its weight is, on the devices of the ranks."""
+    return target.as_given(values) if target.is_sharded else values.cpu().contiguous()
 
 
 def _included(everything: Collection[Target], include: Selector | None) -> set[str]:

@@ -247,7 +247,7 @@ def test_an_interruption_ends_the_sweep_and_frees_the_workers(tmp_path):
             wait_until(lambda: all(client.processing().values()))
             time.sleep(1)
             started.send_signal(signal.SIGINT)
-            _, told = started.communicate(timeout=60)
+            _, told = started.communicate(timeout=180)
         finally:
             started.kill()
         assert started.returncode == 130
@@ -261,7 +261,7 @@ def test_an_interruption_ends_the_sweep_and_frees_the_workers(tmp_path):
     assert not list(tmp_path.glob(".*")), "a mark of the sweep stays behind"
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

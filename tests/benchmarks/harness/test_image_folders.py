@@ -1,5 +1,7 @@
 """Folders of images: what is read, in which order, and how a network trains on it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -77,6 +79,23 @@ def test_crops_depend_on_the_seed_and_the_image_and_not_on_workers(images, image
     assert torch.equal(first(images, order=order.flip(0)), crops.flip(0))
     with_workers = load_folders("imagenet", image_root, size=16, workers=2)
     assert torch.equal(first(with_workers), crops)
+
+
+class Dice(torch.utils.data.Dataset):
+    """Stands for images whose crops are numbers."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, place):
+        return torch.rand(2), place
+
+
+def test_every_image_has_crops_of_its_own(images):
+    rolled = replace(images, augmented=Dice(), train_index=torch.arange(6))
+    batches = rolled.training_batches(torch.arange(6), 6, seed=1, augment=True)
+    ((numbers, _),) = batches
+    assert len(set(numbers.flatten().tolist())) == 12
 
 
 def test_reading_leaves_torchs_random_state_alone(images):

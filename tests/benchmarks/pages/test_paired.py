@@ -16,6 +16,7 @@ from benchmarks.pages.paired import (
     level_spread,
     pooled_spread,
     spread_to_reference,
+    with_most_seeds,
 )
 
 
@@ -166,3 +167,11 @@ def test_the_level_of_rows_is_pooled_over_their_own_means():
     # Squares 2 and 6 about the means 2 and 11, with one and two degrees of freedom.
     assert found == Spread(math.sqrt(8 / 3), 3)
     assert level_spread([{0: 1.0}]) is None
+
+
+def test_a_row_of_one_seed_does_not_hide_the_spread_of_the_others():
+    rows = [by_seed(1.0, 2.0), by_seed(3.0, 5.0), by_seed(9.0), {}]
+    assert with_most_seeds(rows) == rows[:2]
+    assert pooled_spread([rows]) is None
+    assert pooled_spread([with_most_seeds(rows)]) == pooled_spread([rows[:2]])
+    assert with_most_seeds([]) == []

@@ -1,7 +1,15 @@
 """Provenance lines and pages."""
 
 from benchmarks.pages.markdown import markdown
-from benchmarks.pages.section import Section, images, provenance, spread_text, write_page
+from benchmarks.pages.section import (
+    Section,
+    commit,
+    images,
+    provenance,
+    spread_text,
+    uncommitted,
+    write_page,
+)
 
 
 def result(**changes):
@@ -23,6 +31,16 @@ def test_provenance_names_each_version_once_and_the_range_of_times():
     assert machine == "- Machine: abacus, 2 cores, threads per run 1, device cpu"
     assert time == "- Time: 3 to 5 s per run, 2025-01-02 to 2025-01-04"
     assert provenance([result()], "2 h in all")[-1] == "- Time: 2 h in all, 2025-01-02"
+
+
+def test_code_that_was_not_committed_is_marked_however_short_the_commit_is_written():
+    dirty = f"{'a' * 40}-dirty"
+    mark = "(computed by code that was not committed)"
+    assert [commit(dirty), commit(dirty, 7)] == [f"{'a' * 40} {mark}", f"{'a' * 7} {mark}"]
+    assert [commit("b" * 40, 7), commit(None)] == ["b" * 7, "unknown"]
+    assert mark in provenance([result(git_commit=dirty)])[0]
+    assert uncommitted([result(), result(git_commit=dirty)]) == mark.strip("()")
+    assert uncommitted([result(), result(git_commit="b" * 40)]) == ""
 
 
 def test_a_page_is_its_introduction_and_its_section(tmp_path):

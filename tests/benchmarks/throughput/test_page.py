@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages.verdicts import HOLDS, UNTESTABLE
+from benchmarks.throughput.claims import stated
 from benchmarks.throughput.command import targets, write_page
 from benchmarks.throughput.reasons import REASONS
 
@@ -47,6 +49,26 @@ def test_fast_is_said_as_times_faster(tmp_path: Path) -> None:
     assert "0.750" in text
     assert "samples per second 12" in text
     assert "abacus" in text
+
+
+def test_timings_of_uncommitted_code_are_marked(tmp_path: Path) -> None:
+    text = page(tmp_path, [row("a", 1.0) | {"commit": f"{'a' * 40}-dirty"}, row("b", 1.0)])
+    assert "commit 0123456, aaaaaaa (computed by code that was not committed)." in text
+
+
+def test_the_claim_on_cost_is_decided_by_a_resnet_50_on_a_gpu_alone(tmp_path: Path) -> None:
+    def verdict(device: str, network: str, ratio: float) -> str:
+        name = f"training step with Sign-In: {network}"
+        rows = [row("polarity Sign-In", ratio, group=name), row("other", 9.0, group=name)]
+        machine = {"cpu": "abacus", "device": device}
+        content = {"rows": rows, "machine": machine, "versions": {}, "threads": 1}
+        (tmp_path / "cpu-1-threads.json").write_text(json.dumps(content))
+        (claim,) = stated(tmp_path)
+        return claim.verdict
+
+    assert verdict("cpu", "ResNet-20, batch 128", 1.01) == UNTESTABLE
+    assert verdict("H100", "ResNet-50, batch 128", 0.97) == HOLDS
+    assert verdict("H100", "ResNet-50, batch 128", 1.2) == UNTESTABLE
 
 
 def test_reasons_stand_only_where_a_target_is_missed(tmp_path: Path) -> None:

@@ -28,7 +28,12 @@ def scale(group: Comparison) -> str:
 
 def differences(group: Comparison) -> str:
     """Name every setting that the paper gives otherwise, with both values."""
-    return "; ".join(
+    return "; ".join(departs_from_paper(group))
+
+
+def departs_from_paper(group: Comparison) -> tuple[str, ...]:
+    """Return everything that the paper has otherwise; nothing at the paper's scale."""
+    return tuple(
         f"{name} {ours}, the paper's {paper}"
         for name, ours, paper in settings(group)
         # A value that only some arms use stands before their names.

@@ -35,9 +35,9 @@ class UntrainedOptions:
     # papers; the experiments' default is global.
     scopes: tuple[Scope, ...] = ("global", "layer")
 
-    # Initialisations, further to the experiments' defaults (glorot_normal, for VGG
+    # Initialise as PyTorch does too, further to the experiments' defaults (glorot_normal, for VGG
     # kaiming_normal). Not in the papers.
-    inits: tuple[Init, ...] = ("torch",)
+    torch_init: bool = True
 
     # Where networks are pruned, and what is shown of them.
     where: tyro.conf.OmitArgPrefixes[RunOptions] = field(
@@ -63,6 +63,7 @@ def configurations(options: UntrainedOptions) -> list[UntrainedConfig]:
     """Return the networks of every seed, with the experiments' initialisation first."""
     from ....models import default_init
 
+    more: tuple[Init, ...] = ("torch",) if options.torch_init else ()
     return [
         UntrainedConfig(
             dataset=dataset,
@@ -74,7 +75,7 @@ def configurations(options: UntrainedOptions) -> list[UntrainedConfig]:
             device=options.where.chosen_device(),
         )
         for dataset, arch in NETWORKS
-        for init in dict.fromkeys((default_init(arch), *options.inits))
+        for init in (default_init(arch), *more)
         for scope in dict.fromkeys(options.scopes)
         for seed in dict.fromkeys(options.seeds)
     ]

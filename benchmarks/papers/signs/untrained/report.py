@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ....harness.names import Arch
 from ....harness.results import Result, load_results
 from ....pages.estimates import same_settings
 from ....pages.markdown import NONE, markdown
 from ....pages.repeat import unrepeatable
 from ....pages.section import Section, provenance, runs_and_seeds
 from ..zero_crossing import SMALL_PHI
-from .config import EXPERIMENT
+from .config import EXPERIMENT, NETWORKS
 
+_INITS, _SCOPES = ("our init", "PyTorch's init"), ("global scope", "layer scope")
+_WAYS = [(init, scope) for init in _INITS for scope in _SCOPES]
 _TITLE = "## Fresh networks: what a small threshold could act on"
 _TEXT = f"""\
 The first pruning of the papers' networks as they are initialised, before any training: the smallest
-20 % of the weights go, of the network or of each layer. `mask0` and `standard` give the survivors
-the signs of these weights. Where the smallest survivor is larger than {SMALL_PHI:g}, no threshold
-between −{SMALL_PHI:g} and {SMALL_PHI:g} can change a sign, whichever data follows. The last column
-counts the weights that differ from those at φ = 0, over both strategies, all such φ of the paper's
-grid, and all seeds. Training moves survivors; the tables of trained networks, above, say which
-thresholds could act on those."""
+20 % of the weights go, of the network or of each layer. The table has the smallest survivor of all
+layers and seeds; our init is the experiments' default. `mask0` and `standard` give survivors the
+signs of these weights: where all are larger than {SMALL_PHI:g}, no threshold between −{SMALL_PHI:g}
+and {SMALL_PHI:g} can change a sign, whichever data follows. The last column counts the weights that
+differ from those at φ = 0, over both strategies, all such φ of the paper's grid, and all seeds.
+Training moves survivors; the tables of trained networks, above, say which thresholds could act on
+those."""
 
 
 def section(folder: Path) -> list[str]:
@@ -47,31 +51,49 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
 
 
 def smallest_table(results: Sequence[Result]) -> str:
-    """Tabulate for every network the least survivor of all layers and seeds."""
+    """Tabulate the least survivor of all layers and seeds, a row per network."""
+    groups = {_place(group[0]): group for group in same_settings(results, ("seed",))}
+    ways = sorted({way for _, way in groups}, key=_WAYS.index)
     rows = []
-    for group in same_settings(results, ("seed",)):
-        config = group[0]["config"]
-        least = [
-            each
-            for result in group
-            for layer in result["layers"]
-            if (each := layer["smallest"]) is not None
-        ]
-        small = [
-            count
-            for result in group
-            for changed in result["changed"].values()
-            for phi, count in changed.items()
-            if abs(float(phi)) <= SMALL_PHI
-        ]
+    for network in sorted({network for network, _ in groups}, key=NETWORKS.index):
+        mine = {way: groups[network, way] for way in ways if (network, way) in groups}
+        first = next(iter(mine.values()))[0]
+        least = [f"{_least(mine[way]):.2e}" if way in mine else NONE for way in ways]
+        small = [count for group in mine.values() for count in _changed(group)]
         rows.append(
             [
-                f"{config['arch']}, {config['dataset']}",
-                f"{config['init']}, {config['prune_scope']} scope",
-                f"{sum(layer['total'] for layer in group[0]['layers']):,}",
-                f"{min(least):.2e}" if least else NONE,
-                f"{sum(small)} in {len(small)} networks",
+                f"{network[1]}, {network[0]}",
+                f"{sum(layer['total'] for layer in first['layers']):,}",
+                *least,
+                f"{sum(small)} weights in {len(small)} networks",
             ]
         )
-    head = ("network", "initialisation, pruning", "weights", "smallest survivor")
+    head = ("network", "weights", *(f"{init}, {scope}" for init, scope in ways))
     return markdown((*head, f"changed by 0 < abs(φ) ≤ {SMALL_PHI:g}"), rows)
+
+
+def _place(result: Result) -> tuple[tuple[str, Arch], tuple[str, str]]:
+    """Return the network of a result, and its initialisation and scope."""
+    config = result["config"]
+    init = "PyTorch's init" if config["init"] == "torch" else "our init"
+    return (config["dataset"], config["arch"]), (init, f"{config['prune_scope']} scope")
+
+
+def _least(group: Sequence[Result]) -> float:
+    return min(
+        layer["smallest"]
+        for result in group
+        for layer in result["layers"]
+        if layer["smallest"] is not None
+    )
+
+
+def _changed(group: Sequence[Result]) -> list[int]:
+    """Return how many weights each small threshold changes, for each strategy and seed."""
+    return [
+        count
+        for result in group
+        for changed in result["changed"].values()
+        for phi, count in changed.items()
+        if abs(float(phi)) <= SMALL_PHI
+    ]

@@ -11,6 +11,8 @@ import torch
 import polarity as pol
 from benchmarks.__main__ import main
 from benchmarks.harness.command_line import RunOptions
+from benchmarks.harness.committed import found_result
+from benchmarks.harness.json_lines import write_lines
 from benchmarks.harness.results import load_results, write_result
 from benchmarks.models.networks import build_network
 from benchmarks.papers.sign_in.command import SignInOptions, configurations
@@ -218,6 +220,17 @@ def test_sweep_resumes_reports_and_prints(tmp_path, capsys):
             assert (tmp_path / "pages" / line.split("(")[-1].rstrip(")")).is_file()
 
 
+def test_runs_that_a_committed_file_holds_are_not_performed_again(tmp_path, monkeypatch, capsys):
+    words = [*WORDS, "--seeds", "0", "--dataset", "digits", "--methods", "random", "--no-plot"]
+    assert main(["sign_in", *words, "--out", str(tmp_path / "first")]) == 0
+    (path,) = (tmp_path / "first").glob("*.json")
+    write_lines(tmp_path / "sign_in.jsonl", [json.loads(path.read_text())])
+    monkeypatch.setattr(found_result, "__defaults__", (tmp_path,))
+    assert main(["sign_in", *words, "--out", str(tmp_path / "second")]) == 0
+    assert list((tmp_path / "second").glob("*.json")) == []
+    assert "| Random" in capsys.readouterr().out
+
+
 def made_up(method, density, seed, accuracy, period=None, sharpness=2.0):
     (config,) = configurations(
         replace(
@@ -283,9 +296,14 @@ def test_tables_by_hand(group):
     assert rows[4][0] == "Random + Sign-In, p = 1"
     assert rows[4][3:] == ["82.00 ± 1.41", "87.83 ± 0.11"]
     gains = cells(gain_table(group))
-    # +3 and −1 in the two seeds.
-    assert gains[3] == ["Random + Sign-In, p = 1", "—", f"1.00 ± {math.sqrt(8):.2f} (1/2)"]
-    assert gains[2] == ["Random + m⊙v", "—", "0.50 (1/1)"]
+    # +3 and −1 in the two seeds: a standard deviation of √8, so 12.706 · √8 / √2 on both sides.
+    assert gains[3][:3] == ["Random + Sign-In, p = 1", "—", "+1.00 [-24.41, +26.41]"]
+    # One seed, with the spread of the others.
+    assert gains[2][:3] == [
+        "Random + m⊙v",
+        "—",
+        f"+0.50 [{0.5 - 12.706 * math.sqrt(8):.2f}, +36.44]",
+    ]
     assert group.swept() == [("random+sign_in", 0.1)]
     periods = cells(period_table(group, "random+sign_in", 0.1))
     assert [row[0] for row in periods[2:]] == ["1", "5", "never (m⊙v)", "plain training"]
@@ -308,10 +326,21 @@ def test_the_page_of_made_up_results(group, tmp_path):
         write_result(tmp_path / f"{result['run_id']}.json", result)
     (page,) = write_pages(tmp_path, tmp_path)
     text = page.read_text()
-    assert "a random subset of 300 of 50000 training images" in text
-    assert "3 epochs, the paper's 150" in text
+    assert "training images 300 of 50,000, drawn at random, the paper's all" in text
+    assert "epochs 3, the paper's 150" in text
     assert "abacus" in text
-    assert text.count("![") == 6
+    assert text.count("![") == 7
+    # Verdicts and their figure stand before every other table, and long ones are folded.
+    order = (
+        "Claim. ",
+        "### Verdicts",
+        "-differences.png",
+        "### Test accuracy",
+        "## The experiment",
+    )
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert text.count("<details>") == 4
 
 
 def test_results_of_others_are_not_read(tmp_path):

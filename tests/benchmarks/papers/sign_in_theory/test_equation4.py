@@ -67,6 +67,14 @@ def test_the_inequality_holds_at_balanced_starts_and_is_an_equality_with_one_inp
             assert found.min() > 1.0
 
 
+def test_the_ratio_is_over_the_mean_of_the_factors_of_w():
+    state = np.array([[-3.0], [1.0], [2.0]])
+    expected = math.sqrt(10) / ((math.sqrt(2) + math.sqrt(5)) / 2)
+    assert ratios(state, "printed", 1.0)[0] == pytest.approx(expected, rel=1e-15)
+    expected = math.sqrt(37) / ((math.sqrt(5) + math.sqrt(17)) / 2)
+    assert ratios(state, "exact", 1.0)[0] == pytest.approx(expected, rel=1e-15)
+
+
 def test_the_inequality_fails_where_a_is_nearly_zero():
     state = np.array([[1e-3], [0.5], [-0.2]])
     assert ratios(state, "printed", 1.0)[0] < 1

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.pages.cells import PAPER_SCALE, PROXY, status
+from benchmarks.pages.counted import Counted
+from benchmarks.pages.verdicts import FAILS, HOLDS, PARTLY
+from benchmarks.papers.sign_in_theory.cells import found_cells
+from benchmarks.papers.sign_in_theory.claims import claims
 from benchmarks.papers.sign_in_theory.command import COMMITTED, TheoryOptions, main
 from benchmarks.papers.sign_in_theory.config import PARTS
 from benchmarks.papers.sign_in_theory.neuron import gaussian_task
+from benchmarks.papers.sign_in_theory.page_more import provenance
 from benchmarks.papers.sign_in_theory.records import count, interval, outcome
-from benchmarks.papers.sign_in_theory.report import write_pages
+from benchmarks.papers.sign_in_theory.report import read_records, write_pages
 
 PICTURES = ("portrait", "dependence", "students", "figure7", "failure", "obstruction", "equation4")
 
@@ -56,6 +62,7 @@ def test_quick_run_writes_results_page_and_pictures(tmp_path, capsys):
         "Figures 4 and 6",
     ):
         assert heading in text
+    assert text.index("## Verdicts") < text.index("## Theorems")
     # The same page comes from the files alone.
     before = text
     assert main(TheoryOptions(quick=True, results=results, out=out, report_only=True)) == 0
@@ -74,6 +81,57 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         (tmp_path / f"{part}.json").write_text('{"schema": 1}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"portrait\.json is not a result of the theory section"):
         write_pages(tmp_path, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return read_records(COMMITTED)
+
+
+def test_claims_are_judged_by_counting(committed):
+    found = {claim.source: claim for claim in claims(committed)}
+    assert {source: claim.verdict for source, claim in found.items()} == {
+        **dict.fromkeys(("Theorem 5.1", "Theorem 5.2", "Table 2", "Table 8"), HOLDS),
+        **dict.fromkeys(("Eq. (4)", "Theorem 5.4", "appendix E"), HOLDS),
+        "Figure 4": FAILS,
+    }
+    assert len(found["Table 8"].cases) == 16
+
+
+@pytest.mark.parametrize(("successes", "verdict"), [(100, HOLDS), (99, PARTLY), (2, FAILS)])
+def test_a_share_that_is_not_the_printed_one_shows(committed, successes, verdict):
+    record = json.loads(json.dumps(committed))
+    for cell in record["table8"]["cells"]:
+        if (cell["method"], cell["case"]) == ("sparse", "++"):
+            cell["loss"] |= {"successes": successes}
+    claim = next(each for each in claims(record) if each.source == "Table 8")
+    assert claim.cases[0].verdict == verdict
+
+
+def test_what_a_hundred_runs_would_have_shown():
+    # An exception of probability p is missed by all of n runs with probability (1 − p)^n = 0.2.
+    assert (1 - Counted(100, 100, 0.96, 1.0).detectable) ** 100 == pytest.approx(0.2)
+
+
+def test_twenty_cells_are_at_the_papers_scale_and_quick_runs_are_not(committed):
+    found = found_cells(committed)
+    assert len(found) == 20
+    assert {status(each) for each in found.values()} == {PAPER_SCALE}
+    quick = json.loads(json.dumps(committed))
+    quick["table8"]["settings"]["runs"] = 8
+    by_table = {cell.table: status(each) for cell, each in found_cells(quick).items()}
+    assert sorted(by_table.values()) == [PAPER_SCALE, PROXY]
+
+
+def test_the_page_says_which_parts_were_computed_by_uncommitted_code(committed):
+    records = {part: record | {"git_commit": "a" * 40} for part, record in committed.items()}
+    records["table8"]["git_commit"] += "-dirty"
+    text = provenance(records)
+    assert text.count("(computed by code that was not committed)") == 1
+    line = next(line for line in text.splitlines() if line.startswith("| table8"))
+    assert f"{'a' * 12} (computed" in line
+    marked = {cell.table for cell, each in found_cells(records).items() if "not comm" in each.note}
+    assert marked == {"table8_success_fraction"}
 
 
 def test_committed_results_are_of_the_whole_section():

@@ -5,10 +5,9 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.harness.results import versions, write_result
-from benchmarks.pages.estimates import same_settings
 from benchmarks.pages.published import best_over_grid
 from benchmarks.papers.signs.report import describe, write_pages
-from benchmarks.papers.signs.summary import VARIED, sweeps
+from benchmarks.papers.signs.summary import groups_of, sweeps
 from benchmarks.papers.signs.tables import accuracy_table, summary_table
 
 RUNS = [
@@ -101,8 +100,23 @@ def test_ties_go_to_the_smallest_perturbation(make):
 
 
 def test_other_settings_are_another_group(results, make):
-    groups = same_settings([*results, make("mask1", 0.0, 0, 90.0, 91.0, lr=0.1)], VARIED)
+    groups = groups_of([*results, make("mask1", 0.0, 0, 90.0, 91.0, lr=0.1)])
     assert [len(group) for group in groups] == [7, 1]
+
+
+def test_runs_of_two_devices_are_one_group_that_says_so(results, make):
+    more = [make("mask0", 0.0, seed, 90.0, 91.0, device="cuda") for seed in (0, 1)]
+    (group,) = groups_of([*results, *more])
+    assert len(group) == len(results) + 2
+    assert "device cpu (7 runs) and cuda (2 runs)" in describe(group, None).text
+    assert "device cpu," in describe(results, None).text
+
+
+def test_of_a_run_of_two_devices_the_one_counts_that_performed_more_runs(results, make):
+    strategy, value, seed, *_ = RUNS[0]
+    twice = make(strategy, value, seed, 10.0, 11.0, device="cuda")
+    for given in ([twice, *results], [*results, twice]):
+        assert groups_of(given) == [results]
 
 
 def test_kinds_of_perturbation_are_separate_sweeps(results, make):

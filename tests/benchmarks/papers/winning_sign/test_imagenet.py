@@ -1,11 +1,12 @@
 """The recipes whose images lie in folders, on a folder of three classes."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.harness.committed import COMMITTED
 from benchmarks.harness.place import Place
 from benchmarks.harness.recipes import Recipe
 from benchmarks.papers.winning_sign.command import WinningSignOptions, configuration
@@ -97,24 +98,28 @@ def test_replayed_steps_are_not_offered_for_folders(pipeline):
         pipeline.result(BASE.task("final", "dense"))
 
 
-def test_settings_without_an_image_size_keep_the_names_of_their_results():
-    without = replace(BASE, image_size=None)
-    assert without.digest != BASE.digest
-    stored = json.loads(json.dumps(without.__dict__ | {"recipe": _plain(without.recipe)}))
-    stored.pop("image_size")
-    assert AwsConfig.from_json(stored).digest == without.digest
+def test_committed_runs_are_still_found_by_their_names():
+    paths = sorted((COMMITTED / "winning_sign").glob("*.json"))[:20]
+    for path in paths:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        assert "image_size" not in stored["config"]
+        assert AwsConfig.from_json(stored["config"]).run_id == stored["run_id"]
+    assert replace(BASE, image_size=None).digest != BASE.digest
 
 
 def test_the_caption_names_small_images_and_a_folder_that_is_not_the_whole(pipeline):
     result = pipeline.result(BASE.task("final", "dense"))
+    named = json.loads(json.dumps(asdict(AWS["imagenet-resnet50"])))
+    result["config"]["recipe"] = named
     text = describe([result], None).text
-    assert "images of 16x16, not 224x224" in text
-    assert "a folder of 12 images in 3 classes, where imagenet has 1,281,167 in 1,000" in text
+    assert "resolution 16x16, the paper's 224x224" in text
+    whole = "the paper's 1,281,167 images of 1,000 classes"
+    assert f"folder of training images 12 images of 3 classes, {whole}" in text
     whole = {**result["dataset"], "shape": [3, 224, 224], "classes": 1000}
     whole |= {"train": 1_281_167, "train_available": 1_281_167}
     text = describe([{**result, "dataset": whole}], None).text
     assert "224x224" not in text
-    assert "a folder of" not in text
+    assert "folder of training images" not in text
 
 
 @pytest.mark.slow
@@ -123,8 +128,8 @@ def test_the_papers_recipes_run_end_to_end(recipe, image_root, tmp_path, capsys)
     ask = ["winning-sign", "--recipe", f"imagenet-{recipe}", "--data-root", str(image_root)]
     assert main([*ask, *TINY, "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert f"## imagenet, {recipe}" in shown
-    assert "images of 16x16, not 224x224" in shown
+    assert f"## ImageNet at 16×16, 12 training images, {recipe}" in shown
+    assert "resolution 16x16, the paper's 224x224" in shown
     assert "init + AWS sign" in shown
     results = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert {result["config"]["recipe"]["arch"] for result in results} == {recipe}
@@ -133,7 +138,3 @@ def test_the_papers_recipes_run_end_to_end(recipe, image_root, tmp_path, capsys)
 
 def _to(out):
     return ("--out", str(out))
-
-
-def _plain(recipe):
-    return recipe.__dict__ | {"final": recipe.final.__dict__}

@@ -8,6 +8,9 @@ import torch
 
 import polarity as pol
 from benchmarks.harness.command_line import RunOptions
+from benchmarks.harness.committed import found_result
+from benchmarks.harness.json_lines import write_lines
+from benchmarks.harness.place import Place
 from benchmarks.harness.recipes import Recipe
 from benchmarks.harness.results import result_path
 from benchmarks.pages.published import transcript
@@ -15,7 +18,7 @@ from benchmarks.papers.winning_sign import loops
 from benchmarks.papers.winning_sign.command import WinningSignOptions, configuration, main
 from benchmarks.papers.winning_sign.config import AwsConfig
 from benchmarks.papers.winning_sign.contestants import CONTESTANTS, PAIRS
-from benchmarks.papers.winning_sign.grid import plan
+from benchmarks.papers.winning_sign.grid import Chain, plan
 from benchmarks.papers.winning_sign.networks import masked_network, norm_parameters
 from benchmarks.papers.winning_sign.recipes import AWS, AwsRecipe, choose_recipe, small_recipe
 from benchmarks.papers.winning_sign.report import accuracy_table, difference_table, write_pages
@@ -23,6 +26,7 @@ from benchmarks.papers.winning_sign.run import Pipeline
 from benchmarks.papers.winning_sign.starts import start
 from benchmarks.papers.winning_sign.states import State, state_path
 from benchmarks.papers.winning_sign.summary import settings
+from benchmarks.papers.winning_sign.sweep import sweep
 
 CPU = RunOptions(device="cpu")
 FINAL = Recipe(epochs=1, batch_size=60, lr=0.05, weight_decay=5e-4, schedule="cosine")
@@ -385,6 +389,20 @@ def test_results_stay_valid_when_their_networks_are_deleted(pipeline, tmp_path):
     assert result_path(tmp_path, base.task("rounds", "lrr")).stat().st_mtime_ns == written
 
 
+def test_results_that_a_committed_file_holds_are_not_computed_again(
+    pipeline, tmp_path, monkeypatch
+):
+    task = config().task("final", "dense")
+    committed = tmp_path / "committed"
+    write_lines(committed / "winning_sign.jsonl", [pipeline.result(task) | {"test_accuracy": -1.0}])
+    result_path(tmp_path, task).unlink()
+    monkeypatch.setattr(found_result, "__defaults__", (committed,))
+    assert pipeline.result(task)["test_accuracy"] == -1.0
+    assert not result_path(tmp_path, task).exists()
+    # A sweep has nothing to do, and asks for no data.
+    assert sweep([Chain((task,))], Place(tmp_path / "empty", data_root=tmp_path / "none")) == []
+
+
 def test_state_of_a_network_under_interpolation_holds_the_trained_norms(network):
     pol.interpolate_norms(network, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -533,7 +551,8 @@ def test_the_command_prints_the_table_resumes_and_its_page_is_made_from_files(tm
 
     (page,) = write_pages(out, tmp_path / "docs")
     text = page.read_text(encoding="utf-8")
-    assert "Smaller scale than the paper's" in text
+    assert "dataset digits, the paper's imagenet; network mixer, the paper's mixer_s16" in text
+    assert text.index("### Verdicts") < text.index("### Test accuracy")
     for figure in ("figure3", "paths"):
         (png,) = (tmp_path / "docs").glob(f"*-{figure}.png")
         assert png.name in text
@@ -560,10 +579,12 @@ def test_tables_of_made_up_results(tmp_path):
     table = accuracy_table(outcomes)
     assert "| dense network   | -              | -                   | 91.00 ± 1.41 | 1" in table
     assert "87.50 ± 0.71" in table
-    # Seed by seed 7 and 3: mean 5, standard deviation 2.83.
+    # Seed by seed 7 and 3: mean 5. The three sparse rows gain 2, 1 and 5 from seed 0 to 1; what is
+    # left of the six runs after the means of rows and seeds has a sum of squares of 13/3 and two
+    # degrees of freedom: the half interval is 4.303 · √(2 · 13/6) / √2.
     row = next(line for line in difference_table(outcomes).splitlines() if "+5.00" in line)
     assert "(init + AWS sign) − (init + LRR sign)" in row
-    assert "+5.00 ± 2.83" in row
+    assert "+5.00 [-1.33, +11.33]" in row
 
 
 @pytest.mark.slow

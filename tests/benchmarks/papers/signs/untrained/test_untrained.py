@@ -56,7 +56,7 @@ def test_the_networks_are_those_that_the_experiments_train(tiny):
     config = tiny(seed=3)
     fresh = UntrainedConfig("mnist", "fc", "glorot_normal", 0.8, "global", 3)
     assert fresh.stream("init") == config.stream("init")
-    configs = configurations(UntrainedOptions(seeds=(0,), scopes=("global",), inits=()))
+    configs = configurations(UntrainedOptions(seeds=(0,), scopes=("global",), torch_init=False))
     assert [(each.dataset, each.arch) for each in configs] == list(NETWORKS)
     inits = {each.arch: each.init for each in configs}
     assert (inits["fc"], inits["vgg16"]) == ("glorot_normal", "kaiming_normal")
@@ -85,8 +85,21 @@ def result(seed, smallest, changed):
 def test_the_table_has_the_least_of_all_layers_and_seeds_and_counts_small_thresholds_alone():
     table = smallest_table([result(0, 8e-3, 0), result(1, 4e-3, 3)])
     cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
-    assert cells[0] == "fc, mnist"
-    assert cells[2:] == ["14", "4.00e-03", "6 in 8 networks"]
+    assert cells == ["fc, mnist", "14", "4.00e-03", "6 weights in 8 networks"]
+
+
+def test_networks_are_rows_and_ways_of_drawing_and_pruning_are_columns():
+    other = result(0, 2e-3, 0)
+    other["config"] |= {"prune_scope": "layer", "init": "torch"}
+    conv = result(0, 5e-3, 0)
+    conv["config"] |= {"arch": "conv2", "dataset": "cifar10"}
+    head, _, *rows = smallest_table([other, conv, result(0, 8e-3, 0)]).splitlines()
+    assert "| our init, global scope | PyTorch's init, layer scope |" in head
+    cells = [[cell.strip() for cell in row.split("|")[1:-2]] for row in rows]
+    assert cells == [
+        ["fc, mnist", "14", "8.00e-03", "2.00e-03"],
+        ["conv2, cifar10", "14", "5.00e-03", "—"],
+    ]
 
 
 def test_a_layer_without_survivors_has_no_smallest_one():
@@ -126,7 +139,7 @@ def test_the_page_on_thresholds_has_the_section(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_prunes_every_network_of_the_papers(tmp_path):
-    ask = ["zero_crossing", "untrained", "--seeds", "0", "--inits", "--scopes", "global"]
+    ask = ["zero_crossing", "untrained", "--seeds", "0", "--no-torch-init", "--scopes", "global"]
     assert main([*ask, "--out", str(tmp_path)]) == 0
     files = list(tmp_path.glob("untrained-*.json"))
     assert len(files) == len(NETWORKS)
