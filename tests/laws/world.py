@@ -28,6 +28,9 @@ def plain_net() -> nn.Sequential:
 class World:
     """What calls are given, each made when it is first asked for."""
 
+    # What is not compared.
+    unseen: tuple[str, ...] = ("_make_folder",)
+
     def __init__(self, folder: Callable[[], Path]) -> None:
         self._make_folder = folder
 
@@ -228,7 +231,7 @@ class World:
 
     def everything(self, arguments: object) -> list[Any]:
         """Return all there is, by value: arguments, models, optimizers, files, random state."""
-        made = [each for name, each in vars(self).items() if name != "_make_folder"]
+        made = [each for name, each in vars(self).items() if name not in self.unseen]
         made += [arguments, torch.get_rng_state()]
         return [snapshot(made, {}), self._files()]
 

@@ -27,6 +27,9 @@ _REMEDY = re.compile(r"\b(call|give|pass|build|load)\b", re.IGNORECASE)
 class ShardedWorld(World):
     """What calls are given, where every model is divided."""
 
+    # The state of a tracker is that of a whole model.
+    unseen = ("_make_folder", "tracker")
+
     @cached_property
     def run(self) -> Run:
         model = divided(pol.mask_weights(plain_net()).eval(), True)
@@ -151,8 +154,11 @@ def outcomes(table: Mapping[str, Call], *, all_arguments: bool) -> dict[str, Any
         for name in public_calls():
             if name == "dense_to_sparse.extract_soft_mask":
                 world = ThresholdedWorld(lambda: Path(folder))
-            arguments = [*table[name].args] or [""]
             found[name] = {}
+            if name not in table:
+                found[name][""] = {"error": "no entry in the tables of laws", "unchanged": True}
+                continue
+            arguments = [*table[name].args] or [""]
             if name == "enforce_in_step":  # what builds a world
                 continue
             for argument in arguments if all_arguments else arguments[:1]:
