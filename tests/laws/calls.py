@@ -102,8 +102,8 @@ RETURNED = {"CompactReport", "CompressReport", "DecaySearch", "ErrorBarrier", "F
             "UpdateReport"}  # fmt: skip
 # Called by PyTorch, with what it computed, or made by other calls alone.
 NOT_CALLED = {"forward", "train", "clear", "clear_gradients", "notice", "take_as_written",
-              "applies", "to_store", "staged", "staged_schedule", "draw_", "extra_repr",
-              "get_extra_state", "set_extra_state"}  # fmt: skip
+              "applies", "among", "of_pieces", "to_store", "staged", "staged_schedule", "draw_",
+              "extra_repr", "get_extra_state", "set_extra_state"}  # fmt: skip
 NO_CONSTRUCTOR = {"SparseLinear", "SharedAlpha", "SurvivorWeight"}
 SPACES = (pol, pol.densities, pol.dense_to_sparse, pol.deploy, pol.scores, parametrizations)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from polarity._shards import piece_of
 from tests.laws.refusals import Run, in_the_middle, wide
 from tests.models import generator
 
@@ -26,6 +27,9 @@ def plain_net() -> nn.Sequential:
 
 class World:
     """What calls are given, each made when it is first asked for."""
+
+    # What is not compared.
+    unseen: tuple[str, ...] = ("_make_folder",)
 
     def __init__(self, folder: Callable[[], Path]) -> None:
         self._make_folder = folder
@@ -227,7 +231,7 @@ class World:
 
     def everything(self, arguments: object) -> list[Any]:
         """Return all there is, by value: arguments, models, optimizers, files, random state."""
-        made = [each for name, each in vars(self).items() if name != "_make_folder"]
+        made = [each for name, each in vars(self).items() if name not in self.unseen]
         made += [arguments, torch.get_rng_state()]
         return [snapshot(made, {}), self._files()]
 
@@ -239,7 +243,7 @@ class World:
 def snapshot(thing: Any, seen: dict[int, Any]) -> Any:
     """Return a thing by value: tensors by their bytes, modules and optimizers by all they hold."""
     if isinstance(thing, Tensor):
-        kept = thing.detach().contiguous()
+        kept = piece_of(thing).detach().contiguous()
         return thing.requires_grad, str(thing.dtype), tuple(thing.shape), _bytes(kept)
     if isinstance(thing, (int, float, str, bytes, type(None), type, Path)):
         return repr(thing)

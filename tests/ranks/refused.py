@@ -129,6 +129,16 @@ def in_part() -> World:
     return model, _sgd(model)
 
 
+def flattened() -> World:
+    """A model in the wrapper of FSDP1."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    wrapped = FullyShardedDataParallel(
+        pol.mask_weights(uneven()), use_orig_params=True, device_id=torch.device("cpu")
+    )
+    return wrapped, _sgd(wrapped)
+
+
 def spoilt() -> World:
     """A model with a NaN among the live entries of rank 1."""
     model, sgd = trained()
@@ -235,6 +245,11 @@ REFUSALS = {
         lambda model, *_: pol.imp_prune(model, 0.2),
         ("1 of 3 weights of the model are sharded",),
         in_part,
+    ),
+    "the wrapper of FSDP1": Refused(
+        lambda model, *_: pol.imp_prune(model, 0.2),
+        ("TypeError: model is wrapped in FullyShardedDataParallel",),
+        flattened,
     ),
     "a NaN on one rank": Refused(
         lambda model, optimizer, _: pol.imp_prune(model, 0.2, ties="random", optimizer=optimizer),

@@ -41,15 +41,21 @@ def uneven(seed: int = 0) -> nn.Module:
 def divided(model: nn.Module, sharded: bool) -> nn.Module:
     """Let FSDP2 divide a layer by itself and the rest of the model, or nothing."""
     if sharded:
-        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+        mesh = mesh_of_all()
         # Not an embedding that is tied: both its modules must be in one group.
         inner = getattr(model, "block", None) or next(iter(model.children()))
         fully_shard(inner, mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
+
+
+def mesh_of_all() -> Any:
+    """Return the mesh of one dimension that all ranks are in."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh("cpu", (distributed.get_world_size(),))
 
 
 def whole(value: Any) -> Tensor:

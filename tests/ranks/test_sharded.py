@@ -7,18 +7,16 @@ import pytest
 import torch
 
 from tests.helpers import from_ranks
-from tests.ranks.cases import CASES as ROUNDS
-from tests.ranks.factors import FACTORS, penalised
+from tests.ranks.all_cases import CASES
+from tests.ranks.factors import penalised
 from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
+from tests.ranks.options import in_bfloat16
 from tests.ranks.refused import REFUSALS
 from tests.ranks.sharded import a_rank, needs_fsdp_on_cpu
-from tests.ranks.signs import SIGNS, sigmas
-from tests.ranks.tickets import TICKETS
+from tests.ranks.signs import sigmas
 
 pytestmark = needs_fsdp_on_cpu
-
-CASES = ROUNDS | SIGNS | TICKETS | FACTORS
 
 
 def one_rank(rank: int, folder: str) -> None:
@@ -27,6 +25,7 @@ def one_rank(rank: int, folder: str) -> None:
     with a_rank(rank, folder, world):
         found["cases"] = {name: case(True) for name, case in CASES.items()}
         found["refusals"] = {name: refused(rank) for name, refused in REFUSALS.items()}
+        found["bfloat16"] = in_bfloat16()
         found["sigmas"] = sigmas(True)
         found["penalised"] = penalised(True)
         found["largest"] = largest_tensors()
@@ -92,6 +91,13 @@ def test_no_call_makes_a_tensor_of_a_whole_weight(ranks: list[Any], call: str) -
     for rank in ranks:
         largest = rank["largest"]
         assert 0 < largest[call] <= largest["piece"] < largest["whole"]
+
+
+def test_in_mixed_precision_zeros_stay_in_weights_and_gradients(ranks: list[Any]) -> None:
+    for rank in ranks:
+        assert rank["bfloat16"]["outside"] == 0
+        losses = rank["bfloat16"]["losses"]
+        assert losses[-1] < 0.1 < losses[0]
 
 
 @pytest.mark.slow

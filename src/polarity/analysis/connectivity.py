@@ -32,6 +32,7 @@ from polarity.analysis.batch_norm import (
 )
 from polarity.attach.plain_copy import plain_copy, plain_state
 from polarity.rewind import RewindPoint
+from polarity.targets.shards import refuse_sharded
 
 __all__ = ["BatchNormRule", "ErrorBarrier", "check_given", "check_settings", "error_barrier"]
 
@@ -177,6 +178,7 @@ def error_barrier(
     convolutions, linear layers and BatchNorm2d alone, demands equal masks, and takes no supremum.
     """
     check_module(model)
+    refuse_sharded(model, "error_barrier")
     check_settings(evaluate, points, bn, batches, forward, generator)
     watch = watching(progress)
     network = plain_copy(model).eval()

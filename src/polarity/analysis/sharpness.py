@@ -37,6 +37,7 @@ from polarity.analysis.batch_norm import tracked_norms
 from polarity.attach.plain_copy import plain_copy
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector, select
+from polarity.targets.shards import refuse_sharded
 
 __all__ = ["sharpness"]
 
@@ -123,6 +124,7 @@ def sharpness(
     Source: *Sign-In to the Lottery*, section 3 and Figure 5(b).
     """
     check_module(model)
+    refuse_sharded(model, "sharpness")
     check_batches("batches", batches)
     check_dtype("dtype", dtype)
     check_choice("bn", bn, ("keep", "batch"))

@@ -23,6 +23,7 @@ from polarity.analysis.connectivity import (
     error_barrier,
 )
 from polarity.attach.plain_copy import full_copy
+from polarity.targets.shards import refuse_sharded
 
 __all__ = ["init_noise_stability", "sgd_noise_stability"]
 
@@ -86,6 +87,7 @@ def sgd_noise_stability(
     the Lottery Ticket Hypothesis*.
     """
     check_module(model)
+    refuse_sharded(model, "sgd_noise_stability")
     return init_noise_stability(
         lambda seed: full_copy(model),
         train,
@@ -190,6 +192,7 @@ def init_noise_stability(
 def _built(build: Callable[[int], nn.Module], seed: int) -> nn.Module:
     network = build(seed)
     check_type("the result of build", network, nn.Module, "a torch.nn.Module")
+    refuse_sharded(network, "init_noise_stability")
     return network
 
 

@@ -22,6 +22,7 @@ from polarity.signs.deviation import population_deviation
 from polarity.targets.defaults import too_narrow
 from polarity.targets.left_out import matrix_size, reach_of, why_no_default
 from polarity.targets.search import all_targets, why_not
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target, check_has_values
 from polarity.targets.wrappers import unwrapped
 
@@ -83,6 +84,7 @@ def summary(model: nn.Module, inputs: Any = None, *, examples: int | None = None
         check_integer("examples", examples, at_least=1)
         if not counting:
             raise ValueError(f"examples={examples} needs inputs=, expected the inputs to count on")
+    refuse_sharded(model, "summary")
     inner = unwrapped(model)
     paths = {f"{p}.weight".removeprefix(".") for p, m in inner.named_modules() if _is_sparse(m)}
     if paths:  # their weights are no parameters
@@ -187,10 +189,6 @@ def _check(targets: list[Target]) -> None:
         for leaf in target.stored:
             if is_lazy(leaf):
                 raise ValueError(f"{target.name} is lazy: run one batch through the model first")
-            if hasattr(leaf, "placements"):
-                raise TypeError(
-                    f"{target.name} is sharded (DTensor); polarity 0.1 takes whole tensors"
-                )
     check_has_values(targets)
 
 

@@ -91,7 +91,8 @@ def enforce_in_step(model: nn.Module, optimizer: Optimizers) -> "StepEnforcement
         raise ValueError(
             f"optimizer={described(optimizers)} trains none of the {len(found)} masked "
             f"weights (the first is {next(iter(found))!r}), expected those that train "
-            "them: is it frozen, or was the optimizer built for another model?"
+            "them: is it frozen, or was the optimizer built for another model, or before "
+            "fully_shard?"
         )
     for target in targets:
         if target.masking is not None and isinstance(target.masking.in_step, _KeptZero):

@@ -34,6 +34,7 @@ from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.pruning.plan import HowMany, Scope
 from polarity.selection.ties import Ties
 from polarity.targets.replicas import replicas_of
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import refuse_compact
 from polarity.targets.wrappers import unwrapped
 
@@ -169,6 +170,7 @@ class ACDC:
         check_ties(ties)
         self._switches = _checked(switches)
         optimizers = as_optimizers(optimizer)
+        refuse_sharded(model, type(self).__name__)
         found = trained_weights(model, optimizers, type(self).__name__)
         refuse_compact(found, type(self).__name__)
         with undrawn_on_error(generator):

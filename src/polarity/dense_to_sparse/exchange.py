@@ -16,7 +16,7 @@ from polarity.pruning.prune import prune_targets
 from polarity.scores.weight import magnitude
 from polarity.selection.ranks import Ranks
 from polarity.targets.replicas import chosen_alike
-from polarity.targets.target import Target
+from polarity.targets.target import Target, count_survivors
 from polarity.targets.writing import write_all
 
 __all__ = ["SecondMoment", "forget_gradients", "install_masks", "prune_smallest"]
@@ -105,13 +105,25 @@ def prune_smallest(
     Returns:
         How the masks changed, those that were only remembered included; and what else to report.
     """
-    before = {name: target.mask for name, target in found.items()}
+    before = count_survivors(found.values())
+    # Where a mask is applied it only shrinks; others are compared entry by entry.
+    remembered = {n: each.mask for n, each in found.items() if each.enforced_mask is None}
+    for name in remembered:
+        if found[name].is_sharded:
+            raise ValueError(
+                f"the mask of {name!r}, which is sharded (DTensor), is remembered and not applied, "
+                "expected one that is applied: call load_masks(model, masks(model)) first"
+            )
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     report = prune_targets(found, wanted, magnitude, optimizers, generator, replicas=replicas)
-    rows = tuple(
-        _layer_update(name, target, before[name], target.mask) for name, target in found.items()
-    )
-    return rows, report.notes
+    rows = []
+    for row in report:
+        both = row.after
+        if row.name in remembered:
+            both = int((remembered[row.name] & found[row.name].mask).count_nonzero())
+        dropped, grown = before[row.name] - both, row.after - both
+        rows.append(LayerUpdate(row.name, row.shape, row.after, dropped, grown))
+    return tuple(rows), report.notes
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.pruned_state import zero_pruned_state
 from polarity.optimizers.states import check_holds
 from polarity.parametrizations.soft_threshold import SoftThreshold
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import check_writable, write_all
 
@@ -57,6 +58,7 @@ def extract_soft_mask(model: nn.Module, optimizer: Optimizers | None = None) -> 
         (tensor([[0.2500, 0.0000]]), 0.5)
     """
     optimizers = as_optimizers(optimizer)
+    refuse_sharded(model, "extract_soft_mask")
     masked = masked_weights(model)
     found = {name: target for name, target in masked.items() if target.threshold is not None}
     if not found:

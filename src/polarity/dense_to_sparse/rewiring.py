@@ -35,6 +35,7 @@ from polarity.pruning.prune import prune_targets
 from polarity.scores.weight import random
 from polarity.selection.ties import Draw, Ties
 from polarity.targets.replicas import replicas_of
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target, refuse_compact
 
 __all__ = ["DropAndGrow"]
@@ -68,6 +69,7 @@ class DropAndGrow:
         check_choice("second_moment", second_moment, ("zero", "keep_mean"))
         check_generator(generator)
         optimizers = as_optimizers(optimizer)
+        refuse_sharded(model, type(self).__name__)
         found = trained_weights(model, optimizers, type(self).__name__)
         refuse_compact(found, type(self).__name__)
         check_chains(found)

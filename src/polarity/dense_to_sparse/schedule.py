@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from polarity._checks import check_integer, check_mapping, check_names, check_shape, check_type
 from polarity.optimizers.states import check_holds, parameters_of
 from polarity.targets.search import attached, find_targets
-from polarity.targets.target import Target
+from polarity.targets.target import Target, count_survivors
 from polarity.targets.wrappers import refuse_ddp, unwrapped
 
 __all__ = [
@@ -173,11 +173,10 @@ def share(counts: Iterable[tuple[int, int]]) -> float:
 
 def computed_share(found: Iterable[Target]) -> float:
     """Return the fraction of entries that forward computes with: all where no mask is applied."""
-    return share(
-        (total if target.enforced_mask is None else target.survivors, total)
-        for target in found
-        for total in (target.shape.numel(),)
-    )
+    found = list(found)
+    survivors = count_survivors(each for each in found if each.enforced_mask is not None)
+    totals = ((each.name, each.shape.numel()) for each in found)
+    return share((survivors.get(name, total), total) for name, total in totals)
 
 
 def check_state(state: Mapping[str, Any], kind: str, keys: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from polarity.optimizers.states import check_holds
 from polarity.parametrizations.soft_threshold import SoftThreshold
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target, refuse_compact
 from polarity.targets.wrappers import refuse_ddp
 
@@ -119,6 +120,7 @@ def threshold_weights(
         check_number("steps", steps, at_least=0, below=math.inf)
     optimizers = as_optimizers(optimizer)
     sgd = _sgd_of(optimizers)
+    refuse_sharded(model, "threshold_weights")
     found = _to_threshold(model, targets, exclude, first_layer, last_layer)
     refuse_compact(found, "threshold_weights")
     check_holds(optimizers, {name: target.stored for name, target in found.items()})

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from polarity._running import outside_inference_mode
 from polarity.attach.masks import masked_weights
 from polarity.dense_to_sparse.threshold_report import LayerThreshold, ThresholdReport
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target
 
 __all__ = ["report_of", "soft_density", "soft_mask", "threshold_report", "weights_before_threshold"]
@@ -36,6 +37,7 @@ def soft_mask(model: nn.Module) -> dict[str, Tensor]:
         >>> soft_mask(model)
         {'weight': tensor([[ True, False]])}
     """
+    refuse_sharded(model, "soft_mask")
     return {name: target.support for name, target in masked_weights(model).items()}
 
 
@@ -59,6 +61,7 @@ def soft_density(model: nn.Module) -> float:
         >>> soft_density(model), pol.density(model)
         (0.5, 1.0)
     """
+    refuse_sharded(model, "soft_density")
     return threshold_report(model).density
 
 
@@ -82,6 +85,7 @@ def threshold_report(model: nn.Module) -> ThresholdReport:
         weight    1x2  0        0.5     1   0.5000
         total       2                   1   0.5000
     """
+    refuse_sharded(model, "threshold_report")
     found = masked_weights(model)
     return report_of(found, {name: target.support for name, target in found.items()})
 
@@ -111,6 +115,7 @@ def weights_before_threshold(model: nn.Module) -> dict[str, Tensor]:
         >>> model.weight.detach(), weights_before_threshold(model)["weight"]
         (tensor([[0.2500, -0.0000]]), tensor([[ 0.7500, -0.2500]]))
     """
+    refuse_sharded(model, "weights_before_threshold")
     return {n: target.before_threshold.clone() for n, target in masked_weights(model).items()}
 
 

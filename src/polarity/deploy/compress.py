@@ -25,6 +25,7 @@ from polarity.deploy.report import CompressReport
 from polarity.deploy.sparse_linear import SparseLinear, make_dense, make_sparse
 from polarity.deploy.timing import Measure, machine_of, time_in_turns
 from polarity.targets.search import all_targets, attached
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.wrappers import unwrapped
 
@@ -105,6 +106,7 @@ def compress(
         >>> [layer.reason for layer in report][1]
         'density 1 is above break_even=0.4, not measured'
     """
+    refuse_sharded(model, "deploy.compress")
     model = unwrapped(model)
     _check(model, break_even, margin, tolerance)
     check_callable("measure", measure, "a function (dense, sparse) -> (seconds, seconds)")

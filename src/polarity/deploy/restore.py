@@ -10,6 +10,7 @@ from polarity._checks import check_mapping, check_module
 from polarity._csr import CSR, why_invalid
 from polarity._running import outside_inference_mode
 from polarity.deploy.sparse_linear import BUFFERS, SparseLinear, make_dense, make_sparse
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.wrappers import unwrapped
 
 __all__ = ["decompress", "restore"]
@@ -38,6 +39,7 @@ def decompress(model: nn.Module) -> nn.Module:
         Linear(in_features=4, out_features=4, bias=True)
     """
     check_module(model)
+    refuse_sharded(model, "deploy.decompress")
     with torch.inference_mode(False):
         for module in list(model.modules()):
             if isinstance(module, SparseLinear):
@@ -79,6 +81,7 @@ def restore(model: nn.Module, state_dict: Mapping[str, Any]) -> nn.Module:
         >>> restore(nn.Linear(4, 4), model.state_dict())
         SparseLinear(in_features=4, out_features=4, bias=True, density=0.25)
     """
+    refuse_sharded(model, "deploy.restore")
     inner = unwrapped(model)
     check_mapping("state_dict", state_dict, "the state_dict of a compressed model")
     found = _sparse_weights(inner, state_dict)

@@ -38,6 +38,7 @@ from polarity.selection.ties import Ties
 from polarity.targets.dense_leaves import dense_leaves
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector, settled
+from polarity.targets.shards import ranks_of_model, together
 
 __all__ = ["PruneRounds"]
 
@@ -141,7 +142,8 @@ class PruneRounds:
         self._model, self._optimizer, self._scheduler = model, optimizer, scheduler
         self._every, self._rounds, self._rewind = every, rounds, rewind
         if point is not None:
-            self._check_point(point)
+            given = point
+            together(ranks_of_model(model), lambda: self._check_point(given))
         with undrawn_on_error(generator):
             draws = ties == "random" or (score is not None and takes_generator(score))
             self._seed = seed_from(generator) if draws else None
@@ -234,8 +236,8 @@ class PruneRounds:
             check_mapping("state['point']", point, "a rewind point")
             check_names("state['point']", point, ("weights", "optimizer", "scheduler"))
             try:
-                point = RewindPoint(**point)
-                self._check_point(point)
+                given = point = RewindPoint(**point)
+                together(ranks_of_model(self._model), lambda: self._check_point(given))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"state['point']: {error}") from None
         self.epoch, self.point, self._seed = state["epoch"], point, seed

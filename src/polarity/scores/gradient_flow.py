@@ -27,6 +27,7 @@ from polarity.scores._loss_gradients import (
 )
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import check_has_values
 
 __all__ = ["grasp"]
@@ -100,6 +101,7 @@ def grasp(
     flow*, equations 6 to 8 and algorithm 2.
     """
     check_loss(model, loss_fn, batches)
+    refuse_sharded(model, "scores.grasp")
     check_finite("temperature", temperature)
     check_number("temperature", temperature, above=0)
     check_mode(mode)

@@ -6,8 +6,10 @@ from typing import TypeAlias
 from torch import Tensor
 
 from polarity._checks import check_floating, check_names, check_shape
+from polarity._shards import is_sharded, shard_like
 from polarity.rewind import RewindPoint, weights_of
 from polarity.scores.score import Score
+from polarity.targets.shards import piece_like
 
 __all__ = ["initial_like", "large_final_diff_sign", "large_final_same_sign", "magnitude_increase"]
 
@@ -103,4 +105,7 @@ def initial_like(init: Initial, name: str, weight: Tensor) -> Tensor:
     check_names("init", known, {*known, name}, needed=[name])
     check_floating(f"init[{name!r}]", known[name])
     check_shape("init", name, known[name].shape, weight.shape)
-    return known[name].to(weight.device, weight.dtype)
+    value = known[name].to(weight.device, weight.dtype)
+    if is_sharded(weight) and not is_sharded(value):
+        return shard_like(piece_like(value, weight, "init", name), weight)
+    return value

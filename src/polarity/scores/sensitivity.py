@@ -23,6 +23,7 @@ from polarity.scores._loss_gradients import (
 )
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import check_has_values
 
 __all__ = ["snip"]
@@ -95,6 +96,7 @@ def snip(
     equations 4 and 5.
     """
     check_loss(model, loss_fn, batches)
+    refuse_sharded(model, "scores.snip")
     check_mode(mode)
     found = masked_or_prunable(model, targets, exclude)
     check_has_values(found.values())

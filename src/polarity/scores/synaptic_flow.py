@@ -25,6 +25,7 @@ from polarity.selection.ties import Draw, Ties, draw_for, in_drawn_order
 from polarity.selection.top_k import choose_top
 from polarity.targets.search import masked_or_prunable
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import check_has_values
 
 __all__ = ["synflow"]
@@ -128,6 +129,7 @@ def synflow(
     density = float(density)
     check_ties(ties)
     watch = watching(progress)
+    refuse_sharded(model, "scores.synflow")
     found = masked_or_prunable(model, targets, exclude)
     check_inputs("example_inputs", example_inputs)
     check_has_values(found.values())

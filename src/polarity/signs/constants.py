@@ -34,7 +34,7 @@ from polarity.signs.layer import (
 )
 from polarity.signs.perturb import Delta, Epsilon, Perturbation, Phi
 from polarity.signs.report import SignReport
-from polarity.targets.shards import together
+from polarity.targets.shards import refuse_pieces, together
 
 __all__ = ["Revived", "Strategy", "checked_request", "signed_constants", "signed_survivors"]
 
@@ -100,6 +100,8 @@ def signed_constants(
     shapes = {name: mask.shape for name, mask in masks.items()}
     check_tensors("trained", trained, shapes, "masked", "mask")
     check_tensors("init", init, shapes, "masked", "mask")
+    refuse_pieces("trained", trained, "signed_constants")
+    refuse_pieces("init", init, "signed_constants")
     with torch.no_grad():
         for name in masks:
             check_entries(f"trained weight {name!r}", trained[name])

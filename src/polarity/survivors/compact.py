@@ -28,6 +28,7 @@ from polarity.survivors.report import CompactReport, WeightDecision
 from polarity.targets.dense_leaves import gather_leaves, resizing
 from polarity.targets.search import find_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.target import Target, check_has_values
 from polarity.targets.wrappers import refuse_ddp
 
@@ -161,6 +162,7 @@ def compact(
     if example_inputs is not None:
         check_inputs("example_inputs", example_inputs)
     optimizers = as_optimizers(optimizer)
+    refuse_sharded(model, "compact")
     masked = masked_weights(model)
     refuse_ddp(model, "compact")
     found = masked

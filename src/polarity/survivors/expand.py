@@ -8,6 +8,7 @@ from polarity.optimizers.dimensions import warn_of_fresh_state
 from polarity.optimizers.given import Optimizers, as_optimizers
 from polarity.optimizers.replaced import check_replaceable
 from polarity.targets.dense_leaves import compact_targets, gather_leaves, resizing
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.wrappers import refuse_ddp
 
 __all__ = ["expand"]
@@ -53,6 +54,7 @@ def expand(model: nn.Module, *, optimizer: Optimizers | None = None) -> nn.Modul
         [torch.Size([4]), torch.Size([4, 8])]
     """
     check_module(model)
+    refuse_sharded(model, "expand")
     optimizers = as_optimizers(optimizer)
     found = compact_targets(model)
     if not found:

@@ -265,7 +265,7 @@ def on_dense_leaves(function: Callable[P, R]) -> Callable[P, R]:
             given = {}  # the call itself says what is wrong
         model = given.get("model", given.get("module"))
         if isinstance(model, nn.Module) and function.__name__ not in _ON_SHARDS:
-            refuse_sharded(model, function.__name__)
+            refuse_sharded(model, function.__qualname__)
         if not isinstance(model, nn.Module) or not compact_targets(model):
             return function(*args, **kwargs)
         optimizers = as_optimizers(given.get("optimizer"))

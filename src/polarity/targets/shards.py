@@ -1,7 +1,7 @@
 """Models that FSDP2 has sharded: their masks follow their weights, and their ranks agree."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ __all__ = [
     "plain_class",
     "ranks_of",
     "ranks_of_model",
+    "refuse_pieces",
     "refuse_sharded",
     "together",
 ]
@@ -31,9 +32,9 @@ SHARDED = "sharded (DTensor): call mask_weights before fully_shard"
 Value = TypeVar("Value")
 
 
-def _fsdp_module() -> Any:
+def _fsdp_module(name: str = "FSDPModule") -> Any:
     """Return the class that FSDP2 gives to modules, or None where it was never imported."""
-    return getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    return getattr(sys.modules.get("torch.distributed.fsdp"), name, None)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -50,8 +51,13 @@ def follow_shards(model: nn.Module) -> None:
     After a forward without backward FSDP2 leaves some weights whole, in memory that it drops:
     what is written there is lost. Nothing is communicated: every rank keeps its rows of the mask.
     """
-    kind = _fsdp_module()
+    kind, former = _fsdp_module(), _fsdp_module("FullyShardedDataParallel")
     sharded = [each for each in model.modules() if isinstance(each, kind)] if kind else []
+    if former is not None and any(isinstance(each, former) for each in model.modules()):
+        raise TypeError(
+            "model is wrapped in FullyShardedDataParallel, which flattens its weights, expected "
+            "one that fully_shard (FSDP2) divides: call mask_weights, then fully_shard"
+        )
     for each in sharded:
         each.reshard()
     for module in model.modules() if sharded else ():
@@ -117,13 +123,31 @@ def _check_placement(name: str, leaf: Tensor) -> None:
 
 
 def refuse_sharded(model: nn.Module, call: str) -> None:
-    """Raise if a model is sharded and a call does not take such models."""
-    if _fsdp_module() is not None and ranks_of_model(model) is not None:
+    """Raise if a model is sharded and a call does not take such models; exchange nothing."""
+    if _is_sharded(unwrapped(model)):
         raise TypeError(
             f"model is sharded (DTensor), expected a whole one: {call} does not take models that "
             "fully_shard has divided: call it before fully_shard, or on a whole model that "
             "load(model, path) fills from the file that save(model, path) writes on all ranks"
         )
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Return whether a model is divided; its weights may be whole for a while, after a forward."""
+    kind = _fsdp_module()
+    if kind is not None and any(isinstance(each, kind) for each in model.modules()):
+        return True
+    return any(is_sharded(leaf) for leaf in model.parameters())
+
+
+def refuse_pieces(parameter: str, tensors: Mapping[str, Any], call: str) -> None:
+    """Raise if one of some given tensors is sharded and a call does not take such tensors."""
+    for name, value in tensors.items():
+        if isinstance(value, Tensor) and is_sharded(value):
+            raise TypeError(
+                f"{parameter} holds {name!r} sharded (DTensor), expected a whole tensor: {call} "
+                "takes no pieces; pass .full_tensor(), which gathers it"
+            )
 
 
 def piece_like(value: Tensor, leaf: Tensor, parameter: str, name: str) -> Tensor:

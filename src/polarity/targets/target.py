@@ -292,6 +292,8 @@ class Target:
 
     def _undone(self, each: nn.Module, values: Any) -> Any:
         """Return what a parametrization has to be given to return these values."""
+        if self.is_sharded and isinstance(each, NormInterp):
+            return values.clone()  # of a piece; its right_inverse takes whole values
         try:
             if hasattr(each, "right_inverse"):
                 return cast(Any, each).right_inverse(values)
