@@ -80,7 +80,7 @@ class ShardedWorld(World):
     @cached_property
     def model_file(self) -> str:
         path = self.folder / "model.safetensors"
-        pol.save(pol.mask_weights(plain_net()), path)
+        pol.save(plain_net(), path)  # the forms of `plain`
         return str(path)
 
     @cached_property

@@ -360,7 +360,7 @@ REFUSALS = {
     ),
     "interpolated norms after sharding": Refused(
         lambda model, *_: pol.interpolate_norms(model),
-        ("norm.weight is sharded (DTensor): call interpolate_norms before fully_shard",),
+        ("interpolate_norms does not take models that fully_shard has divided: call it before",),
     ),
     "rescaling a NaN on one rank": Refused(
         lambda model, *_: pol.rescale(model),
