@@ -190,7 +190,7 @@ for name in [None, *COMMANDS]:
     assert done.returncode == 0, done.stderr
     whole, *each = done.stdout.split("## ")[1:]
     assert "timings need a checkout" in " ".join(whole.split())
-    assert len(each) == 10
+    assert len(each) == 12
     assert [shown for shown in each if "usage: polarity-bench" not in shown] == []
     # No default folder is inside the environment.
     assert [shown.split()[0] for shown in each if str(installed.parent) in shown] == []
