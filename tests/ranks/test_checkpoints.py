@@ -147,7 +147,7 @@ REFUSALS = {
     "a full disk": "cannot be written: [Errno 28] No space left on device",
     "a point on a full disk": "cannot be written: [Errno 28] No space left on device",
     "assigned": "use torch.distributed.checkpoint.state_dict.set_model_state_dict, or load before",
-    "merge": "save(model, path) on all ranks writes one file, which load(model, path) reads",
+    "merge": "load(model, path) fills from the file that save(model, path) writes on all ranks",
     "state of the whole": "keeps 'exp_avg' of 'into.weight' in shape (7, 5)",
 }
 
