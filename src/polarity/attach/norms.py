@@ -17,6 +17,7 @@ from polarity.rewind import RewindPoint, weights_of
 from polarity.targets.norms import find_norms
 from polarity.targets.search import all_targets
 from polarity.targets.selectors import Selector
+from polarity.targets.shards import refuse_sharded
 from polarity.targets.state_hooks import forget_plain_checkpoints
 from polarity.targets.target import check_has_values
 from polarity.targets.wrappers import refuse_ddp, unwrapped
@@ -100,6 +101,7 @@ def interpolate_norms(
     check_flag("per_layer", per_layer)
     check_flag("verbose", verbose)
     check_generator(generator)
+    refuse_sharded(model, "interpolate_norms")
     found = find_norms(model, targets, exclude)
     fresh = {name: target for name, target in found.items() if target.interpolation is None}
     if fresh:
