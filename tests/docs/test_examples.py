@@ -22,14 +22,14 @@ ALLOWED = {
 }
 # Under torchrun, without a figure: it has a test of its own.
 RANKS = "many_ranks"
-# Most of a minute on one core. The build of the documentation runs it all the same.
-SLOW = {"first_ticket_resnet18"}
+# These two run by default. The others too run in every build of the documentation.
+QUICK = {"fragility", "lottery_ticket"}
 
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 each_run = pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else [pytest.mark.slow])
         for path in EXAMPLES
         if path.stem != RANKS
     ],
