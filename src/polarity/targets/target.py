@@ -35,8 +35,8 @@ class Target:
     """One prunable weight and every place of the model that uses it.
 
     Of a weight that FSDP2 has sharded, every tensor of values or of a mask is this rank's piece,
-    a plain tensor: :attr:`pieces`, :attr:`weight`, :attr:`mask` and what is staged.
-    :attr:`stored` are the parameters that optimizers hold, and :attr:`shape` is the whole weight's.
+    a plain tensor: ``pieces``, ``weight``, ``mask`` and what is staged.
+    ``stored`` are the parameters that optimizers hold, and ``shape`` is the whole weight's.
 
     Attributes:
         uses: plain name, module, tensor name and leaf of each use, in model order; more than one
