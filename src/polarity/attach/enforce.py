@@ -189,9 +189,13 @@ class _KeptZero:
         """Zero what is stored outside the mask as it is now."""
         assert self._masking is not None
         # Multiplying the bits as integers clears a NaN too.
-        if self._sharded:
-            self._ones = torch.empty(0, device="cpu")  # no second one while the first is there
-        self._ones = piece_of(self._masking.mask).to(_integer(self._leaves[0]))
+        mask, integer = piece_of(self._masking.mask), _integer(self._leaves[0])
+        held = self._ones
+        same = (held.shape, held.dtype, held.device) == (mask.shape, integer, mask.device)
+        if self._sharded and same and not held.is_inference():
+            held.copy_(mask)  # no second one while the first is there
+        else:
+            self._ones = mask.to(integer)
         _put_zeros_back([self])
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
