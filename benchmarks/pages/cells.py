@@ -7,13 +7,15 @@ configuration of every run with what its paper gives, and hands over the setting
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .markdown import NONE, markdown
 from .published import transcript
 from .verdicts import MISSING
+
+Group = TypeVar("Group")
 
 PAPER_SCALE = "paper's scale"
 PROXY = "proxy"
@@ -98,6 +100,26 @@ def status(measured: Measured | None) -> str:
 def nearest(candidates: Iterable[Measured]) -> Measured | None:
     """Return the one with fewest departures from the paper, the first of equals."""
     return min(candidates, key=lambda each: len(each.departs), default=None)
+
+
+def nearest_found(
+    cells: Iterable[Printed],
+    groups: Sequence[Group],
+    measured: Callable[[Group, Printed], Measured | None],
+) -> Found:
+    """Return for each cell the nearest of our numbers, where a group has any.
+
+    Args:
+        cells: the cells.
+        groups: of runs.
+        measured: returns the number of a group for a cell; None where it has no run of it.
+    """
+    found = {}
+    for cell in cells:
+        best = nearest(each for group in groups if (each := measured(group, cell)) is not None)
+        if best is not None:
+            found[cell] = best
+    return found
 
 
 def status_counts(cells: Sequence[Printed], found: Found) -> Counter[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...harness.results import Result
-from ...pages.cells import Found, Measured, Printed, cells_of, nearest
+from ...pages.cells import Found, Measured, Printed, cells_of, nearest_found
 from ...pages.estimates import cell
 from ...pages.section import images, seeds_text, uncommitted
 from .captions import departs_from_paper
@@ -26,13 +26,8 @@ _METHODS = {
 def found_cells(results: Sequence[Result]) -> Found:
     """Return our numbers, of several groups of runs those nearest to the paper's."""
     groups = comparisons(results)
-    found = {}
-    for table in _TABLES:
-        for printed in cells_of(PAPER, table):
-            measured = nearest(each for group in groups if (each := _measured(group, printed)))
-            if measured is not None:
-                found[printed] = measured
-    return found
+    cells = [cell for table in _TABLES for cell in cells_of(PAPER, table)]
+    return nearest_found(cells, groups, _measured)
 
 
 def scale(group: Comparison) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...harness.results import Result
-from ...pages.cells import Found, Measured, Printed, nearest, printed
+from ...pages.cells import Found, Measured, Printed, nearest_found, printed
 from ...pages.published import PAPERS, setup
 from ...pages.section import images, seeds_text, uncommitted
 from .captions import STAND_INS, departs_from_paper
@@ -24,13 +24,7 @@ def found_cells(results: Sequence[Result], experiment: str) -> Found:
     groups = groups_of(mine)
     # Of two groups that depart in as many settings the one with more runs stands first.
     groups.sort(key=len, reverse=True)
-    found = {}
-    for cell in printed(PAPERS[experiment]):
-        candidates = (_measured(group, cell, experiment) for group in groups)
-        measured = nearest(each for each in candidates if each is not None)
-        if measured is not None:
-            found[cell] = measured
-    return found
+    return nearest_found(printed(PAPERS[experiment]), groups, _measured)
 
 
 def scale(group: Sequence[Result]) -> str:
@@ -48,9 +42,10 @@ def departs(group: Sequence[Result]) -> tuple[str, ...]:
     return departs_from_paper(RunConfig.from_json(group[0]["config"]), group[0]["dataset"])
 
 
-def _measured(group: Sequence[Result], cell: Printed, experiment: str) -> Measured | None:
+def _measured(group: Sequence[Result], cell: Printed) -> Measured | None:
     """Return the number of a group for a cell; None where it has no run of it."""
     config = group[0]["config"]
+    experiment = config["experiment"]
     strategy, kind = cell.path[-1], _KINDS.get(cell.table, _DEFAULT[experiment])
     sweep = next((each for each in sweeps(group) if each.kind == kind), None)
     if sweep is None or not _stands_for(config, cell):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...harness.results import Result
-from ...pages.cells import Found, Measured, Printed, cells_of, nearest
+from ...pages.cells import Found, Measured, Printed, cells_of, nearest_found
 from ...pages.estimates import cell
 from ...pages.section import images, seeds_text, uncommitted
 from .captions import departs_from_paper
@@ -24,13 +24,7 @@ _NETWORKS = {
 
 def found_cells(results: Sequence[Result]) -> Found:
     """Return our numbers, of several groups of runs those nearest to the paper's."""
-    groups = settings(results)
-    found = {}
-    for printed in cells_of(PAPER, "table2_imagenet_top1"):
-        measured = nearest(each for group in groups if (each := _measured(group, printed)))
-        if measured is not None:
-            found[printed] = measured
-    return found
+    return nearest_found(cells_of(PAPER, "table2_imagenet_top1"), settings(results), _measured)
 
 
 def scale(outcomes: Outcomes) -> str:

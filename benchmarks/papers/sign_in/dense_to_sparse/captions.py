@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ....pages.captions import written
 from ....pages.markdown import NONE, markdown
 from ....pages.published import transcript
 from ....pages.section import images
@@ -87,7 +88,7 @@ def _values(group: Comparison, key: str) -> str:
     arms: dict[str, dict[str, None]] = {}
     for result in group.shown:
         config = result["config"]
-        arms.setdefault(_written(config.get(key)), {})[config["arm"]] = None
+        arms.setdefault(written(config.get(key)), {})[config["arm"]] = None
     if len(arms) == 1:
         return next(iter(arms))
     used = {value: list(found) for value, found in arms.items() if value != NONE}
@@ -113,16 +114,6 @@ def _method(arm: str) -> str:
     return arm.split("/")[0].removesuffix("+sign_in")
 
 
-def _written(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return " to ".join(_written(each) for each in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def derived(group: Comparison) -> list[str]:
     """Say what the settings of the methods came to, a line each."""
     lines: dict[str, None] = {}
@@ -137,5 +128,5 @@ def derived(group: Comparison) -> list[str]:
 
 def _listed(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(_written(each) for each in value)
-    return _written(value)
+        return ", ".join(written(each) for each in value)
+    return written(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....harness.results import Result
-from ....pages.cells import Found, Measured, Printed, cells_of, nearest
+from ....pages.cells import Found, Measured, Printed, cells_of, nearest_found
 from ....pages.section import seeds_text, uncommitted
 from ....pages.stated import Judged, Stated
 from .captions import departs_from_paper, scale
@@ -26,13 +26,8 @@ _STARTS = {row: start for start, row in TABLE1.items()}
 def found_cells(results: Sequence[Result]) -> Found:
     """Return our numbers, of several groups of runs those nearest to the paper's."""
     groups = comparisons(result for result in results if result["experiment"] == EXPERIMENT)
-    found = {}
-    for table in _TABLES:
-        for printed in cells_of(PAPER, table):
-            measured = nearest(each for group in groups if (each := _measured(group, printed)))
-            if measured is not None:
-                found[printed] = measured
-    return found
+    cells = [cell for table in _TABLES for cell in cells_of(PAPER, table)]
+    return nearest_found(cells, groups, _measured)
 
 
 def stated(results: Sequence[Result]) -> list[Stated]:
