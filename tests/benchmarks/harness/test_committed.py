@@ -1,7 +1,7 @@
 """Committed results: packed, read line by line, refused where nobody could repeat them, found."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
