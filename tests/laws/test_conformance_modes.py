@@ -33,7 +33,7 @@ def test_a_compiled_layer_follows_every_change_of_its_mask(kind: Kind, form: For
 
 
 @pytest.mark.filterwarnings("ignore")
-@EVERY_FORM
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[5]], ids=lambda form: form.name)
 def test_a_layer_compiled_by_inductor_follows_every_change_of_its_mask(form: Form) -> None:
     follow_every_change(KINDS[0], form, "inductor")
 
