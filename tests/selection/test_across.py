@@ -14,8 +14,12 @@ from tests.helpers import from_ranks
 from tests.selection.cases import FLOATS
 
 Tensors = dict[str, Tensor]
-# How many drawn cases each number of ranks chooses from; 4 ranks are slow.
-CASES = {2: 80, 4: 200}
+# How many ranks choose from how many drawn cases.
+RANKS_AND_CASES = [
+    (2, 80),
+    pytest.param(2, 200, marks=pytest.mark.slow),
+    pytest.param(4, 200, marks=pytest.mark.slow),
+]
 
 
 def case_of(number: int) -> dict[str, Any]:
@@ -69,9 +73,9 @@ def pieces_of(case: dict[str, Any], rank: int, world: int) -> tuple[Tensors, Ten
 
 
 def choose_all(rank: int, folder: str) -> Any:
-    world = int(Path(folder, "world").read_text())
+    world, cases = distributed.get_world_size(), int(Path(folder, "cases").read_text())
     found = []
-    for number in range(CASES[world]):
+    for number in range(cases):
         case = case_of(number)
         scores, live = pieces_of(case, rank, world)
         draw = torch.Generator().manual_seed(number)
@@ -102,11 +106,11 @@ def by_the_rule(case: dict[str, Any], number: int) -> Tensors:
     return kept
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_ranks_keep_what_one_process_keeps(world: int, tmp_path: Path) -> None:
-    (tmp_path / "world").write_text(str(world))
+@pytest.mark.parametrize(("world", "cases"), RANKS_AND_CASES)
+def test_ranks_keep_what_one_process_keeps(world: int, cases: int, tmp_path: Path) -> None:
+    (tmp_path / "cases").write_text(str(cases))
     found = from_ranks(choose_all, tmp_path, world)
-    for number in range(CASES[world]):
+    for number in range(cases):
         case = case_of(number)
         whole = {name: torch.cat([each[number][name] for each in found]) for name in case["scores"]}
         draw = torch.Generator().manual_seed(number)
