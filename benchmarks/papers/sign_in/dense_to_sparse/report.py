@@ -59,7 +59,8 @@ first is the gain of signs over the random start, of signs of the same epoch ove
 the baseline over the random start; *detectable* and *paper's* are of that difference. *No value
 given* is the share of survivors for which the source had no sign or magnitude at that epoch."""
 
-_GROWN = """An update exchanges the smallest survivors for the entries of largest gradient. *Grown in all*
+_GROWN = """\
+An update exchanges the smallest survivors for the entries of largest gradient. *Grown in all*
 counts every birth of a run; *entries that ever grew* were pruned at first, and count once. With
 few of them a mask of RigL is little better than random. Runs with other layers than those of the
 tables differ in nothing else."""
