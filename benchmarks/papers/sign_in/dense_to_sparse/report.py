@@ -179,7 +179,7 @@ def _search(group: Comparison) -> list[str]:
 def _provenance(group: Comparison) -> list[str]:
     return [
         "### Settings and provenance",
-        "\n".join([*derived(group), *provenance(group.shown)]),
+        "\n".join([*derived(group), *provenance(group.tabulated)]),
         *folded("Every setting, with the paper's", settings_table(group)),
     ]
 

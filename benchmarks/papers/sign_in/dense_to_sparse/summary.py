@@ -89,11 +89,10 @@ class Comparison:
         Of equally many the paper's layers are taken, which are balanced.
         """
         cells: dict[tuple[str, float], list[Result]] = {}
-        groups = same_settings(self.results, ("seed",))
-        for group in sorted(groups, key=lambda g: g[0]["config"]["densities"] != "balanced"):
+        for group in same_settings(self.results, ("seed",)):
             config = group[0]["config"]
             key = config["arm"], config["density"]
-            if len(group) > len(cells.get(key, ())):
+            if _weight(group) > _weight(cells.get(key, ())):
                 cells[key] = _by_seed(group)
         return cells
 
@@ -117,10 +116,16 @@ class Comparison:
         return [result for cell in self._cells.values() for result in cell]
 
     @property
+    def tabulated(self) -> list[Result]:
+        """The runs that are shown, and RigL's with other layers."""
+        shown = {id(result) for result in self.shown}
+        rest = [r for runs in self.layers_of_rigl.values() for r in runs if id(r) not in shown]
+        return [*self.shown, *rest]
+
+    @property
     def left_out(self) -> Counter[str]:
         """How many runs of each arm are not shown: an arm's other settings have more."""
-        shown = {id(result) for result in self.shown}
-        shown |= {id(result) for runs in self.layers_of_rigl.values() for result in runs}
+        shown = {id(result) for result in self.tabulated}
         return Counter(
             result["config"]["arm"] for result in self.results if id(result) not in shown
         )
@@ -240,6 +245,11 @@ def by_layer(results: Sequence[Result], key: str) -> list[list[float]]:
         ]
         for result in results
     ]
+
+
+def _weight(results: Sequence[Result]) -> tuple[int, bool]:
+    balanced = bool(results) and results[0]["config"]["densities"] == "balanced"
+    return len(results), balanced
 
 
 def _by_seed(results: Iterable[Result]) -> list[Result]:

@@ -175,6 +175,7 @@ def test_the_growth_of_rigl_is_told_with_other_layers_beside_the_papers():
     for each in others:
         each["config"]["densities"] = "erk"
         each["final"]["ever_grown"] = 1234
+        each["command"] = "python -m benchmarks dense-to-sparse --layers erk"
     for results in (others + runs, runs + others):  # of equally many the paper's are shown
         balanced, erk = cells(tables.growth_table(group_of(results)))
         assert (balanced["layers"], erk["layers"]) == ("balanced", "ERK")
@@ -185,9 +186,10 @@ def test_the_growth_of_rigl_is_told_with_other_layers_beside_the_papers():
         layers = others[0]["layers"]
         pruned = sum(layer["total"] - layer["survivors"] for layer in layers)
         assert erk["of those pruned at first"] == f"{100 * 1234 / pruned:.1f} %"
-        text = describe(results, None).text
+        text = describe(results, None, details=True).text
         assert "### What RigL's updates grew" in text
         assert "Not shown" not in text
+        assert "dense-to-sparse --layers erk`" in text
     assert tables.growth_table(group_of([record("acdc")])) is None
 
 
