@@ -16,6 +16,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.captions import (
     settings_table,
 )
 from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS
+from benchmarks.papers.sign_in.dense_to_sparse.plots import draw
 from benchmarks.papers.sign_in.dense_to_sparse.report import describe, write_pages
 from benchmarks.papers.sign_in.dense_to_sparse.summary import VARIED, comparisons
 from tests.benchmarks.papers.sign_in.dense_to_sparse.synthetic import (
@@ -274,6 +275,14 @@ def test_captions_are_made_of_every_field_of_the_configuration():
     assert rows["weight decay"]["ours"] == both
     assert rows["rigl updates"]["ours"] == "60 (RigL)"
     assert rows["densities"]["ours"] == "balanced (RigL, Random)"
+
+
+def test_a_figure_says_how_many_seeds_its_arms_have(tmp_path):
+    runs = sweep(range(3)) + sweep((3, 4), [("acdc", 0.1), ("acdc/random", 0.1)])
+    figures = draw(group_of(runs), tmp_path, "drawn")
+    assert all("density 0.1; 3 or 5 seeds." in each.caption for each in figures.values())
+    (alone, *_) = draw(group_of(sweep((0,), [("rigl", 0.1)])), tmp_path, "alone").values()
+    assert "density 0.1; 1 seed." in alone.caption
 
 
 def test_what_differs_from_the_paper_is_named_and_what_does_not_is_not():
