@@ -115,3 +115,12 @@ def test_the_changelog_has_a_dated_entry_for_this_version():
     assert version == polarity.__version__
     assert date
     assert f"[{version}]: {URL}/releases/tag/v{version}" in log
+
+
+def test_the_readme_lists_what_make_help_lists():
+    targets = re.findall(r"^([a-z-]+):.*## (.+)$", text("Makefile"), re.MULTILINE)
+    shown = re.findall(
+        r"^make ([a-z-]+) +(.+)$", text("README.md").split("```text")[1], re.MULTILINE
+    )
+    assert shown[: len(targets)] == targets
+    assert len(shown) == len(targets)

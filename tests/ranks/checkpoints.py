@@ -88,7 +88,16 @@ def write(place: Path, rank: int) -> dict[str, Any]:
     pol.save(model, place / "model.safetensors")
     pol.RewindPoint.capture(model, adam).save(place / "point.safetensors")
     dense = {name: whole(value) for name, value in pol.dense_state_dict(model).items()}
-    return {"dense": dense} | went_on(model, adam)
+    return {"dense": dense, "merged": state_of(merged(model))} | went_on(model, adam)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """Return a divided model of plain parameters that hold what a masked one holds."""
+    from torch.distributed.checkpoint.state_dict import set_model_state_dict
+
+    plain = divided(uneven(1), True)
+    set_model_state_dict(plain, pol.dense_state_dict(model))
+    return plain
 
 
 def load_dcp(place: Path, model: nn.Module, adam: torch.optim.Optimizer) -> None:

@@ -183,11 +183,12 @@ def point_with_nan(model: nn.Module, rank: int) -> pol.RewindPoint:
 
 
 def spoilt_values(rank: int) -> Tensors:
-    """Return the first weights whole, with a NaN among the rows of rank 1."""
+    """Return the first weights whole, with a NaN in the first of the rows that rank 1 holds."""
     with torch.random.fork_rng():
         values = {name: value.detach().clone() for name, value in uneven().named_parameters()}
     if rank == 1:
-        values["first.weight"][-1, 0] = math.nan
+        rows = len(values["first.weight"])
+        values["first.weight"][math.ceil(rows / distributed.get_world_size()), 0] = math.nan
     return values
 
 

@@ -110,14 +110,21 @@ def test_a_rewind_point_written_by_shards_is_that_of_a_whole_model(
     assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
 
 
-def test_dense_state_dict_and_merge_by_way_of_the_file(written: Written) -> None:
-    """What the error of ``merge`` says to do: save on all ranks, load into a whole model."""
+def test_a_merged_model_is_had_from_the_file_from_a_whole_state_dict_and_divided(
+    written: Written,
+) -> None:
+    """What the error of ``merge`` says to do, and the other ways that the page names."""
     place, ranks = written
+    whole = pol.mask_weights(uneven(1))
+    whole.load_state_dict(torch.load(place / "full.pt", weights_only=True))
+    of_one = pol.load(uneven(1), place / "model.safetensors")
+    ways = [pol.merge(of_one).state_dict(), pol.merge(whole).state_dict()]
+    ways += [rank["written"]["merged"] for rank in ranks]
     dense = ranks[0]["written"]["dense"]
-    merged = pol.merge(pol.load(uneven(1), place / "model.safetensors"))
-    assert dense.keys() == merged.state_dict().keys()
-    for name, value in merged.state_dict().items():
-        assert torch.equal(dense[name], value), name
+    for found in ways:
+        assert found.keys() == dense.keys()
+        for name, value in found.items():
+            assert torch.equal(dense[name], value), name
 
 
 def test_state_that_an_optimizer_keeps_of_pieces_is_zeroed(written: Written) -> None:
