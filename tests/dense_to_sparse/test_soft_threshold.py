@@ -91,7 +91,7 @@ def test_a_step_follows_autograd_by_hand_on_the_weight_and_on_s(form):
     assert s[FIRST].item() == pytest.approx(start - 0.2 * (gradient + 0.3 * start), rel=1e-6)
 
 
-def test_the_parametrization_is_found_beside_the_call_that_attaches_it():
+def test_the_parametrization_is_found_with_the_call_that_attaches_it():
     assert pol.dense_to_sparse.SoftThreshold is pol.SoftThreshold
 
 

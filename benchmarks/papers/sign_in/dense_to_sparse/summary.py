@@ -98,7 +98,7 @@ class Comparison:
 
     @cached_property
     def layers_of_rigl(self) -> dict[str, list[Result]]:
-        """RigL's runs by how their masks spread over layers: those shown, and others beside them.
+        """RigL's runs by how their masks spread over layers: those shown, then others.
 
         The others differ in nothing else.
         """

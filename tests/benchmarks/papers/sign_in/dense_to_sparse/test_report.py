@@ -170,7 +170,7 @@ def test_no_row_with_a_verdict_has_a_detectable_effect_above_the_papers():
         assert float(row["detectable"]) <= abs(float(row["paper's"])), row
 
 
-def test_the_growth_of_rigl_is_told_with_other_layers_beside_the_papers():
+def test_the_growth_of_rigl_is_told_for_other_layers_too():
     runs = [record("rigl", seed=seed, accuracy=50.0 + seed) for seed in range(3)]
     others = [record("rigl", seed=seed, accuracy=51.0 + seed) for seed in range(3)]
     for each in others:
