@@ -60,7 +60,8 @@ def rigl(end: int = 150, begin: int = 7) -> int:
 def set_(end: int = 171) -> int:
     def theirs(model: nn.Module, schedule: Any) -> Reference:
         def score_grow(name: str, step: int, mask: Tensor) -> Tensor:
-            return schedule._drawn(name, step, mask)  # the draw itself is ours
+            seed = schedule.state_dict()["seed"]
+            return set_and_rigl.uniform(seed, name, step, mask)  # the draw itself is ours
 
         return reference(
             model,

@@ -91,6 +91,10 @@ def test_a_step_follows_autograd_by_hand_on_the_weight_and_on_s(form):
     assert s[FIRST].item() == pytest.approx(start - 0.2 * (gradient + 0.3 * start), rel=1e-6)
 
 
+def test_the_parametrization_is_found_with_the_call_that_attaches_it():
+    assert pol.dense_to_sparse.SoftThreshold is pol.SoftThreshold
+
+
 def test_first_and_last_layer_can_be_left_dense():
     three = lambda: nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 2))  # noqa: E731
     for first, last, names in (

@@ -1,10 +1,12 @@
 """The example scripts run as a user runs them, stay short, and use public names only."""
 
 import ast
+import io
 import os
 import re
 import subprocess
 import sys
+import tokenize
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -106,6 +108,20 @@ def test_the_example_of_many_ranks_runs_under_torchrun(tmp_path):
 @each_example
 def test_an_example_is_at_most_120_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_the_example_of_dense_to_sparse_training_is_40_lines_of_code():
+    """Imports and figure included; blank lines, comments and docstrings are no code."""
+    text = (DOCS / "examples" / "dense_to_sparse.py").read_text(encoding="utf-8")
+    kinds = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in (*kinds, tokenize.ENDMARKER):
+            code.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.FunctionDef)) and ast.get_docstring(node):
+            code.difference_update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    assert len(code) <= 40
 
 
 @each_tutorial

@@ -20,6 +20,9 @@ from polarity.dense_to_sparse.support import (
 )
 from polarity.dense_to_sparse.threshold_report import LayerThreshold, ThresholdReport
 
+# Found here too; its page is that of polarity.SoftThreshold, where the other forms of a weight are.
+from polarity.parametrizations.soft_threshold import SoftThreshold as SoftThreshold
+
 __all__ = [
     "ACDC",
     "SET",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from polarity._bits.random import seed_from, undrawn_on_error, words_at, words_in
+from polarity._bits.random import seed_from, undrawn_on_error, words_at
 from polarity._checks import check_choice, check_entries, check_generator, check_ties
 from polarity._running import outside_inference_mode
 from polarity.attach.density import density_of
@@ -40,11 +40,13 @@ from polarity.targets.target import Target, refuse_compact
 
 __all__ = ["DropAndGrow"]
 
-Fraction: TypeAlias = Callable[[int], float]
+# What tells one method from another: two functions without state.
+Fraction: TypeAlias = Callable[[int], float]  # of a step: of the survivors, how many are exchanged
+Growth: TypeAlias = Callable[[int, str, int, Tensor], Tensor]  # scores of seed, name, step, mask
 
 
 class DropAndGrow:
-    """What :class:`SET` and :class:`RigL` share: when, how many, and where growth scores come from.
+    """What :class:`SET` and :class:`RigL` share: all but how many entries go, and which come.
 
     Attributes:
         report: the :class:`UpdateReport` of the last update, None before the first.
@@ -57,8 +59,8 @@ class DropAndGrow:
         optimizer: Optimizers,
         when: Every,
         fraction: Fraction,
+        growth: Growth | None,
         *,
-        by_gradient: bool,
         replace_step: bool,
         densities: Mapping[str, float] | None,
         ties: Ties,
@@ -83,13 +85,13 @@ class DropAndGrow:
                     "densities=None, but no weight of the model has a pruned entry, expected masks "
                     "to exchange entries of: densities=pol.densities.erk(model, 0.1), for instance"
                 )
-            by_draw = ties == "random" or not by_gradient
+            by_draw = ties == "random" or growth is not None
             self._seed = seed_from(generator) if by_draw else None
             attach_masks(found)  # in place of those of torch.nn.utils.prune
         self.report: UpdateReport | None = None
         self._optimizers, self._found = optimizers, found
         self._when, self._fraction = when, fraction
-        self._by_gradient, self._replace_step = by_gradient, replace_step
+        self._growth_of, self._replace_step = growth, replace_step  # None: the dense gradient
         self._ties, self._second_moment = ties, second_moment
         self._explored = {name: target.mask for name, target in found.items()}
         self._growth: dict[str, Tensor] = {}
@@ -191,7 +193,8 @@ class DropAndGrow:
 
     def _open_if_due(self) -> None:
         """Open the weights if the next step is an update by gradient, and close them if not."""
-        due = self._by_gradient and bool(self._hooks) and self._when.due(self._steps.taken + 1)
+        by_gradient = self._growth_of is None
+        due = by_gradient and bool(self._hooks) and self._when.due(self._steps.taken + 1)
         if due:
             open_up(self._found.values())
         elif self._open:
@@ -280,7 +283,9 @@ class DropAndGrow:
         masks, notes = {}, []
         for name, target in self._found.items():
             mask = target.mask
-            growth = self._growth.get(name) if self._by_gradient else self._drawn(name, step, mask)
+            growth = self._growth.get(name)
+            if self._growth_of is not None:
+                growth = self._growth_of(self._seed or 0, name, step, mask)
             n = exchanged_of(int(mask.count_nonzero()), fraction)
             if growth is None:
                 notes.append(f"unchanged: {name} (no step found a gradient of it)")
@@ -302,11 +307,6 @@ class DropAndGrow:
     def _draw(self) -> Draw | None:
         """Return what draws among equal entries; None if the index decides."""
         return partial(words_at, self._seed or 0) if self._ties == "random" else None
-
-    def _drawn(self, name: str, step: int, mask: Tensor) -> Tensor:
-        """Return uniform scores, which depend on seed, step, name and position alone."""
-        words = words_in(self._seed or 0, f"{name}, step {step}: uniform", 0, mask.numel())
-        return torch.from_numpy(words.astype(np.float64)).view(mask.shape).to(mask.device)
 
 
 def check_chains(found: Mapping[str, Target]) -> None:

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from polarity._bits.random import words_in
 from polarity._checks import check_flag, check_fraction, check_integer
 from polarity.dense_to_sparse.exchange import SecondMoment
 from polarity.dense_to_sparse.rewiring import DropAndGrow
@@ -14,7 +16,7 @@ from polarity.dense_to_sparse.schedule import Every
 from polarity.optimizers.given import Optimizers
 from polarity.selection.ties import Ties
 
-__all__ = ["SET", "RigL", "cosine"]
+__all__ = ["SET", "RigL", "cosine", "uniform"]
 
 
 class SET(DropAndGrow):
@@ -95,7 +97,7 @@ class SET(DropAndGrow):
             optimizer,
             Every(every, begin, end),
             lambda step: float(fraction),
-            by_gradient=False,
+            uniform,
             replace_step=False,
             densities=densities,
             ties=ties,
@@ -215,7 +217,7 @@ class RigL(DropAndGrow):
             optimizer,
             when,
             partial(cosine, float(fraction), end - begin),
-            by_gradient=True,
+            None,
             replace_step=replace_step,
             densities=densities,
             ties=ties,
@@ -232,3 +234,9 @@ def cosine(fraction: float, steps: int, step: int) -> float:
         [0.3, 0.15, 0.0439, 0.0, 0.0]
     """
     return fraction / 2 * (1 + math.cos(math.pi * min(step, steps) / steps))
+
+
+def uniform(seed: int, name: str, step: int, mask: Tensor) -> Tensor:
+    """Return uniform scores, which depend on seed, name, step and position alone."""
+    words = words_in(seed, f"{name}, step {step}: uniform", 0, mask.numel())
+    return torch.from_numpy(words.astype(np.float64)).view(mask.shape).to(mask.device)

@@ -23,18 +23,19 @@ Expected. Test accuracy of ResNet-50 on ImageNet (Table 1):
 Where ours differ, and what the paper leaves open. The scale: ResNet-8 on 5,000 images of CIFAR-10,
 averaged to 16x16 pixels, 30 epochs; crops are shifted by 2 pixels, 4 at 32x32. Epochs 10 and 30 are
 a tenth and three tenths of the epochs. AC/DC follows its ImageNet calendar, scaled. RigL has the
-balanced layers that appendix G describes, at least 60 updates, and an update in place of the
-gradient step, as in its public code; an entry that its mask of epoch 10 prunes has no sign then,
-takes the fresh one's, and is counted. STR starts at s = -8; its weight decay is searched for on one
-seed and used for all, so its density is near 0.1 and not equal to it. A start has a fresh
-initialisation and an order of images of its own, which all starts of a seed share. Sign-In is as in
-the neighbouring experiment: β = 1, p = 1 epoch, T2 half of the epochs, Frobenius decay. Flips count
-survivors of the final mask; those that had no sign at a moment are left out, and their share is
-recorded.
+balanced layers that appendix G describes, three runs with those of ERK next to it, at least 60
+updates, and an update in place of the gradient step, as in its public code; an entry that its mask
+of epoch 10 prunes has no sign then, takes the fresh one's, and is counted. STR starts at s = -8;
+its weight decay is searched for on one seed and used for all, so its density is near 0.1 and not
+equal to it. A start has a fresh initialisation and an order of images of its own, which all starts
+of a seed share. Sign-In is as in the neighbouring experiment: β = 1, p = 1 epoch, T2 half of the
+epochs, Frobenius decay. Flips count survivors of the final mask; those that had no sign at a moment
+are left out, and their share is recorded.
 
 Seen at this scale. Signs matter as the paper says: the final signs beat random starts, and random
 signs with the final magnitudes, for all three masks; and signs are more stable after the warm-up
 than in the same mask trained from scratch. Unlike in the paper, a random start of AC/DC's or RigL's
 mask is no worse than the method itself: 1,200 steps, most of them with a changing mask, leave the
-methods undertrained. What Sign-In adds is smaller than these seeds can detect.
+methods undertrained. RigL tried a third of the pruned entries; ERK's layers give it nothing that
+three seeds can detect. What Sign-In adds is smaller than these seeds can detect.
 """

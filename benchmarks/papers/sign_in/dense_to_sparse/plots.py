@@ -59,13 +59,14 @@ def draw(group: Comparison, folder: Path, stem: str) -> dict[str, Drawn]:
         The figures by name: `table1`, `figure1`, `figure5`, `figure8`,
         `figure9`; without those that have no run.
     """
-    count = len({result["config"]["seed"] for result in group.shown})
-    at = f"density {DENSITY:g}; {seeds_text(count)}"
     drawn = {}
     with plot.style():
         for name, (painter, arms, size, what, caption) in _FIGURES.items():
-            if not any(group.of(arm) for arm in arms):
+            counts = sorted({len(runs) for arm in arms if (runs := group.of(arm))})
+            if not counts:
                 continue
+            numbers = [*map(str, counts[:-1]), seeds_text(counts[-1])]
+            at = f"density {DENSITY:g}; {' or '.join(numbers)}"
             figure = Figure(figsize=size, layout="constrained")
             painter(figure, group)
             title(figure, what, f"{scale(group)}\n{at}")

@@ -84,14 +84,31 @@ class Comparison:
 
     @cached_property
     def _cells(self) -> dict[tuple[str, float], list[Result]]:
-        """Results by arm and density: of several settings of an arm, those with most runs."""
+        """Results by arm and density: of several settings of an arm, those with most runs.
+
+        Of equally many the paper's layers are taken, which are balanced.
+        """
         cells: dict[tuple[str, float], list[Result]] = {}
         for group in same_settings(self.results, ("seed",)):
             config = group[0]["config"]
             key = config["arm"], config["density"]
-            if len(group) > len(cells.get(key, ())):
-                cells[key] = sorted(group, key=lambda result: int(result["config"]["seed"]))
+            if _weight(group) > _weight(cells.get(key, ())):
+                cells[key] = _by_seed(group)
         return cells
+
+    @cached_property
+    def layers_of_rigl(self) -> dict[str, list[Result]]:
+        """RigL's runs by how their masks spread over layers: those shown, then others.
+
+        The others differ in nothing else.
+        """
+        found: dict[str, list[Result]] = {}
+        if shown := self.of("rigl"):
+            found[shown[0]["config"]["densities"]] = shown
+            alike = [r for r in self.results if _same_but_layers(r, shown[0])]
+            for group in same_settings(alike, ("seed",)):
+                found.setdefault(group[0]["config"]["densities"], _by_seed(group))
+        return found
 
     @property
     def shown(self) -> list[Result]:
@@ -99,9 +116,16 @@ class Comparison:
         return [result for cell in self._cells.values() for result in cell]
 
     @property
+    def tabulated(self) -> list[Result]:
+        """The runs that are shown, and RigL's with other layers."""
+        shown = {id(result) for result in self.shown}
+        rest = [r for runs in self.layers_of_rigl.values() for r in runs if id(r) not in shown]
+        return [*self.shown, *rest]
+
+    @property
     def left_out(self) -> Counter[str]:
         """How many runs of each arm are not shown: an arm's other settings have more."""
-        shown = {id(result) for result in self.shown}
+        shown = {id(result) for result in self.tabulated}
         return Counter(
             result["config"]["arm"] for result in self.results if id(result) not in shown
         )
@@ -221,6 +245,24 @@ def by_layer(results: Sequence[Result], key: str) -> list[list[float]]:
         ]
         for result in results
     ]
+
+
+def _weight(results: Sequence[Result]) -> tuple[int, bool]:
+    balanced = bool(results) and results[0]["config"]["densities"] == "balanced"
+    return len(results), balanced
+
+
+def _by_seed(results: Iterable[Result]) -> list[Result]:
+    return sorted(results, key=lambda result: int(result["config"]["seed"]))
+
+
+def _same_but_layers(result: Result, shown: Result) -> bool:
+    """Return whether a run has the settings of another, but for its seed and its layers."""
+    ours, theirs = (
+        {key: value for key, value in each["config"].items() if key not in ("seed", "densities")}
+        for each in (result, shown)
+    )
+    return ours == theirs
 
 
 def _paper(table: str) -> dict[str, Any]:

@@ -32,6 +32,8 @@ from .summary import (
     table10_arms,
 )
 
+# How a mask spreads over layers, by the name of the option.
+LAYERS = {"balanced": "balanced", "erk": "ERK", "uniform": "uniform"}
 # What every row of Tables 1, 5 and 10 says of its runs.
 _RUNS = ("density", "mask updates", "steps")
 _COMPARED = ("difference [95 %]", "detectable", "paper's", "verdict")
@@ -52,23 +54,61 @@ def table1(group: Comparison) -> str:
 
 
 def method_table(group: Comparison, method: str) -> str:
-    """Tabulate a column of Table 1: differences to the baseline, verdicts, and the runs."""
+    """Tabulate a column of Table 1: differences, the ones that decide, verdicts, and the runs."""
     rows = []
     spread = group.spread_to_baseline(method)
     for start in TABLE1:
         arm = _arm(method, start)
-        compared = [NONE] * 4
+        over, case = NONE, None
         if start:
-            difference = difference_to_baseline(group, method, start, spread)
-            paper = paper1(method, start) - paper1(method, "")
-            verdict = table1_case(group, method, start).verdict
-            compared = [shown(difference), detectable(difference), f"{paper:+.2f}", verdict]
-        runs = _runs(group, arm, DENSITY)
+            over = shown(difference_to_baseline(group, method, start, spread))
+            case = table1_case(group, method, start)
+        said = [row_name(group, start), _accuracy(group, arm), over, *_case(case)]
+        rows.append([*said, *_runs(group, arm, DENSITY), _missing(group, arm)])
+    compared = ("over the baseline [95 %]", "decides [95 %]", *_COMPARED[1:])
+    return markdown(("start", "accuracy (%)", *compared, *_RUNS, "no value given"), rows)
+
+
+def growth_table(group: Comparison) -> str | None:
+    """Tabulate RigL by how its mask spreads over layers, with how many entries ever grew."""
+    layers = group.layers_of_rigl
+    if not layers:
+        return None
+    first = next(iter(layers))
+    rows = []
+    for name, results in layers.items():
+        runs = Comparison(tuple(results))
+        compared = None
+        if name != first:
+            compared = compare(runs.accuracy("rigl"), group.accuracy("rigl"), None)
         rows.append(
-            [row_name(group, start), _accuracy(group, arm), *compared, *runs, _missing(group, arm)]
+            [
+                LAYERS.get(name, name),
+                _accuracy(runs, "rigl"),
+                shown(compared) if compared is not None else NONE,
+                *_runs(runs, "rigl", DENSITY),
+                _counted(runs, "exchanged"),
+                _counted(runs, "ever_grown"),
+                _percent(estimate(_ever_grown(result) for result in results)),
+            ]
         )
-    head = ("start", "accuracy (%)", *_COMPARED, *_RUNS, "no value given")
-    return markdown(head, rows)
+    over = f"over {LAYERS.get(first, first)} [95 %]"
+    grew = ("grown in all", "entries that ever grew", "of those pruned at first")
+    return markdown(("layers", "accuracy (%)", over, *_RUNS, *grew), rows)
+
+
+def _ever_grown(result: Result) -> float | None:
+    """Return which share of the entries that are pruned at first grew; None if it is not known."""
+    grew = result["final"]["ever_grown"]
+    pruned = sum(layer["total"] - layer["survivors"] for layer in result["layers"])
+    return None if grew is None else float(grew) / pruned
+
+
+def _counted(group: Comparison, key: str) -> str:
+    found = group.final("rigl", key)
+    if found is None:
+        return NONE
+    return f"{found.mean:,.0f} ± {found.std:,.0f}" if found.std else f"{found.mean:,.0f}"
 
 
 def table5(group: Comparison) -> str:

@@ -192,22 +192,20 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_command_runs_and_resumes_under_torchrun(tmp_path):
-    merged = tmp_path / "merged.pt"
-    words = [
-        *SYNTHETIC,
-        *METHODS["acdc+sign_in"],
-        "--checkpoint",
-        str(tmp_path),
-        "--save",
-        str(merged),
-    ]
-    # Two images are too few for batch normalisation on a rank.
-    words += ["--synthetic", "33", "--batch-size", "8"]
+@pytest.mark.parametrize("method", ["acdc+sign_in", "rigl", "str"])
+def test_the_command_runs_and_resumes_under_torchrun(method, tmp_path):
+    merged, words = tmp_path / "merged.pt", METHODS[method]
+    if method == "acdc+sign_in":
+        # Two images are too few for batch normalisation on a rank.
+        source = ["--synthetic", "33"]
+    else:
+        source = ["--data", str(image_folder(tmp_path / "images"))]
+    files = ["--checkpoint", str(tmp_path), "--save", str(merged)]
+    words = [*TINY, *words, *source, *files, "--batch-size", "8"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, "-m", "benchmarks.papers.sign_in.imagenet", "imagenet-resnet50", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    for printed in (5, 0):  # the second call finds nothing left to do
+    for printed in (5 if method == "acdc+sign_in" else 2, 0):  # the second call finds nothing to do
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -219,4 +217,7 @@ def test_the_command_runs_and_resumes_under_torchrun(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("'epoch'") == printed
-        assert density_of(saved(merged)) == pytest.approx(0.1, abs=1e-4)
+        if method == "str":
+            assert 0 < density_of(saved(merged)) < 1
+        else:
+            assert density_of(saved(merged)) == pytest.approx(0.1, abs=1e-4)

@@ -154,7 +154,7 @@ def record(arm, density=0.1, seed=0, *, accuracy=50.0, sharpness=40.0, flips=(0.
         "steps": 1200,
         "mask_updates": updates,
         "exchanged": 10 * updates,
-        "ever_grown": None,
+        "ever_grown": 500 if settings.method == "rigl" and is_method else None,
         "compared": dict.fromkeys(stages, 0.9 if settings.method == "rigl" else 1.0),
         "start": given if settings.start else None,
         "schedule": facts.get(settings.method, {}) if is_method else {},

@@ -15,6 +15,8 @@ from benchmarks.papers.sign_in.dense_to_sparse.captions import (
     settings,
     settings_table,
 )
+from benchmarks.papers.sign_in.dense_to_sparse.config import METHODS
+from benchmarks.papers.sign_in.dense_to_sparse.plots import draw
 from benchmarks.papers.sign_in.dense_to_sparse.report import describe, write_pages
 from benchmarks.papers.sign_in.dense_to_sparse.summary import VARIED, comparisons
 from tests.benchmarks.papers.sign_in.dense_to_sparse.synthetic import (
@@ -146,14 +148,50 @@ def test_rows_of_a_method_state_differences_verdicts_and_what_ran():
     ]
     rows = {row["start"]: row for row in cells(tables.method_table(group_of(runs), "rigl"))}
     assert rows["Baseline"]["mask updates"] == "61"
-    assert rows["Baseline"]["difference [95 %]"] == rows["Baseline"]["verdict"] == "—"
+    assert rows["Baseline"]["over the baseline [95 %]"] == rows["Baseline"]["verdict"] == "—"
     signs = rows["Epoch 3 sign (k10)"]
-    assert signs["difference [95 %]"].startswith("-0.97 [")
-    assert (signs["paper's"], signs["mask updates"], signs["steps"]) == ("-0.43", "0", "1,200")
+    assert signs["over the baseline [95 %]"].startswith("-0.97 [")
+    assert signs["decides [95 %]"].startswith("+7.03 [")  # over the random start
+    assert (signs["paper's"], signs["mask updates"], signs["steps"]) == ("+1.43", "0", "1,200")
     assert (signs["density"], signs["no value given"]) == ("0.1000", "5.0 %")
     assert signs["verdict"] == "holds"
     missing = rows["Epoch 9 sign (k30)"]
     assert (missing["verdict"], missing["accuracy (%)"], missing["steps"]) == ("not run", "—", "—")
+
+
+def test_no_row_with_a_verdict_has_a_detectable_effect_above_the_papers():
+    group = group_of(sweep(range(3)))
+    texts = [tables.method_table(group, method) for method in METHODS]
+    rows = [row for text in texts for row in cells(text)]
+    rows += cells(tables.table5(group)) + cells(tables.table10(group))
+    judged = [row for row in rows if row["verdict"] not in ("—", "not testable at this size")]
+    assert judged
+    for row in judged:
+        assert float(row["detectable"]) <= abs(float(row["paper's"])), row
+
+
+def test_the_growth_of_rigl_is_told_for_other_layers_too():
+    runs = [record("rigl", seed=seed, accuracy=50.0 + seed) for seed in range(3)]
+    others = [record("rigl", seed=seed, accuracy=51.0 + seed) for seed in range(3)]
+    for each in others:
+        each["config"]["densities"] = "erk"
+        each["final"]["ever_grown"] = 1234
+        each["command"] = "python -m benchmarks dense-to-sparse --layers erk"
+    for results in (others + runs, runs + others):  # of equally many the paper's are shown
+        balanced, erk = cells(tables.growth_table(group_of(results)))
+        assert (balanced["layers"], erk["layers"]) == ("balanced", "ERK")
+        assert balanced["over balanced [95 %]"] == "—"
+        assert erk["over balanced [95 %]"].startswith("+1.00 [")
+        assert (erk["mask updates"], erk["steps"], erk["density"]) == ("61", "1,200", "0.1000")
+        assert erk["entries that ever grew"] == "1,234"
+        layers = others[0]["layers"]
+        pruned = sum(layer["total"] - layer["survivors"] for layer in layers)
+        assert erk["of those pruned at first"] == f"{100 * 1234 / pruned:.1f} %"
+        text = describe(results, None, details=True).text
+        assert "### What RigL's updates grew" in text
+        assert "Not shown" not in text
+        assert "dense-to-sparse --layers erk`" in text
+    assert tables.growth_table(group_of([record("acdc")])) is None
 
 
 def test_tables_5_and_10_state_differences_with_sign_in_minus_without():
@@ -239,6 +277,14 @@ def test_captions_are_made_of_every_field_of_the_configuration():
     assert rows["densities"]["ours"] == "balanced (RigL, Random)"
 
 
+def test_a_figure_says_how_many_seeds_its_arms_have(tmp_path):
+    runs = sweep(range(3)) + sweep((3, 4), [("acdc", 0.1), ("acdc/random", 0.1)])
+    figures = draw(group_of(runs), tmp_path, "drawn")
+    assert all("density 0.1; 3 or 5 seeds." in each.caption for each in figures.values())
+    (alone, *_) = draw(group_of(sweep((0,), [("rigl", 0.1)])), tmp_path, "alone").values()
+    assert "density 0.1; 1 seed." in alone.caption
+
+
 def test_what_differs_from_the_paper_is_named_and_what_does_not_is_not():
     told = differences(group_of(sweep((0,))))
     assert "lr 0.2, the paper's 0.25" in told
@@ -270,7 +316,7 @@ def test_varied_fields_are_fields_of_the_configuration():
 def test_of_an_arm_with_two_settings_the_one_with_more_runs_is_shown_and_the_other_named():
     runs = [record("rigl", seed=seed, accuracy=50.0) for seed in range(3)]
     other = record("rigl", accuracy=90.0)
-    other["config"]["densities"] = "erk"
+    other["config"]["rigl_fraction"] = 0.5
     for results in ([other, *runs], [*runs, other]):
         assert group_of(results).accuracy("rigl") == {0: 50.0, 1: 50.0, 2: 50.0}
         text = describe(results, None).text
