@@ -21,8 +21,11 @@ quick = settings(deadline=None)  # as many examples as conftest.py says
 
 
 @contextlib.contextmanager
-def small(engine: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[None]:
-    """Sample, split and narrow from a few entries on, with the keys of a CPU or of a GPU."""
+def small(engine: str = "numpy", room: int = 64, threads: int = 1, few: int = 16) -> Iterator[None]:
+    """Sample, split and narrow from a few entries on, with the keys of a CPU or of a GPU.
+
+    With ``few`` live entries or fewer a CPU gathers them.
+    """
 
     def on_torch(name, values, live, size, key_format, *, lazy):
         device = torch.device("cpu")
@@ -32,6 +35,7 @@ def small(engine: str = "numpy", room: int = 64, threads: int = 1) -> Iterator[N
     with contextlib.ExitStack() as stack:
         for owner, name, value in (
             (cut, "_NO_SAMPLE", 16),
+            (cut, "_FEW", few),
             (cut, "_ROOM", room),
             (cut, "_HISTOGRAM_BITS", 3),
             (cpu, "CHUNK_BYTES", 64),

@@ -74,7 +74,8 @@ def test_what_stays_is_a_stable_sort_by_magnitude(engine, case, data):
     weights, masks = case
     live = sum(int(mask.sum()) for mask in masks.values())
     keep = data.draw(st.one_of(st.integers(0, live), st.sampled_from([0, live])))
-    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000]))):
+    few = data.draw(st.sampled_from([0, 1000]))
+    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000])), few=few):
         check(weights, masks, keep)
 
 
@@ -88,7 +89,7 @@ def test_a_bracket_that_misses_changes_nothing(engine, case, data):
     high = data.draw(st.one_of(st.just(low), st.integers(low, keys.infinity)))
     live = sum(int(mask.sum()) for mask in masks.values())
     keep = data.draw(st.integers(0, live))
-    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
+    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000])), few=0), forced(low, high):
         mine = {name: mask.clone() for name, mask in masks.items()}
         keep_largest(weights, keep, mine)
     assert [m.tolist() for m in mine.values()] == by_stable_sort(weights, masks, keep)
@@ -107,7 +108,7 @@ def test_scores_of_both_signs_survive_a_bracket_that_misses(engine, case, data):
     flat = np.concatenate([score.double().numpy().ravel() for score in scores.values()])
     places = np.flatnonzero(np.concatenate([mask.numpy().ravel() for mask in alive.values()]))
     best = set(places[np.argsort(-flat[places], kind="stable")[:keep]].tolist())
-    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000]))), forced(low, high):
+    with small(engine, room=data.draw(st.sampled_from([0, 4, 1000])), few=0), forced(low, high):
         masks = keep_top(scores, keep, alive)
     kept = np.concatenate([mask.numpy().ravel() for mask in masks.values()])
     assert set(np.flatnonzero(kept).tolist()) == best
@@ -149,6 +150,20 @@ def test_every_dtype_and_engine_is_exact_in_many_chunks(kind, dtype, engine):
     masks = {"a": drawn[:1000], "b": drawn[1000:].view(40, 50)}
     with small(engine, room=50):
         check(weights, masks, 700)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@each_dtype
+def test_few_entries_in_many_chunks_are_gathered_and_cut_to_the_entry(kind, dtype):
+    weight = hostile(kind, 600, 13).to(dtype)
+    weights = {"a": weight[:200], "b": weight[200:].view(20, 20)}
+    drawn = torch.rand(600, generator=torch.Generator().manual_seed(1)) < 0.4
+    masks = {"a": drawn[:200], "b": drawn[200:].view(20, 20)}
+    masks["a"][32:96] = False  # whole chunks without a live entry
+    live = sum(int(mask.sum()) for mask in masks.values())
+    with small(few=1000), mock.patch.object(cut, "_first_bracket", side_effect=AssertionError):
+        for keep in (0, 1, live // 3, live - 1, live):
+            check(weights, masks, keep)
 
 
 def test_threads_leave_no_trace():

@@ -43,6 +43,24 @@ class _Collected(NamedTuple):
         return kept
 
 
+class _Gathered(NamedTuple):
+    """The live entries of a chunk: where they are, None for everywhere, and their keys."""
+
+    places: npt.NDArray[np.intp] | None
+    keys: Integers
+
+    def kept(self, threshold: int, ties: int, kept_ties: int, size: int) -> Bools:
+        """Return what :meth:`CpuKeys.kept` does."""
+        stays: Bools = self.keys >= threshold if kept_ties == ties else self.keys > threshold
+        if 0 < kept_ties < ties:
+            stays[np.flatnonzero(self.keys == threshold)[:kept_ties]] = True
+        if self.places is None:
+            return stays
+        kept = np.zeros(size, dtype=bool)
+        kept[self.places] = stays
+        return kept
+
+
 class CpuKeys:
     """The :class:`~polarity.selection.passes.TensorKeys` of a CPU.
 
@@ -84,7 +102,7 @@ class CpuKeys:
         self._format = key_format
         self._values = values
         self._loaded: Tensor | Integers | None = None
-        self._collected: dict[int, _Collected] = {}
+        self._collected: dict[int, _Collected | _Gathered] = {}
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
@@ -100,12 +118,21 @@ class CpuKeys:
 
     def sample(self, start: int, stride: int) -> Integers:
         """Return the keys of the live ones among every ``stride``-th entry."""
-        every = slice(start, None, stride)
         with self.loaded():
-            bits = self._bits(every)
+            return self._gather(slice(start, None, stride)).keys
+
+    def gather_all(self) -> list[Integers]:
+        """Return the keys of the live entries of each chunk, in order."""
+        with self.loaded():
+            self._collected = {chunk.start: self._gather(chunk) for chunk in self.chunks}
+        return [each.keys for each in self._collected.values()]
+
+    def _gather(self, which: slice) -> _Gathered:
+        bits, places = self._bits(which), None
         if self._mask is not None:
-            bits = np.compress(self._mask[every] != 0, bits)
-        return self._format.of_array(bits, np.empty_like(bits))
+            places = np.flatnonzero(self._mask[which] != 0)
+            bits = bits.take(places)
+        return _Gathered(places, self._format.of_array(bits, np.empty_like(bits)))
 
     def scan(self, chunk: slice, bracket: Bracket, scratch: Scratch) -> ChunkScan:
         """Count a chunk, and collect what is inside the bracket."""
@@ -164,8 +191,11 @@ class CpuKeys:
         The live ones above the threshold, and the first ``kept_ties`` of the ``ties`` at it.
         """
         collected = self._collected.pop(chunk.start, None)
+        size = chunk.stop - chunk.start
+        if isinstance(collected, _Gathered):
+            return collected.kept(threshold, ties, kept_ties, size)
         if collected is not None and collected.low <= threshold <= collected.high:
-            return collected.kept(threshold, kept_ties, chunk.stop - chunk.start)
+            return collected.kept(threshold, kept_ties, size)
         keys = self._keys(chunk, scratch)
         kept = scratch.first[: keys.size]
         compare = np.greater_equal if kept_ties == ties else np.greater

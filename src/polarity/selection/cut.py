@@ -1,4 +1,4 @@
-"""The exact place to cut many ranked entries: a sampled bracket, one counting pass, a finish."""
+"""The exact place to cut ranked entries: few are gathered; many by a sampled bracket and a pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polarity._checks import nonfinite_error
+from polarity.selection.cpu import CpuKeys
 from polarity.selection.gpu import GpuKeys
 from polarity.selection.keys import Integers, KeyFormat
 from polarity.selection.passes import (
@@ -35,7 +36,9 @@ Counts = npt.NDArray[np.int64]
 
 # The columns of the counts of a chunk.
 _BELOW, _LOW, _HIGH, _BETWEEN, _BAD = range(5)
-# With this many live entries or fewer, skip sampling: the bracket spans all keys.
+# With this many live entries or fewer on a CPU, gather and partition all of them.
+_FEW = 1 << 16
+# With this many or fewer elsewhere, skip sampling: the bracket spans all keys.
 _NO_SAMPLE = 1 << 15
 # Half the width of the bracket in standard deviations of a rank. It misses once in 2000 calls; a
 # wider one collects more, which is most of the work.
@@ -67,7 +70,8 @@ def find_cut(
 ) -> Cut:
     r"""Find the cut below which exactly ``drop`` live entries of all tensors together lie.
 
-    A strided sample of :math:`n^{2/3}` of the :math:`n` live entries brackets the threshold. One
+    Few entries are gathered and partitioned. Of many, a strided sample of :math:`n^{2/3}` of the
+    :math:`n` live ones brackets the threshold. One
     pass counts what lies below the bracket and collects what lies inside, a share of about
     :math:`7\sqrt{q(1-q)}\,n^{-1/3}` for a dropped share :math:`q`; the remaining rank is found
     among those. Entries at an edge of the bracket may be very many (ties, or all equal): they are
@@ -85,6 +89,9 @@ def find_cut(
         ValueError: if a live entry that must be finite is not; the first such tensor is named.
     """
     live = sum(each.live_count for each in tensors)
+    on_cpu = [each for each in tensors if isinstance(each, CpuKeys)]
+    if 0 < live <= _FEW and len(on_cpu) == len(tensors):
+        return _cut_few(on_cpu, drop, key_format, finite)
     room = max(_ROOM, sum(each.size for each in tensors) // 32)
     low, high = _first_bracket(tensors, drop, live, key_format)
     while True:
@@ -111,6 +118,28 @@ def find_cut(
         else:
             pieces = _collected(tensors, key_format, scans, counts, bracket)
             return _finish(tensors, pieces, counts, bracket, rank)
+
+
+def _cut_few(
+    tensors: Sequence[CpuKeys], drop: int, key_format: KeyFormat, finite: str | None
+) -> Cut:
+    """Find the cut by a partition of all live keys."""
+    gathered = [each.gather_all() for each in tensors]
+    keys = np.concatenate([piece for mine in gathered for piece in mine])
+    if finite is not None and np.abs(keys).max(initial=0) >= key_format.infinity:
+        for each, mine in zip(tensors, gathered, strict=True):
+            if bad := sum(_count(np.abs(piece) >= key_format.infinity) for piece in mine):
+                raise nonfinite_error(f"{finite} {each.name!r}", bad)
+    if drop in (0, keys.size):
+        return all_or_none(tensors, drop == 0, key_format)
+    threshold = int(np.partition(keys, drop - 1)[drop - 1])
+    ties = [[_count(piece == threshold) for piece in mine] for mine in gathered]
+    above = [sum(_count(piece > threshold) for piece in mine) for mine in gathered]
+    wanted = keys.size - drop - sum(above)
+    shared = share_among_first([count for mine in ties for count in mine], wanted)
+    kept_ties = _by_tensor(tensors, shared)
+    kept = [more + sum(mine) for more, mine in zip(above, kept_ties, strict=True)]
+    return Cut(threshold, ties, kept_ties, kept)
 
 
 def _first_bracket(
@@ -290,6 +319,10 @@ def all_or_none(tensors: Sequence[TensorKeys], everything: bool, key_format: Key
     return Cut(key_format.infinity, ties, zeros, [0] * len(tensors))
 
 
+def _count(bools: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(bools))
+
+
 def _counts(scans: list[list[ChunkScan]]) -> Counts:
     """Return the counts of all chunks, a row for each."""
     rows = in_main_memory([scan.counts for mine in scans for scan in mine])
@@ -298,5 +331,5 @@ def _counts(scans: list[list[ChunkScan]]) -> Counts:
 
 def _by_tensor(tensors: Sequence[TensorKeys], of_chunks: npt.ArrayLike) -> list[list[int]]:
     """Return a number for each chunk in a list for each tensor."""
-    ends = np.cumsum([len(each.chunks) for each in tensors])[:-1]
-    return [mine.tolist() for mine in np.split(np.asarray(of_chunks), ends)][: len(tensors)]
+    numbers = iter(np.asarray(of_chunks).tolist())
+    return [[next(numbers) for _ in each.chunks] for each in tensors]

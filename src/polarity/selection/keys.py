@@ -60,7 +60,7 @@ class KeyFormat:
     def of_array(self, bits: Integers, out: Integers) -> Integers:
         """Write the keys of numbers with these bits to ``out``, and return it."""
         np.bitwise_and(bits, np.iinfo(bits.dtype).max, out=out)
-        if self.signed:
+        if self.signed and bits.min(initial=0) < 0:  # most scores have no sign
             negative = bits >> (8 * bits.itemsize - 1)  # 0 or -1
             np.bitwise_xor(out, negative, out=out)
             np.subtract(out, negative, out=out)
