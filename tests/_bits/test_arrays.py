@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polarity._bits import arrays
-from polarity._bits.arrays import chunks_of, gather, survivors_of
+from polarity._bits.arrays import chunks_of, count_true, gather, survivors_of
 
 CPU = torch.device("cpu")
 
@@ -32,3 +32,13 @@ def test_what_is_gathered_keeps_its_dtype(dtype):
     (gathered,) = gather(torch.tensor([False, True]), torch.tensor([1, 2], dtype=dtype))
     assert gathered.dtype == dtype
     assert gathered.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda m: m, lambda m: m.t(), lambda m: m[:, ::2], lambda m: m[:0]],
+    ids=["whole", "transposed", "strided", "empty"],
+)
+def test_what_is_true_is_counted_in_every_layout(view) -> None:
+    bools = view(torch.rand(40, 50, generator=torch.Generator().manual_seed(0)) < 0.3)
+    assert count_true(bools) == sum(bools.flatten().tolist())

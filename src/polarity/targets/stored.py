@@ -12,9 +12,10 @@ __all__ = ["chain_of", "parametrizations_of", "stored_leaves"]
 
 def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:
     """Return the parametrizations of a tensor, first applied first; none if it is plain."""
-    if not parametrize.is_parametrized(module, tensor_name):
-        return ()
-    return tuple(chain_of(module, tensor_name))
+    # What parametrize.is_parametrized looks at, without Module.__getattr__: this is asked often.
+    chains = module._modules.get("parametrizations")
+    chain = None if chains is None else chains._modules.get(tensor_name)
+    return () if chain is None else cast(tuple[nn.Module, ...], tuple(chain._modules.values()))
 
 
 def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polarity._shards import is_sharded, piece_of, shard_like, start_of
-from polarity.parametrizations.arithmetic import count_ones
+from polarity.parametrizations.arithmetic import count_ones, new_bools
 from polarity.parametrizations.masked import MaskedWeight
 from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.soft_threshold import SoftThreshold
@@ -108,7 +108,8 @@ class Target:
     @property
     def is_compact(self) -> bool:
         """Whether its survivors alone are stored (:func:`polarity.compact`)."""
-        return self.masking is not None and self.masking.places is not None
+        masking = self.masking
+        return masking is not None and masking.places is not None
 
     @property
     def stored(self) -> tuple[Tensor, ...]:
@@ -192,17 +193,19 @@ class Target:
         if mask is None:
             return torch.ones_like(self.pieces[0], dtype=torch.bool)
         self._count(mask)
-        return mask != 0
+        return new_bools(mask)
 
     @property
     def held_mask(self) -> Tensor | None:
         """The mask itself, not a copy, as the model holds it; None for all ones."""
-        return self.torch_mask if self.masking is None else self.masking.mask
+        masking = self.masking
+        return self.torch_mask if masking is None else masking.mask
 
     @property
     def numeric_mask(self) -> Tensor | None:
         """The mask itself, not a copy, or this rank's piece of it; None for all ones."""
-        return None if self.held_mask is None else piece_of(self.held_mask)
+        held = self.held_mask
+        return None if held is None else piece_of(held)
 
     @property
     def survivors(self) -> int:
@@ -223,15 +226,14 @@ class Target:
     @property
     def enforced_mask(self) -> Tensor | None:
         """The mask that is enforced, not a copy, as the model holds it; None if there is none."""
-        if self.masking is not None and not self.masking.enforce:
-            return None
-        return self.numeric_mask
+        masking = self.masking
+        return None if masking is not None and not masking.enforce else self.numeric_mask
 
     @property
     def shape(self) -> torch.Size:
         """The shape of the weight."""
-        if self.masking is not None:
-            return self.masking.mask.shape
+        if (masking := self.masking) is not None:
+            return masking.mask.shape
         return self.weight.shape if self.chain and not self.is_sharded else self.stored[0].shape
 
     @property
@@ -251,8 +253,8 @@ class Target:
                 f"mask of {self.name!r} holds values other than 0 and 1 (an average of models "
                 "averages their masks): restore it with pol.load_masks(average, pol.masks(model))"
             ) from None
-        if self.masking is not None:
-            self.masking.notice(ones, self.name)
+        if (masking := self.masking) is not None:
+            masking.notice(ones, self.name)
         return ones
 
     def write(self, values: Tensor) -> None:

@@ -39,8 +39,10 @@ def write_all(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     for tensor, value in ((piece_of(tensor), piece_of(value)) for tensor, value in pairs):
         check_shape("values", None, value.shape, tensor.shape, "tensor")
         check_writable(tensor)
+        value = value.detach().to(tensor.device)
         tensors.append(tensor)
-        values.append(value.detach().to(tensor.device))
+        # Torch converts bytes to numbers several times as fast as bools.
+        values.append(value.view(torch.uint8) if value.dtype == torch.bool else value)
     if tensors:
         torch._foreach_copy_(tensors, values)
 
