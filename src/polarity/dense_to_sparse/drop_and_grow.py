@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
+from polarity._bits.arrays import count_true
 from polarity._bits.random import undrawn_on_error
 from polarity._checks import check_floating, check_integer, check_shape, check_ties, check_type
 from polarity._running import outside_inference_mode
 from polarity.parametrizations.arithmetic import as_mask
+from polarity.selection.chosen import Chosen, Entries
 from polarity.selection.ties import Draw, Ties, draw_for
-from polarity.selection.top_k import choose_top
 
 __all__ = ["drop_and_grow", "exchanged"]
 
@@ -66,7 +67,7 @@ def drop_and_grow(
         check_shape(parameter, None, value.shape, weight.shape, "weight")
     check_integer("n", n, at_least=0)
     live = as_mask(mask)
-    if n > (survivors := int(live.count_nonzero())):
+    if n > (survivors := count_true(live)):
         raise ValueError(f"n={n}, expected at most the {survivors} survivors")
     check_ties(ties)
     with undrawn_on_error(generator):
@@ -78,11 +79,9 @@ def exchanged(
     name: str, weight: Tensor, mask: Tensor, growth: Tensor, n: int, draw: Draw | None
 ) -> Tensor:
     """Return the mask without its ``n`` smallest entries and with as many of highest growth."""
-    live = int(mask.count_nonzero())
-    kept = _highest(f"{name}: drop", weight.detach().abs(), live - n, mask, draw)
-    return kept | _highest(f"{name}: grow", growth.detach(), n, ~kept, draw)
-
-
-def _highest(what: str, score: Tensor, keep: int, live: Tensor, draw: Draw | None) -> Tensor:
-    """Return a mask of the highest live entries of a score; random words depend on ``what``."""
-    return choose_top({what: score}, keep, {what: live}, draw).new_mask(what)
+    drop, grow, keep = f"{name}: drop", f"{name}: grow", count_true(mask) - n
+    survivors = {drop: Entries.of(weight.detach(), mask.to(weight.device))}
+    kept = Chosen(survivors, keep, signed=False, finite="score", draw=draw).new_mask(drop)
+    others = {grow: Entries.of(growth.detach(), ~kept)}
+    grown = Chosen(others, n, signed=True, finite="score", draw=draw).new_mask(grow)
+    return grown.logical_or_(kept)

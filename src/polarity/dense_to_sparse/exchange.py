@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from polarity._bits.arrays import count_true
 from polarity.dense_to_sparse.dense_gradients import masking_of
 from polarity.dense_to_sparse.report import LayerUpdate
 from polarity.optimizers.states import entries_of, state_of
@@ -32,6 +33,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 @torch.no_grad()
 def install_masks(
     found: Mapping[str, Target],
+    before: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
     second_moment: SecondMoment = "zero",
@@ -44,7 +46,8 @@ def install_masks(
 
     Args:
         found: the weights, each with a mask, applied or remembered.
-        masks: the new bool mask of each.
+        before: that mask of each, as a bool tensor.
+        masks: the new one of each.
         optimizers: those that train them.
         second_moment: ``"keep_mean"`` gives newborn entries the mean second moment of the
             survivors of their weight instead of zero.
@@ -54,35 +57,34 @@ def install_masks(
         What was done to each weight.
     """
     masks = chosen_alike(replicas, lambda: masks, lambda masks: masks.items())
-    before = {name: target.mask for name, target in found.items()}
     survives = {name: mask & masks[name] for name, mask in before.items()}
+    forms = {name: (masking_of(target), target.stored) for name, target in found.items()}
     pairs: Pairs = []
     filled: set[int] = set()
-    for name, target in found.items():
-        masking, kept = masking_of(target), survives[name]
+    for name, (masking, stored) in forms.items():
+        kept = survives[name]
         born = masks[name] & ~kept
         pairs.append((masking.mask, masks[name]))
         if isinstance(masking, SignInMW):
-            m = target.stored[0].detach()
-            pairs.append((target.stored[0], torch.where(born, masking.beta.sqrt().to(m), m)))
+            m = stored[0].detach()
+            pairs.append((stored[0], torch.where(born, masking.beta.sqrt().to(m), m)))
         if second_moment == "keep_mean":
-            for leaf in target.stored:
+            for leaf in stored:
                 for value in _second_moments(optimizers, leaf):
                     pairs.append((value, _with_mean(value, kept, born)))
                     filled.add(id(value))
-    rows = tuple(
-        _layer_update(name, target, before[name], masks[name]) for name, target in found.items()
-    )
+    rows = tuple(_layer_update(name, before[name], masks[name], survives[name]) for name in found)
     write_all(pairs)
-    for name, target in found.items():
-        masking, kept = masking_of(target), survives[name]
-        zero_outside_(target.stored[-1], kept)  # the weight itself, or the factor v
-        for leaf in target.stored:
+    for name, (masking, stored) in forms.items():
+        kept = survives[name]
+        zero_outside_(stored[-1], kept)  # the weight itself, or the factor v
+        for leaf in stored:
             for _, value in _entries_of(optimizers, leaf):
                 if id(value) not in filled:
                     zero_outside_(value, kept.to(value.device))
         masking.enforce = True
-        masking.clear(target.stored)
+        masking.clear(stored[:-1])  # the last is zero already
+        masking.clear_gradients(stored[-1:])
     return rows
 
 
@@ -141,12 +143,10 @@ def forget_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> None:
                     state["step"] = 0
 
 
-def _layer_update(name: str, target: Target, before: Tensor, after: Tensor) -> LayerUpdate:
-    """Return the row of a weight whose live entries change as two bool tensors say."""
-    both = int((before & after).count_nonzero())
-    live = int(after.count_nonzero())
-    dropped = int(before.count_nonzero()) - both
-    return LayerUpdate(name, tuple(target.shape), live, dropped, live - both)
+def _layer_update(name: str, before: Tensor, after: Tensor, survives: Tensor) -> LayerUpdate:
+    """Return the row of a weight with these live entries before, afterwards, and both times."""
+    were, live, both = (count_true(each) for each in (before, after, survives))
+    return LayerUpdate(name, tuple(after.shape), live, were - both, live - both)
 
 
 def _with_mean(value: Tensor, kept: Tensor, born: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from polarity._bits.arrays import count_true
 from polarity._bits.random import seed_from, undrawn_on_error, words_at
 from polarity._checks import check_choice, check_entries, check_generator, check_ties
 from polarity._running import outside_inference_mode
@@ -272,31 +273,32 @@ class DropAndGrow:
             return
         self._growth |= fresh
         for target in found.values():
+            mask = masking_of(target).mask
             for leaf in target.stored:
-                zero_outside_(leaf, masking_of(target).mask)
+                zero_outside_(leaf, mask)
                 if leaf.grad is not None:
-                    zero_outside_(leaf.grad, masking_of(target).mask)
+                    zero_outside_(leaf.grad, mask)
 
     def _update(self, step: int) -> UpdateReport:
         """Exchange entries of every weight that has growth scores."""
         fraction = self._fraction(step)
-        masks, notes = {}, []
-        for name, target in self._found.items():
-            mask = target.mask
+        before = {name: target.mask for name, target in self._found.items()}
+        masks, notes = dict(before), []
+        for name, mask in before.items():
             growth = self._growth.get(name)
             if self._growth_of is not None:
                 growth = self._growth_of(self._seed or 0, name, step, mask)
-            n = exchanged_of(int(mask.count_nonzero()), fraction)
+            n = exchanged_of(count_true(mask), fraction)
             if growth is None:
                 notes.append(f"unchanged: {name} (no step found a gradient of it)")
                 n = 0
             if n > 0 and growth is not None:
-                mask = exchanged(
-                    f"{name}, step {step}", target.weight, mask, growth, n, self._draw()
+                weight = self._found[name].weight
+                masks[name] = exchanged(
+                    f"{name}, step {step}", weight, mask, growth, n, self._draw()
                 )
-            masks[name] = mask
         rows = install_masks(
-            self._found, masks, self._optimizers, self._second_moment, self._replicas
+            self._found, before, masks, self._optimizers, self._second_moment, self._replicas
         )
         self._open, self._growth = False, {}
         for name, mask in masks.items():
