@@ -10,6 +10,7 @@ from typing import Any
 # Before torch: threads that wait for each other make small tensors slow, and busy cores slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
 from sybil import Sybil
@@ -39,6 +40,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", help="fail what is skipped, but for minutes and CUDA"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Of laws that draw their cases and do not say how many.
+    examples = 200 if config.getoption("--slow") else 40
+    hypothesis.settings.register_profile("polarity", deadline=None, max_examples=examples)
+    hypothesis.settings.load_profile("polarity")
 
 
 @pytest.hookimpl(tryfirst=True)

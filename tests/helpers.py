@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from multiprocessing import get_all_start_methods, set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing import spawn
 
 import polarity as pol
 from polarity import deploy
@@ -118,12 +118,42 @@ def everything_of(model: nn.Module) -> list[Any]:
     ]
 
 
-def from_ranks(one_rank: Callable[[int, str], None], folder: Path, world: int) -> list[Any]:
-    """Run a function in each of several processes, and return what each left as ``rank{i}.pt``."""
+def from_ranks(
+    work: Callable[[int, str], Any], folder: Path, world: int, **options: Any
+) -> list[Any]:
+    """Run ``work(rank, folder)`` on each of several ranks, and return what each returned.
+
+    The ranks are one process group, made with these options.
+    """
     if not distributed.is_available():
         pytest.skip("this PyTorch has no torch.distributed")
-    spawn(one_rank, args=(str(folder),), nprocs=world)
+    start_processes(_one_rank, folder, world, work, options)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def _one_rank(rank: int, folder: str, world: int, work: Any, options: dict[str, Any]) -> None:
+    """Join the ranks, work, and leave what came of it in a file."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world, **options
+    )
+    try:
+        torch.save(work(rank, folder), f"{folder}/rank{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+def start_processes(target: Callable[..., None], folder: Path, world: int, *others: Any) -> None:
+    """Run ``target(rank, folder, world, *others)`` in several processes, and wait for them.
+
+    They are forked from one that has imported the tests and computed nothing, and that serves all
+    tests of this process: PyTorch is imported once, and not by every rank.
+    """
+    forks = "forkserver" in get_all_start_methods()
+    set_forkserver_preload(["tests.helpers"])
+    arguments = (str(folder), world, *others)
+    start_method = "forkserver" if forks else "spawn"
+    torch.multiprocessing.start_processes(target, arguments, world, start_method=start_method)
 
 
 def sparse_wins(dense, sparse):

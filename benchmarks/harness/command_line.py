@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .committed import found_result
+from .committed import found_result, repeat_committed
 from .instructions import limit_to_avx2
 from .results import Result, Settings
 from .settings import same_named
@@ -49,6 +49,10 @@ class RunOptions:
     # Folder of result files, saved states and plots. Finished runs found there are skipped;
     # interrupted ones go on at their last round, or begin again where they have no rounds.
     out: Path = Path("runs")
+
+    # Perform runs again whose results are committed in benchmarks/results, to compare them; without
+    # it they are skipped, as those found in --out are.
+    repeat: bool = False
 
     # Processes that work at once, each on its own share of the cores; on a cluster, runs at once.
     jobs: int = 1
@@ -138,6 +142,7 @@ def conduct(
     problems += unwritable("--out", where.out)
     if problems:
         return refuse("; ".join(problems))
+    repeat_committed(where.repeat)
     try:
         if where.avx2:
             limit_to_avx2()
@@ -161,6 +166,8 @@ def conduct(
 
 def no_cluster(where: RunOptions) -> list[str]:
     """Name what is missing of the cluster that is asked for."""
+    if where.repeat and where.backend != "loky":
+        return ["--repeat is for --backend loky: workers of a cluster know committed results too"]
     if where.backend == "loky":
         return ["--scheduler is for --backend dask and ray"] if where.scheduler else []
     problems = []

@@ -7,6 +7,7 @@ file per experiment, which is committed. The report reads both forms, and a swee
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,6 +23,16 @@ from .results import (
 )
 
 COMMITTED = Path(__file__).parents[1] / "results"
+# Set where committed runs are performed again; worker processes inherit it.
+_REPEAT = "POLARITY_BENCHMARKS_REPEAT"
+
+
+def repeat_committed(repeat: bool) -> None:
+    """Say whether this process and those that it starts perform committed runs again."""
+    if repeat:
+        os.environ[_REPEAT] = "1"
+    else:
+        os.environ.pop(_REPEAT, None)
 
 
 def pack(folder: Path, out: Path) -> tuple[list[Result], int]:
@@ -86,7 +97,8 @@ def _refuse_mixed(found: Sequence[tuple[str, Result]], out: Path) -> None:
 def found_result(out: Path, config: Settings, committed: Path = COMMITTED) -> Result | None:
     """Return the result of a finished run, from its own file or from the committed ones.
 
-    A file of its own that is damaged is set aside, as `stored_result` has it.
+    A file of its own that is damaged is set aside, as `stored_result` has it. Committed files do
+    not count where `repeat_committed` says so.
 
     Args:
         out: folder of the sweep's result files.
@@ -97,6 +109,8 @@ def found_result(out: Path, config: Settings, committed: Path = COMMITTED) -> Re
         The result; None where the run has none.
     """
     own = stored_result(result_path(out, config))
+    if own is None and _REPEAT in os.environ:
+        return None
     return own or committed_results(config.experiment, committed).get(config.run_id)
 
 

@@ -62,7 +62,9 @@ make results
 `python -m benchmarks sign_in theory` and `python -m benchmarks throughput` write theirs too.
 
 Runs that are to be committed are packed first. The command refuses results of code that is not
-committed, and results of different commits; the sweep skips the runs that the committed file holds:
+committed, and results of different commits; the sweep skips the runs that the committed file holds.
+With `--repeat` the command of a page performs them again, to the same bits on the same kind of
+processor and number of threads:
 
 ```bash
 python -m benchmarks pack --results runs/sign_in --out benchmarks/results/sign_in.jsonl

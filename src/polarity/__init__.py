@@ -21,6 +21,7 @@ from polarity.analysis import (
 from polarity.attach.checkpoint import load, save
 from polarity.attach.density import density, sparsity
 from polarity.attach.enforce import StepEnforcement, enforce_in_step
+from polarity.attach.inner_scaling import frobenius_decay, inner_scaling
 from polarity.attach.masks import load_masks, mask_weights, masks
 from polarity.attach.merge import dense_state_dict, merge
 from polarity.attach.norm_alpha import (
@@ -31,7 +32,7 @@ from polarity.attach.norm_alpha import (
 )
 from polarity.attach.norms import interpolate_norms
 from polarity.attach.reinitialize import reinitialize
-from polarity.attach.rescaling import RescaleSchedule, frobenius_decay, inner_scaling, rescale
+from polarity.attach.rescaling import RescaleSchedule, rescale
 from polarity.attach.sign_in import sign_in
 from polarity.parametrizations import (
     MaskedWeight,

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, optim
-from torch.multiprocessing import spawn
+from torch import Tensor, optim
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,6 +18,7 @@ from polarity.dense_to_sparse import (
     threshold_weights,
 )
 from tests.dense_to_sparse.cases import batches, masked, network
+from tests.helpers import from_ranks
 from tests.laws.refusals import fingerprint
 from tests.laws.test_failing_writes import Injected, failing_at
 
@@ -52,19 +52,12 @@ def trained(product: bool, rank: int | None) -> dict[str, Tensor]:
     return support | dict(model.state_dict()) | {f"momentum {i}": m for i, m in enumerate(momentum)}
 
 
-def one_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    meeting = f"file://{folder}/meeting"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=WORLD)
-    torch.save([trained(product, rank) for product in (False, True)], f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+def one_rank(rank: int, folder: str) -> list[dict[str, Tensor]]:
+    return [trained(product, rank) for product in (False, True)]
 
 
 def test_two_ranks_end_with_the_same_support_weights_and_state_as_one_process(tmp_path: Path):
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    spawn(one_rank, args=(str(tmp_path),), nprocs=WORLD)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    ranks = from_ranks(one_rank, tmp_path, WORLD)
     for product in (False, True):
         alone = trained(product, None)
         for key, value in alone.items():

@@ -5,6 +5,7 @@ import inspect
 import re
 import textwrap
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ def test_the_package_and_its_public_modules_are_looked_at() -> None:
     )
 
 
+@cache
 def aliases() -> dict[str, list[ast.expr]]:
     """Return every type alias of the package: what it stands for, in each file that defines it."""
     every: dict[str, list[ast.expr]] = {}

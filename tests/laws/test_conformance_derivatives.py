@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jvp, stack_module_state, vmap
@@ -24,11 +23,8 @@ from tests.laws.explicit import (
     plain_or_skip,
     values_of,
 )
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, compacted, random_masks
-
-EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)
-
+from tests.laws.grid import EVERY_FORM, EVERY_KIND
+from tests.models import KINDS, Form, Kind, compacted, random_masks
 
 # Derivatives
 

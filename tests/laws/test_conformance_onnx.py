@@ -8,10 +8,10 @@ import torch
 import polarity as pol
 from tests.helpers import feed, outputs
 from tests.laws.explicit import close, converted
-from tests.models import FORMS, KINDS, WIDE, Form, Kind
+from tests.laws.grid import EVERY_FORM
+from tests.models import KINDS, WIDE, Form, Kind
 
 pytest.importorskip("onnx")
-EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from importlib.util import resolve_name
@@ -72,28 +73,34 @@ def package_of(path: Path) -> str:
     return ".".join(path.parent.relative_to(ROOT).parts)
 
 
-def imported(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield what a file imports anywhere in it: a module, and the names taken from it.
+@cache
+def imported(path: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """Return what a file imports anywhere in it: a module, and the names taken from it.
 
     The benchmarks alone import relatively, because their package has another name in a wheel.
     """
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             source = node.module or ""
             if node.level:
                 assert path in BENCHMARKS.values(), f"{path}: a relative import"
                 source = resolve_name("." * node.level + source, package_of(path))
-            yield source, tuple(alias.name for alias in node.names)
+            found.append((source, tuple(alias.name for alias in node.names)))
+    return found
 
 
-def named_in_strings(path: Path) -> Iterator[str]:
-    """Yield every string of a file that could be the name of a module, as tables hold them."""
+@cache
+def named_in_strings(path: Path) -> list[str]:
+    """Return every string of a file that could be the name of a module, as tables hold them."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             for name in re.findall(r"^(\w+(?:\.\w+)+|\.\w+(?:\.\w+)*)(?::\w+)?$", node.value):
-                yield resolve_name(name, package_of(path))
+                found.append(resolve_name(name, package_of(path)))
+    return found
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:

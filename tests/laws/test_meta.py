@@ -11,11 +11,10 @@ from torch.nn.functional import mse_loss
 
 import polarity as pol
 from tests.helpers import same_state, tensor_at
+from tests.laws.grid import EVERY_FORM, EVERY_KIND
 from tests.laws.public_calls import batches, network, sgd, train_step
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, random_masks
+from tests.models import KINDS, WIDE, Form, Kind, random_masks
 
-EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)
 # Moving off the meta device and assigning a checkpoint unties weights, in PyTorch itself.
 UNTIED = pytest.mark.parametrize(
     "kind",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
@@ -40,12 +40,8 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def one_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def one_rank(rank: int, folder: str) -> Any:
     torch.manual_seed(rank)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD
-    )
     results = {
         f"{kind}-{broadcast}": run(seeded(NETS[kind](), rank), rank, broadcast_buffers=broadcast)
         for kind in ("batch", "layer")
@@ -58,8 +54,7 @@ def one_rank(rank: int, folder: str) -> None:
     apart = pol.interpolate_norms(NETS["batch"](), generator=own).train()
     apart(X)
     results["own"] = alphas(apart)
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    distributed.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")

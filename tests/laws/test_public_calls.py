@@ -71,6 +71,12 @@ MODES = {
     "default dtype float64": default_dtype(torch.float64),
 }
 
+# Another default dtype is as good as the other: by default one of them is tried.
+EVERY_MODE = [
+    pytest.param(mode, id=name, marks=pytest.mark.slow if "float64" in name else ())
+    for name, mode in MODES.items()
+]
+
 # Functions of tensors alone return what PyTorch makes of these.
 PURE = ("scores.magnitude", "scores.large", "scores.random")
 
@@ -137,7 +143,7 @@ def test_a_call_on_compact_weights_gives_in_inference_mode_what_it_gives_elsewhe
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+@pytest.mark.parametrize("mode", EVERY_MODE)
 def test_a_call_gives_what_it_gives_elsewhere_and_training_goes_on(name: str, mode: Any) -> None:
     left, tensors = after(name, mode)
     assert left == outside(name)

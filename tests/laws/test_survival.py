@@ -65,14 +65,25 @@ class GPT2(nn.Module):
         return self.lm_head(self.ln_f(self.h(x)))
 
 
-RESNET = Kind("resnet18", lambda: torchvision.models.resnet18(num_classes=10), noise(2, 3, 32, 32))
+def small_resnet() -> nn.Module:
+    """Build a ResNet-18 with one block a stage: half the weights, above every gate all the same."""
+    block = torchvision.models.resnet.BasicBlock
+    return torchvision.models.ResNet(block, [1, 1, 1, 1], num_classes=10)
+
+
+def resnet18() -> nn.Module:
+    return torchvision.models.resnet18(num_classes=10)
+
+
+RESNET = Kind("resnet10", small_resnet, noise(2, 3, 32, 32))
 KINDS = [
     RESNET,
     Kind("gpt2", GPT2, tokens(2, 8, below=40)),
     Kind("lstm", lambda: Recurrent(nn.LSTM, width=24, num_layers=2), noise(3, 5, 4)),
     Kind("vit", light_vit, noise(2, 3, 32, 32)),
 ]
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+WHOLE = pytest.param(Kind("resnet18", resnet18, noise(2, 3, 32, 32)), marks=pytest.mark.slow)
+EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WHOLE], ids=lambda kind: kind.name)
 FORMS = {
     "masked": lambda model: model,
     "sign_in": lambda model: pol.sign_in(model, beta=0.5),

@@ -242,21 +242,22 @@ PENDING: dict[tuple[str, str], str] = {
 WRITES_PENDING = {case for case, why in PENDING.items() if why is not GATHERED}
 # Calls that register hooks and zero what is stored, and do nothing else.
 REGISTERS = {"enforce_in_step"}
+# The call that writes most: every form of it is tried at each call of torch by default.
+WHOLE = {"lrr_step"}
 
 
-def _cases(pending: Collection[tuple[str, str]]) -> list[Any]:
-    return [
-        pytest.param(
-            name,
-            form,
-            id=f"{name}-{form}",
-            marks=[pytest.mark.xfail(strict=True, reason=PENDING[name, form])]
-            if (name, form) in pending
-            else [],
-        )
-        for name, case in CASES.items()
-        for form in case.forms
-    ]
+def _cases(pending: Collection[tuple[str, str]], *, in_turn: bool = False) -> list[Any]:
+    """Return each call on each of its forms; ``in_turn``, slow but for one form of each call."""
+    cases = []
+    for place, (name, case) in enumerate(CASES.items()):
+        for at, form in enumerate(case.forms):
+            marks = []
+            if (name, form) in pending:
+                marks.append(pytest.mark.xfail(strict=True, reason=PENDING[name, form]))
+            if in_turn and name not in WHOLE and at != place % len(case.forms):
+                marks.append(pytest.mark.slow)
+            cases.append(pytest.param(name, form, id=f"{name}-{form}", marks=marks))
+    return cases
 
 
 def inject(name: str, form: str, *, writes: bool) -> int:
@@ -289,7 +290,7 @@ def test_a_failed_write_leaves_everything_as_it_was(name, form, tmp_path):
     inject(name, form, writes=True)
 
 
-@pytest.mark.parametrize(("name", "form"), _cases(PENDING))
+@pytest.mark.parametrize(("name", "form"), _cases(PENDING, in_turn=True))
 def test_a_failure_of_any_call_of_torch_leaves_everything_as_it_was(name, form, tmp_path):
     FOLDER[0] = tmp_path
     failed = inject(name, form, writes=False)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -204,13 +205,23 @@ def test_a_model_without_prunable_weights_is_refused() -> None:
 
 
 def living_tensors() -> tuple[int, int]:
-    """Return how many tensors Python can reach, and how many bytes they hold."""
+    """Return how many tensors were made since the freeze, and how many bytes they hold."""
     gc.collect()
     found = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
     found = [each for each in found if each.layout is torch.strided]
     return len(found), sum(each.untyped_storage().nbytes() for each in found)
 
 
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """Leave what other tests have in memory out of sight: it takes seconds to walk through."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize(
     "kind",
     [kind for kind in KINDS if kind.name in ("conv2d", "lstm", "tied", "transformer")],

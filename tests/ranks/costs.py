@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 import polarity as pol
 from benchmarks.throughput.memory import peak_bytes
-from tests.ranks.sharded import a_rank, divided
+from tests.ranks.sharded import divided
 
 MILLION = 1_000_000
 
@@ -57,11 +56,9 @@ def memory_of_pruning(weights: int) -> float:
     return peak / (weights / distributed.get_world_size())
 
 
-def one_rank(rank: int, folder: str) -> None:
-    with a_rank(rank, folder, 2):
-        found = {
-            "bytes": {n: bytes_of_pruning(n * MILLION) for n in (1, 10, 100)},
-            # Large, so that what the allocator keeps by chance, some megabytes, hardly counts.
-            "memory": memory_of_pruning(32 * MILLION),
-        }
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
+def one_rank(rank: int, folder: str) -> dict[str, Any]:
+    return {
+        "bytes": {n: bytes_of_pruning(n * MILLION) for n in (1, 10, 100)},
+        # Large, so that what the allocator keeps by chance, some megabytes, hardly counts.
+        "memory": memory_of_pruning(32 * MILLION),
+    }

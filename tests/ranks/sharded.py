@@ -1,7 +1,6 @@
 """What is done to a model that ranks have divided, and to the same model in one process."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -89,16 +88,3 @@ def train(
 def enforced(model: nn.Module, optimizer: torch.optim.Optimizer, sharded: bool) -> Any:
     """Enforce masks in the step, as a sharded model needs; one process has them in forward."""
     return pol.enforce_in_step(model, optimizer) if sharded else None
-
-
-@contextmanager
-def a_rank(rank: int, folder: str, world: int) -> Iterator[None]:
-    """Join the ranks while the block runs."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
-    )
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()

@@ -21,7 +21,6 @@ each_reader = pytest.mark.parametrize("reader", READERS)
 def ranks_in(place: Path, world: int, *, write: bool) -> list[Any]:
     folder = place / f"{world} ranks"
     folder.mkdir()
-    (folder / "world").write_text(str(world))
     if write:
         (place / SHARED).mkdir()
         (folder / "writes").touch()

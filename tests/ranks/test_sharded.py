@@ -13,31 +13,29 @@ from tests.ranks.memory import CALLS, largest_tensors
 from tests.ranks.networks import NETWORKS, rounds
 from tests.ranks.options import in_bfloat16
 from tests.ranks.refused import REFUSALS
-from tests.ranks.sharded import a_rank, needs_fsdp_on_cpu
+from tests.ranks.sharded import needs_fsdp_on_cpu
 from tests.ranks.signs import sigmas
 
 pytestmark = needs_fsdp_on_cpu
 
 
-def one_rank(rank: int, folder: str) -> None:
-    world = int(Path(folder, "world").read_text())
-    found: dict[str, Any] = {}
-    with a_rank(rank, folder, world):
-        found["cases"] = {name: case(True) for name, case in CASES.items()}
-        found["refusals"] = {name: refused(rank) for name, refused in REFUSALS.items()}
-        found["bfloat16"] = in_bfloat16()
-        found["sigmas"] = sigmas(True)
-        found["penalised"] = penalised(True)
-        found["largest"] = largest_tensors()
-        if Path(folder, "networks").exists():
-            found["networks"] = {name: rounds(name, True) for name in NETWORKS}
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
+def one_rank(rank: int, folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "cases": {name: case(True) for name, case in CASES.items()},
+        "refusals": {name: refused(rank) for name, refused in REFUSALS.items()},
+        "bfloat16": in_bfloat16(),
+        "sigmas": sigmas(True),
+        "penalised": penalised(True),
+        "largest": largest_tensors(),
+    }
+    if Path(folder, "networks").exists():
+        found["networks"] = {name: rounds(name, True) for name in NETWORKS}
+    return found
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "world").write_text(str(request.param))
     if request.config.getoption("--slow"):
         (folder / "networks").touch()
     return from_ranks(one_rank, folder, request.param)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import polarity as pol
 from polarity.scores import grasp, snip, synflow
 from tests.helpers import build, everything_of, feed, same_state
+from tests.laws.grid import pairs_in_turn
 from tests.models import (
     CROSS_ENTROPY,
     FORMS,
@@ -30,7 +31,10 @@ from tests.models import (
 GATED = ("attention", "transformer", "gru")
 PLAIN = Form("plain", lambda model: model, enforced=False)
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-each_form = pytest.mark.parametrize("form", [PLAIN, *FORMS], ids=lambda form: form.name)
+# Every kind and every form, and with --slow every pair of them.
+in_turn = pytest.mark.parametrize(
+    ("kind", "form"), pairs_in_turn(KINDS, [PLAIN, *FORMS], whole=(KINDS[2],))
+)
 
 
 def score_all(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[dict[str, Tensor]]:
@@ -43,8 +47,7 @@ def score_all(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[dict[str, Te
     ]
 
 
-@each_form
-@each_kind
+@in_turn
 def test_scoring_leaves_the_model_exactly_as_it_was(kind, form):
     model = form.attach(build(kind))
     model(*feed(kind)).sum().backward()
@@ -62,8 +65,7 @@ def test_scoring_leaves_the_model_exactly_as_it_was(kind, form):
     model(*feed(kind)).sum().backward()
 
 
-@each_form
-@each_kind
+@in_turn
 def test_scores_are_those_of_the_plain_model_with_these_weights(kind, form):
     model = form.attach(build(kind).double())
     inputs = tuple(x.double() if x.is_floating_point() else x for x in feed(kind))

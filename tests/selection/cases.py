@@ -17,7 +17,7 @@ from polarity.selection import chosen, cpu, cut, gpu, passes
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
 each_engine = pytest.mark.parametrize("engine", ["numpy", "torch"])
-quick = settings(deadline=None, max_examples=100)
+quick = settings(deadline=None)  # as many examples as conftest.py says
 
 
 @contextlib.contextmanager

@@ -14,7 +14,12 @@ from tests.helpers import from_ranks
 from tests.selection.cases import FLOATS
 
 Tensors = dict[str, Tensor]
-CASES = 200
+# How many ranks choose from how many drawn cases.
+RANKS_AND_CASES = [
+    (2, 80),
+    pytest.param(2, 200, marks=pytest.mark.slow),
+    pytest.param(4, 200, marks=pytest.mark.slow),
+]
 
 
 def case_of(number: int) -> dict[str, Any]:
@@ -67,17 +72,10 @@ def pieces_of(case: dict[str, Any], rank: int, world: int) -> tuple[Tensors, Ten
     return scores, live
 
 
-def joined(rank: int, folder: str, world: int) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
-    )
-
-
-def choose_all(rank: int, folder: str) -> None:
-    world = int(Path(folder, "world").read_text())
-    joined(rank, folder, world)
+def choose_all(rank: int, folder: str) -> Any:
+    world, cases = distributed.get_world_size(), int(Path(folder, "cases").read_text())
     found = []
-    for number in range(CASES):
+    for number in range(cases):
         case = case_of(number)
         scores, live = pieces_of(case, rank, world)
         draw = torch.Generator().manual_seed(number)
@@ -91,8 +89,7 @@ def choose_all(rank: int, folder: str) -> None:
                 group=distributed.group.WORLD,
             )
         )
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
-    distributed.destroy_process_group()
+    return found
 
 
 def by_the_rule(case: dict[str, Any], number: int) -> Tensors:
@@ -109,11 +106,11 @@ def by_the_rule(case: dict[str, Any], number: int) -> Tensors:
     return kept
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_ranks_keep_what_one_process_keeps(world: int, tmp_path: Path) -> None:
-    (tmp_path / "world").write_text(str(world))
+@pytest.mark.parametrize(("world", "cases"), RANKS_AND_CASES)
+def test_ranks_keep_what_one_process_keeps(world: int, cases: int, tmp_path: Path) -> None:
+    (tmp_path / "cases").write_text(str(cases))
     found = from_ranks(choose_all, tmp_path, world)
-    for number in range(CASES):
+    for number in range(cases):
         case = case_of(number)
         whole = {name: torch.cat([each[number][name] for each in found]) for name in case["scores"]}
         draw = torch.Generator().manual_seed(number)
@@ -126,8 +123,7 @@ def test_ranks_keep_what_one_process_keeps(world: int, tmp_path: Path) -> None:
             assert torch.equal(whole[name], rule[name]), (number, name)
 
 
-def count_bytes(rank: int, folder: str) -> None:
-    joined(rank, folder, 2)
+def count_bytes(rank: int, folder: str) -> Any:
     told = []
 
     def counted(tensor: Tensor, *arguments: Any, **named: Any) -> None:
@@ -148,8 +144,7 @@ def count_bytes(rank: int, folder: str) -> None:
                 }
                 keep_top(scores, rows, live, group=distributed.group.WORLD)
                 sums.append((len(told), sum(told)))
-    torch.save(sums, Path(folder) / f"rank{rank}.pt")
-    distributed.destroy_process_group()
+    return sums
 
 
 def test_the_bytes_exchanged_do_not_depend_on_the_number_of_entries(tmp_path: Path) -> None:
@@ -163,8 +158,7 @@ def test_the_bytes_exchanged_do_not_depend_on_the_number_of_entries(tmp_path: Pa
             assert told <= passes * 4097 * 8 + 500
 
 
-def refuse(rank: int, folder: str) -> None:
-    joined(rank, folder, 2)
+def refuse(rank: int, folder: str) -> Any:
     ones = {"a": torch.ones(4, 2), "b": torch.ones(3)}
     live = {name: each.bool() for name, each in ones.items()}
     nan = {**ones, "b": torch.tensor([1.0, math.nan, math.inf])}
@@ -188,8 +182,7 @@ def refuse(rank: int, folder: str) -> None:
         except ValueError as error:
             texts.append(str(error))
         assert torch.equal(draw.get_state(), before)
-    torch.save(texts, Path(folder) / f"rank{rank}.pt")
-    distributed.destroy_process_group()
+    return texts
 
 
 def test_an_error_on_one_rank_is_an_error_on_all(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from polarity.selection.top_k import keep_top, keep_top_by_sorting, largest_of
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", FLOATS, ids=str)
-quick = settings(deadline=None, max_examples=200)
+quick = settings(deadline=None)  # as many examples as conftest.py says
 
 
 class Case(NamedTuple):

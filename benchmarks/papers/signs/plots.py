@@ -257,7 +257,8 @@ def _rest(
         [end(estimates[k].mean for _, estimates in curves) for k in range(rounds)]
         for end in (min, max)
     )
-    label = f"means of {len(curves)} other {SYMBOLS.get(sweep.kind, 'perturbations')}"
+    # Strategies may have different numbers of points, and one entry of the legend is for all.
+    label = f"means of the other {SYMBOLS.get(sweep.kind, 'perturbations')}"
     look: Any = {"facecolor": "none", "edgecolor": GREY, "hatch": "////", "lw": 0, "alpha": 0.7}
     axes.fill_between(curves[0][0][:rounds], low, high, label=label, **look)
 

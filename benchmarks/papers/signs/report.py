@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...harness.results import Result, load_results
 from ...pages.captions import settings_table
 from ...pages.claims import case_table, claim_table, tally
-from ...pages.estimates import shared_settings
+from ...pages.estimates import shared_key, shared_settings
 from ...pages.published import Best, best_over_grid, setup
 from ...pages.repeat import unrepeatable
 from ...pages.section import (
@@ -26,8 +27,10 @@ from ...pages.section import (
 )
 from . import fragility, zero_crossing
 from .captions import caption, settings
+from .changed import SURVIVORS, gather, sensitivity_table, steps_section
 from .claims import claims
 from .config import RunConfig
+from .controls import controls_table
 from .summary import VARIED, Sweep, devices, groups_of, sweeps
 from .tables import accuracy_table, sign_table, summary_table
 from .thresholds import acting_table, chance_table
@@ -76,15 +79,12 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
     """
     parts: list[str] = []
     drawn: list[Path] = []
-    for group in groups_of(results):
+    sections = gather(groups_of(results))
+    for gathered in sections:
+        group = gathered.main
         config = group[0]["config"]
-        judged = claims(group)
         parts += [f"## {config['dataset']}, {config['arch']}", _scale(group)]
-        parts += [*unrepeatable(group), *run_times(group)]
-        if judged:
-            parts += ["### Verdicts", tally(judged), claim_table(judged)]
-        if judged and details:
-            parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
+        parts += [*unrepeatable(gathered.results), *run_times(group), *_verdicts(group, details)]
         for sweep in sweeps(group):
             published = best_over_grid(
                 config["experiment"], config["dataset"], config["arch"], sweep.kind
@@ -96,20 +96,41 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
                 parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
             parts += _coverage(config["experiment"], sweep)
             parts += [accuracy_table(sweep), summary_table(sweep, published)]
-            parts += _thresholds(sweep)
+            parts += _thresholds(sweep, _of_any_device(results, config))
             if details:
                 title = "Signs of the survivors at the last round, before training"
                 parts += folded(title, sign_table(sweep))
+        random_masks = [result for each in gathered.by(SURVIVORS) for result in each.results]
+        parts += [*controls_table(group, random_masks), *sensitivity_table(gathered)]
         if details:
-            parts += ["\n".join(provenance(group)), *folded(_EVERY_SETTING, _settings(group))]
+            parts += ["\n".join(provenance(gathered.results))]
+            parts += folded(_EVERY_SETTING, _settings(group))
+    parts += steps_section(sections)
     return Section("\n\n".join(parts), drawn)
 
 
-def _thresholds(sweep: Sweep) -> list[str]:
+def _verdicts(group: Sequence[Result], details: bool) -> list[str]:
+    """Judge the claims that are made for a group's data set and network."""
+    judged = claims(group)
+    if not judged:
+        return []
+    parts = ["### Verdicts", tally(judged), claim_table(judged)]
+    if details:
+        parts += [_RULE, *folded("Every case of every claim", case_table(judged))]
+    return parts
+
+
+def _of_any_device(results: Sequence[Result], config: dict[str, Any]) -> list[Result]:
+    """Return all runs of some settings, those too that two devices performed."""
+    key = shared_key(config, VARIED)
+    return [result for result in results if shared_key(result["config"], VARIED) == key]
+
+
+def _thresholds(sweep: Sweep, results: Sequence[Result]) -> list[str]:
     """Say what a threshold could act on, and what the best of the grid gains by chance."""
     if sweep.kind != "phi":
         return []
-    by_chance, acting = chance_table(sweep), acting_table(sweep)
+    by_chance, acting = chance_table(sweep), acting_table(results)
     parts = [_BY_CHANCE, by_chance] if by_chance else []
     return [*parts, _ACTING, acting] if acting else parts
 

@@ -57,6 +57,8 @@ class Sweep:
     def best(self, strategy: str, key: str, *, perturbed: bool = False) -> Perturbation | None:
         """Return the point with the highest mean; of equals the smallest perturbation.
 
+        Points with fewer seeds than others are not chosen: a mean of fewer is high more often.
+
         Args:
             strategy: the strategy.
             key: `test_accuracy` or `val_accuracy`.
@@ -67,7 +69,12 @@ class Sweep:
         """
         points = [point for point in self.points if point or not perturbed]
         estimates = {point: self.final(strategy, point, key) for point in points}
-        known = {point: found.mean for point, found in estimates.items() if found is not None}
+        full = max((found.count for found in estimates.values() if found is not None), default=0)
+        known = {
+            point: found.mean
+            for point, found in estimates.items()
+            if found is not None and found.count == full
+        }
         if not known:
             return None
         return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))

@@ -8,14 +8,13 @@ from torch import Tensor, nn
 
 from polarity._checks import (
     check_flag,
-    check_integer,
     check_mapping,
     check_names,
     check_shape,
     check_type,
 )
 from polarity._running import outside_inference_mode
-from polarity.analysis.flip_report import FlipReport, FlipSeries, LayerFlips
+from polarity.analysis.flip_report import FlipReport, FlipSeries
 from polarity.analysis.flips import (
     count_flips,
     live_entries,
@@ -23,6 +22,7 @@ from polarity.analysis.flips import (
     signs_of,
     tracked_targets,
 )
+from polarity.analysis.tracker_record import START, Record, Signs, checked_record
 from polarity.parametrizations.arithmetic import as_mask
 from polarity.selection.ranks import Ranks
 from polarity.targets.search import all_targets, find_targets
@@ -32,9 +32,6 @@ from polarity.targets.target import Target
 from polarity.tickets.packing import pack_signs, unpack_signs
 
 __all__ = ["SignTracker"]
-
-START = "init"
-Signs = dict[str, Tensor]
 
 
 class SignTracker:
@@ -237,17 +234,8 @@ class SignTracker:
             TypeError: if ``fully_shard`` has divided the model: no rank has the whole record.
         """
         refuse_sharded(self._model, "SignTracker.state_dict")
-        return {
-            "shapes": {name: list(shape) for name, shape in self._shapes.items()},
-            "keep_steps": self._keep_steps,
-            "marks": dict(self._marks),
-            "latest": dict(self._latest),
-            "kept": list(self._kept),
-            "counted": [
-                [[each.name, each.flipped, each.counted, each.survivors] for each in report]
-                for report in self._counted
-            ],
-        }
+        record = Record(self._keep_steps, self._marks, self._latest, self._kept, self._counted)
+        return record.state(self._shapes)
 
     @outside_inference_mode
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -260,40 +248,10 @@ class SignTracker:
                 ``fully_shard`` has divided the model.
         """
         refuse_sharded(self._model, "SignTracker.load_state_dict")
-        check_mapping("state", state, "what SignTracker.state_dict returns")
-        check_names("state", state, self.state_dict(), what="an entry of a tracker's state")
-        check_flag("state['keep_steps']", state["keep_steps"])
-        for entry in ("shapes", "marks", "latest"):
-            check_mapping(f"state[{entry!r}]", state[entry], "a mapping of names")
-        for entry in ("kept", "counted"):
-            check_type(f"state[{entry!r}]", state[entry], (list, tuple), "a list")
-        check_names("state['shapes']", state["shapes"], self._shapes, what="tracked")
-        for name, shape in state["shapes"].items():
-            check_type(f"state['shapes'][{name!r}]", shape, (list, tuple), "a shape")
-            check_shape("state", name, shape, self._shapes[name], "tracked weight")
-        for moment, signs in state["marks"].items():
-            self._check_packed(f"state['marks'][{moment!r}]", signs)
-        check_names("state['marks']", state["marks"], state["marks"], needed=(START,))
-        self._check_packed("state['latest']", state["latest"])
-        for step, signs in enumerate(state["kept"]):
-            self._check_packed(f"state['kept'][{step}]", signs)
-        counted = [_report(step, rows) for step, rows in enumerate(state["counted"])]
-        self._keep_steps = bool(state["keep_steps"])
-        self._marks = dict(state["marks"])
-        self._latest = dict(state["latest"])
-        self._kept = list(state["kept"])
-        self._counted = counted
-
-    def _check_packed(self, entry: str, signs: object) -> None:
-        """Raise unless an entry of a state holds packed signs of every tracked weight."""
-        check_mapping(entry, signs, "packed signs by name")
-        check_names(entry, signs, self._shapes, what="tracked")  # type: ignore[arg-type]
-        for name, packed in signs.items():  # type: ignore[attr-defined]
-            check_type(f"{entry}[{name!r}]", packed, Tensor, "a uint8 tensor of packed signs")
-            try:
-                unpack_signs(packed, self._shapes[name])
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{entry}[{name!r}]: {error}") from None
+        record = checked_record(state, self.state_dict(), self._shapes)
+        self._keep_steps = record.keep_steps
+        self._marks, self._latest = record.marks, record.latest
+        self._kept, self._counted = record.kept, record.counted
 
     def _signs(self) -> Signs:
         # Below a soft threshold the effective weight is zero, but not what is stored.
@@ -350,19 +308,6 @@ class SignTracker:
             now = self._unpacked(signs, name)
             carried[name] = _packed(torch.where(now != 0, now, self._unpacked(latest, name)))
         return report, carried
-
-
-def _report(step: int, rows: Any) -> FlipReport:
-    """Return the report of a counted step from its rows in a state."""
-    entry = f"state['counted'][{step}]"
-    check_type(entry, rows, (list, tuple), "rows of [name, flipped, counted, survivors]")
-    for row in rows:
-        check_type(f"a row of {entry}", row, (list, tuple), "[name, flipped, counted, survivors]")
-        if len(row) != 4:
-            raise ValueError(f"{entry} holds {row!r}, expected [name, flipped, counted, survivors]")
-        for number in row[1:]:
-            check_integer(entry, number, at_least=0)
-    return FlipReport(tuple(LayerFlips(*row) for row in rows))
 
 
 def _as_mask(name: str, mask: Tensor) -> Tensor:

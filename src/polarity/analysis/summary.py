@@ -10,8 +10,8 @@ from polarity._inputs import check_inputs
 from polarity._running import outside_inference_mode, tensors_in
 from polarity.analysis.products import Products
 from polarity.analysis.summary_report import Summary, WeightSummary
+from polarity.attach.inner_scaling import inner_scaling
 from polarity.attach.plain_copy import full_copy
-from polarity.attach.rescaling import inner_scaling
 from polarity.deploy.restore import decompress
 from polarity.deploy.sparse_linear import SparseLinear
 from polarity.parametrizations.masked import MaskedWeight

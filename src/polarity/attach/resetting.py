@@ -22,7 +22,8 @@ from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import all_targets, plain_buffers
 from polarity.targets.state_hooks import original_order
 from polarity.targets.state_keys import leads_inside
-from polarity.targets.target import Target, check_has_values, stored_leaves
+from polarity.targets.stored import stored_leaves
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.writing import write_all
 
 __all__ = ["RESETS", "Fresh", "as_plain", "reset_through", "write_fresh"]

@@ -31,7 +31,8 @@ from polarity.targets.dense_leaves import on_dense_leaves
 from polarity.targets.search import Targets, attached, find_targets
 from polarity.targets.selectors import Selector
 from polarity.targets.state_keys import factor_keys
-from polarity.targets.target import Target, check_has_values, parametrizations_of
+from polarity.targets.stored import parametrizations_of
+from polarity.targets.target import Target, check_has_values
 from polarity.targets.wrappers import refuse_ddp
 from polarity.targets.writing import write_all
 

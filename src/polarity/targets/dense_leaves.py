@@ -25,7 +25,8 @@ from polarity.parametrizations.places import Places
 from polarity.targets.search import all_targets
 from polarity.targets.shards import refuse_sharded
 from polarity.targets.state_hooks import store_densely
-from polarity.targets.target import Target, chain_of
+from polarity.targets.stored import chain_of
+from polarity.targets.target import Target
 from polarity.targets.wrappers import refuse_ddp
 
 __all__ = [

@@ -17,7 +17,8 @@ from polarity.targets.selectors import Selector, select
 from polarity.targets.shards import SHARDED, follow_shards
 from polarity.targets.state_hooks import original_order
 from polarity.targets.state_keys import TORCH_MASK, TORCH_STORED, leads_inside
-from polarity.targets.target import Target, stored_leaves
+from polarity.targets.stored import stored_leaves
+from polarity.targets.target import Target
 from polarity.targets.torch_prune import refuse_uneven_masks, torch_mask
 from polarity.targets.wrappers import unwrapped
 

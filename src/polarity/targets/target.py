@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from polarity._shards import is_sharded, piece_of, shard_like, start_of
 from polarity.parametrizations.arithmetic import count_ones
@@ -15,18 +14,15 @@ from polarity.parametrizations.norm_interp import NormInterp
 from polarity.parametrizations.soft_threshold import SoftThreshold
 from polarity.targets.defaults import Use
 from polarity.targets.shards import added, piece_like, ranks_of, together
-from polarity.targets.state_keys import TORCH_STORED
+from polarity.targets.stored import parametrizations_of, stored_leaves
 from polarity.targets.torch_prune import torch_mask
 from polarity.targets.writing import write_all
 
 __all__ = [
     "Target",
-    "chain_of",
     "check_has_values",
     "count_survivors",
-    "parametrizations_of",
     "refuse_compact",
-    "stored_leaves",
 ]
 
 
@@ -336,29 +332,3 @@ def check_has_values(targets: Iterable[Target]) -> None:
                 f"model has {target.name!r} on the meta device, expected values: call "
                 "model.to_empty(device='cpu'), or on another device, and load the weights first"
             )
-
-
-def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:
-    """Return the parametrizations of a tensor, first applied first; none if it is plain."""
-    if not parametrize.is_parametrized(module, tensor_name):
-        return ()
-    return tuple(chain_of(module, tensor_name))
-
-
-def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
-    """Return the parameters that a weight is stored as."""
-    if parametrize.is_parametrized(module, tensor_name):
-        chain = chain_of(module, tensor_name)
-        if chain.is_tensor:
-            return (chain.original,)
-        return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
-    held = module._parameters
-    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}{TORCH_STORED}"]
-    assert leaf is not None
-    return (leaf,)
-
-
-def chain_of(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
-    """Return the module that holds what a parametrized tensor is stored as."""
-    chains = cast(nn.ModuleDict, module.parametrizations)
-    return cast(parametrize.ParametrizationList, chains[tensor_name])

@@ -1,13 +1,13 @@
 """Committed results: packed, read line by line, refused where nobody could repeat them, found."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.harness.command_line import RunOptions, conduct
-from benchmarks.harness.committed import committed_results, found_result, pack
+from benchmarks.harness.committed import committed_results, found_result, pack, repeat_committed
 from benchmarks.harness.json_lines import read_lines, write_lines
 from benchmarks.harness.results import load_results, write_result
 from benchmarks.pages.section import Section
@@ -195,6 +195,20 @@ def test_a_finished_run_is_found_in_its_own_file_and_among_the_committed(tmp_pat
         heads("c")
 
 
+def test_committed_runs_are_performed_again_where_that_is_asked_for(tmp_path):
+    runs, committed = tmp_path / "runs", tmp_path / "committed"
+    write_lines(committed / "tosses.jsonl", [toss("a"), toss("b")])
+    write_result(runs / "tosses-b.json", toss("b"))
+    try:
+        repeat_committed(True)
+        assert found_result(runs, Settings("tosses-a"), committed) is None
+        # What the sweep itself has finished is not begun again.
+        assert found_result(runs, Settings("tosses-b"), committed) is not None
+    finally:
+        repeat_committed(False)
+    assert found_result(runs, Settings("tosses-a"), committed) is not None
+
+
 def test_a_sweep_shows_the_committed_results_of_its_runs(tmp_path, monkeypatch, capsys):
     write_lines(tmp_path / "committed" / "tosses.jsonl", [toss("a"), toss("z")])
     monkeypatch.setattr(
@@ -212,3 +226,15 @@ def test_a_sweep_shows_the_committed_results_of_its_runs(tmp_path, monkeypatch, 
     where = RunOptions(device="cpu", out=runs, quiet=True)
     assert conduct(where, [], lambda: (configs, []), describe) == 0
     assert seen == ["tosses-a", "tosses-b"]
+    seen.clear()
+    assert conduct(replace(where, repeat=True), [], lambda: (configs, []), describe) == 0
+    assert seen == ["tosses-b"]
+    seen.clear()
+    assert conduct(where, [], lambda: (configs, []), describe) == 0
+    assert seen == ["tosses-a", "tosses-b"]
+
+
+def test_workers_of_a_cluster_are_not_asked_to_repeat_committed_runs(tmp_path, capsys):
+    where = RunOptions(device="cpu", out=tmp_path, backend="dask", repeat=True)
+    assert conduct(where, [], lambda: ([], []), lambda results, plots: Section("")) == 1
+    assert "--repeat is for --backend loky" in capsys.readouterr().err

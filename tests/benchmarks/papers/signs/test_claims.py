@@ -162,13 +162,55 @@ def test_a_threshold_below_the_smallest_survivor_must_change_nothing(made):
     for (strategy, point, seed), result in by_point.items():
         if strategy == "mask0" and point and abs(point[0][1]) <= 1e-3:
             result["rounds"][1]["accuracy"] = by_point[strategy, (), seed]["rounds"][1]["accuracy"]
-    (sweep,) = sweeps(results)
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in acting_table(sweep).splitlines()[2:]
+        for line in acting_table(results).splitlines()[2:]
     ]
     # Two small thresholds of three seeds each; 0.1 is larger than the smallest survivor.
     assert lines[0] == ["mask0", "2.0e-03", "6 of 6"]
     assert lines[1][:2] == ["standard", "2.0e-03"]
     assert lines[1][2].endswith("of 6")
     assert lines[1][2] != "6 of 6"
+
+
+def test_runs_of_two_machines_are_not_compared_bit_for_bit(made):
+    grid = {("mask0", "phi", size): 98.0 for size in (0.0, 1e-3)}
+    results = made(grid, experiment="zero_crossing")
+    for result in results:
+        result["machine"] = {"cpu": "abacus" if result["config"]["perturbation"] else "loom"}
+    assert acting_table(results).splitlines()[2].split("|")[3].strip() == "—"
+    # The unperturbed runs are repeated where the others ran.
+    twins = [
+        {**each, "machine": {"cpu": "abacus"}}
+        for each in results
+        if not each["config"]["perturbation"]
+    ]
+    row = acting_table([*results, *twins]).splitlines()[2]
+    assert row.split("|")[3].strip().endswith("of 3")
+
+
+def test_a_threshold_that_cannot_act_costs_nothing(made):
+    def little(smallest):
+        results = made(thresholds(95.0), experiment="zero_crossing")
+        for result in results:
+            result["rounds"][1]["layers"] = [{"name": "a", "smallest": smallest}]
+        return {case.name: case for case in claims(results)[1].cases}
+
+    assert little(5e-4)["mask0, 0.001"].verdict == FAILS
+    proven = little(2e-3)
+    assert proven["gradual, 0.001"].verdict == FAILS
+    for name in ("mask0, 0.001", "mask0, -0.001", "standard, 0.001", "standard, -0.001"):
+        case = proven[f"{name} (cannot act)"]
+        assert (case.verdict, str(case.gain)) == (HOLDS, "+1.00 [+1.00, +1.00]")
+        assert "larger than the threshold" in case.why
+
+
+def test_a_threshold_with_one_seed_is_no_point_of_the_grid(made):
+    results = made(thresholds(), experiment="zero_crossing")
+    lonely = [
+        each
+        for each in results
+        if each["config"]["perturbation"] != (("phi", 1e-3),) or not each["config"]["seed"]
+    ]
+    (sweep,) = sweeps(lonely)
+    assert {row.split("|")[3].strip() for row in chance_table(sweep).splitlines()[2:]} == {"2"}

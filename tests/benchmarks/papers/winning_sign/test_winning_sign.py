@@ -347,8 +347,19 @@ def damaged(path, how):
     return path
 
 
-@pytest.mark.parametrize(("finder", "k"), [("lrr", 0), ("lrr", 1), ("lrr", 3), ("wr", 0)])
-@pytest.mark.parametrize("how", ["cut", "text", "other", "empty"])
+PLACES = [("lrr", 0), ("lrr", 1), ("lrr", 3), ("wr", 0)]
+DAMAGES = ["cut", "text", "other", "empty"]
+
+
+@pytest.mark.parametrize(
+    ("how", "finder", "k"),
+    [
+        # Every damage and every place once; all pairs of them take long.
+        pytest.param(how, *where, marks=() if number == place else pytest.mark.slow)
+        for number, how in enumerate(DAMAGES)
+        for place, where in enumerate(PLACES)
+    ],
+)
 def test_a_damaged_round_is_named_and_set_aside_and_found_again(
     digits, tmp_path, capsys, finder, k, how
 ):
@@ -365,7 +376,7 @@ def test_a_damaged_round_is_named_and_set_aside_and_found_again(
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
-@pytest.mark.parametrize("how", ["cut", "text", "other", "empty"])
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_network_is_named_and_set_aside_and_trained_again(digits, tmp_path, capsys, how):
     pipeline, task = Pipeline(digits, tmp_path), config().task("final", "lrr", 2)
     wanted = pipeline.trained(task).weights

@@ -1,0 +1,36 @@
+"""What a tensor of a module is stored as: its parametrizations, and the leaves under them."""
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from polarity.targets.state_keys import TORCH_STORED
+
+__all__ = ["chain_of", "parametrizations_of", "stored_leaves"]
+
+
+def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:
+    """Return the parametrizations of a tensor, first applied first; none if it is plain."""
+    if not parametrize.is_parametrized(module, tensor_name):
+        return ()
+    return tuple(chain_of(module, tensor_name))
+
+
+def stored_leaves(module: nn.Module, tensor_name: str) -> tuple[Tensor, ...]:
+    """Return the parameters that a weight is stored as."""
+    if parametrize.is_parametrized(module, tensor_name):
+        chain = chain_of(module, tensor_name)
+        if chain.is_tensor:
+            return (chain.original,)
+        return tuple(cast(Tensor, getattr(chain, f"original{i}")) for i in range(chain.ntensors))
+    held = module._parameters
+    leaf = held[tensor_name if tensor_name in held else f"{tensor_name}{TORCH_STORED}"]
+    assert leaf is not None
+    return (leaf,)
+
+
+def chain_of(module: nn.Module, tensor_name: str) -> parametrize.ParametrizationList:
+    """Return the module that holds what a parametrized tensor is stored as."""
+    chains = cast(nn.ModuleDict, module.parametrizations)
+    return cast(parametrize.ParametrizationList, chains[tensor_name])
