@@ -5,7 +5,7 @@ from torch import nn
 
 import polarity as pol
 from tests.ranks.cases import noted
-from tests.ranks.sharded import Tensors, batch, divided, train, uneven, whole
+from tests.ranks.sharded import Tensors, batch, divided, state_of, train, uneven, whole
 from tests.ranks.signs import initial
 
 Optimizer = torch.optim.Optimizer
@@ -81,6 +81,21 @@ def norms(sharded: bool) -> Tensors:
     return found
 
 
+def merged(sharded: bool) -> Tensors:
+    """A plain model of what products came to: merged, or made anew and divided like them."""
+    model, sgd = products(sharded)
+    train(model, sgd)
+    pol.imp_prune(model, 0.5, optimizer=sgd)
+    train(model, sgd)
+    if sharded:
+        from torch.distributed.checkpoint.state_dict import set_model_state_dict
+
+        plain = divided(uneven(1), True)
+        set_model_state_dict(plain, pol.dense_state_dict(model))
+        return state_of(plain)
+    return state_of(pol.merge(model))
+
+
 def penalised(sharded: bool) -> Tensors:
     """The penalty on products, which orders its sum by ranks, and the inner scaling."""
     found: Tensors = {}
@@ -99,4 +114,4 @@ def penalised(sharded: bool) -> Tensors:
     return found
 
 
-FACTORS = {case.__name__: case for case in (sign_in_rounds, transformed, norms)}
+FACTORS = {case.__name__: case for case in (sign_in_rounds, transformed, norms, merged)}

@@ -49,7 +49,8 @@ def _times(results: Sequence[Result]) -> str:
     if not _on_cpu(first):
         return f"{shown}, {middle / jobs:.1f} s of the device for each," if jobs else f"{shown}"
     threads = first["machine"]["threads"]
-    return f"{shown}, {middle * threads:.0f} s of a core each,"
+    # By the clock: what else the machine did is in it.
+    return f"{shown}, at most {middle * threads:.0f} s of a core each,"
 
 
 def _way(result: Result) -> str:
