@@ -115,8 +115,8 @@ def grows_before_it_drops(
     return keep_top({"w": weight.abs()}, int(mask.sum()), {"w": grown})["w"]
 
 
-def keeps_state(found: Any, masks: Any, optimizers: Any, *rest: Any) -> Any:
-    return INSTALL(found, masks, (), *rest)
+def keeps_state(found: Any, before: Any, masks: Any, optimizers: Any, *rest: Any) -> Any:
+    return INSTALL(found, before, masks, (), *rest)
 
 
 def one_more(survivors: int, fraction: float) -> int:

@@ -13,8 +13,9 @@ __all__ = ["chain_of", "parametrizations_of", "stored_leaves"]
 def parametrizations_of(module: nn.Module, tensor_name: str) -> tuple[nn.Module, ...]:
     """Return the parametrizations of a tensor, first applied first; none if it is plain."""
     # What parametrize.is_parametrized looks at, without Module.__getattr__: this is asked often.
-    chains = module._modules.get("parametrizations")
-    chain = None if chains is None else chains._modules.get(tensor_name)
+    held = module._modules
+    chains = held["parametrizations"] if "parametrizations" in held else None  # noqa: SIM401
+    chain = chains._modules.get(tensor_name) if isinstance(chains, nn.ModuleDict) else None
     return () if chain is None else cast(tuple[nn.Module, ...], tuple(chain._modules.values()))
 
 
