@@ -272,6 +272,8 @@ class DropAndGrow:
                 raise
             return
         self._growth |= fresh
+        if strict and self._replace_step:
+            return  # the gradients are removed next, and the update zeroes what is stored
         for target in found.values():
             mask = masking_of(target).mask
             for leaf in target.stored:
@@ -293,7 +295,8 @@ class DropAndGrow:
                 notes.append(f"unchanged: {name} (no step found a gradient of it)")
                 n = 0
             if n > 0 and growth is not None:
-                weight = self._found[name].weight
+                target = self._found[name]
+                weight = target.stored[0] if target.is_stored else target.weight
                 masks[name] = exchanged(
                     f"{name}, step {step}", weight, mask, growth, n, self._draw()
                 )
