@@ -77,7 +77,8 @@ def tally(claims: Sequence[Claim]) -> str:
     """Say how many claims have which verdict."""
     found = Counter(word(claim.verdict) for claim in claims)
     counts = [f"{each}: {found[each]}" for each in WORDS if found[each]]
-    told = f"The verdicts on {len(claims)} claims: {'; '.join(counts)}."
+    claims_of = "claim" if len(claims) == 1 else "claims"
+    told = f"The verdicts on {len(claims)} {claims_of}: {'; '.join(counts)}."
     common = _common(claims)
     return f"{told} Of all that were run, for one reason: {common}." if common else told
 

@@ -52,12 +52,11 @@ the passes after the step come on top: compiled models gain nothing by it.
 Fused AdamW makes the dense step cheaper, so that the same passes for the mask weigh more.
 """,
     "a mask update amortised": """
-RigL and SET rank the entries of every weight twice, the survivors to drop and the others to grow,
-and this is about half of an update. Checking and counting masks, and zeroing weights, gradients and
-momentum outside them, are most of the rest. SET also draws a random word for every entry and ranks
-in float64, in which all words differ. The MLP's step is short for its number of weights, because
-each weight is used once for each image: a pass over all of them is a notable part of it. In a
-convolutional network the same update is a fraction of a step (rows of ResNet-8).
+SET and RigL rank the entries of every weight twice, the survivors to drop and the others to grow.
+SET also draws a random word for every entry and ranks in float64, in which all words differ, where
+RigL ranks float32 gradients. The MLP's step is short for its number of weights, because each weight
+is used once for each image: a pass over all of them is a notable part of it. In a convolutional
+network the same update is a fraction of a step (rows of ResNet-8).
 """,
     "training step with interpolated norms": """
 A parametrized norm weight costs Python and two kernels on a few numbers.
