@@ -142,9 +142,11 @@ def seeds_text(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def spread_text(count: int) -> str:
-    """Say what bands and whiskers are; nothing where there are none."""
-    return seeds_text(count) + (", mean ± std" if count > 1 else "")
+def spread_text(many: int, few: int | None = None) -> str:
+    """Write a number of seeds, or the least and the most, and say what bands and whiskers are."""
+    if few is None or few == many:
+        return seeds_text(many) + (", mean ± std" if many > 1 else "")
+    return f"{few} to {spread_text(many)}{' where there are several' if few == 1 else ''}"
 
 
 def subset(used: int, available: int, images: str) -> list[str]:

@@ -21,7 +21,6 @@ from ...pages.section import (
     images,
     provenance,
     runs_and_seeds,
-    seeds,
     spread_text,
     write_page,
 )
@@ -147,10 +146,11 @@ def _draw(
     stem = figure_stem(names, repr(sorted(shared_settings(config, VARIED).items())))
     folder.mkdir(parents=True, exist_ok=True)
     width = f" of width {config['width']}" if config.get("width") else ""
+    counts = [len(found) for found in sweep.cells.values() if found]
     scale = (
         f"{images(group[0]['dataset'])}, {config['arch']}{width}\n"
         f"{config['rounds'] + 1} trainings of {config['epochs']} epochs; "
-        f"{spread_text(len(seeds(group)))}"
+        f"{spread_text(max(counts), min(counts))}"
     )
     figures = []
     if sweep.kind in ("epsilon", "delta", "delta_largest", "phi"):

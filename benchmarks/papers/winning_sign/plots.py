@@ -242,10 +242,7 @@ def _spread(
         for round in outcomes.rounds
         if (found := outcomes.accuracy(name, round)) is not None
     ]
-    few, many = min(counts), max(counts)
-    if few == many:
-        return spread_text(many)
-    return f"{few} to {spread_text(many)}{' where there are several' if few == 1 else ''}"
+    return spread_text(max(counts), min(counts))
 
 
 def _scale(outcomes: Outcomes, spread: str) -> str:

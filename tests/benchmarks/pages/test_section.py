@@ -62,3 +62,5 @@ def test_titles_name_data_set_size_and_seeds():
     own = {"name": "flowers", "shape": [3, 32, 32], "train": 10}
     assert images(own) == "flowers at 32×32, 10 training images"
     assert [spread_text(count) for count in (1, 3)] == ["1 seed", "3 seeds, mean ± std"]
+    assert spread_text(3, 2) == "2 to 3 seeds, mean ± std"
+    assert spread_text(3, 1) == "1 to 3 seeds, mean ± std where there are several"
