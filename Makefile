@@ -25,7 +25,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## the Fragility experiment on real digits: a table and a picture in runs/demo
-	$(BIN)/python -m benchmarks fragility --dataset digits --epsilon 0 0.5 0.9 --jobs 2 --out runs/demo
+	$(BIN)/python -m benchmarks fragility --dataset digits --epsilon 0 0.5 0.9 --jobs 2 --repeat --out runs/demo
 
 test: $(VENV)/.installed ## every test that finishes in minutes, with the code in docstrings and documentation
 	$(PYTEST)

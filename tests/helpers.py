@@ -1,5 +1,8 @@
 """What several test files do with a model: run it, train it, and remember what it held."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from multiprocessing import get_all_start_methods, set_forkserver_preload
@@ -154,6 +157,29 @@ def start_processes(target: Callable[..., None], folder: Path, world: int, *othe
     arguments = (str(folder), world, *others)
     start_method = "forkserver" if forks else "spawn"
     torch.multiprocessing.start_processes(target, arguments, world, start_method=start_method)
+
+
+def torchrun(arguments: Iterable[str], folder: Path) -> str:
+    """Run a script or module on two processes in a folder, and return what they print.
+
+    polarity is that of these tests, and a GPU is not seen: two processes would share it.
+    """
+    if not distributed.is_available():
+        pytest.skip("this PyTorch has no torch.distributed")
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+    source = str(Path(pol.__file__).parents[1])
+    hidden = {"PYTHONPATH": source, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*run, "--nproc-per-node=2", *arguments],
+        env={**os.environ, **hidden},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def sparse_wins(dense, sparse):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import polarity
+from tests.helpers import torchrun
 from tests.ranks.sharded import needs_fsdp_on_cpu
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -87,21 +88,9 @@ def test_an_example_runs_to_its_figure(path, tmp_path):
 @pytest.mark.slow
 @needs_fsdp_on_cpu
 def test_the_example_of_many_ranks_runs_under_torchrun(tmp_path):
-    source = str(Path(polarity.__file__).parents[1])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", str(DOCS / "examples" / f"{RANKS}.py")),
-        ],
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "densities: 1.0000 0.5000 0.2500 0.1250" in done.stdout
-    assert float(done.stdout.split()[-1]) > 0.5  # of ten digits
+    printed = torchrun([str(DOCS / "examples" / f"{RANKS}.py")], tmp_path)
+    assert "densities: 1.0000 0.5000 0.2500 0.1250" in printed
+    assert float(printed.split()[-1]) > 0.5  # of ten digits
     assert not list(tmp_path.iterdir()), "an example wrote files"
 
 

@@ -124,3 +124,8 @@ def test_the_readme_lists_what_make_help_lists():
     )
     assert shown[: len(targets)] == targets
     assert len(shown) == len(targets)
+
+
+def test_the_demo_trains_although_the_results_of_its_runs_are_committed():
+    (demo,) = re.findall(r"python -m benchmarks (fragility .*)$", text("Makefile"), re.MULTILINE)
+    assert "--repeat" in demo.split()

@@ -13,7 +13,7 @@ from ...pages.paired import Seeds, pooled_spread, with_most_seeds
 from ...pages.section import seeds
 from .captions import AXES, settings
 from .config import Perturbation, RunConfig
-from .summary import STRATEGIES, VARIED, devices
+from .summary import STRATEGIES, VARIED, accuracies, devices
 from .tables import SYMBOLS, point_label
 
 EPOCHS, SURVIVORS = "epochs", "survivors"
@@ -256,11 +256,7 @@ def _head(column: _Place, results: Sequence[Result]) -> str:
 
 def _accuracies(results: Iterable[Result], place: _Place) -> Seeds:
     """Return the final test accuracies of a strategy at a perturbation, by seed."""
-    return {
-        result["config"]["seed"]: result["final"]["test_accuracy"]
-        for result in results
-        if (_strategy(result), _point(result)) == place
-    }
+    return accuracies(each for each in results if (_strategy(each), _point(each)) == place)
 
 
 def _of(accuracies: Seeds, wanted: set[int]) -> Seeds:

@@ -9,7 +9,7 @@ from ...pages.claims import shown
 from ...pages.markdown import markdown
 from ...pages.paired import Seeds, compare, pooled_spread
 from .config import Kind
-from .summary import STRATEGIES
+from .summary import STRATEGIES, accuracies
 
 # The controls that are perturbations: name, kind and size.
 _PERTURBED: tuple[tuple[str, Kind, float], ...] = (
@@ -57,13 +57,12 @@ def controls_table(group: Sequence[Result], random_masks: Sequence[Result] = ())
 
 def _by_strategy(results: Sequence[Result], perturbation: list[list[object]]) -> dict[str, Seeds]:
     """Return final test accuracies at a perturbation, by strategy and seed."""
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, list[Result]] = {}
     for result in results:
         config = result["config"]
         if [list(each) for each in config["perturbation"]] == perturbation:
-            of_seeds = found.setdefault(config["strategy"], {})
-            of_seeds[config["seed"]] = result["final"]["test_accuracy"]
-    return dict(found)
+            found.setdefault(config["strategy"], []).append(result)
+    return {strategy: accuracies(mine) for strategy, mine in found.items()}
 
 
 def _masked(group: Sequence[Result]) -> Seeds:

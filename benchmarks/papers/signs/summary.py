@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...harness.results import Result
@@ -48,11 +48,8 @@ class Sweep:
         return estimate(result["final"][key] for result in self.results(strategy, point))
 
     def seeds(self, strategy: str, point: Perturbation) -> Seeds:
-        """Return the final test accuracies, by seed."""
-        return {
-            result["config"]["seed"]: result["final"]["test_accuracy"]
-            for result in self.results(strategy, point)
-        }
+        """Return the final test accuracies of a strategy at a point, by seed."""
+        return accuracies(self.results(strategy, point))
 
     def best(self, strategy: str, key: str, *, perturbed: bool = False) -> Perturbation | None:
         """Return the point with the highest mean; of equals the smallest perturbation.
@@ -109,6 +106,11 @@ def _run(result: Result) -> tuple[str, ...]:
     """Return what tells the runs of a group apart, but for the device."""
     config = result["config"]
     return (config["strategy"], str(config["perturbation"]), str(config["seed"]))
+
+
+def accuracies(results: Iterable[Result]) -> Seeds:
+    """Return the final test accuracies of runs, by seed."""
+    return {result["config"]["seed"]: result["final"]["test_accuracy"] for result in results}
 
 
 def sweeps(results: Sequence[Result]) -> list[Sweep]:

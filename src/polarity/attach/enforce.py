@@ -159,8 +159,8 @@ class _KeptZero:
         self._owner = owner
         self._leaves = target.stored
         self._sharded = target.is_sharded
-        # torch.utils.swap_tensors gives a parameter another dict, without its hooks.
         self._ones = torch.empty(0, device="cpu")
+        # torch.utils.swap_tensors gives a parameter another dict, without its hooks.
         self._dicts = [leaf.__dict__ for leaf in self._leaves]
         mask = self._masked_product if isinstance(target.masking, SignInMW) else self._masked
         self._hooks = [

@@ -133,8 +133,8 @@ class DropAndGrow:
         the gradients of pruned entries are part of the norm until then. Before other steps it does
         nothing, and so it does with gradients that are not finite, which a GradScaler will skip.
         """
-        if self._open:
-            self._collect(self._found, strict=False)
+        if self._open and self._take_scores(self._found, strict=False):
+            self._mask(self._found)
 
     def density(self) -> float:
         """Return the fraction of entries that forward computes with."""
@@ -243,15 +243,17 @@ class DropAndGrow:
         """Take the growth scores of an optimizer's weights, and mask or remove its gradients."""
         held = parameters_of(optimizer)
         mine = {n: t for n, t in self._found.items() if id(t.stored[0]) in held}
-        self._collect(mine, strict=True)
-        if self._replace_step:
+        self._take_scores(mine, strict=True)
+        if not self._replace_step:
+            self._mask(mine)
+        else:  # what is stored is zeroed by the update
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
 
     @torch.no_grad()
-    def _collect(self, found: Mapping[str, Target], *, strict: bool) -> None:
-        """Take the growth scores that are missing, then mask gradients and what is stored."""
+    def _take_scores(self, found: Mapping[str, Target], *, strict: bool) -> bool:
+        """Take the growth scores that are missing; False if not finite, an error if strict."""
         fresh = {}
         check_chains(found)
         for name, target in found.items():
@@ -270,10 +272,13 @@ class DropAndGrow:
         except ValueError:
             if strict:
                 raise
-            return
+            return False
         self._growth |= fresh
-        if strict and self._replace_step:
-            return  # the gradients are removed next, and the update zeroes what is stored
+        return True
+
+    @torch.no_grad()
+    def _mask(self, found: Mapping[str, Target]) -> None:
+        """Zero gradients, and what is stored, outside the masks."""
         for target in found.values():
             mask = masking_of(target).mask
             for leaf in target.stored:

@@ -71,12 +71,12 @@ def find_cut(
     r"""Find the cut below which exactly ``drop`` live entries of all tensors together lie.
 
     Few entries are gathered and partitioned. Of many, a strided sample of :math:`n^{2/3}` of the
-    :math:`n` live ones brackets the threshold. One
-    pass counts what lies below the bracket and collects what lies inside, a share of about
-    :math:`7\sqrt{q(1-q)}\,n^{-1/3}` for a dropped share :math:`q`; the remaining rank is found
-    among those. Entries at an edge of the bracket may be very many (ties, or all equal): they are
-    only counted. Where the sample missed, or too much lies inside, histograms of the leading bits
-    of the keys narrow the bracket. So the answer is exact and the memory bounded for any entries.
+    :math:`n` live ones brackets the threshold. One pass counts what lies below the bracket and
+    collects what lies inside, a share of about :math:`7\sqrt{q(1-q)}\,n^{-1/3}` for a dropped
+    share :math:`q`; the remaining rank is found among those. Entries at an edge of the bracket may
+    be very many (ties, or all equal): they are only counted. Where the sample missed, or too much
+    lies inside, histograms of the leading bits of the keys narrow the bracket. So the answer is
+    exact and the memory bounded for any entries.
 
     Args:
         tensors: the entries, in order, as keys.

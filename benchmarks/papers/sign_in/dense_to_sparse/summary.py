@@ -92,7 +92,7 @@ class Comparison:
         for group in same_settings(self.results, ("seed",)):
             config = group[0]["config"]
             key = config["arm"], config["density"]
-            if _weight(group) > _weight(cells.get(key, ())):
+            if _rank(group) > _rank(cells.get(key, ())):
                 cells[key] = _by_seed(group)
         return cells
 
@@ -105,7 +105,8 @@ class Comparison:
         found: dict[str, list[Result]] = {}
         if shown := self.of("rigl"):
             found[shown[0]["config"]["densities"]] = shown
-            alike = [r for r in self.results if _same_but_layers(r, shown[0])]
+            of_shown = _all_but_layers(shown[0])
+            alike = [result for result in self.results if _all_but_layers(result) == of_shown]
             for group in same_settings(alike, ("seed",)):
                 found.setdefault(group[0]["config"]["densities"], _by_seed(group))
         return found
@@ -247,7 +248,8 @@ def by_layer(results: Sequence[Result], key: str) -> list[list[float]]:
     ]
 
 
-def _weight(results: Sequence[Result]) -> tuple[int, bool]:
+def _rank(results: Sequence[Result]) -> tuple[int, bool]:
+    """Rank the settings of an arm: by the number of runs, then by the paper's layers."""
     balanced = bool(results) and results[0]["config"]["densities"] == "balanced"
     return len(results), balanced
 
@@ -256,13 +258,9 @@ def _by_seed(results: Iterable[Result]) -> list[Result]:
     return sorted(results, key=lambda result: int(result["config"]["seed"]))
 
 
-def _same_but_layers(result: Result, shown: Result) -> bool:
-    """Return whether a run has the settings of another, but for its seed and its layers."""
-    ours, theirs = (
-        {key: value for key, value in each["config"].items() if key not in ("seed", "densities")}
-        for each in (result, shown)
-    )
-    return ours == theirs
+def _all_but_layers(result: Result) -> str:
+    """Write the settings of a run, but for its seed and its layers."""
+    return shared_key(result["config"], ("seed", "densities"))
 
 
 def _paper(table: str) -> dict[str, Any]:

@@ -1,9 +1,6 @@
 """The ImageNet command on ResNet-50 and tiny random images: every method, killed and resumed."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import polarity as pol
 from benchmarks.models.networks import build_network
 from benchmarks.papers.sign_in import imagenet, imagenet_checkpoint
 from benchmarks.papers.sign_in.imagenet_options import ImageNetOptions, check
+from tests.helpers import torchrun
 
 ROOT = Path(__file__).parents[4]
 TINY = ["--image-size", "32", "--classes", "3", "--batch-size", "4", "--workers", "0"]
@@ -202,21 +200,9 @@ def test_the_command_runs_and_resumes_under_torchrun(method, tmp_path):
         source = ["--data", str(image_folder(tmp_path / "images"))]
     files = ["--checkpoint", str(tmp_path), "--save", str(merged)]
     words = [*TINY, *words, *source, *files, "--batch-size", "8"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "benchmarks.papers.sign_in.imagenet", "imagenet-resnet50", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = ["-m", "benchmarks.papers.sign_in.imagenet", "imagenet-resnet50", *words]
     for printed in (5 if method == "acdc+sign_in" else 2, 0):  # the second call finds nothing to do
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("'epoch'") == printed
+        assert torchrun(command, ROOT).count("'epoch'") == printed
         if method == "str":
             assert 0 < density_of(saved(merged)) < 1
         else:
