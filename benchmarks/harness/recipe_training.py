@@ -132,9 +132,9 @@ def train(
 
 
 def recipe_optimizer(
-    recipe: Recipe, model: nn.Module, *, graphs: bool = False
+    recipe: Recipe, model: nn.Module | list[dict[str, Any]], *, graphs: bool = False
 ) -> torch.optim.Optimizer:
-    """Make the recipe's optimizer, fused, over every trainable parameter."""
+    """Make the recipe's optimizer, fused, over every trainable parameter, or groups of them."""
     return make_optimizer(
         recipe.optimizer,
         model,

@@ -16,7 +16,7 @@ from .graphs import CapturedStep
 
 def make_optimizer(
     name: str,
-    model: nn.Module,
+    model: nn.Module | list[dict[str, Any]],
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -27,7 +27,7 @@ def make_optimizer(
 
     Args:
         name: `adam`, `adamw` or `sgd`.
-        model: whose parameters are trained.
+        model: whose parameters are trained, or groups of parameters as `torch.optim` has them.
         lr: learning rate.
         momentum: for `sgd`; Adam keeps its own betas.
         weight_decay: L2 penalty, or decoupled decay for `adamw`.
@@ -36,7 +36,9 @@ def make_optimizer(
     Returns:
         The optimizer.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters: list[Any] = (
+        model if isinstance(model, list) else [p for p in model.parameters() if p.requires_grad]
+    )
     # One call updates everything; every device that the benchmarks offer has fused kernels.
     shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": True}
     adam = {**shared, "capturable": graphs}

@@ -5,7 +5,9 @@ product of two parameters with m² − v² = β, reset to β every p epochs unti
 flip, and the minimum is flatter. Without the reset the gain is smaller.
 
 Grid. Densities 0.2, 0.1 and 0.05; random masks with balanced layers; plain training, Sign-In, and
-m⊙v without rescaling; the recipes of Tables 6 and 7. p is given nowhere and is swept here.
+m⊙v without rescaling; the recipes of Tables 6 and 7. p is given nowhere and is swept here. A
+control that the paper omits trains plain weights at the rates with which m⊙v starts, η(m² + v²) in
+the mean over the survivors of each layer, and with the decay of m⊙v.
 
 Expected. Test accuracy with a random mask (Tables 3 and 11; Tables 9 and 11 print baselines that
 are 0.05 to 0.16 above those of Table 3):

@@ -24,6 +24,7 @@ TEXTS = {
     "random": ("Table 9", "A random mask is in most cases better than SNIP's and SynFlow's"),
     "flips": ("Figure 5", "With Sign-In more signs flip in a random mask"),
     "flat": ("Figure 5", "Sign-In finds a flatter minimum of a random mask"),
+    "rate": ("Control", "Sign-In gains over plain weights at the rate at which m⊙v moves them"),
 }
 
 
@@ -101,6 +102,10 @@ def claims(group: Comparison) -> list[Claim]:
         "flat": (
             "largest Hessian eigenvalue at the end, without Sign-In − with",
             _measured(runs, "sharpness", flatter, 1.0),
+        ),
+        "rate": (
+            gain.format("with the rate of m⊙v alone"),
+            [_gain(runs, "random+sign_in", "random+matched", d) for d in group.densities],
         ),
     }
     return [

@@ -45,8 +45,9 @@ class SignInOptions:
     # Default: 1, the paper's.
     stem_stride: int | None = None
 
-    # Mask and way of training: a mask (random, snip, grasp, synflow) alone, with Sign-In, or with
-    # m⊙v that is never rescaled (mv).
+    # Mask and way of training: a mask (random, snip, grasp, synflow) alone, with Sign-In, with m⊙v
+    # that is never rescaled (mv), or plainly with the rates and the decay that m⊙v starts with
+    # (matched; a control).
     methods: tuple[Method, ...] = METHODS
 
     # Fractions of the weights that survive. Default: the paper's.
@@ -72,7 +73,7 @@ class SignInOptions:
     # paper does not say; keep is what happens where nothing is done.
     rescale_momentum: Literal["keep", "zero", "transform"] = "keep"
 
-    # Inner scaling m² − v². Default: the paper's.
+    # Inner scaling m² − v², of the control too. Default: the paper's.
     beta: float = 1.0
 
     # Named recipe of Tables 6 and 7 that the options below change. Default: cifar100-resnet18 for
@@ -88,8 +89,8 @@ class SignInOptions:
     # Peak learning rate. Default: the recipe's, 0.2.
     lr: float | None = None
 
-    # Weight decay of plain training; Sign-In and m⊙v have none but the Frobenius decay of the same
-    # strength on m⊙v. Default: the recipe's, 1e-4.
+    # Weight decay of plain training; Sign-In, m⊙v and their control have none but the Frobenius
+    # decay of the same strength on their weights. Default: the recipe's, 1e-4.
     weight_decay: float | None = None
 
     # Optimizer. Default: the recipe's, sgd with momentum 0.9.
@@ -185,8 +186,8 @@ def _configuration(
     until: int,
     seed: int,
 ) -> SignInConfig:
-    rescaled, factors = method.endswith("sign_in"), "+" in method
-    mask = method.split("+")[0]
+    mask, _, way = method.partition("+")
+    rescaled = way == "sign_in"
     asked = {**same_named(options, SignInConfig), **same_named(recipe, SignInConfig)}
     filled = {
         "arch": arch,
@@ -196,12 +197,12 @@ def _configuration(
         "score_images": options.score_images if mask in ("snip", "grasp") else None,
         "seed": seed,
         # As in both CIFAR rows of Table 7.
-        "weight_decay": 0.0 if factors else recipe.weight_decay,
-        "beta": options.beta if factors else None,
+        "weight_decay": 0.0 if way else recipe.weight_decay,
+        "beta": options.beta if way else None,
         "rescale_period": period if rescaled else None,
         "rescale_until": until if rescaled else None,
         "rescale_momentum": options.rescale_momentum if rescaled else None,
-        "frobenius_decay": recipe.weight_decay if factors else None,
+        "frobenius_decay": recipe.weight_decay if way else None,
         "device": options.where.chosen_device(),
         "bf16": options.where.bf16,
     }

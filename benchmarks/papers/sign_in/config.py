@@ -15,15 +15,19 @@ Method = Literal[
     "random",
     "random+sign_in",
     "random+mv",
+    "random+matched",
     "snip",
     "snip+sign_in",
     "snip+mv",
+    "snip+matched",
     "grasp",
     "grasp+sign_in",
     "grasp+mv",
+    "grasp+matched",
     "synflow",
     "synflow+sign_in",
     "synflow+mv",
+    "synflow+matched",
 ]
 Densities = Literal["balanced", "erk", "uniform"]
 Purpose = Literal["init", "mask", "batches"]
@@ -34,7 +38,8 @@ class SignInConfig:
     """Everything that decides what a run computes.
 
     What a method does not use is None, so that the runs which a sweep over it shares are the same
-    runs. `weight_decay` is what the optimizer gets: Table 7's under Sign-In and m⊙v.
+    runs. `weight_decay` is what the optimizer gets of Table 6 or, under Sign-In, m⊙v and their
+    control, of Table 7; `frobenius_decay` is that of the weights then.
     """
 
     dataset: str
@@ -75,9 +80,14 @@ class SignInConfig:
         return self.method.split("+")[0]
 
     @property
+    def way(self) -> str:
+        """How the weights train: plainly (empty), as `mv`, with `sign_in`, or `matched`."""
+        return self.method.partition("+")[2]
+
+    @property
     def parametrized(self) -> bool:
         """Whether weights train as m⊙v, with or without rescaling."""
-        return "+" in self.method
+        return self.way in ("mv", "sign_in")
 
     @property
     def warmup_epochs(self) -> int:

@@ -18,6 +18,7 @@ from ...pages.estimates import estimate
 from ...pages.section import images, seeds, seeds_text, spread_text
 from ...pages.style import (
     BLUE,
+    GREEN,
     GREY,
     LEAST,
     ORANGE,
@@ -30,7 +31,7 @@ from ...pages.style import (
 from .claims import claims
 from .summary import Arm, Comparison, label
 
-_COLOURS = {"": GREY, "mv": ORANGE, "sign_in": BLUE}
+_COLOURS = {"": GREY, "matched": GREEN, "mv": ORANGE, "sign_in": BLUE}
 _MARKERS = {"random": "o", "snip": "s", "grasp": "^", "synflow": "D"}
 _LINES = {"random": "-", "snip": "--", "grasp": ":", "synflow": "-."}
 
@@ -80,6 +81,7 @@ _PANELS = {
     "table3": "Sign-In − plain",
     "table11": "Sign-In − m⊙v",
     "table9": "Sign-In − plain",
+    "rate": "Sign-In − rate of m⊙v",
 }
 _Painter = Callable[[Figure, Comparison, float], None]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from ...harness.data import Dataset
 from ...harness.recipe_training import Record, recipe_optimizer, train
 from .config import SignInConfig
 from .masks import prune_at_initialisation
+from .matched import matched_optimizer
 from .network import converted, fresh_network
 from .watch import Measured, Watch, product_penalty
 
@@ -37,7 +39,7 @@ def train_sparse(
     model = fresh_network(config, data)
     prune_at_initialisation(model, data, config)
     model = converted(model, config)
-    optimizer = recipe_optimizer(config.recipe, model, graphs=graphs)
+    optimizer = _optimizer(config, model, graphs=graphs)
     watch = Watch(config, model, data, optimizer)
 
     def finished(record: Record) -> None:
@@ -53,10 +55,23 @@ def train_sparse(
         optimizer=optimizer,
         before_epoch=watch.before,
         on_epoch=finished,
-        penalty=product_penalty(config.frobenius_decay),
+        penalty=product_penalty(config.frobenius_decay) if config.parametrized else None,
         bf16=config.bf16,
         channels_last=config.channels_last,
         compile=compile,
         graphs=graphs,
     )
     return watch.finish(records)
+
+
+def _optimizer(config: SignInConfig, model: nn.Module, *, graphs: bool) -> torch.optim.Optimizer:
+    """Make the recipe's optimizer, or that of the control at the products' rate."""
+    if config.way != "matched":
+        return recipe_optimizer(config.recipe, model, graphs=graphs)
+    return matched_optimizer(
+        config.recipe,
+        model,
+        beta=config.beta or 1.0,
+        decay=config.frobenius_decay or 0.0,
+        graphs=graphs,
+    )

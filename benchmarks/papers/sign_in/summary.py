@@ -30,8 +30,8 @@ _VARIED = (
     "frobenius_decay",
 )
 _MASKS = {"random": "Random", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow"}
-_WAYS = {"": "", "sign_in": " + Sign-In", "mv": " + m⊙v"}
-_ORDER = [f"{mask}{way}" for mask in _MASKS for way in ("", "+mv", "+sign_in")]
+_WAYS = {"": "", "matched": ", rate of m⊙v", "sign_in": " + Sign-In", "mv": " + m⊙v"}
+_ORDER = [f"{mask}{way}" for mask in _MASKS for way in ("", "+matched", "+mv", "+sign_in")]
 _PAPER_ARCHS = {"cifar10": "cifar10_resnet20", "cifar100": "cifar100_resnet18"}
 
 
@@ -114,6 +114,8 @@ def published(dataset: str, method: Method | str, density: float) -> str | None:
     if network is None:
         return None
     paper, sparsity = transcript("sign_in_to_the_lottery"), f"{1 - density:.4g}"
+    if method.endswith("+matched"):
+        return None
     if method == "random+mv":
         found = paper["table11_rescaling"][network]["no_rescale"].get(sparsity)
     elif method.startswith("random"):

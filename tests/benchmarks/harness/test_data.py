@@ -193,3 +193,21 @@ def test_real_cifar10_test_images(real_data):
     images, labels = read_mosaics(real_data / "cifar10", "test")
     assert images.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [1000] * 10
+
+
+def test_real_cifar100_test_images(real_data):
+    if not (real_data / "cifar100").is_dir():
+        pytest.skip("no CIFAR-100")
+    images, labels = read_mosaics(real_data / "cifar100", "test")
+    assert images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(labels).tolist() == [100] * 100
+
+
+@pytest.mark.slow
+def test_real_cifar100_is_loaded_whole(real_data):
+    if not (real_data / "cifar100").is_dir():
+        pytest.skip("no CIFAR-100")
+    data = load_dataset("cifar100", real_data, holdout=0)
+    assert (data.classes, data.shape) == (100, (3, 32, 32))
+    assert data.train_y.bincount().tolist() == [500] * 100
+    assert data.test_y.bincount().tolist() == [100] * 100
