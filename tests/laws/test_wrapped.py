@@ -2,15 +2,13 @@
 
 import inspect
 import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
@@ -18,68 +16,27 @@ from polarity import analysis, dense_to_sparse, densities, deploy, scores
 from polarity.targets.wrappers import unwrapped
 from tests.helpers import sparse_wins
 from tests.laws.refusals import fingerprint
+from tests.laws.wrapped import (
+    ATTACH,
+    INPUTS,
+    WRAPPERS,
+    draw,
+    each_wrapper,
+    interpolated,
+    masked,
+    merged,
+    plain,
+    point,
+    returned,
+    signed_in,
+    thresholded,
+)
 from tests.models import random_masks, seeded
 
-WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "compile": lambda model: torch.compile(model, backend="eager"),
-    "DataParallel": DataParallel,
-    "DDP": DistributedDataParallel,
-    "AveragedModel": AveragedModel,
-    "compiled DDP": lambda model: torch.compile(DistributedDataParallel(model), backend="eager"),
-    "average of a compiled one": lambda model: AveragedModel(torch.compile(model, backend="eager")),
-}
-each_wrapper = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-OUTSIDE = [name for name in WRAPPERS if "DDP" not in name]
-INPUTS = torch.randn(6, 4, generator=torch.Generator().manual_seed(5))
+pytestmark = pytest.mark.usefixtures("one_process")
+
 BATCHES = [(INPUTS, torch.arange(6) % 3)]
 LOSS = nn.functional.cross_entropy
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_process() -> Iterator[None]:
-    if not distributed.is_available():
-        pytest.skip("this PyTorch has no torch.distributed")
-    with tempfile.TemporaryDirectory() as folder:
-        distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1
-        )
-        yield
-        distributed.destroy_process_group()
-
-
-def plain() -> nn.Sequential:
-    return seeded(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)))
-
-
-def masked() -> nn.Module:
-    model = plain()
-    return pol.load_masks(model, random_masks(model))
-
-
-def thresholded() -> nn.Module:
-    model = masked()
-    dense_to_sparse.threshold_weights(model, None, decay=0.1, s0=-3.0)
-    return model
-
-
-def signed_in() -> nn.Module:
-    return pol.sign_in(masked())
-
-
-def interpolated() -> nn.Module:
-    return pol.interpolate_norms(masked(), generator=torch.Generator().manual_seed(0))
-
-
-def merged() -> nn.Module:
-    return pol.merge(masked())
-
-
-def draw() -> torch.Generator:
-    return torch.Generator().manual_seed(3)
-
-
-def point(model: nn.Module) -> dict[str, Tensor]:
-    return pol.RewindPoint.capture(model).weights
 
 
 def tracked(model: nn.Module) -> Any:
@@ -135,12 +92,6 @@ def compact() -> nn.Module:
 def compacted(model: nn.Module) -> Any:
     report = pol.compact(model, INPUTS, measure=sparse_wins, break_even=1.0)
     return report.compact, point(model)
-
-
-def returned(model: nn.Module, result: nn.Module) -> dict[str, Tensor]:
-    """Return what the model holds, if the call gave back the very object that it was given."""
-    assert result is model
-    return point(model)
 
 
 def in_rounds(model: nn.Module) -> Any:
@@ -295,109 +246,6 @@ def test_parameters_are_resized_through_wrappers_but_not_inside_ddp(name, wrap):
         assert fingerprint(point(model)) == before
     else:
         assert fingerprint(call(wrapped)) == fingerprint(expected)
-
-
-ATTACH = {
-    "mask_weights": pol.mask_weights,
-    "load_masks": lambda m: pol.load_masks(m, {"0.weight": torch.ones(8, 4)}),
-    "imp_prune": lambda m: pol.imp_prune(m, 0.5),
-    "lrr_step": lambda m: pol.lrr_step(m, 0.5, rewind=pol.RewindPoint.capture(m)),
-    "PruneRounds": lambda m: pol.PruneRounds(m, every=1, rounds=1),
-    "prune": lambda m: pol.prune(m, scores.magnitude, density=0.5),
-    "sign_in": pol.sign_in,
-    "interpolate_norms": pol.interpolate_norms,
-    "SignedMask.apply": lambda m: pol.signed_mask(masked()).apply(m),
-    "start_from_mask": lambda m: pol.start_from_mask(m, random_masks(plain())),
-    "threshold_weights": lambda m: dense_to_sparse.threshold_weights(m, None, decay=0.1),
-}
-
-
-@pytest.mark.parametrize("wrap", ["DDP", "compiled DDP"])
-@pytest.mark.parametrize("call", ATTACH.values(), ids=ATTACH)
-def test_attaching_inside_ddp_is_refused_and_changes_nothing(call, wrap):
-    model = plain()
-    wrapped = WRAPPERS[wrap](model)
-    keys, values = list(model.state_dict()), fingerprint(point(model))
-    with pytest.raises(TypeError, match=r"DistributedDataParallel.*: attach before wrapping"):
-        call(wrapped)
-    assert list(model.state_dict()) == keys
-    assert fingerprint(point(model)) == values
-
-
-def in_part(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return a model whose head is wrapped."""
-    return nn.Sequential(OrderedDict(head=wrap(plain()), rest=plain()))
-
-
-def same_names() -> nn.Module:
-    return pol.mask_weights(in_part(lambda head: nn.Sequential(OrderedDict(module=head))))
-
-
-NAMED = {
-    "load_masks": lambda m: pol.load_masks(m, {"head.module.0.weight": torch.ones(8, 4)}),
-    "SignedMask.apply": lambda m: pol.signed_mask(same_names()).apply(m),
-    "start_from_mask": lambda m: pol.start_from_mask(m, random_masks(m)),
-}
-
-
-@pytest.mark.parametrize("call", (ATTACH | NAMED).values(), ids=ATTACH | NAMED)
-def test_attaching_to_a_model_with_a_part_in_ddp_is_refused_by_its_name(call):
-    model = in_part(DistributedDataParallel)
-    before = fingerprint(model.state_dict())
-    with pytest.raises(TypeError, match=r"its 'head' is wrapped in Distr.*: attach before wrap"):
-        call(model)
-    assert fingerprint(model.state_dict()) == before
-
-
-@pytest.mark.parametrize("call", [pol.sign_in, lambda m: pol.mask_weights(m, targets="1.weight")])
-def test_attaching_more_inside_ddp_is_refused(call):
-    with pytest.raises(TypeError, match="attach before wrapping"):
-        call(DistributedDataParallel(masked()))
-
-
-def test_loading_a_masked_file_into_plain_ddp_is_refused(tmp_path: Path):
-    pol.save(masked(), tmp_path / "it.safetensors")
-    with pytest.raises(TypeError, match="attach before wrapping"):
-        pol.load(DistributedDataParallel(plain()), tmp_path / "it.safetensors")
-
-
-def test_extracting_inside_ddp_is_refused():
-    model = thresholded()
-    with pytest.raises(TypeError, match="attach before wrapping"):
-        dense_to_sparse.extract_soft_mask(DistributedDataParallel(model))
-    assert dense_to_sparse.soft_density(model) < pol.density(model)
-
-
-def test_merging_products_inside_ddp_is_refused():
-    model = signed_in()
-    with pytest.raises(TypeError, match="attach before wrapping"):
-        pol.merge(DistributedDataParallel(model))
-    assert list(pol.inner_scaling(model)) == ["0.weight", "3.weight"]
-
-
-@pytest.mark.parametrize("wrap", OUTSIDE)
-@pytest.mark.parametrize("call", ATTACH, ids=str)
-def test_attaching_through_other_wrappers_attaches_to_the_model(call, wrap):
-    wrapped = WRAPPERS[wrap](plain())
-    ATTACH[call](wrapped)
-    expected = plain()
-    ATTACH[call](expected)
-    inner = unwrapped(wrapped)
-    assert list(inner.state_dict()) == list(expected.state_dict())
-    wrapped.eval(), expected.eval()
-    torch.testing.assert_close(wrapped(INPUTS), expected(INPUTS))
-
-
-@pytest.mark.parametrize("wrap", OUTSIDE)
-def test_norms_interpolated_through_a_wrapper_are_drawn_when_the_model_is_called(wrap):
-    wrapped = WRAPPERS[wrap](plain())
-    pol.interpolate_norms(wrapped, generator=draw())
-    inner = unwrapped(wrapped).train()
-    drawn = []
-    for _ in range(2):
-        inner(INPUTS)
-        drawn.append(float(pol.norm_alpha(wrapped)["1"]))
-    assert len({1.0, *drawn}) == 3
 
 
 @each_wrapper
