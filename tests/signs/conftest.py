@@ -1,10 +1,11 @@
-"""The small network that the tests of signs train by hand, and its start."""
+"""The small network that the tests of signs train by hand, its start, and layers of every size."""
 
 import pytest
 from torch import nn
 
 import polarity as pol
 from tests.models import redraw
+from tests.signs.cases import Fields, fields
 
 
 @pytest.fixture
@@ -19,3 +20,8 @@ def net() -> nn.Sequential:
 @pytest.fixture
 def start(net) -> pol.RewindPoint:
     return pol.RewindPoint.capture(net)
+
+
+@pytest.fixture
+def layers() -> Fields:
+    return fields({"a": (31, 17), "none": (0, 3), "b": (200,), "c": (5, 2, 3, 3)})

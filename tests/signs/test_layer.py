@@ -17,38 +17,11 @@ import polarity as pol
 from polarity import Delta, Epsilon, Phi
 from polarity._bits import arrays
 from polarity.signs.deviation import population_deviation
+from tests.models import generator as seeded
+from tests.signs.cases import SCOPES, differing, fields, without_empty
 
 STRATEGIES = ["mask1", "mask0", "gradual", "standard"]
-SCOPES = ["layer", "global"]
 PERTURB = [Phi(0.25), Delta(0.4), Epsilon(0.3)]
-Fields = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def fields(sizes: dict[str, tuple[int, ...]], alive: float = 0.4, seed: int = 11) -> Fields:
-    """Trained weights, initial weights and masks; multiples of 1/8, so that many are tied."""
-    draw = seeded(seed)
-    trained, init = (
-        {n: torch.randn(s, generator=draw).mul(8).round().div(8) for n, s in sizes.items()}
-        for _ in range(2)
-    )
-    return trained, init, {n: torch.rand(s, generator=draw) < alive for n, s in sizes.items()}
-
-
-@pytest.fixture
-def layers() -> Fields:
-    return fields({"a": (31, 17), "none": (0, 3), "b": (200,), "c": (5, 2, 3, 3)})
-
-
-def without_empty(layers: Fields) -> Fields:
-    return tuple({n: t for n, t in each.items() if n != "none"} for each in layers)
-
-
-def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    return [name for name in one if not torch.equal(one[name], other[name])]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -80,65 +53,6 @@ def test_a_weight_of_several_chunks_is_signed_like_a_twin_in_numpy():
     expected = np.zeros_like(w)
     expected[m] = signs.numpy() * np.float32(np.std(init["w"].numpy().astype(np.float64)))
     assert np.array_equal(new["w"].numpy().ravel(), expected)
-
-
-class Subclass(Epsilon):
-    """A user's kind of Epsilon."""
-
-
-@pytest.mark.parametrize("perturbation", [Epsilon(0.3), Delta(0.4), Subclass(0.3)], ids=repr)
-@pytest.mark.parametrize("strategy", ["mask1", "mask0", "standard"])
-def test_a_perturbation_called_by_itself_does_what_it_does_to_a_model(perturbation, strategy):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10))
-    start = pol.RewindPoint.capture(model)
-    for parameter in model.parameters():
-        parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
-    trained = pol.RewindPoint.capture(model)
-    pol.imp_prune(model, density=0.5)
-    masks = pol.masks(model)
-    pol.reinit_signs(
-        model, strategy, perturbation, init=start, trained=trained, generator=seeded(5)
-    )
-    generator = seeded(5)
-    for name, mask in masks.items():
-        reference = start.weights[name] if strategy == "mask1" else trained.weights[name]
-        signs = Phi(0).polarity(reference[mask])
-        magnitudes = trained.weights[name][mask].abs()
-        alone = perturbation(signs, magnitudes, generator, masks={name: mask})
-        weight = pol.find_targets(model)[name].weight
-        assert torch.equal(Phi(0).polarity(weight[mask]), alone)
-
-
-@pytest.mark.parametrize("perturbation", [Epsilon(0.3), Delta(0.4)], ids=repr)
-def test_of_all_layers_together_a_perturbation_is_called_once(layers, perturbation):
-    trained, init, masks = without_empty(layers)
-    new, _ = pol.signed_constants(
-        trained, init, masks, "mask0", perturbation, scope="global", generator=seeded(5)
-    )
-    all_trained = torch.cat([trained[name][mask] for name, mask in masks.items()])
-    alone = perturbation(Phi(0).polarity(all_trained), all_trained.abs(), seeded(5), masks=masks)
-    signed = torch.cat([new[name][mask] for name, mask in masks.items()])
-    assert torch.equal(Phi(0).polarity(signed), alone)
-
-
-def test_a_subclass_of_a_perturbation_draws_as_it_does(layers):
-    layers = without_empty(layers)
-    one, _ = pol.signed_constants(*layers, perturb=Epsilon(0.3), generator=seeded())
-    other, _ = pol.signed_constants(*layers, perturb=Subclass(0.3), generator=seeded())
-    assert differing(one, other) == []
-
-
-def test_what_a_user_wrote_is_called_with_three_arguments(layers):
-    class Inherited(Epsilon):
-        def __call__(self, signs, magnitudes, generator):
-            return -super().__call__(signs, magnitudes, generator)
-
-    layers = without_empty(layers)
-    plain, _ = pol.signed_constants(*layers, "mask0")
-    new, report = pol.signed_constants(*layers, "mask0", Inherited(1), generator=seeded())
-    assert differing(new, plain) == []
-    assert report.flipped == 0
 
 
 def test_layers_that_are_empty_or_have_no_survivors_are_left_out_of_global_draws(layers):
@@ -262,37 +176,6 @@ def test_autograd_knows_that_the_weight_was_written():
     pol.reinit_signs(layer, init=start)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-
-
-@pytest.mark.parametrize(
-    ("returns", "error", "words"),
-    [
-        (lambda s, m, g: None, TypeError, "NoneType"),
-        (lambda s, m, g: s[1:], ValueError, r"shape \(\d+,\).*expected \(\d+,\)"),
-        (lambda s, m, g: s * 0, ValueError, r"\+1 and -1"),
-        (lambda s, m, g: s * 2, ValueError, r"\+1 and -1"),
-        (lambda s, m, g: s.float() * math.nan, ValueError, r"\+1 and -1"),
-    ],
-)
-@pytest.mark.parametrize("scope", SCOPES)
-def test_a_perturbation_that_returns_no_signs_is_refused_and_nothing_written(
-    returns, error, words, scope
-):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    start = pol.RewindPoint.capture(model)
-    pol.imp_prune(model, 0.5)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(error, match=words):
-        pol.reinit_signs(model, perturb=returns, init=start, scope=scope)
-    assert differing(before, model.state_dict()) == []
-
-
-def test_a_user_may_return_signs_of_any_dtype(layers):
-    layers = without_empty(layers)
-    wide, _ = pol.signed_constants(*layers, "mask0", lambda s, m, g: -s.double())
-    narrow, _ = pol.signed_constants(*layers, "mask0", lambda s, m, g: -s)
-    assert differing(wide, narrow) == []
 
 
 @settings(deadline=None, max_examples=100)
