@@ -15,8 +15,9 @@ from torch import Tensor, distributed, nn
 
 import polarity as pol
 from polarity import deploy
+from tests.forms import Form
 from tests.laws.refusals import fingerprint
-from tests.models import Form, Kind, seeded
+from tests.models import Kind, seeded
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 

@@ -1,18 +1,13 @@
-"""The models that several test files build, their inputs, and the forms their weights take."""
+"""The models that several test files build, and their inputs."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
-
-import polarity as pol
-from polarity.attach.norms import attached_norms
-from polarity.parametrizations.places import Places
 
 
 @dataclass(frozen=True)
@@ -23,30 +18,6 @@ class Kind:
     build: Callable[[], nn.Module]
     inputs: Callable[[torch.Generator], tuple[Tensor, ...]]
     fullgraph: bool = True
-
-
-@dataclass(frozen=True)
-class Form:
-    """A way of holding masked weights: how a plain model gets it, with half its weights masked.
-
-    ``enforced`` says whether the mask is applied, and ``same_parameters`` whether what is trained
-    are the plain model's own Parameter objects. Where they are not the weight is computed, and
-    equal to the plain one up to rounding. ``sees_writes`` says whether forward masks what others
-    wrote into pruned entries. ``compact`` says whether survivors alone are stored, and ``exact``
-    whether a layer gives the plain layer's bits.
-    """
-
-    name: str
-    attach: Callable[[nn.Module], nn.Module]
-    enforced: bool = True
-    same_parameters: bool = True
-    sees_writes: bool = True
-    compact: bool = False
-    multiplies: bool = False
-
-    @property
-    def exact(self) -> bool:
-        return self.same_parameters and not self.multiplies
 
 
 class Tied(nn.Module):
@@ -224,106 +195,6 @@ KINDS = [
 WIDE = Kind("wide", lambda: nn.Linear(300, 900), noise(4, 300))
 
 
-def every_weight(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the default targets, and of those that are tied to an embedding."""
-    tied = ["decoder"] if isinstance(model, Tied) else []
-    return tuple(pol.find_targets(model, ["*", *tied]))
-
-
-def random_masks(model: nn.Module, density: float = 0.5, seed: int = 1) -> dict[str, Tensor]:
-    """Return masks under plain names with a fair share of zeros and ones in every one of them."""
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.rand(target.shape, generator=draw) < density
-        for name, target in pol.find_targets(model, every_weight(model)).items()
-    }
-
-
-def half_masked(model: nn.Module) -> nn.Module:
-    """Mask half of every prunable weight."""
-    return pol.mask_weights(model, masks=random_masks(model))
-
-
-def half_remembered(model: nn.Module) -> nn.Module:
-    """Mask half of every prunable weight, but keep every value and enforce no mask."""
-    values = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
-    half_masked(model)
-    for module in model.modules():
-        if isinstance(module, pol.MaskedWeight):
-            module.enforce = False
-    with torch.no_grad():
-        for parameter, value in values:
-            parameter.copy_(value)
-    return model
-
-
-def half_signed_in(model: nn.Module) -> nn.Module:
-    """Mask half of every prunable weight and make the rest a product."""
-    return pol.sign_in(half_masked(model), beta=0.5)
-
-
-def half_in_step(model: nn.Module) -> nn.Module:
-    """Mask half of every prunable weight, and enforce the masks in an optimizer's step."""
-    half_masked(model)
-    pol.enforce_in_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    return model
-
-
-def compacted(
-    model: nn.Module,
-    optimizer: Any = None,
-    *,
-    names: Sequence[str] | None = None,
-    multiplies: bool = True,
-) -> nn.Module:
-    """Store survivors alone, of some weights or all; they take the sparse product, or none does."""
-    names = tuple(pol.masks(model)) if names is None else names
-    pol.compact(model, optimizer=optimizer, targets=names)
-    for target in pol.find_targets(model, names).values():
-        masking = target.masking
-        masking.places = Places.of(masking.mask, multiplies=multiplies)
-    return model
-
-
-def half_compact(model: nn.Module) -> nn.Module:
-    """Mask half of every prunable weight, and store the rest alone."""
-    return compacted(half_masked(model))
-
-
-def half_compact_signed_in(model: nn.Module) -> nn.Module:
-    """Make half of every prunable weight a product, and store its factors alone."""
-    return compacted(half_signed_in(model))
-
-
-def half_scattered(model: nn.Module) -> nn.Module:
-    """Store half of every prunable weight alone, and compute with the dense weight."""
-    return compacted(half_masked(model), multiplies=False)
-
-
-def half_scattered_signed_in(model: nn.Module) -> nn.Module:
-    """Store the factors of half of every prunable weight, and compute with the dense weight."""
-    return compacted(half_signed_in(model), multiplies=False)
-
-
-# A parametrization that is added to the package is added here, and every invariant is tested.
-FORMS = [
-    Form("masked", half_masked),
-    Form("in_step", half_in_step, sees_writes=False),
-    Form("remembered", half_remembered, enforced=False),
-    Form("sign_in", half_signed_in, same_parameters=False),
-    Form("compact", half_compact, sees_writes=False, compact=True, multiplies=True),
-    Form(
-        "compact_sign_in", half_compact_signed_in, same_parameters=False, sees_writes=False,
-        compact=True, multiplies=True,
-    ),
-    Form("scattered", half_scattered, sees_writes=False, compact=True),
-    Form(
-        "scattered_sign_in", half_scattered_signed_in, same_parameters=False, sees_writes=False,
-        compact=True,
-    ),
-]  # fmt: skip
-
-
 def light_vgg() -> nn.Module:
     """Build ``vgg11_bn`` with one linear layer for a classifier: no 4096-wide matrices."""
     with torch.device("meta"):
@@ -352,41 +223,9 @@ LARGE_ZOO = [
     Kind("vit_b_16", lambda: torchvision.models.vit_b_16(), noise(1, 3, 224, 224)),
 ]
 
-# Networks with one kind of normalisation each, interpolated and trained away from the start.
-
-X = torch.randn(6, 2, 6, 6, generator=torch.Generator().manual_seed(2))
-
-
-def norm_net(*norms: nn.Module, flat: nn.Module | None = None) -> nn.Sequential:
-    """Convolutions with the given norms of 4 channels, and a classifier with one of 16 features."""
-    layers: list[nn.Module] = []
-    for index, norm in enumerate(norms):
-        layers += [nn.Conv2d(4 if index else 2, 4, 3, bias=False), norm, nn.Tanh()]
-    flat = flat or nn.Identity()
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), flat, nn.Linear(16, 3))
-
-
-NETS: dict[str, Callable[[], nn.Module]] = {
-    "batch": lambda: norm_net(nn.BatchNorm2d(4), nn.BatchNorm2d(4), flat=nn.BatchNorm1d(16)),
-    "layer": lambda: norm_net(nn.LayerNorm([4, 4, 4]), flat=nn.LayerNorm(16)),
-    "group": lambda: norm_net(nn.GroupNorm(2, 4), nn.GroupNorm(4, 4)),
-    "rms": lambda: norm_net(nn.RMSNorm([4, 4]), flat=nn.RMSNorm(16)),
-    "instance": lambda: norm_net(nn.InstanceNorm2d(4, affine=True)),
-}
-EVERY_NET = pytest.mark.parametrize("kind", NETS)
-
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def moved(model: nn.Module, seed: int = 9) -> nn.Module:
-    """Move every parameter away from where it is, as training would."""
-    draw = generator(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
-    return model
 
 
 def redraw(model: nn.Module, seed: int) -> None:
@@ -395,27 +234,6 @@ def redraw(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=draw))
-
-
-def pair(kind: str, **options: object) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """A trained interpolated model, the same plain, and the plain one with initial norms."""
-    model = pol.interpolate_norms(seeded(NETS[kind]()), generator=generator(), **options)
-    start = {name: value.clone() for name, value in attached_norms(model).items()}
-    moved(model)
-    plain, initial = NETS[kind](), NETS[kind]()
-    plain.load_state_dict(pol.dense_state_dict(model))
-    initial.load_state_dict({**pol.dense_state_dict(model), **start})
-    return model, plain, initial
-
-
-def alphas(model: nn.Module) -> list[float]:
-    return [float(value) for value in pol.norm_alpha(model).values()]
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    plain = {n.replace("parametrizations.", "").removesuffix(".original"): p
-             for n, p in model.named_parameters()}  # fmt: skip
-    return {name: parameter.grad.clone() for name, parameter in plain.items()}
 
 
 # Models and data for scores computed from a loss.

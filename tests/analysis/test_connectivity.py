@@ -7,7 +7,8 @@ from torch import nn
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models import half_masked, random_masks, seeded
+from tests.forms import half_masked, random_masks
+from tests.models import seeded
 
 HIDDEN = 4
 SWAP = torch.tensor([0, 2, 1, 3])

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import polarity as pol
-from tests.models import Tied, random_masks, seeded
+from tests.forms import random_masks
+from tests.models import Tied, seeded
 
 
 def mlp(seed: int = 0) -> nn.Module:

@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
-from tests.models import Recurrent, SelfAttention, Tied, half_masked, random_masks, seeded
+from tests.forms import half_masked, random_masks
+from tests.models import Recurrent, SelfAttention, Tied, seeded
 
 pytest.importorskip("scipy")
 

@@ -8,7 +8,8 @@ from torch import nn
 
 import polarity as pol
 from polarity.analysis import SignTracker
-from tests.models import mlp, random_masks
+from tests.forms import random_masks
+from tests.models import mlp
 
 
 def effective(model: nn.Module) -> dict[str, torch.Tensor]:

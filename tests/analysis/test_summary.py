@@ -11,20 +11,11 @@ from torch.nn.utils import parametrizations, prune
 
 import polarity as pol
 from polarity.analysis import WeightSummary
+from tests.forms import FORMS, Form, half_masked, random_masks
 from tests.helpers import everything_of, sparse_wins
 from tests.laws.refusals import fingerprint
-from tests.models import (
-    FORMS,
-    KINDS,
-    ZOO,
-    Form,
-    Kind,
-    SmallGpt2,
-    half_masked,
-    mlp,
-    norm_net,
-    random_masks,
-)
+from tests.models import KINDS, ZOO, Kind, SmallGpt2, mlp
+from tests.norm_nets import norm_net
 
 VALUES = torch.tensor([[1.0, -3.0, 0.5, 2.0], [-1.0, 4.0, 0.0, 3.0]])
 MASK = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1]]) > 0

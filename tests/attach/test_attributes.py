@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import half_masked, half_signed_in
 from tests.helpers import train_step
-from tests.models import Tied, half_masked, half_signed_in, seeded
+from tests.models import Tied, seeded
 
 ATTRIBUTES = {"_no_weight_decay": True, "sequence_parallel": False, "group": {"name": "head"}}
 INPUTS = (torch.randn(8, 6, generator=torch.Generator().manual_seed(3)),)

@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import polarity as pol
+from tests.forms import FORMS, Form, half_masked
 from tests.helpers import build, feed, outputs, train_step
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, half_masked
+from tests.models import KINDS, WIDE, Kind
 
 # An average of compact weights has their survivors, and cannot go on once they are others.
 DENSE = [form for form in FORMS if not form.compact]

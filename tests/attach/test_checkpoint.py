@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import polarity as pol
+from tests.forms import half_masked, half_remembered
 from tests.helpers import outputs, plain_state, same_state, train, train_step
-from tests.models import Recurrent, SelfAttention, Tied, half_masked, half_remembered, noise, seeded
+from tests.models import Recurrent, SelfAttention, Tied, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

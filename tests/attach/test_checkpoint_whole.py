@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import polarity as pol
+from tests.forms import half_in_step, half_masked
 from tests.helpers import outputs
 from tests.laws.refusals import fingerprint
-from tests.models import Recurrent, Tied, half_in_step, half_masked, noise, seeded
+from tests.models import Recurrent, Tied, noise, seeded
 
 pytest.importorskip("safetensors")
 

@@ -8,8 +8,9 @@ from torch import Tensor, distributed, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
+from tests.forms import random_masks
 from tests.helpers import from_ranks, leaf_and_mask, same_state
-from tests.models import random_masks, seeded
+from tests.models import seeded
 
 WORLD = 2
 RUNS = [(view, product) for view in (False, True) for product in (False, True)]

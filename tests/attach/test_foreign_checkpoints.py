@@ -11,8 +11,9 @@ from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
+from tests.forms import half_masked, half_signed_in
 from tests.helpers import outputs, plain_state, same_state
-from tests.models import WIDE, Tied, half_masked, half_signed_in, seeded
+from tests.models import WIDE, Tied, seeded
 
 save_file = pytest.importorskip("safetensors.torch").save_file
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import half_masked
 from tests.hostile import CONTAINER_FAULTS, put_together, taken_apart
 from tests.laws.refusals import fingerprint
-from tests.models import half_masked, noise, seeded
+from tests.models import noise, seeded
 
 safetensors_torch = pytest.importorskip("safetensors.torch")
 

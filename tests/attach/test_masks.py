@@ -11,8 +11,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import half_masked
 from tests.helpers import outputs, plain_state, same_state, train, train_step
-from tests.models import Recurrent, SelfAttention, Tied, half_masked, noise, seeded
+from tests.models import Recurrent, SelfAttention, Tied, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

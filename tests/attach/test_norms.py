@@ -11,7 +11,8 @@ from torch import nn
 import polarity as pol
 from polarity.attach.norms import attached_norms
 from tests.helpers import plain_state, same_state
-from tests.models import NETS, X, alphas, generator, moved, pair, seeded
+from tests.models import generator, seeded
+from tests.norm_nets import NETS, X, alphas, moved, pair
 
 
 def test_every_norm_of_torch_and_its_subclasses_are_found() -> None:

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import polarity as pol
+from tests.forms import FORMS, Form
 from tests.helpers import build
 from tests.laws.refusals import fingerprint
-from tests.models import FORMS, KINDS, WIDE, Form, seeded
+from tests.models import KINDS, WIDE, seeded
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 

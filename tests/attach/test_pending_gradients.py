@@ -10,8 +10,9 @@ from torch import Tensor, nn, optim
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import FORMS, Form, half_masked, random_masks
 from tests.helpers import build, feed, leaf_and_mask, tensor_at
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, half_masked, random_masks, seeded
+from tests.models import KINDS, WIDE, Kind, seeded
 
 # Of compact weights the random machine compares pending gradients after every call.
 DENSE = [form for form in FORMS if not form.compact]

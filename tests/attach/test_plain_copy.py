@@ -11,8 +11,9 @@ import polarity as pol
 from polarity._running import twice_differentiable
 from polarity.attach.plain_copy import full_copy, plain_copy, plain_state
 from polarity.scores import grasp, snip, synflow
+from tests.forms import FORMS, Form, half_masked, random_masks
 from tests.helpers import everything_of
-from tests.models import FORMS, KINDS, Form, Tied, half_masked, random_masks, seeded
+from tests.models import KINDS, Tied, seeded
 
 pytest.importorskip("scipy")
 

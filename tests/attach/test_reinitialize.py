@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.attach.norms import attached_norms
+from tests.forms import FORMS, Form, random_masks
 from tests.helpers import build, leaf_and_mask, tensor_at
 from tests.laws.refusals import fingerprint
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, generator, random_masks, seeded
+from tests.models import KINDS, WIDE, Kind, generator, seeded
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 # But for the one whose weight no method draws, which is refused.

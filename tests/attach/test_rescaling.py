@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.models import random_masks, seeded
+from tests.forms import random_masks
+from tests.models import seeded
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.attach.norms import attached_norms
+from tests.forms import FORMS, Form, compacted, random_masks
 from tests.helpers import build, feed, leaf_and_mask, outputs, tensor_at, train_step
 from tests.laws.refusals import fingerprint
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, compacted, random_masks, seeded
+from tests.models import KINDS, WIDE, Kind, seeded
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 

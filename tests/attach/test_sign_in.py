@@ -9,8 +9,9 @@ from torch.nn.utils import parametrize, weight_norm
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import random_masks
 from tests.helpers import plain_state, same_state, train, train_step
-from tests.models import Tied, random_masks, seeded
+from tests.models import Tied, seeded
 
 INPUTS = (torch.randn(8, 6, generator=torch.Generator().manual_seed(3)),)
 

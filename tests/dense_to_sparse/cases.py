@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 
 import polarity as pol
 from polarity.dense_to_sparse import RigL
-from tests.models import random_masks, seeded
+from tests.forms import random_masks
+from tests.models import seeded
 
 FIRST, LAST = "0.weight", "2.weight"  # 10 x 12 and 4 x 10 entries
 

@@ -29,7 +29,8 @@ from tests.dense_to_sparse.cases import (
 )
 from tests.dense_to_sparse.test_ddp import differences
 from tests.dense_to_sparse.test_schedule import SCHEDULES
-from tests.models import Twins, random_masks, seeded
+from tests.forms import random_masks
+from tests.models import Twins, seeded
 
 EVERY = pytest.mark.parametrize("kind", SCHEDULES)
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import polarity as pol
+from tests.forms import Form
 from tests.helpers import (
     build,
     feed,
 )
-from tests.models import Form, Kind
+from tests.models import Kind
 
 RECURRENT = ("lstm", "gru")
 

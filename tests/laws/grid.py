@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.models import FORMS, KINDS, WIDE, Form, Kind
+from tests.forms import FORMS, Form
+from tests.models import KINDS, WIDE, Kind
 
 EVERY_FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, WIDE], ids=lambda kind: kind.name)

@@ -12,8 +12,8 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import compacted as stored_compactly
 from tests.laws.refusals import fingerprint
-from tests.models import compacted as stored_compactly
 from tests.models import seeded
 
 Batches = list[tuple[Tensor, Tensor]]

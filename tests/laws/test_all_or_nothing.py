@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 import polarity as pol
+from tests.forms import half_masked, half_signed_in
 from tests.helpers import everything_of, train_step
 from tests.laws.refusals import fingerprint
-from tests.models import half_masked, half_signed_in, noise, seeded
+from tests.models import noise, seeded
 
 INPUTS = noise(8, 6)(torch.Generator().manual_seed(2))
 FORMS = {"masked": half_masked, "sign_in": half_signed_in}

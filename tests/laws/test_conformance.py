@@ -10,6 +10,7 @@ from torch.nn.utils import prune as torch_prune
 from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
+from tests.forms import FORMS, Form, random_masks
 from tests.helpers import (
     at_survivors,
     build,
@@ -24,7 +25,7 @@ from tests.helpers import (
     train_step,
     zeroed,
 )
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, random_masks
+from tests.models import KINDS, WIDE, Kind
 
 pytestmark = [
     pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name),

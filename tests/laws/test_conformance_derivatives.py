@@ -9,6 +9,7 @@ from torch.func import functional_call, grad, hessian, jvp, stack_module_state, 
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import polarity as pol
+from tests.forms import Form, compacted, random_masks
 from tests.helpers import (
     build,
     feed,
@@ -24,7 +25,7 @@ from tests.laws.explicit import (
     values_of,
 )
 from tests.laws.grid import EVERY_FORM, EVERY_KIND
-from tests.models import KINDS, Form, Kind, compacted, random_masks
+from tests.models import KINDS, Kind
 
 # Derivatives
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import polarity as pol
+from tests.forms import FORMS, Form, compacted, random_masks
 from tests.helpers import (
     build,
     feed,
@@ -21,7 +22,7 @@ from tests.helpers import (
 )
 from tests.laws.explicit import close, converted, explicit, loss_of
 from tests.laws.grid import EVERY_FORM, EVERY_KIND, KINDS_IN_TURN
-from tests.models import FORMS, KINDS, Form, Kind, compacted, random_masks
+from tests.models import KINDS, Kind
 
 # Graphs
 

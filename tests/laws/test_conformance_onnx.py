@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import polarity as pol
+from tests.forms import Form
 from tests.helpers import feed, outputs
 from tests.laws.explicit import close, converted
 from tests.laws.grid import EVERY_FORM
-from tests.models import KINDS, WIDE, Form, Kind
+from tests.models import KINDS, WIDE, Kind
 
 pytest.importorskip("onnx")
 

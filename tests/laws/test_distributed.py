@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 import polarity as pol
 from polarity import Delta, Epsilon, Phi
 from polarity.attach.norms import attached_norms
+from tests.forms import random_masks
 from tests.helpers import from_ranks, plain_state, same_state, train_step
-from tests.models import CROSS_ENTROPY, random_masks, seeded
+from tests.models import CROSS_ENTROPY, seeded
 
 WORLD = 2
 MOMENTS = ("pruned", "resigned", "trained", "revived", "pruned_again", "rewound", "drawn", "merged")

@@ -19,7 +19,8 @@ from polarity._bits.random import seed_from
 from polarity.parametrizations.shared_alpha import draw_seeds
 from polarity.scores import grasp, random, snip, synflow
 from tests.helpers import everything_of, start_processes
-from tests.models import CROSS_ENTROPY, NETS, X, alphas, conv_net, generator, mlp, moved, noisy
+from tests.models import CROSS_ENTROPY, conv_net, generator, mlp, noisy
+from tests.norm_nets import NETS, X, alphas, moved
 
 WORLD = 2
 BATCHES = [(torch.ones(4, 6), torch.tensor([0, 1, 2, 0]))]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import half_compact, half_compact_signed_in, half_masked
 from tests.helpers import everything_of, train_step
 from tests.laws.test_all_or_nothing import FORMS, INPUTS, adam, net, state_of
-from tests.models import generator, half_compact, half_compact_signed_in, half_masked
+from tests.models import generator
 
 EVERY_FORM = FORMS | {"compact": half_compact, "compact_sign_in": half_compact_signed_in}
 

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 import polarity as pol
+from tests.forms import Form, random_masks
 from tests.helpers import same_state, tensor_at
 from tests.laws.grid import EVERY_FORM, EVERY_KIND
 from tests.laws.public_calls import batches, network, sgd, train_step
-from tests.models import KINDS, WIDE, Form, Kind, random_masks
+from tests.models import KINDS, WIDE, Kind
 
 # Moving off the meta device and assigning a checkpoint unties weights, in PyTorch itself.
 UNTIED = pytest.mark.parametrize(

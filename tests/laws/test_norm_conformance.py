@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 import polarity as pol
 from polarity.attach.norms import attached_norms, detach_norms
 from tests.helpers import plain_state, same_state, train_step
-from tests.models import EVERY_NET, NETS, X, alphas, generator, gradients, moved, pair, seeded
+from tests.models import generator, seeded
+from tests.norm_nets import EVERY_NET, NETS, X, alphas, gradients, moved, pair
 
 
 @EVERY_NET

@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 import polarity as pol
 from polarity.attach.norms import attached_norms
 from tests.helpers import from_ranks
-from tests.models import NETS, X, alphas, seeded
+from tests.models import seeded
+from tests.norm_nets import NETS, X, alphas
 
 WORLD = 2
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.models import FORMS, Form, generator, seeded
+from tests.forms import FORMS, Form
+from tests.models import generator, seeded
 
 KNOWN_BUFFERS = ("mask", "beta", "alpha", "initial", "stream")
 

@@ -12,9 +12,10 @@ from torch.nn.parallel import DistributedDataParallel
 import polarity as pol
 from polarity.dense_to_sparse import ACDC, GradualMagnitude, RigL
 from polarity.selection.ranks import Ranks
+from tests.forms import random_masks
 from tests.helpers import from_ranks, train_step
 from tests.laws.refusals import fingerprint
-from tests.models import mlp, random_masks, seeded
+from tests.models import mlp, seeded
 
 WORLD = 2
 REMEDY = "Load rank 0's model.state_dict() on every rank"

@@ -19,8 +19,9 @@ from torch import nn
 import polarity as pol
 from polarity._reports import Tabular, plain_data
 from polarity._tables import Table
+from tests.forms import half_masked
 from tests.helpers import sparse_wins
-from tests.models import half_masked, mlp
+from tests.models import mlp
 
 X = torch.ones(4, 6)
 # They print as a line of a report, or are what a report prints; and a ticket is no report.

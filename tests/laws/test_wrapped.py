@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import polarity as pol
 from polarity import analysis, dense_to_sparse, densities, deploy, scores
 from polarity.targets.wrappers import unwrapped
+from tests.forms import random_masks
 from tests.helpers import sparse_wins
 from tests.laws.refusals import fingerprint
 from tests.laws.wrapped import (
@@ -31,7 +32,7 @@ from tests.laws.wrapped import (
     signed_in,
     thresholded,
 )
-from tests.models import random_masks, seeded
+from tests.models import seeded
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 import polarity as pol
 from polarity import dense_to_sparse
 from polarity.targets.wrappers import unwrapped
+from tests.forms import random_masks
 from tests.laws.refusals import fingerprint
 from tests.laws.wrapped import (
     ATTACH,
@@ -25,7 +26,6 @@ from tests.laws.wrapped import (
     signed_in,
     thresholded,
 )
-from tests.models import random_masks
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

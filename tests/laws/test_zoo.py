@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import half_masked
 from tests.helpers import (
     build,
     feed,
@@ -18,7 +19,7 @@ from tests.helpers import (
     same_state,
     train_step,
 )
-from tests.models import LARGE_ZOO, ZOO, Kind, TextEncoder, half_masked, seeded
+from tests.models import LARGE_ZOO, ZOO, Kind, TextEncoder, seeded
 
 STRATEGIES = ("mask1", "mask0", "gradual", "standard")
 PERTURBATIONS = {

@@ -10,7 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 
 import polarity as pol
 from polarity import dense_to_sparse, scores
-from tests.models import random_masks, seeded
+from tests.forms import random_masks
+from tests.models import seeded
 
 WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "compile": lambda model: torch.compile(model, backend="eager"),

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import compacted
 from tests.laws.refusals import fingerprint
 from tests.machine.conversions import close
 from tests.machine.kinds import Machine, Setting
 from tests.machine.reference import Moment, Reference, Weight, inside
-from tests.models import compacted
 
 
 @dataclass

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import polarity as pol
+from tests.forms import compacted
 from tests.machine.kinds import MACHINES, SETTINGS
 from tests.machine.run import Run
-from tests.models import compacted
 
 KINDS = {kind.name: kind for kind in MACHINES}
 OPTIMIZERS = {setting.name: setting for setting in SETTINGS}

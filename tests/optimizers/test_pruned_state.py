@@ -10,8 +10,9 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.optimizers.pruned_state import zero_pruned_state
+from tests.forms import half_masked
 from tests.helpers import leaf_and_mask, plain_state, same_state, train_step
-from tests.models import half_masked, noise, seeded
+from tests.models import noise, seeded
 
 OPTIMIZERS: dict[str, Any] = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1),

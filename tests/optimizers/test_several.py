@@ -12,9 +12,10 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import polarity as pol
 from polarity.optimizers.given import as_schedulers, described
+from tests.forms import half_masked, half_signed_in
 from tests.helpers import leaf_and_mask, train_step
 from tests.laws.refusals import fingerprint
-from tests.models import half_masked, half_signed_in, noise, seeded
+from tests.models import noise, seeded
 
 INPUTS = noise(8, 6)(torch.Generator().manual_seed(2))
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon yet")

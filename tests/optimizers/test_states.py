@@ -9,9 +9,10 @@ from torch import nn
 
 import polarity as pol
 from polarity.optimizers.states import misshapen
+from tests.forms import half_masked
 from tests.helpers import train_step
 from tests.laws.refusals import fingerprint
-from tests.models import half_masked, noise, seeded
+from tests.models import noise, seeded
 
 INPUTS = noise(8, 6)(torch.Generator().manual_seed(2))
 

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import polarity as pol
+from tests.forms import FORMS
 from tests.laws.refusals import fingerprint
-from tests.models import FORMS, seeded
+from tests.models import seeded
 
 ATTACH = {"masked": pol.mask_weights, "sign_in": pol.sign_in}
 each_form = pytest.mark.parametrize("attach", ATTACH.values(), ids=ATTACH.keys())

@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 import polarity as pol
 from polarity.parametrizations import survivor_weight
 from polarity.parametrizations.survivor_weight import SurvivorWeight
-from tests.models import TransposedLinear, compacted, generator
+from tests.forms import compacted
+from tests.models import TransposedLinear, generator
 
 STORED = "parametrizations.weight.original"
 

@@ -15,8 +15,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import half_masked, half_remembered
 from tests.helpers import build, feed, plain_state, same_state, tensor_at, train, train_step
-from tests.models import KINDS, Kind, half_masked, half_remembered, noise, seeded
+from tests.models import KINDS, Kind, noise, seeded
 
 INPUTS = noise(4, 6)(torch.Generator().manual_seed(2))
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import polarity as pol
 from polarity.targets.reach import LeftOut, Reach
-from tests.models import SmallGpt2, Tied, Twins, random_masks, seeded
+from tests.forms import random_masks
+from tests.models import SmallGpt2, Tied, Twins, seeded
 
 
 def three() -> nn.Sequential:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import polarity as pol
-from tests.models import WIDE, Tied, random_masks, seeded
+from tests.forms import random_masks
+from tests.models import WIDE, Tied, seeded
 from tests.pruning.test_reached import CALLS, each_call, three
 
 

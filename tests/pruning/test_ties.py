@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.selection.top_k import keep_top_by_sorting
-from tests.models import FORMS, KINDS, WIDE, Form, Kind, generator, seeded
+from tests.forms import FORMS, Form
+from tests.models import KINDS, WIDE, Kind, generator, seeded
 
 WITHIN = 5  # deviations that a count may be away from its mean
 

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 import polarity as pol
+from tests.forms import half_masked, half_signed_in
 from tests.helpers import train_step
 from tests.laws.refusals import fingerprint
-from tests.models import Tied, half_masked, half_signed_in, noise, seeded
+from tests.models import Tied, noise, seeded
 
 INPUTS = noise(8, 6)(torch.Generator().manual_seed(2))
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 import polarity as pol
+from tests.forms import half_masked
 from tests.helpers import plain_state, same_state, train_step
 from tests.laws.refusals import fingerprint
-from tests.models import half_masked, noise, seeded
+from tests.models import noise, seeded
 
 INPUTS = noise(8, 6)(torch.Generator().manual_seed(2))
 

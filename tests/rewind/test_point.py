@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import half_masked, half_remembered
 from tests.helpers import (
     leaf_and_mask,
     outputs,
@@ -17,7 +18,7 @@ from tests.helpers import (
     train,
     train_step,
 )
-from tests.models import Tied, half_masked, half_remembered, noise, seeded
+from tests.models import Tied, noise, seeded
 
 INPUTS = noise(6, 2, 4, 4)(torch.Generator().manual_seed(2))
 

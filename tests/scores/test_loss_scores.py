@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 import polarity as pol
 from polarity.scores import grasp, snip
+from tests.forms import random_masks
 from tests.helpers import build, everything_of, feed, zeroed
 from tests.models import (
     CROSS_ENTROPY,
@@ -20,7 +21,6 @@ from tests.models import (
     generator,
     images,
     noisy,
-    random_masks,
     seeded,
     square,
 )

@@ -9,20 +9,17 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.scores import grasp, snip, synflow
+from tests.forms import FORMS, Form, every_weight, random_masks
 from tests.helpers import build, everything_of, feed, same_state
 from tests.laws.grid import pairs_in_turn
 from tests.models import (
     CROSS_ENTROPY,
-    FORMS,
     KINDS,
-    Form,
     Kind,
     Several,
     conv_net,
-    every_weight,
     images,
     noisy,
-    random_masks,
     seeded,
     square,
 )

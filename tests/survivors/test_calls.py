@@ -11,7 +11,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 import polarity as pol
 from polarity import deploy
-from tests.models import NETS, X, redraw
+from tests.models import redraw
+from tests.norm_nets import NETS, X
 from tests.survivors.cases import (
     FORMS,
     Run,

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
-from tests.models import OwnWeight, compacted
+from tests.forms import compacted
+from tests.models import OwnWeight
 
 
 def compact_own_layers() -> nn.Module:

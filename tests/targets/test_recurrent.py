@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import half_masked, half_remembered, half_signed_in, random_masks
 from tests.helpers import full_precision, plain_state, same_state
-from tests.models import half_masked, half_remembered, half_signed_in, noise, random_masks, seeded
+from tests.models import noise, seeded
 
 SEQUENCE = noise(3, 5, 4)(torch.Generator().manual_seed(2))[0]
 MODULES: dict[str, Any] = {

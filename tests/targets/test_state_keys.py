@@ -12,8 +12,9 @@ from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
 from polarity.targets.state_keys import buffer_keys, inside
+from tests.forms import half_masked, half_remembered
 from tests.helpers import outputs, plain_state, same_state, train
-from tests.models import Tied, half_masked, half_remembered, noise, seeded
+from tests.models import Tied, noise, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

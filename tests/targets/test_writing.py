@@ -8,8 +8,9 @@ from torch.nn.utils.parametrize import register_parametrization
 import polarity as pol
 from polarity.targets.search import all_targets, attached
 from polarity.targets.writing import write_all
+from tests.forms import half_masked, half_signed_in
 from tests.helpers import plain_state, same_state
-from tests.models import half_masked, half_signed_in, seeded
+from tests.models import seeded
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool]
 

@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import polarity as pol
+from tests.forms import half_masked, half_remembered
 from tests.helpers import build, feed, leaf_and_mask, plain_state, same_state, tensor_at, train
-from tests.models import KINDS, Kind, Tied, half_masked, half_remembered, seeded
+from tests.models import KINDS, Kind, Tied, seeded
 from tests.tickets.test_signed_mask import everything, small, ticket_of
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

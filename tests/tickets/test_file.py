@@ -18,8 +18,9 @@ import torchvision
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import half_masked
 from tests.helpers import build
-from tests.models import KINDS, Kind, half_masked, seeded
+from tests.models import KINDS, Kind, seeded
 
 FILE = "ticket.safetensors"
 ENTRY = "polarity_signed_mask"

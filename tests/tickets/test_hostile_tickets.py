@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 import polarity as pol
+from tests.forms import half_masked
 from tests.hostile import CONTAINER_FAULTS, put_together, taken_apart
-from tests.models import half_masked, seeded
+from tests.models import seeded
 
 ENTRY = "polarity_signed_mask"
 BEYOND = 10**30

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import polarity as pol
+from tests.forms import FORMS, Form, half_masked, half_remembered
 from tests.helpers import build, leaf_and_mask, plain_state, tensor_at
 from tests.laws.refusals import fingerprint
-from tests.models import FORMS, KINDS, Form, Kind, half_masked, half_remembered, seeded
+from tests.models import KINDS, Kind, seeded
 
 
 def small(seed: int = 0) -> nn.Sequential:

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 import polarity as pol
 from polarity.dense_to_sparse import RigL, soft_mask, threshold_weights, weights_before_threshold
+from tests.forms import random_masks
 from tests.helpers import build, feed, plain_state, tensor_at
 from tests.laws.refusals import fingerprint
-from tests.models import KINDS, Kind, Tied, random_masks, seeded
+from tests.models import KINDS, Kind, Tied, seeded
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 FORMS = {
