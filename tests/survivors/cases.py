@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 import polarity as pol
 from tests.models import mlp, seeded
@@ -13,6 +13,25 @@ from tests.models import mlp, seeded
 OptimizerOf = Callable[[nn.Module], torch.optim.Optimizer]
 
 FORMS = {"plain": False, "Sign-In": True}
+EVERY: dict[str, Callable[[Any], optim.Optimizer]] = {
+    "SGD": lambda p: optim.SGD(p, lr=0.01),
+    "SGD, momentum": lambda p: optim.SGD(p, lr=0.01, momentum=0.9),
+    "SGD, foreach": lambda p: optim.SGD(p, lr=0.01, momentum=0.9, foreach=True),
+    "SGD, fused": lambda p: optim.SGD(p, lr=0.01, momentum=0.9, fused=True),
+    "Adam": lambda p: optim.Adam(p, lr=0.01),
+    "Adam, amsgrad": lambda p: optim.Adam(p, lr=0.01, amsgrad=True),
+    "Adam, foreach": lambda p: optim.Adam(p, lr=0.01, foreach=True),
+    "Adam, fused": lambda p: optim.Adam(p, lr=0.01, fused=True),
+    "AdamW, fused amsgrad": lambda p: optim.AdamW(p, lr=0.01, amsgrad=True, fused=True),
+    "NAdam": lambda p: optim.NAdam(p, lr=0.01),
+    "RAdam": lambda p: optim.RAdam(p, lr=0.01),
+    "Adamax": lambda p: optim.Adamax(p, lr=0.01),
+    "Adagrad": lambda p: optim.Adagrad(p, lr=0.01),
+    "Adadelta": lambda p: optim.Adadelta(p, lr=0.5),
+    "RMSprop": lambda p: optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
+    "Rprop": lambda p: optim.Rprop(p, lr=0.01),
+    "ASGD": lambda p: optim.ASGD(p, lr=0.01),
+}
 
 
 def compacted(model: nn.Module, optimizer: Any = None) -> nn.Module:
@@ -148,3 +167,14 @@ def equal_runs(masked: Run, compact: Run) -> None:
     for name in one:
         assert torch.equal(one[name], other[name]), name
     assert same_tensors(remembered(masked), remembered(compact))
+
+
+def run_of(name: str, product: bool, steps: int = 3) -> Run:
+    model = net(product)
+    return Run(model, EVERY[name](model.parameters())).train(steps)
+
+
+def other_survivors() -> dict[str, Any]:
+    pruned = net()
+    pol.imp_prune(pruned, density=0.25)
+    return pruned.state_dict()
