@@ -269,3 +269,35 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
         pairs = enumerate(zip(a, b, strict=True))
         return [each for i, (x, y) in pairs for each in differences(x, y, f"{where}/{i}")]
     return [] if a == b else [f"{where}: {a!r} and {b!r}"]
+
+
+class Counter:
+    """A schedule that only counts."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+
+def counted(**more: Any) -> tuple[SparsityCallback, list[Counter], list[Counter]]:
+    """Return a callback that counts, and the counters that it builds."""
+    steps: list[Counter] = []
+    epochs: list[Counter] = []
+
+    def build(into: list[Counter]) -> Any:
+        def built(*_: Any) -> Counter:
+            into.append(Counter())
+            return into[-1]
+
+        return built
+
+    callback = SparsityCallback(masked, each_step=build(steps), each_epoch=build(epochs), **more)
+    return callback, steps, epochs

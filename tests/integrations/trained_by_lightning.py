@@ -163,3 +163,27 @@ def outcome(fitted: pl.Trainer, sparsity: SparsityCallback) -> Any:
         "step": (fitted.global_step, fitted.current_epoch),
     }
     return snapshot(copy.deepcopy(held), {})
+
+
+class Counted:
+    """A schedule that counts its steps."""
+
+    def __init__(self, *given: Any) -> None:
+        self.given, self.count = given, 0
+
+    def step(self) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+def counted(made: list[Counted]) -> Any:
+    def build(*given: Any) -> Counted:
+        made.append(Counted(*given))
+        return made[-1]
+
+    return build
