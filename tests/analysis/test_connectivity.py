@@ -7,63 +7,19 @@ from torch import nn
 
 import polarity as pol
 from polarity.attach.norms import interpolate_norms
+from tests.analysis.xor import (
+    HIDDEN,
+    SWAP,
+    error_on,
+    mlp,
+    permuted,
+    snapshot,
+    solved,
+    unchanged,
+    xor_data,
+)
 from tests.forms import half_masked, random_masks
 from tests.models import seeded
-
-HIDDEN = 4
-SWAP = torch.tensor([0, 2, 1, 3])
-
-
-def xor_data(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points with both signs of both coordinates; the class is the sign of their product."""
-    quarter = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) + 0.01
-    x = torch.cat([quarter * torch.tensor(s) for s in ((1, 1), (1, -1), (-1, 1), (-1, -1))])
-    return x, (x[:, 0] * x[:, 1] > 0).long()
-
-
-def error_on(x: torch.Tensor, y: torch.Tensor):
-    return lambda network: (network(x).argmax(1) != y).float().mean().item()
-
-
-def mlp(batch_norm: bool) -> nn.Module:
-    norm = nn.BatchNorm1d(HIDDEN) if batch_norm else nn.Identity()
-    return seeded(nn.Sequential(nn.Linear(2, HIDDEN), norm, nn.ReLU(), nn.Linear(HIDDEN, 2)))
-
-
-def solved(batch_norm: bool) -> nn.Module:
-    """Return the network that answers by |x + y| - |x - y|, which has the sign of xy: no error."""
-    model = mlp(batch_norm)
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[1.0, 1], [-1, -1], [1, -1], [-1, 1]]))
-        model[3].weight.copy_(torch.tensor([[0.0, 0, 0, 0], [1, 1, -1, -1]]))
-        for layer in (model[0], model[3]):
-            layer.bias.zero_()
-    if batch_norm:
-        model[1].reset_parameters()
-    return model
-
-
-def permuted(model: nn.Module, order: torch.Tensor) -> nn.Module:
-    """Return a copy that computes the same with its hidden units in another order."""
-    state = {}
-    for name, value in model.state_dict().items():
-        if name == "3.weight":
-            state[name] = value[:, order]
-        elif value.shape[:1] == (HIDDEN,):
-            state[name] = value[order]
-        else:
-            state[name] = value
-    other = mlp(isinstance(model[1], nn.BatchNorm1d))
-    other.load_state_dict(state)
-    return other
-
-
-def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def unchanged(state, before) -> bool:
-    return list(state) == list(before) and all(torch.equal(state[k], before[k]) for k in before)
 
 
 @pytest.mark.parametrize("bn", ["recalibrate", "keep", "aws"])
@@ -325,52 +281,3 @@ def test_bad_input_is_named():
         call(points=2.0)
     with pytest.raises(TypeError, match="generator=3"):
         call(generator=3, batches=[1])
-
-
-def drift(seed_counts: bool):
-    """Return a ``train`` that moves every weight by something its seed decides, or nothing."""
-
-    def train(network: nn.Module, seed: int) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(torch.randn(parameter.shape, generator=draw) * seed_counts)
-
-    return train
-
-
-def test_stability_against_sgd_noise_starts_both_runs_from_the_same_weights():
-    model = solved(batch_norm=False)
-    before = snapshot(model)
-    x, y = xor_data()
-    same = pol.sgd_noise_stability(model, drift(False), error_on(x, y))
-    assert same.excess == (0.0,) * 11
-    noisy = pol.sgd_noise_stability(model, drift(True), error_on(x, y), seeds=(2, 3))
-    assert len(set(noisy.curve)) > 2
-    assert unchanged(model.state_dict(), before)
-
-
-def test_stability_against_initialisation_builds_two_networks():
-    x, y = xor_data()
-    model = solved(batch_norm=False)
-    orders = {2: torch.arange(HIDDEN), 3: SWAP}
-    seen = []
-
-    def train(network: nn.Module, seed: int) -> nn.Module:
-        seen.append(seed)
-        return network
-
-    path = pol.init_noise_stability(
-        lambda seed: permuted(model, orders[seed]), train, error_on(x, y), seeds=(2, 3)
-    )
-    assert seen == [2, 3]
-    assert path.endpoints == (0.0, 0.0)
-    assert path.barrier > 0.3
-
-
-def test_stability_needs_two_seeds_and_two_networks():
-    model = mlp(False)
-    with pytest.raises(ValueError, match="seeds="):
-        pol.sgd_noise_stability(model, drift(True), lambda network: 0.0, seeds=(1, 1))
-    with pytest.raises(ValueError, match="same network for both seeds"):
-        pol.init_noise_stability(lambda seed: model, drift(True), lambda network: 0.0)
