@@ -9,6 +9,7 @@ from benchmarks.papers.sign_in.dense_to_sparse.config import (
     STARTS,
     DenseToSparseConfig,
 )
+from benchmarks.papers.sign_in.dense_to_sparse.summary import comparisons
 
 COMMIT = "c" * 40
 EPOCHS = 30
@@ -196,3 +197,16 @@ def sweep(seeds=(0, 1, 2), arms=ARMS, noise=0.5):
                 )
             )
     return results
+
+
+def group_of(results):
+    (group,) = comparisons(results)
+    return group
+
+
+def cells(table):
+    """The rows of a Markdown table below its head, each by the name of the column."""
+    head, _, *rows = (
+        [each.strip() for each in line.strip("|").split("|")] for line in table.split("\n")
+    )
+    return [dict(zip(head, row, strict=True)) for row in rows]
