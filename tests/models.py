@@ -195,6 +195,15 @@ KINDS = [
 WIDE = Kind("wide", lambda: nn.Linear(300, 900), noise(4, 300))
 
 
+def small_conv(seed: int = 0) -> nn.Module:
+    return seeded(
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+        ),
+        seed,
+    ).train()
+
+
 def light_vgg() -> nn.Module:
     """Build ``vgg11_bn`` with one linear layer for a classifier: no 4096-wide matrices."""
     with torch.device("meta"):

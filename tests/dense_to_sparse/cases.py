@@ -60,6 +60,16 @@ def batches(seed: int = 5) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.randn(6, 12, generator=draw), torch.randint(4, (6,), generator=draw)
 
 
+def parts(rank: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one rank's batches, or those of all ranks together."""
+    draw = torch.Generator().manual_seed(5)
+    while True:
+        x = torch.randn(8, 12, generator=draw, dtype=torch.float64)
+        y = torch.randint(4, (8,), generator=draw)
+        mine = slice(None) if rank is None else slice(4 * rank, 4 * rank + 4)
+        yield x[mine], y[mine]
+
+
 def train(
     model: nn.Module,
     optimizer: optim.Optimizer,

@@ -1,6 +1,5 @@
 """Two ranks that do not share buffers: masks, weights and optimizer state stay the same on both."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import polarity as pol
 from polarity.dense_to_sparse import ACDC, SET, GradualMagnitude, RigL
-from tests.dense_to_sparse.cases import OPTIMIZERS, masked, network, snapshot
+from tests.dense_to_sparse.cases import OPTIMIZERS, masked, network, parts, snapshot
 from tests.helpers import from_ranks
 
 WORLD, STEPS = 2, 10
@@ -45,16 +44,6 @@ def scheduled(kind: str, model: nn.Module, optimizer: Any) -> Any:
     return GradualMagnitude(model, optimizer, density=0.1, begin=0, end=9, every=2)
 
 
-def batches(rank: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one rank's batches, or those of all ranks together."""
-    draw = torch.Generator().manual_seed(5)
-    while True:
-        x = torch.randn(8, 12, generator=draw, dtype=torch.float64)
-        y = torch.randint(4, (8,), generator=draw)
-        mine = slice(None) if rank is None else slice(4 * rank, 4 * rank + 4)
-        yield x[mine], y[mine]
-
-
 def trained(kind: str, product: bool, rank: int | None) -> list[Any]:
     """Train on a rank's batches, half of them in two micro-batches, and return all states."""
     model = masked(product=product).double()
@@ -65,7 +54,7 @@ def trained(kind: str, product: bool, rank: int | None) -> list[Any]:
     built = OPTIMIZERS["adam" if kind.endswith("adam") else "sgd"](model.parameters())
     schedule = scheduled(kind, outer, built)
     states = []
-    for step, (x, y) in zip(range(STEPS), batches(rank), strict=False):
+    for step, (x, y) in zip(range(STEPS), parts(rank), strict=False):
         built.zero_grad()
         if step % 4 == 1:
             half = len(x) // 2

@@ -17,21 +17,12 @@ from polarity.dense_to_sparse import (
     soft_mask,
     threshold_weights,
 )
-from tests.dense_to_sparse.cases import batches, masked, network
+from tests.dense_to_sparse.cases import batches, masked, network, parts
 from tests.helpers import from_ranks
 from tests.laws.refusals import fingerprint
 from tests.laws.test_failing_writes import Injected, failing_at
 
 WORLD = 2
-
-
-def parts(rank: int | None) -> Any:
-    draw = torch.Generator().manual_seed(5)
-    while True:
-        x = torch.randn(8, 12, generator=draw, dtype=torch.float64)
-        y = torch.randint(4, (8,), generator=draw)
-        mine = slice(None) if rank is None else slice(4 * rank, 4 * rank + 4)
-        yield x[mine], y[mine]
 
 
 def trained(product: bool, rank: int | None) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from polarity import Delta, Epsilon, Phi
 from polarity.attach.norms import attached_norms
 from tests.forms import random_masks
 from tests.helpers import from_ranks, plain_state, same_state, train_step
-from tests.models import CROSS_ENTROPY, seeded
+from tests.models import CROSS_ENTROPY
+from tests.models import small_conv as small
 
 WORLD = 2
 MOMENTS = ("pruned", "resigned", "trained", "revived", "pruned_again", "rewound", "drawn", "merged")
@@ -39,15 +40,6 @@ PERTURB: dict[str, Any] = {
     "delta": Delta(0.4),
     "all three": [Phi(1e-3), Epsilon(0.3), Delta(0.4)],
 }
-
-
-def small(seed: int) -> nn.Sequential:
-    return seeded(
-        nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
-        ),
-        seed,
-    ).train()
 
 
 def life(rank: int, sent: bool) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import polarity as pol
 from polarity.optimizers.pruned_state import zero_pruned_state
 from tests.forms import half_masked
 from tests.helpers import leaf_and_mask, plain_state, same_state, train_step
-from tests.models import noise, seeded
+from tests.models import noise
+from tests.models import small_conv as small
 
 OPTIMIZERS: dict[str, Any] = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1),
@@ -33,15 +34,6 @@ MOMENTS = {
     "rmsprop": {"square_avg", "momentum_buffer", "grad_avg"},
 }
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
-
-
-def small(seed: int = 0) -> nn.Sequential:
-    return seeded(
-        nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
-        ),
-        seed,
-    ).train()
 
 
 INPUTS = noise(6, 2, 4, 4)(torch.Generator().manual_seed(2))
