@@ -43,8 +43,8 @@ testable at this size* where the detectable effect exceeds the paper's; it *hold
 lies above zero, and *does not hold* if it lies below the paper's effect; in between, nothing is
 decided. A claim of two halves (Table 1) is *not testable* where a detectable effect exceeds the
 paper's, *holds partly* if the first lies above zero and the second below its bound, and *does not
-hold* if the second lies below and the first not above. For flips and sharpness the paper prints no numbers,
-and the interval decides alone. Of several cases, the testable ones decide."""
+hold* if the second lies below and the first not above. For flips and sharpness the paper prints no
+numbers, and the interval decides alone. Of several cases, the testable ones decide."""
 
 _FLIPS = """\
 Flips are fractions of the survivors of the final mask whose sign differs between two moments; a
