@@ -7,10 +7,14 @@ from pathlib import Path
 
 from ....harness.names import Arch
 from ....harness.results import Result, load_results
+from ....pages.cells import printed
 from ....pages.estimates import same_settings
 from ....pages.markdown import NONE, markdown
+from ....pages.published import PAPERS
 from ....pages.repeat import unrepeatable
 from ....pages.section import Section, provenance, runs_and_seeds
+from ..thresholds import BY_TRAINED_WEIGHTS
+from ..zero_crossing import EXPERIMENT as ZERO_CROSSING
 from ..zero_crossing import SMALL_PHI
 from .config import EXPERIMENT, NETWORKS
 
@@ -43,7 +47,7 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         plots: takes a folder for figures, and there are none.
         details: show the title, the reasoning and provenance too: for files, not for terminals.
     """
-    parts = [_TITLE] if details else []
+    parts = [_TITLE, best_that_cannot_act()] if details else []
     for group in same_settings(results, ("dataset", "arch", "init", "prune_scope", "seed")):
         base = group[0]["config"]["prune_base"]
         if details:
@@ -54,6 +58,17 @@ def describe(results: Sequence[Result], plots: Path | None, *, details: bool = F
         if details:
             parts.append("\n".join(provenance(group)))
     return Section("\n\n".join(parts))
+
+
+def best_that_cannot_act() -> str:
+    """Say how many printed cells name a threshold as the best that fresh survivors rule out."""
+    cells = [cell for cell in printed(PAPERS[ZERO_CROSSING]) if cell.path[-1] in BY_TRAINED_WEIGHTS]
+    small = [cell for cell in cells if cell.second and abs(cell.second) <= SMALL_PHI]
+    return (
+        f"{len(small)} of the {len(cells)} cells that the paper prints for `mask0` and `standard` "
+        f"name a best threshold that is not zero and no larger than {SMALL_PHI:g}. Unless training "
+        "makes survivors smaller than that, such a threshold changes no sign."
+    )
 
 
 def _scale(base: float) -> str:
