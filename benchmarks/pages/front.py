@@ -35,10 +35,10 @@ the paper's scale* where no setting departs from one that the paper gives, and a
 this is read from the configuration of each run. Claims are judged by one rule: a claim *holds*
 where the 95 % interval of the deciding difference lies above zero, *does not hold* where it lies
 below zero or below the paper's effect, and *holds partly* where its cases differ. It is *not
-testable at this size* where neither is so, where the effect that the seeds detect with 80 % power
-is larger than the paper's, or where the page of the paper names a condition that its networks do
-not meet. A verdict on a proxy is one on the proxy. Claims without a number in the paper have a
-bound of ours, which is stated."""
+testable at this size* where neither is so, where the interval does not lie below zero and the
+effect that the seeds detect with 80 % power is larger than the paper's, or where the page of the
+paper names a condition that its networks do not meet. A verdict on a proxy is one on the proxy.
+Claims without a number in the paper have a bound of ours, which is stated."""
 _COLUMNS = """\
 *Decided by* names what is compared, the difference with its 95 % interval, and the paper's. Of many
 cases those stand there that came nearest to another verdict. *Detectable* is the effect that this

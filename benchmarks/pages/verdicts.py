@@ -1,9 +1,11 @@
 """What results say of a paper's claims: one word each, by one rule.
 
-A claim is that a difference is positive, and the paper prints how large it is. Where the effect
-that our seeds could have detected with 80 % power is larger than that, the claim is not testable at
-this size. Otherwise it holds if the 95 % interval lies above zero, and does not hold if the
-interval lies below zero or below the paper's effect. An interval that holds both decides nothing.
+A claim is that a difference is positive, and the paper prints how large it is. An interval below
+zero contradicts it with any power: if the claim were true, one in forty experiments at most
+would give it. Otherwise, where the effect that our seeds could have detected with 80 % power is
+larger than the paper's, the claim is not testable at this size: what few seeds find is found too
+large. It holds if the 95 % interval lies above zero, and does not hold if the interval lies below
+the paper's effect. An interval that holds both decides nothing.
 """
 
 from __future__ import annotations
@@ -34,11 +36,15 @@ def positive(found: Compared | None, paper: float | None) -> str:
     """
     if found is None:
         return MISSING
-    if _blind(found, paper) or found.low is None or found.high is None:
+    if found.low is None or found.high is None:
+        return UNTESTABLE
+    if found.high < 0:
+        return FAILS
+    if _blind(found, paper):
         return UNTESTABLE
     if found.low > 0:
         return HOLDS
-    return FAILS if found.high < (0 if paper is None else paper) else UNTESTABLE
+    return FAILS if paper is not None and found.high < paper else UNTESTABLE
 
 
 def reaches(

@@ -79,8 +79,11 @@ def _stands_for(config: dict[str, str], cell: Printed) -> bool:
 
 
 def _coverage(sweep: Sweep, strategy: str, experiment: str) -> str:
-    """Say how many values of the grid were run, and of how many where the paper gives its grid."""
-    done = {sweep.value(point) for point in sweep.points if sweep.results(strategy, point)}
+    """Say of how many values the best was taken, and how many the paper's grid has if it is given.
+
+    Values with fewer seeds than others are not among them.
+    """
+    done = {sweep.value(point) for point in sweep.comparable(strategy, "test_accuracy")}
     grid = set(setup(experiment).get("phi_center", ())) if sweep.kind == "phi" else set()
     return (
         f"best of {len(done & grid)} of {len(grid)} values"

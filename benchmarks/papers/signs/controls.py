@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ...harness.results import Result
 from ...pages.claims import shown
 from ...pages.markdown import markdown
-from ...pages.paired import Seeds, compare, pooled_spread
+from ...pages.paired import Seeds, compare, pooled_spread, spread_to_reference
 from .config import Kind
 from .summary import STRATEGIES, accuracies
 
@@ -46,7 +46,12 @@ def controls_table(group: Sequence[Result], random_masks: Sequence[Result] = ())
     rows = []
     for name, found in controls.items():
         pairs = {s: (found.get(s, {}), undamaged[s]) for s in strategies}
-        spread = pooled_spread(pairs.values())
+        # One row of runs stands for the rewinding of all strategies.
+        spread = (
+            spread_to_reference(undamaged.values(), rewound)
+            if name == _REWOUND
+            else pooled_spread(pairs.values())
+        )
         gains = [compare(*pairs[strategy], spread) for strategy in strategies]
         if any(gains):
             rows.append([name, *map(shown, gains)])

@@ -64,17 +64,23 @@ class Sweep:
         Returns:
             The point; None where there is no value.
         """
+        known = self.comparable(strategy, key, perturbed=perturbed)
+        if not known:
+            return None
+        return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))
+
+    def comparable(
+        self, strategy: str, key: str, *, perturbed: bool = False
+    ) -> dict[Perturbation, float]:
+        """Return the means of the points with the most seeds, of which the best is one."""
         points = [point for point in self.points if point or not perturbed]
         estimates = {point: self.final(strategy, point, key) for point in points}
         full = max((found.count for found in estimates.values() if found is not None), default=0)
-        known = {
+        return {
             point: found.mean
             for point, found in estimates.items()
             if found is not None and found.count == full
         }
-        if not known:
-            return None
-        return max(known, key=lambda point: (known[point], -sum(abs(size) for _, size in point)))
 
 
 def groups_of(results: Sequence[Result]) -> list[list[Result]]:

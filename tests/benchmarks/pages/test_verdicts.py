@@ -28,7 +28,8 @@ def found(low, high, detectable=1.0):
         (found(-1.0, 2.5), 2.0, UNTESTABLE),  # zero and the paper's effect are inside
         (found(0.5, 3.0, detectable=2.1), 2.0, UNTESTABLE),
         (found(0.5, 3.0, detectable=2.0), 2.0, HOLDS),
-        (found(-3.0, -2.5, detectable=2.1), 2.0, UNTESTABLE),
+        (found(-3.0, -2.5, detectable=2.1), 2.0, FAILS),  # the other sign, with any power
+        (found(-1.0, 0.5, detectable=2.1), 2.0, UNTESTABLE),
         (found(0.5, 3.0), -0.01, UNTESTABLE),  # the paper's own numbers say otherwise
         (found(0.5, 3.0, detectable=99.0), None, HOLDS),
         (found(-3.0, -0.5), None, FAILS),
@@ -69,11 +70,11 @@ def test_the_paper_may_allow_to_be_a_little_worse():
     assert reaches(gain, found(-2.5, -1.1), 3.5, allowance=1.0) == PARTLY
 
 
-def test_no_verdict_but_not_testable_where_the_detectable_effect_exceeds_the_papers():
+def test_where_the_detectable_effect_exceeds_the_papers_only_the_other_sign_is_a_verdict():
     for low in range(-30, 30):
         for width in (1, 10, 40):
             blind = found(low / 10, (low + width) / 10, detectable=2.01)
-            assert positive(blind, 2.0) == UNTESTABLE
+            assert positive(blind, 2.0) == (FAILS if blind.high < 0 else UNTESTABLE)
             assert reaches(blind, found(-0.1, 0.1), 2.0) == UNTESTABLE
 
 

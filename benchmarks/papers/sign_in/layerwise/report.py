@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ....harness.results import Result, load_results
+from ....pages.captions import caption
 from ....pages.claims import claim_table, tally
 from ....pages.estimates import estimate, same_settings, shared_settings
 from ....pages.markdown import NONE, markdown
@@ -14,6 +15,7 @@ from ....pages.section import Section, distinct, figure_stem, folded, provenance
 from .. import layerwise
 from .claims import claims, least_densities
 from .config import EXPERIMENT, MASKS, NAMES
+from .stated import settings
 
 _PANELS = {
     "random, by layer": ("balanced", "erk", "uniform"),
@@ -125,7 +127,7 @@ def _scale(group: Sequence[Result]) -> str:
         f"{_network(config['arch'])}, untrained, {config['classes']} classes; {weights:,} weights "
         f"in {len(group[0]['layers'])} layers; scores with images of "
         f"{config['image_size']}×{config['image_size']}; density {config['density']:g}; "
-        f"{seeds_text(len(seeds(group)))}."
+        f"{seeds_text(len(seeds(group)))}. Scale: {caption(settings(group))}."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....harness.results import Result
-from ....pages.captions import Row, departures, written
+from ....pages.captions import NOT_GIVEN, Row, departures, written
 from ....pages.estimates import same_settings
 from ....pages.stated import Judged, Stated
 from .claims import claims
@@ -31,8 +31,21 @@ def stated(results: Sequence[Result]) -> list[Stated]:
 
 def departs_from_paper(group: Sequence[Result]) -> tuple[str, ...]:
     """Return everything that the paper has otherwise; nothing at the paper's scale."""
+    return tuple(departures(settings(group)))
+
+
+def settings(group: Sequence[Result]) -> list[Row]:
+    """Return every setting that a group of masks has in common: its name, ours, and the paper's."""
     config = group[0]["config"]
-    rows = [Row(key, written(config[key]), value) for key, value in _PAPER.items()]
-    noise = any(result["config"]["score_images"] for result in group)
-    images = [Row("images of SNIP", "Gaussian noise", "ImageNet's")] if noise else []
-    return tuple(departures([*rows, *images]))
+    rows = [
+        Row(key.replace("_", " "), written(value), _PAPER.get(key, NOT_GIVEN))
+        for key, value in config.items()
+        if key not in (*_VARIED, "experiment")
+    ]
+    numbers = dict.fromkeys(
+        count for result in group if (count := result["config"]["score_images"])
+    )
+    if numbers:
+        rows.append(Row("images of SNIP", "Gaussian noise", "ImageNet's"))
+        rows.append(Row("number of SNIP's images", " or ".join(map(written, numbers)), NOT_GIVEN))
+    return rows

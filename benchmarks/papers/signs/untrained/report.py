@@ -7,25 +7,30 @@ from pathlib import Path
 
 from ....harness.names import Arch
 from ....harness.results import Result, load_results
+from ....pages.cells import printed
 from ....pages.estimates import same_settings
 from ....pages.markdown import NONE, markdown
+from ....pages.published import PAPERS
 from ....pages.repeat import unrepeatable
 from ....pages.section import Section, provenance, runs_and_seeds
+from ..thresholds import BY_TRAINED_WEIGHTS
+from ..zero_crossing import EXPERIMENT as ZERO_CROSSING
 from ..zero_crossing import SMALL_PHI
 from .config import EXPERIMENT, NETWORKS
 
 _INITS, _SCOPES = ("our init", "PyTorch's init"), ("global scope", "layer scope")
 _WAYS = [(init, scope) for init in _INITS for scope in _SCOPES]
 _TITLE = "## Fresh networks: what a small threshold could act on"
+_PAPERS_BASE = 0.8
 _TEXT = f"""\
 The first pruning of the papers' networks as they are initialised, before any training: the smallest
-20 % of the weights go, of the network or of each layer. The table has the smallest survivor of all
-layers and seeds; our init is the experiments' default. `mask0` and `standard` give survivors the
-signs of these weights: where all are larger than {SMALL_PHI:g}, no threshold between −{SMALL_PHI:g}
-and {SMALL_PHI:g} can change a sign, whichever data follows. The last column counts the weights that
-differ from those at φ = 0, over both strategies, all such φ of the paper's grid, and all seeds.
-Training moves survivors; the tables of trained networks, above, say which thresholds could act on
-those."""
+{{pruned}} % of the weights go, of the network or of each layer. The table has the smallest survivor
+of all layers and seeds; our init is the experiments' default. `mask0` and `standard` give survivors
+the signs of these weights: where all are larger than {SMALL_PHI:g}, no threshold between
+−{SMALL_PHI:g} and {SMALL_PHI:g} can change a sign, whichever data follows. The last column counts
+the weights that differ from those at φ = 0, over both strategies, all such φ of the paper's grid,
+and all seeds. Training moves survivors; the tables of trained networks, above, say which thresholds
+could act on those."""
 
 
 def section(folder: Path) -> list[str]:
@@ -35,19 +40,40 @@ def section(folder: Path) -> list[str]:
 
 
 def describe(results: Sequence[Result], plots: Path | None, *, details: bool = False) -> Section:
-    """Tabulate the networks.
+    """Tabulate the networks, a table for each density after pruning and each device.
 
     Args:
         results: contents of result files.
         plots: takes a folder for figures, and there are none.
         details: show the title, the reasoning and provenance too: for files, not for terminals.
     """
-    table = smallest_table(results)
-    if not details:
-        return Section(table)
-    runs = f"{runs_and_seeds(results)}."
-    parts = [_TITLE, _TEXT, runs, *unrepeatable(results), table, "\n".join(provenance(results))]
+    parts = [_TITLE, best_that_cannot_act()] if details else []
+    for group in same_settings(results, ("dataset", "arch", "init", "prune_scope", "seed")):
+        base = group[0]["config"]["prune_base"]
+        if details:
+            text = _TEXT.format(pruned=f"{100 * (1 - base):g}")
+            runs = f"{runs_and_seeds(group)}. Scale: {_scale(base)}."
+            parts += [text, runs, *unrepeatable(group)]
+        parts.append(smallest_table(group))
+        if details:
+            parts.append("\n".join(provenance(group)))
     return Section("\n\n".join(parts))
+
+
+def best_that_cannot_act() -> str:
+    """Say how many printed cells name a threshold as the best that fresh survivors rule out."""
+    cells = [cell for cell in printed(PAPERS[ZERO_CROSSING]) if cell.path[-1] in BY_TRAINED_WEIGHTS]
+    small = [cell for cell in cells if cell.second and abs(cell.second) <= SMALL_PHI]
+    return (
+        f"{len(small)} of the {len(cells)} cells that the paper prints for `mask0` and `standard` "
+        f"name a best threshold that is not zero and no larger than {SMALL_PHI:g}. Unless training "
+        "makes survivors smaller than that, such a threshold changes no sign."
+    )
+
+
+def _scale(base: float) -> str:
+    departs = f"density {base:g} after the first round, the papers' {_PAPERS_BASE:g}"
+    return "as the papers give it" if base == _PAPERS_BASE else departs
 
 
 def smallest_table(results: Sequence[Result]) -> str:

@@ -46,6 +46,13 @@ def test_the_best_of_the_grid_stands_for_a_cell_with_its_seeds(made):
     assert status(ours) == PAPER_SCALE
 
 
+def test_values_with_fewer_seeds_are_not_counted_as_those_that_the_best_was_taken_of(made):
+    results = [made(97.0 + seed, size=0.0, seed=seed) for seed in (0, 1)]
+    results += [made(96.0, seed=seed) for seed in (0, 1)]
+    results += [made(99.0, size=0.9)]
+    assert found_cells(results, "fragility")[MASK1].note == "at ε = 0, best of 2 values"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,9 +1,12 @@
 """Verdicts on the sign papers' claims, from made-up runs whose truth is known."""
 
+import math
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
+from benchmarks.pages.paired import critical
 from benchmarks.pages.verdicts import FAILS, HOLDS, MISSING, UNTESTABLE
 from benchmarks.papers.signs.claims import claims
 from benchmarks.papers.signs.summary import sweeps
@@ -84,6 +87,77 @@ def test_standard_is_the_best_only_where_it_is(made):
     assert table1(97.5).verdict == FAILS
     # What the paper prints: 97.8 over 97.4, 97.5 and 97.4.
     assert [case.paper for case in table1(98.0).cases] == pytest.approx([0.4, 0.3, 0.4])
+
+
+def residual_std(rows):
+    """Return the spread of a difference and its freedom, from rows of equal seeds, by numpy."""
+    table = np.array(rows)
+    left = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return math.sqrt(2 * (left**2).sum() / freedom), freedom
+
+
+def by_place(results):
+    found = {}
+    for result in results:
+        config = result["config"]
+        place = (config["strategy"], config["perturbation"])
+        found.setdefault(place, {})[config["seed"]] = result["final"]["test_accuracy"]
+    return found
+
+
+def half_width(std, freedom, count=3):
+    return critical(freedom) * std / math.sqrt(count)
+
+
+def test_a_row_that_stands_in_several_pairs_is_pooled_once(made):
+    results = made({(s, "epsilon", 0.0): 98.0 for s in STRATEGIES} | {("mask0", "epsilon", 0.5): 9})
+    rows = [list(by_place(results)[s, ()].values()) for s in STRATEGIES]
+    std, freedom = residual_std(rows)
+    assert freedom == 6
+    table1 = next(each for each in claims(results) if each.source == "Table 1")
+    for case in table1.cases:
+        assert case.gain.half == pytest.approx(half_width(std, freedom))
+
+
+def test_a_bound_is_no_row_of_its_own(made):
+    results = made({(s, kind, size): 98.0 for s in STRATEGIES for kind, size in
+                    (("delta", 0.0), ("delta", 0.5))})  # fmt: skip
+    std, freedom = residual_std([list(row.values()) for row in by_place(results).values()])
+    cheap = next(each for each in claims(results) if each.key == "delta")
+    for case in cheap.cases:
+        assert case.gain.half == pytest.approx(half_width(std, freedom))
+        assert case.gain.mean == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_row_with_fewer_seeds_hides_none_of_the_others_and_decides_nothing_alone(made):
+    results = made(thresholds(), experiment="zero_crossing")
+    fewer = [
+        each
+        for each in results
+        if each["config"]["strategy"] != "mask0" or not each["config"]["seed"]
+    ]
+    rows = by_place(fewer)
+    little = next(each for each in claims(fewer) if each.key == "little")
+    mine = [
+        rows[s, point]
+        for s in ("gradual", "mask1")  # Thresholds are proven not to act on standard.
+        for point in ((), (("phi", -1e-3),), (("phi", 1e-3),))
+    ]
+    std, freedom = residual_std([list(row.values()) for row in mine])
+    cases = {case.name.removesuffix(" (cannot act)"): case for case in little.cases}
+    for name in ("gradual, 0.001", "mask1, -0.001"):
+        assert cases[name].gain.half == pytest.approx(half_width(std, freedom))
+    assert (cases["mask0, 0.001"].gain.half, cases["mask0, 0.001"].verdict) == (None, UNTESTABLE)
+
+
+def test_losses_of_two_strategies_vary_as_four_runs(made):
+    sizes = (0.0, 0.1, 0.3)
+    grid = {(s, "epsilon", size): 80.0 for s in STRATEGIES for size in sizes}
+    results = made(grid, dataset="cifar10", arch="vgg16")
+    std, freedom = residual_std([list(row.values()) for row in by_place(results).values()])
+    for case in claims(results)[0].cases:
+        assert case.gain.half == pytest.approx(half_width(math.sqrt(2) * std, freedom))
 
 
 def test_small_signs_cost_little_and_less_than_large_ones(made):

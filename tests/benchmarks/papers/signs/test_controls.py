@@ -1,6 +1,8 @@
 """The table of controls, from made-up runs whose differences are known."""
 
+import numpy as np
 import pytest
+from scipy.stats import t
 
 from benchmarks.papers.signs.controls import controls_table
 
@@ -78,3 +80,20 @@ def test_the_spread_of_a_row_is_pooled_over_its_strategies(undamaged, made_run):
     # and 4.303 standard errors of 0.1 / √2.
     assert first == "-0.90 [-1.20, -0.60]"
     assert second == "-1.00 [-1.30, -0.70]"
+
+
+def test_strategies_that_share_one_rewinding_are_not_independent(made_run):
+    accuracies = {"mask0": (98.0, 98.4, 98.1), "mask1": (97.0, 97.1, 97.6)}
+    rewound = (97.5, 97.9, 97.6)
+    results = [
+        made_run(strategy, 0.0, seed, level)
+        for strategy, levels in {**accuracies, "rewind": rewound}.items()
+        for seed, level in enumerate(levels)
+    ]
+    found = rows(controls_table(results))["original rewinding, magnitudes kept"]
+    differences = np.array([np.subtract(rewound, levels) for levels in accuracies.values()])
+    covariance = np.cov(differences)
+    freedom = 2 * np.trace(covariance) ** 2 / (covariance**2).sum()
+    half = t.ppf(0.975, freedom) * np.sqrt(np.trace(covariance) / 2 / 3)
+    for text, mean in zip(found, differences.mean(axis=1), strict=True):
+        assert text == f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"

@@ -1,7 +1,7 @@
 """Figure 9: masks of fresh networks, the claims about them, and their section."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
@@ -9,12 +9,14 @@ import torch
 import polarity as pol
 from benchmarks.__main__ import main
 from benchmarks.models.networks import build_network
+from benchmarks.pages.captions import caption
 from benchmarks.papers.sign_in import report as sign_in
 from benchmarks.papers.sign_in.layerwise import plots
 from benchmarks.papers.sign_in.layerwise.claims import claims
 from benchmarks.papers.sign_in.layerwise.config import MASKS, LayerwiseConfig
 from benchmarks.papers.sign_in.layerwise.report import describe
 from benchmarks.papers.sign_in.layerwise.run import layer_counts
+from benchmarks.papers.sign_in.layerwise.stated import settings
 
 SMALL = ("--arch", "resnet8", "--classes", "10", "--image-size", "16", "--score-images", "8")
 CONFIG = LayerwiseConfig("resnet8", 10, 16, "balanced", 0.1, 0, None)
@@ -190,3 +192,29 @@ def test_what_cannot_be_computed_is_refused(more, complaint, tmp_path, capsys):
     assert main(["sign_in", "layerwise", *SMALL, *more, "--out", str(tmp_path / "runs")]) == 1
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+OTHER = LayerwiseConfig("resnet20", 100, 32, "snip", 0.05, 0, 16, "cuda")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        each.name
+        for each in fields(LayerwiseConfig)
+        if each.name not in ("mask", "seed", "experiment")
+    ],
+)
+def test_the_scale_names_every_field_that_differs(name):
+    base = LayerwiseConfig("resnet8", 10, 16, "snip", 0.1, 0, 8)
+    other = replace(base, **{name: getattr(OTHER, name)})
+    before, after = ({row.name: row.ours for row in settings_of(each)} for each in (base, other))
+    differing = [key for key in before if before[key] != after[key]]
+    assert len(differing) == 1
+    text = caption(settings_of(other))
+    assert f"{differing[0]} {after[differing[0]]}" in text
+    assert text != caption(settings_of(base))
+
+
+def settings_of(config):
+    return settings([{"config": asdict(config)}])

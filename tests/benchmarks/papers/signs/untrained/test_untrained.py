@@ -111,6 +111,24 @@ def test_terminals_get_the_table_alone():
     assert describe(results, None).text == smallest_table(results)
 
 
+def test_the_section_says_how_many_printed_thresholds_fresh_survivors_rule_out():
+    text = describe([result(0, 2e-3, 0)], None, details=True).text
+    # All of Tables 1 to 3 but MNIST's `mask0`, whose best threshold is 0.
+    assert "11 of the 12 cells that the paper prints for `mask0` and `standard`" in text
+
+
+def test_another_density_is_another_table_which_says_so():
+    other = result(0, 7e-3, 0)
+    other["config"]["prune_base"] = 0.5
+    text = describe([result(0, 2e-3, 0), other], None, details=True).text
+    papers, ours = text.split("The first pruning of")[1:]
+    assert "the smallest\n20 % of the weights go" in papers
+    assert "Scale: as the papers give it" in papers
+    assert "the smallest\n50 % of the weights go" in ours
+    assert "Scale: density 0.5 after the first round, the papers' 0.8" in ours
+    assert ("2.00e-03" in papers, "7.00e-03" in ours) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
