@@ -31,11 +31,12 @@ class SignInOptions:
     """
 
     # Data set. The paper: cifar10, cifar100, ImageNet (for the last: torchrun -m
-    # benchmarks.papers.sign_in.imagenet; where it is installed, polarity_bench.papers.…).
-    dataset: DatasetName = "digits"
+    # benchmarks.papers.sign_in.imagenet; where it is installed, polarity_bench.papers.…). Default:
+    # that of a named recipe, else digits.
+    dataset: DatasetName | None = None
 
-    # Network. Default: the paper's, resnet20 for cifar10 and resnet18 for cifar100; resnet8 (ours)
-    # for the others.
+    # Network. Default: that of a named recipe, else the paper's, resnet20 for cifar10 and resnet18
+    # for cifar100; resnet8 (ours) for the others.
     arch: NetworkName | None = None
 
     # Channels of the first stage of resnet8 to resnet32. Default: 16, the paper's for resnet20.
@@ -76,8 +77,8 @@ class SignInOptions:
     # Inner scaling m² − v², of the control too. Default: the paper's.
     beta: float = 1.0
 
-    # Named recipe of Tables 6 and 7 that the options below change. Default: cifar100-resnet18 for
-    # cifar100, else cifar10-resnet20; the two are equal but for the network.
+    # Recipe of Tables 6 and 7 by its name, which stands for its data set and network too; the
+    # options below change it. Default: that of the data set, with any network.
     recipe: Literal["cifar10-resnet20", "cifar100-resnet18"] | None = None
 
     # Epochs. Default: the recipe's, 150. T2 and the schedule's corners keep their fractions.
@@ -147,15 +148,19 @@ def main(options: SignInOptions) -> int:
 
 def configurations(options: SignInOptions) -> list[SignInConfig]:
     """Return the runs that options ask for, seed by seed: a part of the sweep is a result too."""
-    named = SIGN_IN[
-        options.recipe
-        or ("cifar100-resnet18" if options.dataset == "cifar100" else "cifar10-resnet20")
-    ]
+    if options.recipe is None:
+        dataset = options.dataset or "digits"
+        # Of the two, which are equal but for the network.
+        named = SIGN_IN["cifar100-resnet18" if dataset == "cifar100" else "cifar10-resnet20"]
+        arch = options.arch or ARCHS.get(dataset, "resnet8")
+    else:
+        named = SIGN_IN[options.recipe]
+        dataset, arch = named.dataset, named.arch
     scaled = named.scaled(named.plain.epochs if options.epochs is None else options.epochs)
     augment = options.augment
     recipe = replace(
         scaled.plain,
-        augment=options.dataset.startswith("cifar") if augment is None else augment,
+        augment=dataset.startswith("cifar") if augment is None else augment,
         **given(
             batch_size=options.batch_size,
             lr=options.lr,
@@ -165,9 +170,8 @@ def configurations(options: SignInOptions) -> list[SignInConfig]:
         ),
     )
     until = options.rescale_until or scaled.part.until
-    arch = options.arch or ARCHS.get(options.dataset, "resnet8")
     runs = [
-        _configuration(options, recipe, arch, method, density, period, until, seed)
+        _configuration(options, recipe, dataset, arch, method, density, period, until, seed)
         for seed in options.seeds
         for density in options.densities
         for method in options.methods
@@ -179,6 +183,7 @@ def configurations(options: SignInOptions) -> list[SignInConfig]:
 def _configuration(
     options: SignInOptions,
     recipe: Recipe,
+    dataset: str,
     arch: NetworkName,
     method: Method,
     density: float,
@@ -190,6 +195,7 @@ def _configuration(
     rescaled = way == "sign_in"
     asked = {**same_named(options, SignInConfig), **same_named(recipe, SignInConfig)}
     filled = {
+        "dataset": dataset,
         "arch": arch,
         "method": method,
         "density": density,
@@ -215,6 +221,14 @@ def _problems(options: SignInOptions) -> list[str]:
         problems.append("at least one method, density, seed and rescale period are needed")
     if not all(0 < density <= 1 for density in options.densities):
         problems.append("--densities are fractions above 0 and at most 1")
+    if options.recipe is not None:
+        named = SIGN_IN[options.recipe]
+        asked = (options.dataset or named.dataset, options.arch or named.arch)
+        if asked != (named.dataset, named.arch):
+            problems.append(
+                f"--recipe {options.recipe} trains {named.arch} on {named.dataset}, not {asked[1]} "
+                f"on {asked[0]}: leave --dataset and --arch out, or --recipe"
+            )
     problems += too_small(options, ("epochs", "batch_size", "rescale_periods", "rescale_until"))
     problems += no_graphs(options.where, options.graphs)
     if options.beta <= 0:

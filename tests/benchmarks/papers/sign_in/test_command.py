@@ -122,3 +122,22 @@ def test_the_theory_section_is_a_part_of_its_paper(capsys):
     for option in ("methods", "rescale-periods", "rescale-until", "recipe", "bf16", "sharpness"):
         assert f"--{option}" in shown
     assert "The paper never gives p" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "arch"),
+    [("cifar10-resnet20", "cifar10", "resnet20"), ("cifar100-resnet18", "cifar100", "resnet18")],
+)
+def test_a_recipes_name_stands_for_its_data_set_and_network(name, dataset, arch):
+    runs = configurations(SignInOptions(recipe=name, where=CPU))
+    assert {(run.dataset, run.arch) for run in runs} == {(dataset, arch)}
+
+
+@pytest.mark.parametrize("more", [("--dataset", "cifar10"), ("--arch", "resnet8")])
+def test_a_recipe_with_another_data_set_or_network_is_refused(more, tmp_path, capsys):
+    ask = ["sign-in", "--recipe", "cifar100-resnet18", *more, "--out", str(tmp_path / "runs")]
+    assert main(ask) == 1
+    said = capsys.readouterr().err
+    assert "--recipe cifar100-resnet18 trains resnet18 on cifar100, not" in said
+    assert "leave --dataset and --arch out" in said
+    assert not (tmp_path / "runs").exists()
