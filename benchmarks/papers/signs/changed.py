@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean
 
 from ...harness.results import Result
 from ...pages.captions import Row
@@ -21,6 +23,8 @@ EPOCHS, SURVIVORS = "epochs", "survivors"
 _OF_OPTIMIZER = {"optimizer", "lr", "momentum", "weight_decay"}
 # These have tables of their own, for any number of seeds.
 _OWN_TABLE = (EPOCHS, SURVIVORS)
+# Numbers of steps that differ by less than this fraction are called the same.
+_SAME_STEPS = 0.05
 # Where the accuracies of a run are looked up.
 _Place = tuple[str, Perturbation]
 
@@ -158,7 +162,49 @@ def _steps_table(family: Sequence[Gathered]) -> list[str]:
         f"{len(ran)} runs with other epochs than their sections above, next to those. Seed "
         f"{number} in all rows, no verdict.",
         markdown(head, rows),
+        *(_steps_or_task(groups, shared, point, _head(("", point), ran)) for point in points[-1:]),
     ]
+
+
+def _steps_or_task(
+    groups: Sequence[list[Result]], shared: set[int], point: Perturbation, name: str
+) -> str:
+    """Say what steps change on one data set, and what the data set changes at the same steps."""
+    lost: dict[str, dict[int, float]] = {}
+    for group in groups:
+        each = [
+            _lost(
+                _of(_accuracies(group, (s, ())), shared),
+                _of(_accuracies(group, (s, point)), shared),
+            )
+            for s in STRATEGIES
+        ]
+        values = [value for found in each for value in found.values()]
+        if values:
+            lost.setdefault(group[0]["config"]["dataset"], {})[_steps(group)] = fmean(values)
+    told = [
+        f"{dataset}, {', '.join(f'{value:.2f} at {steps:,}' for steps, value in found.items())}"
+        for dataset, found in lost.items()
+    ]
+    pairs = [
+        (one, other)
+        for (_, ours), (_, theirs) in combinations(lost.items(), 2)
+        for steps, one in ours.items()
+        for others, other in theirs.items()
+        if abs(steps / others - 1) < _SAME_STEPS
+    ]
+    said = (
+        f"Read: in the mean of the strategies, {name} costs, by the steps of a round: "
+        f"{'; '.join(told)} (points)."
+    )
+    if not pairs:
+        return said
+    by_steps = max(max(found.values()) - min(found.values()) for found in lost.values())
+    by_task = max(abs(one - other) for one, other in pairs)
+    return (
+        f"{said} On one data set, steps change this by up to {by_steps:.2f}; at the same number of "
+        f"steps (within {100 * _SAME_STEPS:g} %), the data set changes it by up to {by_task:.2f}."
+    )
 
 
 def _change(main: list[Result], group: list[Result]) -> Changed | None:

@@ -54,7 +54,7 @@ def usual(made_run):
 
 
 def table(parts):
-    lines = parts[-1].splitlines()
+    lines = next(part for part in parts if part.startswith("|")).splitlines()
     return [
         [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[1] != "-"
     ]
@@ -164,10 +164,15 @@ def test_losses_stand_by_the_steps_of_a_round_over_data_sets(usual, made_run):
     ]  # fmt: skip
     sections = gather(groups_of([*usual, *short, *digits]))
     assert len(sections) == 2
-    title, said, _ = steps_section(sections)
+    title, said, _, read = steps_section(sections)
     assert title == "## Steps or task"
     assert "3 runs with other epochs" in said
     assert "Seed 0 in all rows" in said
+    # No two data sets have the same number of steps.
+    assert read == (
+        "Read: in the mean of the strategies, ε = 0.5 costs, by the steps of a round: digits, 4.00 "
+        "at 220; mnist, 3.00 at 900, 0.50 at 9,000 (points)."
+    )
     assert table(steps_section(sections)) == [
         ["strategy", "data set", "epochs per round", "steps per round", "ε = 0",
          "lost at ε = 0.1", "lost at ε = 0.5"],
@@ -176,6 +181,31 @@ def test_losses_stand_by_the_steps_of_a_round_over_data_sets(usual, made_run):
         ["mask1", "mnist", "1", "900", "96.00", "0.50", "3.00"],
         ["mask1", "mnist", "10", "9,000", "97.00", "—", "0.50"],
     ]  # fmt: skip
+
+
+def test_losses_at_the_same_steps_say_what_the_data_set_changes(usual, made_run):
+    facts = {"train": 1293, "held_out": 144, "train_available": 1437}
+    mnist = [
+        made_run(strategy, epsilon, 0, accuracy - 10 * epsilon, epochs=1)
+        for strategy, accuracy in (("mask0", 96.0), ("mask1", 94.0))
+        for epsilon in (0.0, 0.1, 0.5)
+    ]
+    digits = [
+        made_run("mask1", epsilon, seed, 90.0 - 8 * epsilon, dataset="digits", facts=facts)
+        for epsilon in (0.0, 0.5)
+        for seed in (0, 1)
+    ]
+    digits += [
+        made_run("mask1", epsilon, 0, 90.0 - 2 * epsilon, dataset="digits", facts=facts, epochs=41)
+        for epsilon in (0.0, 0.5)
+    ]
+    # 41 · 22 steps of digits are about as many as 900 of MNIST, whose two strategies lose 5.
+    assert steps_section(gather(groups_of([*usual, *mnist, *digits])))[-1] == (
+        "Read: in the mean of the strategies, ε = 0.5 costs, by the steps of a round: digits, 4.00 "
+        "at 220, 1.00 at 902; mnist, 5.00 at 900, 0.50 at 9,000 (points). On one data set, steps "
+        "change this by up to 4.50; at the same number of steps (within 5 %), the data set changes "
+        "it by up to 4.00."
+    )
 
 
 def test_runs_of_other_settings_are_in_no_table_of_steps(usual, made_run):
