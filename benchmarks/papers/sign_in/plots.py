@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,7 +15,7 @@ from polarity import plot
 from ...harness.results import Result
 from ...pages.claims import Claim
 from ...pages.differences import draw_differences
-from ...pages.estimates import estimate
+from ...pages.estimates import Estimate, estimate
 from ...pages.section import images, seeds, seeds_text, spread_text
 from ...pages.style import (
     BLUE,
@@ -122,27 +123,44 @@ def _stages(figure: Figure, group: Comparison, density: float) -> None:
 
 def _epochs(figure: Figure, group: Comparison, density: float) -> None:
     left, right = figure.subplots(1, 2)
-    looks, flips = _looks(group), {}
-    for arm in group.main_arms:
-        runs = [result["epochs"] for result in group.of(arm, density)]
-        if not runs:
-            continue
-        flips[label(arm)] = [[each["flips_cumulative"] for each in run] for run in runs]
-        xs = [each["epoch"] for each in runs[0] if each.get("sharpness") is not None]
-        found = [estimate(run[x - 1].get("sharpness") for run in runs) for x in xs]
-        known = [(x, each) for x, each in zip(xs, found, strict=True) if each is not None]
-        if known:
-            estimates = drawn([each for _, each in known])
-            plot.points(right, [x for x, _ in known], estimates, band=True, **looks[label(arm)])
-    plot.flips(flips, looks=looks, ax=left)
+    arms = [arm for arm in group.main_arms if group.of(arm, density)]
+    runs = {label(arm): [result["epochs"] for result in group.of(arm, density)] for arm in arms}
+    flips = {
+        name: [[epoch["flips_cumulative"] for epoch in run] for run in found]
+        for name, found in runs.items()
+    }
+    plot.flips(flips, looks=_looks(group), ax=left)
     warmup = max(1, round(0.2 * group.config["epochs"]))
     left.axvline(warmup, color=GREY, lw=0.8, ls=":")
     left.set_title("(a) flips; dotted: end of the warm-up", loc="left")
     right.set_title("(b) sharpness", loc="left")
     right.set_ylabel("largest Hessian eigenvalue")
-    right.set_xlabel("epoch")
-    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _sharpness(right, runs, _looks(group))
     right.set_ylim(bottom=0)
+
+
+def _sharpness(
+    axes: Axes, runs: Mapping[str, Sequence[list[dict[str, Any]]]], looks: dict[str, dict[str, Any]]
+) -> None:
+    """Draw sharpness by epoch; where only one epoch has it, methods stand next to each other."""
+    known: dict[str, dict[int, Estimate]] = {}
+    for name, found in runs.items():
+        epochs = [epoch["epoch"] for epoch in found[0] if epoch.get("sharpness") is not None]
+        means = {x: estimate(run[x - 1].get("sharpness") for run in found) for x in epochs}
+        known[name] = {x: each for x, each in means.items() if each is not None}
+    measured = sorted({x for found in known.values() for x in found})
+    for place, (name, by_epoch) in enumerate(known.items()):
+        if by_epoch:
+            single = len(measured) == 1
+            xs = [place] if single else list(by_epoch)
+            plot.points(axes, xs, drawn([*by_epoch.values()]), band=not single, **looks[name])
+    if len(measured) == 1:
+        axes.set_xticks([])
+        axes.set_xlim(-0.5, len(known) - 0.5)
+        axes.set_xlabel(f"after epoch {measured[0]}")
+    else:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _layer_flips(figure: Figure, group: Comparison, density: float) -> None:
@@ -241,7 +259,7 @@ _FIGURES: dict[str, tuple[_Painter, tuple[float, float], str, str]] = {
         _epochs,
         (7.2, 3.6),
         "Sign flips and sharpness, {density}",
-        "Sign flips and sharpness by epoch ({at}, bands of one std), as Figure 5.",
+        "Sign flips and sharpness by epoch ({at}, bands or whiskers of one std), as Figure 5.",
     ),
     "layers": (
         _layer_flips,
