@@ -146,7 +146,7 @@ def test_a_point_works_after_its_process_has_ended(form: Any, tmp_path: Path) ->
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import torch, polarity as pol
 from tests.rewind.test_file import INPUTS, net, train_step
-from tests.models import {form.__name__}
+from tests.forms import {form.__name__}
 model = {form.__name__}(net()).train()
 optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 for _ in range(3):
