@@ -20,6 +20,11 @@ FAILS = "does not hold"
 UNTESTABLE = "not testable at this size"
 MISSING = "not run"
 WORDS = (HOLDS, PARTLY, FAILS, UNTESTABLE, MISSING)
+# What `positive` does, as every paper's page says it.
+RULE = """\
+A claim *does not hold* if the interval lies below zero. Otherwise it is *not testable at this size*
+where the detectable effect exceeds the paper's; it *holds* if the interval lies above zero, and
+*does not hold* if it lies below the paper's effect; in between, nothing is decided."""
 
 
 def word(verdict: str) -> str:

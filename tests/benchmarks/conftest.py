@@ -1,6 +1,7 @@
 """One tiny configuration and one data set, shared by the tests of the benchmarks."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,19 @@ def real_data() -> Path:
         if root and (Path(root) / "MNIST" / "raw").is_dir():
             return Path(root)
     pytest.skip("no MNIST: set POLARITY_DATA")
+
+
+@pytest.fixture
+def refused(tmp_path, capsys) -> Callable[[Callable[[Path], int], str], None]:
+    """Checks that a command, given its folder, tells a mistake in one line and leaves nothing."""
+
+    def check(command: Callable[[Path], int], message: str) -> None:
+        out = tmp_path / "runs"
+        assert command(out) == 1
+        told = capsys.readouterr().err
+        assert told.startswith("error: ")
+        assert message in told
+        assert told.count("\n") == 1
+        assert not out.exists()
+
+    return check

@@ -156,6 +156,7 @@ def configurations(options: SignInOptions) -> list[SignInConfig]:
     else:
         named = SIGN_IN[options.recipe]
         dataset, arch = named.dataset, named.arch
+    options = replace(options, dataset=dataset, arch=arch)
     scaled = named.scaled(named.plain.epochs if options.epochs is None else options.epochs)
     augment = options.augment
     recipe = replace(
@@ -171,7 +172,7 @@ def configurations(options: SignInOptions) -> list[SignInConfig]:
     )
     until = options.rescale_until or scaled.part.until
     runs = [
-        _configuration(options, recipe, dataset, arch, method, density, period, until, seed)
+        _configuration(options, recipe, method, density, period, until, seed)
         for seed in options.seeds
         for density in options.densities
         for method in options.methods
@@ -183,8 +184,6 @@ def configurations(options: SignInOptions) -> list[SignInConfig]:
 def _configuration(
     options: SignInOptions,
     recipe: Recipe,
-    dataset: str,
-    arch: NetworkName,
     method: Method,
     density: float,
     period: int,
@@ -195,8 +194,6 @@ def _configuration(
     rescaled = way == "sign_in"
     asked = {**same_named(options, SignInConfig), **same_named(recipe, SignInConfig)}
     filled = {
-        "dataset": dataset,
-        "arch": arch,
         "method": method,
         "density": density,
         "densities": options.layers if mask == "random" else None,

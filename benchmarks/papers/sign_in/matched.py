@@ -29,10 +29,9 @@ def matched_optimizer(
     Returns:
         An optimizer with a group of all other parameters, then one for each masked weight.
     """
-    groups, masked = [], set()
+    groups, masked, targets = [], set(), pol.find_targets(model)
     for name, mask in pol.masks(model).items():
-        place, _, attribute = name.rpartition(".")
-        parameter = model.get_submodule(place).parametrizations[attribute].original
+        (parameter,) = targets[name].stored
         weights = parameter.detach()[mask.bool()].double()
         factor = (beta**2 + 4 * weights**2).sqrt().mean() if len(weights) else torch.tensor(beta)
         rate = recipe.lr * float(factor)

@@ -149,12 +149,12 @@ def _sharpness(
         means = {x: estimate(run[x - 1].get("sharpness") for run in found) for x in epochs}
         known[name] = {x: each for x, each in means.items() if each is not None}
     measured = sorted({x for found in known.values() for x in found})
+    single = len(measured) == 1
     for place, (name, by_epoch) in enumerate(known.items()):
         if by_epoch:
-            single = len(measured) == 1
             xs = [place] if single else list(by_epoch)
             plot.points(axes, xs, drawn([*by_epoch.values()]), band=not single, **looks[name])
-    if len(measured) == 1:
+    if single:
         axes.set_xticks([])
         axes.set_xlim(-0.5, len(known) - 0.5)
         axes.set_xlabel(f"after epoch {measured[0]}")

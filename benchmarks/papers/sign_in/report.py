@@ -20,6 +20,7 @@ from ...pages.section import (
     runs_and_seeds,
     write_page,
 )
+from ...pages.verdicts import RULE
 from .. import sign_in
 from .captions import arms_rows, caption
 from .cells import scale
@@ -28,15 +29,13 @@ from .config import EXPERIMENT
 from .layerwise import report as layerwise
 from .summary import Arm, Comparison, comparisons, label, published
 
-_RULE = """\
+_RULE = f"""\
 A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
-detect with 80 % power; the spread is pooled over the methods of a mask and over the densities. A
-claim *does not hold* if the interval lies below zero. Otherwise it is *not testable at this size*
-where the detectable effect exceeds the paper's; it *holds* if the interval lies above zero, and
-*does not hold* if it lies below the paper's effect; in between, nothing is decided. For flips and
-sharpness the paper prints no numbers for these networks, and the interval decides alone. Sign-In is
-m⊙v with a rescale: where m⊙v kept more than 0.9 of its inner scaling to the end, a rescale had next
-to nothing to restore, and no claim about Sign-In is tested."""
+detect with 80 % power; the spread is pooled over the methods of a mask and over the densities.
+{RULE}
+For flips and sharpness the paper prints no numbers for these networks, and the interval decides
+alone. Sign-In is m⊙v with a rescale: where m⊙v kept more than 0.9 of its inner scaling to the end,
+a rescale had next to nothing to restore, and no claim about Sign-In is tested."""
 _FLIPS = """\
 Flips are fractions of the survivors whose sign differs between two moments; flips per survivor
 count every change from one epoch to the next. The warm-up ends after a fifth of the epochs.

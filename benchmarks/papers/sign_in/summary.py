@@ -114,11 +114,9 @@ def published(dataset: str, method: Method | str, density: float) -> str | None:
     if network is None:
         return None
     paper, sparsity = transcript("sign_in_to_the_lottery"), f"{1 - density:.4g}"
-    if method.endswith("+matched"):
-        return None
     if method == "random+mv":
         found = paper["table11_rescaling"][network]["no_rescale"].get(sparsity)
-    elif method.startswith("random"):
+    elif method in ("random", "random+sign_in"):
         key = "sign_in" if method.endswith("sign_in") else "random"
         found = paper["table3_random_mask"][network].get(sparsity, {}).get(key)
     else:

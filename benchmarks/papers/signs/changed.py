@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import fmean
@@ -145,6 +145,8 @@ def _steps_table(family: Sequence[Gathered]) -> list[str]:
     points = [point for point in _points(ran) if point]
     groups = sorted([*changed, *(gathered.main for gathered in family)], key=_steps)
     rows = []
+    # What the largest perturbation costs each strategy, by steps of a round and data set.
+    costs: dict[tuple[int, str], list[float]] = {}
     for strategy in (each for each in STRATEGIES if each in {_strategy(r) for r in ran}):
         for group in groups:
             zero = _of(_accuracies(group, (strategy, ())), shared)
@@ -152,6 +154,8 @@ def _steps_table(family: Sequence[Gathered]) -> list[str]:
             if not any(lost):
                 continue
             config = group[0]["config"]
+            if lost[-1]:
+                costs.setdefault((_steps(group), config["dataset"]), []).extend(lost[-1].values())
             row = [strategy, config["dataset"], str(config["epochs"]), f"{_steps(group):,}"]
             rows.append([*row, *(cell(estimate(found.values())) for found in (zero, *lost))])
     head = ["strategy", "data set", "epochs per round", "steps per round", f"{_kind(ran)} = 0"]
@@ -162,26 +166,15 @@ def _steps_table(family: Sequence[Gathered]) -> list[str]:
         f"{len(ran)} runs with other epochs than their sections above, next to those. Seed "
         f"{number} in all rows, no verdict.",
         markdown(head, rows),
-        *(_steps_or_task(groups, shared, point, _head(("", point), ran)) for point in points[-1:]),
+        *([_steps_or_task(costs, _head(("", points[-1]), ran))] if costs else []),
     ]
 
 
-def _steps_or_task(
-    groups: Sequence[list[Result]], shared: set[int], point: Perturbation, name: str
-) -> str:
+def _steps_or_task(costs: Mapping[tuple[int, str], Sequence[float]], name: str) -> str:
     """Say what steps change on one data set, and what the data set changes at the same steps."""
     lost: dict[str, dict[int, float]] = {}
-    for group in groups:
-        each = [
-            _lost(
-                _of(_accuracies(group, (s, ())), shared),
-                _of(_accuracies(group, (s, point)), shared),
-            )
-            for s in STRATEGIES
-        ]
-        values = [value for found in each for value in found.values()]
-        if values:
-            lost.setdefault(group[0]["config"]["dataset"], {})[_steps(group)] = fmean(values)
+    for (steps, dataset), values in sorted(costs.items()):
+        lost.setdefault(dataset, {})[steps] = fmean(values)
     told = [
         f"{dataset}, {', '.join(f'{value:.2f} at {steps:,}' for steps, value in found.items())}"
         for dataset, found in lost.items()

@@ -24,6 +24,7 @@ from ...pages.section import (
     spread_text,
     write_page,
 )
+from ...pages.verdicts import RULE
 from . import fragility, zero_crossing
 from .captions import caption, settings
 from .changed import SURVIVORS, gather, sensitivity_table, steps_section
@@ -37,13 +38,12 @@ from .times import run_times
 from .untrained import report as untrained
 
 _EVERY_SETTING = "Every setting, with the paper's"
-_RULE = """\
-A difference is paired by seed, with its 95 % interval (Student); the spread is pooled over the rows
-that a claim compares. A claim *holds* if the interval lies above zero, and *does not hold* if it
-lies below zero or below the paper's effect. It is *not testable at this size* where neither is so,
-or where the interval does not lie below zero and the effect that this many seeds detect with 80 %
-power exceeds the paper's. Where the paper says "little" or "hardly" and prints no number, our bound
-is one point. Points of a grid are chosen by the held-out images and judged by the test images."""
+_RULE = f"""\
+A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
+detect with 80 % power; the spread is pooled over the rows that a claim compares.
+{RULE}
+Where the paper says "little" or "hardly" and prints no number, our bound is one point. Points of a
+grid are chosen by the held-out images and judged by the test images."""
 _BY_CHANCE = """\
 The paper's way, the best test accuracy over the grid, gains even if no threshold does anything. Of
 the small thresholds (all but ±0.1):"""

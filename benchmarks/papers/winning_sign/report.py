@@ -19,6 +19,7 @@ from ...pages.section import (
     runs_and_seeds,
     write_page,
 )
+from ...pages.verdicts import RULE
 from .. import winning_sign
 from .captions import caption, rows_of
 from .cells import scale
@@ -27,17 +28,15 @@ from .config import EXPERIMENT
 from .contestants import CONTESTANTS, PARTS, pair_label
 from .summary import Outcomes, settings
 
-_RULE = """\
+_RULE = f"""\
 A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
-detect with 80 % power; in accuracy the spread is pooled over all sparse contestants and ratios. A
-claim *does not hold* if the interval lies below zero. Otherwise it is *not testable at this size*
-where the detectable effect exceeds the paper's, which is that of Table 2 at the nearest ratio; it
-*holds* if the interval lies above zero, and *does not hold* if it lies below the paper's effect; in
-between, nothing is decided. Where the paper says "comparable" and prints no number, our bound is
-one point. LRR's and AWS's networks have trained for longer than fresh ones: a verdict in their
-favour must survive what a dense network gains by training as long. Where that is more than any
-difference of two sparse networks that Table 2 prints, nothing has converged, and no claim is
-tested."""
+detect with 80 % power; in accuracy the spread is pooled over all sparse contestants and ratios.
+{RULE}
+The paper's effect is that of Table 2 at the nearest ratio. Where the paper says "comparable" and
+prints no number, our bound is one point. LRR's and AWS's networks have trained for longer than
+fresh ones: a verdict in their favour must survive what a dense network gains by training as long.
+Where that is more than any difference of two sparse networks that Table 2 prints, nothing has
+converged, and no claim is tested."""
 _YES, _NO = "yes", "no"
 # Tickets that are trained from the one initialisation they were found for.
 _OWN = {"imp": "its own", "gem_miner": "its own"}

@@ -17,6 +17,7 @@ from ....pages.section import (
     runs_and_seeds,
     write_page,
 )
+from ....pages.verdicts import RULE
 from .. import dense_to_sparse
 from . import tables
 from .captions import (
@@ -32,19 +33,18 @@ from .summary import NAMES, Comparison, comparisons
 if TYPE_CHECKING:
     from .plots import Drawn
 
-_RULE = """\
+_RULE = f"""\
 A difference is paired by seed, with its 95 % interval (Student) and the effect that this many seeds
 detect with 80 % power. In Tables 1, 5 and 10 the spread is pooled over the rows. For two starts
 from one mask, and for Sign-In with its control, it is what is left of a run after the means of its
 row and of its seed. Starts share a seed's mask with their baseline, but neither initialisation nor
 batches: there it is the mean variance of the differences to the baseline, with Satterthwaite's
-degrees of freedom. A claim *does not hold* if the interval lies below zero. Otherwise it is *not
-testable at this size* where the detectable effect exceeds the paper's; it *holds* if the interval
-lies above zero, and *does not hold* if it lies below the paper's effect; in between, nothing is
-decided. A claim of two halves (Table 1) is *not testable* where a detectable effect exceeds the
-paper's, *holds partly* if the first lies above zero and the second below its bound, and *does not
-hold* if the second lies below and the first not above. For flips and sharpness the paper prints no
-numbers, and the interval decides alone. Of several cases, the testable ones decide."""
+degrees of freedom.
+{RULE}
+A claim of two halves (Table 1) is *not testable* where a detectable effect exceeds the paper's,
+*holds partly* if the first lies above zero and the second below its bound, and *does not hold* if
+the second lies below and the first not above. For flips and sharpness the paper prints no numbers,
+and the interval decides alone. Of several cases, the testable ones decide."""
 
 _FLIPS = """\
 Flips are fractions of the survivors of the final mask whose sign differs between two moments; a

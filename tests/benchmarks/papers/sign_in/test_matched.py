@@ -7,53 +7,19 @@ import pytest
 import torch
 
 import polarity as pol
-from benchmarks.harness.command_line import RunOptions
-from benchmarks.harness.data import load_dataset
-from benchmarks.papers.sign_in.command import SignInOptions, configurations
-from benchmarks.papers.sign_in.masks import prune_at_initialisation
 from benchmarks.papers.sign_in.matched import matched_optimizer
-from benchmarks.papers.sign_in.network import fresh_network
 from benchmarks.papers.sign_in.run import train_sparse
-
-OPTIONS = SignInOptions(
-    dataset="digits",
-    width=8,
-    epochs=2,
-    batch_size=64,
-    lr=0.1,
-    densities=(0.2,),
-    seeds=(0,),
-    train_size=300,
-    test_size=100,
-    sharpness_images=0,
-    where=RunOptions(device="cpu"),
-)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_dataset("digits", train_size=300, test_size=100, holdout=0)
-
-
-def one(method, **changes):
-    (config,) = configurations(replace(OPTIONS, methods=(method,), **changes))
-    return config
-
-
-def masked(config, data):
-    model = fresh_network(config, data)
-    prune_at_initialisation(model, data, config)
-    return model
+from tests.benchmarks.papers.sign_in.small import masked, one
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 3.0])
-def test_a_layers_rate_is_the_mean_of_m2_plus_v2_over_its_survivors(beta, data):
+def test_a_layers_rate_is_the_mean_of_m2_plus_v2_over_its_survivors(beta, digits):
     config = one("random+matched", beta=beta)
-    model = masked(config, data)
+    model = masked(config, digits)
     optimizer = matched_optimizer(config.recipe, model, beta=beta, decay=0.25)
     others, *groups = optimizer.param_groups
     assert (others["lr"], others["weight_decay"]) == (0.1, 0.0)
-    pol.sign_in(twin := masked(config, data), beta=beta)
+    pol.sign_in(twin := masked(config, digits), beta=beta)
     for (name, mask), group in zip(pol.masks(model).items(), groups, strict=True):
         weight = twin.get_submodule(name.rpartition(".")[0]).parametrizations.weight
         m, v = (each.detach().double().numpy() for each in (weight.original0, weight.original1))
@@ -64,28 +30,28 @@ def test_a_layers_rate_is_the_mean_of_m2_plus_v2_over_its_survivors(beta, data):
     assert trained == {id(p) for p in model.parameters()}
 
 
-def test_a_layer_without_survivors_has_the_rate_of_weights_near_zero(data):
+def test_a_layer_without_survivors_has_the_rate_of_weights_near_zero(digits):
     config = one("random+matched", beta=2.0)
-    model = masked(config, data)
+    model = masked(config, digits)
     pol.prune(model, pol.scores.magnitude, densities=dict.fromkeys(pol.masks(model), 0.0))
     optimizer = matched_optimizer(config.recipe, model, beta=2.0, decay=0.0)
     assert {group["lr"] for group in optimizer.param_groups[1:]} == {0.2}
 
 
-def test_a_small_step_of_the_control_moves_weights_as_that_of_their_products_does(data):
+def test_a_small_step_of_the_control_moves_weights_as_that_of_their_products_does(digits):
     # No momentum, and weights far below β: m² + v² is about the same for all of a layer.
     config = one("random+mv", lr=1e-3, weight_decay=0.1, beta=4.0)
     recipe = replace(config.recipe, momentum=0.0)
     moved = []
     for way in ("mv", "matched"):
-        model = masked(config, data)
+        model = masked(config, digits)
         start = pol.dense_state_dict(model)
         if way == "mv":
             pol.sign_in(model, beta=4.0)
             optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         else:
             optimizer = matched_optimizer(recipe, model, beta=4.0, decay=0.1)
-        loss = torch.nn.functional.cross_entropy(model(data.train_x[:64]), data.train_y[:64])
+        loss = torch.nn.functional.cross_entropy(model(digits.train_x[:64]), digits.train_y[:64])
         if way == "mv":
             loss = loss + 0.05 * pol.frobenius_decay(model)
         loss.backward()
@@ -99,11 +65,11 @@ def test_a_small_step_of_the_control_moves_weights_as_that_of_their_products_doe
         assert plain[name].norm() == pytest.approx(float(step.norm()), rel=0.02)
 
 
-def test_the_control_has_the_settings_of_mv_and_no_products(data):
+def test_the_control_has_the_settings_of_mv_and_no_products(digits):
     config, products = one("random+matched"), one("random+mv")
     assert replace(config, method="random+mv") == products
     assert not config.parametrized
-    outcome = train_sparse(config, data)
+    outcome = train_sparse(config, digits)
     assert outcome.epochs[-1]["train_loss"] < outcome.epochs[0]["train_loss"]
     assert outcome.final["inner_scaling"] is None
-    assert outcome.epochs != train_sparse(one("random"), data).epochs
+    assert outcome.epochs != train_sparse(one("random"), digits).epochs
